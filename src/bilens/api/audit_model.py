@@ -231,7 +231,8 @@ def audit_one_layer(
         progress=asked.progress,
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
+    options = of_inputs(model, data, asked, ReadingOptions(0, asked.seed))
+    more = judge_one_layer(subject, fit_layer(subject, asked.seed), options)
     rows = None if data is None else data.inputs
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
     return AuditReport(finish_audit(findings, model, asked, layers, more))
@@ -251,10 +252,9 @@ def audit_model_layers(
         turn=None if alignment is None else alignment.turn,
         around="" if asked.difference is None else asked.difference.around,
         options=replace(
-            options,
+            of_inputs(model, data, asked, options),
             rows=rows_to_fit(model, data, asked.inputs, asked.seed),
             vocabulary=None if alignment is None else vocabulary_of_model(model),
-            seen=None if alignment is None else rows_received(model, data, asked.inputs),
         ),
         progress=asked.progress,
         model=describe_model(model, data),
@@ -262,6 +262,19 @@ def audit_model_layers(
     )
     text = asked.inputs and asked.inputs.text
     return LayerAuditReport(finish_audit(findings, model, asked, text=text))
+
+
+def of_inputs(
+    model: LoadedModel, data: LabelledData | None, asked: AuditRequest, options: ReadingOptions
+) -> ReadingOptions:
+    """Return options with what is known of the inputs: rows, names, and whether they are pixels."""
+    shape = model.input_shape or (None if data is None else data.shape) or ()
+    return replace(
+        options,
+        seen=rows_received(model, data, asked.inputs),
+        pixels=sum(side > 1 for side in shape) > 1,
+        names=model.own_input_names or (),
+    )
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> TableReport:

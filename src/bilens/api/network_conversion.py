@@ -31,6 +31,7 @@ from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
+from bilens.data.table_rows import FITTED_KEY, row_fingerprints
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
 from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, PIXELS, LoadedModel, foreign_keys
@@ -110,6 +111,7 @@ def convert_network(
         )
         reads = data_interface(source)
         fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
+        seen = row_fingerprints(fitted)
         if not source.network:
             host, units = open_host(Path(source.source)), None
             side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
@@ -136,7 +138,7 @@ def convert_network(
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
         report, say = report or silent, say or silent
         run = NetworkConversion(
-            host, rows, recipe, folder, report, say, source, units, targets, group=group
+            host, rows, recipe, folder, report, say, source, units, targets, seen, group=group
         )
         return run.start(resume, overwrite)
 
@@ -258,6 +260,8 @@ class NetworkConversion(ConversionJob):
     source: LoadedModel
     units: Units | None
     targets: Tensor | None
+    seen: str  # fingerprints of the rows that are fitted to
+    num_written: int = 0  # parameters of the classifier that is written
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -273,6 +277,11 @@ class NetworkConversion(ConversionJob):
         x = x[: max(1, (most or self.recipe.measured_tokens) // self.recipe.n_ctx)]
         return {name: token_table(*hosts, x, self.targets)}
 
+    def looked_at(self) -> dict[str, Any]:
+        """Measure losses, and count the parameters of what was written, which are all exact."""
+        counts = ("num_parameters", "exact_parameters") if self.num_written else ()
+        return {**super().looked_at(), **dict.fromkeys(counts, self.num_written)}
+
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""
         if self.units is None:
@@ -283,6 +292,7 @@ class NetworkConversion(ConversionJob):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source = self.source
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
+        made[FITTED_KEY] = self.seen
         made |= {key: text for key, text in source.provenance.items() if key == PIXELS}
         said = {name: getattr(source, name) for name in OPTIONAL}
         if self.teacher.gives == "numbers":
@@ -296,8 +306,10 @@ class NetworkConversion(ConversionJob):
                 if reads.link and source.output_names is None:
                     said["output_names"] = (LOG_OF_MEAN,)
                 made |= {"task": reads.task, "ends": reads.ends}  # or nothing here would say it
+        made_of_them = classifier_of_layers(cast(list[GLUWeights], layers)).float()
+        self.num_written = sum(one.numel() for one in made_of_them.parameters())
         save(
-            classifier_of_layers(cast(list[GLUWeights], layers)).float(),
+            made_of_them,
             self.folder,
             overwrite=True,
             provenance=made,

@@ -191,8 +191,7 @@ class LoadedModel:
                 found[name] = replace(view, basis_name=partial(named, view.reads))
         if self.module is None or self.views:
             return found
-        if is_of_numbers(self):
-            last = [*found][-1]
+        if is_of_numbers(self, found[last := [*found][-1]].sizes.d_out):
             found[last] = replace(found[last], gives="outputs")
         if self.input_mean is not None:
             first = next(iter(found))
@@ -325,9 +324,20 @@ class LoadedModel:
 LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes the exponential
 
 
-def is_of_numbers(model: LoadedModel) -> bool:
-    """Tell whether outputs are numbers and no classes, as a conversion says of them."""
-    return model.provenance.get("gives") == "numbers" or model.head == "exp"
+def is_regressor(model: LoadedModel) -> bool:
+    """Tell whether whoever made a model says that it was fitted to numbers."""
+    keys, ends = ("format", "estimator", "task"), ("Regressor", "regression")
+    return any(model.provenance.get(key, "").endswith(ends) for key in keys)
+
+
+def is_of_numbers(model: LoadedModel, outputs: int = 1, ends: str = "") -> bool:
+    """Tell whether outputs are numbers, or several yes-no answers, and so no classes.
+
+    `ends` is the activation that they come out of, where the model does not say it.
+    """
+    heads = f"{model.provenance.get('ends') or ends} {model.head or ''}".split()
+    several = outputs > 1 and ("sigmoid" in heads or is_regressor(model))
+    return several or model.provenance.get("gives") == "numbers" or model.head == "exp"
 
 
 @dataclass(frozen=True)

@@ -157,11 +157,15 @@ def layer_cells(layer: LayerReading) -> list[str]:
 
 def column_table(record: TableAudit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
-    unit = "standardised columns" if record.model.standardised else "columns as they come"
+    model = record.model
+    unit = "columns in deviations of the rows" if model.rows else "columns as they come"
+    unit = "standardised columns" if model.standardised else unit
+    normal = model.standardised or model.rows
     table = grid(
         ("output", "column", ">b", ">q", "pair", ">2q"),
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
-        "the standard deviation that they bring.",
+        "the standard deviation that they bring"
+        + ("." if normal else " to independent standard normal columns, which these need not be."),
         align="left",
     )
     record = displayable(record)

@@ -59,7 +59,8 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
-    lines.append(t("conversion.gained", exact=grouped(record.exact_parameters), share=share, **of))
+    key = "gained" if record.unit == "nats per token" else "gained_of_rows"
+    lines.append(t(f"conversion.{key}", exact=grouped(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
         told = sum(check.confirmed is True for check in checked)
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
