@@ -109,7 +109,7 @@ def convert_network(
             load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
         )
         reads = data_interface(source)
-        fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
+        fitted, measured, targets, about = split(source, data, reads, held_out, recipe.seed)
         if not source.network:
             host, units = open_host(Path(source.source)), None
             side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
@@ -132,11 +132,11 @@ def convert_network(
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
             host = host if said else replace(host, notes=(*host.notes, UNUSED))
         host.module.to(group.device)
-        rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
+        rows = Rows(fitted, measured, about.name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
         report, say = report or silent, say or silent
         run = NetworkConversion(
-            host, rows, recipe, folder, report, say, source, units, targets, group=group
+            host, rows, recipe, folder, report, say, source, units, targets, about, group=group
         )
         return run.start(resume, overwrite)
 
@@ -177,8 +177,8 @@ def data_interface(model: LoadedModel) -> ModelInterface:
 
 def split(
     model: LoadedModel, data: Any, reads: ModelInterface, held_out: float | None, seed: int
-) -> tuple[Tensor, Tensor, Tensor | None, str]:
-    """Return rows to fit to, rows that are only measured on, their right answers, and a name."""
+) -> tuple[Tensor, Tensor, Tensor | None, DataOrigin]:
+    """Return rows to fit to, rows only measured on, right answers of these, and their origin."""
     if isinstance(data, str | Path):
         data = find_data(model, Path(data), interface=reads)
     if isinstance(data, ImageDataset):
@@ -190,7 +190,7 @@ def split(
             check_on_rows(model, one.inputs)
         shuffled = torch.randperm(len(judged.inputs), generator=stream(seed, ORDER))
         labels = judged.targets[shuffled]  # so that the first ones are a draw
-        return known.inputs, judged.inputs[shuffled], labels, data.name
+        return known.inputs, judged.inputs[shuffled], labels, judged.origin
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], reads.input_names))
@@ -202,7 +202,7 @@ def split(
     order = torch.randperm(len(data.inputs), generator=stream(seed, ORDER))
     count = max(1, round(len(order) * (HELD_OUT if held_out is None else held_out)))
     targets = None if data.targets is None else data.targets[order[:count]]
-    return data.inputs[order[count:]], data.inputs[order[:count]], targets, data.origin.name
+    return data.inputs[order[count:]], data.inputs[order[:count]], targets, data.origin
 
 
 # ---- layers one behind the other
@@ -258,6 +258,7 @@ class NetworkConversion(ConversionJob):
     source: LoadedModel
     units: Units | None
     targets: Tensor | None
+    origin: DataOrigin
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,6 +273,9 @@ class NetworkConversion(ConversionJob):
         ((name, x),), hosts = self.mixture.held_out.items(), (self.teacher, self.student)
         x = x[: max(1, (most or self.recipe.measured_tokens) // self.recipe.n_ctx)]
         return {name: token_table(*hosts, x, self.targets)}
+
+    def looked_at(self) -> dict[str, Any]:
+        return {**super().looked_at(), "rows": self.origin}
 
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""

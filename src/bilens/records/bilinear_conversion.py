@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
-from bilens.records.common import Run, Source, TextOrigin
+from bilens.records.common import DataOrigin, Run, Source, TextOrigin
 from bilens.records.layer_audit import LayeredModel
 from bilens.records.mlp_trace import DirectionReading, LatentReading
 
@@ -94,5 +94,6 @@ class Conversion(Document, frozen=True, kw_only=True):
     seconds: dict[str, float]  # stage → how long it took
     notes: tuple[str, ...]
     data: TextOrigin | None = None
+    rows: DataOrigin | None = None  # in the place of text
     source: Source  # the converted model; its provenance names teacher and recipe
     reproduce: Run

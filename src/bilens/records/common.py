@@ -107,6 +107,13 @@ class Source(Record, frozen=True):
     given_in_training: bool = False
 
 
+class DataNote(Record, frozen=True):
+    """A change of the data, or an assumption about them, before they were measured on."""
+
+    kind: str  # of the sentence
+    values: dict[str, Value]  # what fills it
+
+
 class DataOrigin(Record, frozen=True):
     """The origin of the images or rows that were used."""
 
@@ -117,6 +124,7 @@ class DataOrigin(Record, frozen=True):
     source_kind: str
     num_images: Count  # test inputs
     sha256: str  # of the data; empty where it was not taken
+    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
 
 
 class TextOrigin(Record, frozen=True):

@@ -17,6 +17,7 @@ from bilens.records.decomposition import (
 )
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
@@ -150,8 +151,8 @@ def score_text(score: Score) -> str:
 
 def fit_lines(record: QuadraticFits) -> list[str]:
     """Return the way each row was fitted and its inputs, and which maps make no claim."""
-    lines = []
-    for fit in (record := displayable(record)).fits:
+    lines = data_notes(load_catalogue("en"), (record := displayable(record)).data)
+    for fit in record.fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
         if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are

@@ -10,6 +10,7 @@ from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.sections.trace_circuits import passages, readings
 from bilens.report.sections.trace_page import causal_of
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed, tick_text
@@ -65,7 +66,7 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
         numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
         lines.append(t("conversion.caused", **{name: grouped(n) for name, n in numbers.items()}))
-    return lines
+    return [*lines, *data_notes(t, record.rows), *record.notes]
 
 
 def domain_name(t: Catalogue, one: Measured) -> str:
