@@ -51,7 +51,6 @@ from bilens.train.recipes import ROWS_RECIPE as RECIPE, ConversionRecipe
 Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
 HELD_OUT = 0.2  # of the rows, where the data have no test part
 JUDGED = 10  # of the other rows, one in so many tells whether training helps a layer
-NUMBERS = "Squared errors are in units of the variance of what the model gives."
 UNUSED = (
     "Right answers were not measured against: what the model gives is no number in their unit, "
     "and losses are against the model itself."
@@ -247,8 +246,8 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
     ends = replace(sites[-1].view, gives="logits" if logits else "outputs")
     sites[-1] = replace(sites[-1], view=ends)
     module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
-    notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
-    return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]
+    gives = "logits" if logits else "numbers"
+    return Host(module, "", tuple(sites), source, sha256, False, (), "rows", gives), units  # type: ignore[arg-type]
 
 
 @dataclass(eq=False)
@@ -262,6 +261,8 @@ class NetworkConversion(ConversionJob):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.units is not None and self.teacher.gives == "numbers":
+            self.unit = "share of the variance"
         told = None if self.targets is None else tensors_sha256([("targets", self.targets)])
         self.how["targets_sha256"] = told  # they measure
         count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
@@ -275,7 +276,9 @@ class NetworkConversion(ConversionJob):
         return {name: token_table(*hosts, x, self.targets)}
 
     def looked_at(self) -> dict[str, Any]:
-        return {**super().looked_at(), "rows": self.origin}
+        alone = self.units is not None and len(self.units[2]) == 1
+        spread = float(self.units[2]) if self.units and alone else None
+        return {**super().looked_at(), "rows": self.origin, "spread": spread}
 
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""
