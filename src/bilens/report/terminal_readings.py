@@ -217,7 +217,7 @@ def prediction_title(item: InputExplanation, model: ModelSummary) -> str:
     predicted = f"predicted {names[item.predicted]}"
     if item.label is None:
         return f"{row}: {predicted}"
-    row = row if model.input_names else f"Test image {item.index}"
+    row = row if model.input_names else f"Test input {item.index}"
     ending = "right" if item.label == item.predicted else "WRONG"
     return f"{row}: label {names[item.label]}, {predicted} ({ending})"
 
@@ -229,7 +229,7 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     if model.input_names is None and model.input_shape[0] > 1:
         head = "pixel (row, column)"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what, names = "image" if model.input_names is None else "row", model.output_names
+    what, names = "input" if model.input_names is None else "row", model.output_names
     for item in record.explanations:
         table = grid(
             ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),

@@ -21,7 +21,8 @@ HALF = 1.96  # standard errors in half a 95 % interval
 def conversion_page(t: Catalogue, record: Conversion) -> Page:
     first, *more = summary(t, record)
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
-    limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
+    kind = "text" if record.rows is None else "rows"
+    limits = t.each("conversion.limits", (kind, "interval", "alone", "chosen"))
     limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
     gain = Markup()
     if record.gain:
