@@ -276,9 +276,9 @@ class NetworkConversion(ConversionJob):
         return {name: token_table(*hosts, x, self.targets)}
 
     def looked_at(self) -> dict[str, Any]:
-        alone = self.units is not None and len(self.units[2]) == 1
-        spread = float(self.units[2]) if self.units and alone else None
-        return {**super().looked_at(), "rows": self.origin, "spread": spread}
+        spread = self.units[2].tolist() if self.units and self.teacher.gives == "numbers" else []
+        alone = spread[0] if len(spread) == 1 else None
+        return {**super().looked_at(), "rows": self.origin, "spread": alone}
 
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""

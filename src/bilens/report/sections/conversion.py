@@ -56,16 +56,14 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
         said |= {"name": domain_name(t, one), "added": around(one.loss_added, one.error)}
         said["change"] = around(100 * (now - right), 100 * (one.accuracy_error or 0.0), 2)
         said["same"] = percent(one.same_top_token or 0.0)
-        losses = one.teacher_loss, one.loss
         if one.accuracy is None and one.kl is not None:  # nothing says what is right
             lines.append(t("conversion.bill.unlabelled", **said, **of))
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
-        if record.spread is not None and record.unit == "share of the variance":
-            sizes = (quantity(record.spread * math.sqrt(loss), 4) for loss in losses)
-            lines[-1] += t("sentence.gap") + t(
-                "conversion.bill.in_unit", **dict(zip(("before", "after"), sizes, strict=True))
-            )
+        if record.spread is not None:
+            roots = map(math.sqrt, (one.teacher_loss, one.loss))
+            before, after = (quantity(record.spread * root, 4) for root in roots)
+            lines.append(t("conversion.bill.in_unit", before=before, after=after))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
     lines.append(t("conversion.gained", exact=grouped(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
@@ -107,10 +105,8 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
     unit = t(f"conversion.unit.{record.unit.replace(' ', '_')}")
-    lead, columns = (
-        t("conversion.stages.lead", unit=unit),
-        heads(*words, *t.each("conversion", keys)),
-    )
+    lead = t("conversion.stages.lead", unit=unit)
+    columns = heads(*words, *t.each("conversion", keys))
     found = table(t, lead, columns, rows, named=(0, 1), label=t("nav.stages"))
     return section(t, "conversion.stages", found, curve)
 
