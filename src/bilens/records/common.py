@@ -109,6 +109,13 @@ class Source(Record, frozen=True):
     hooks: tuple[str, ...] = ()
 
 
+class DataNote(Record, frozen=True):
+    """A change of the data, or an assumption about them, before they were measured on."""
+
+    kind: str  # of the sentence
+    values: dict[str, Value]  # what fills it
+
+
 class DataOrigin(Record, frozen=True):
     """The origin of the images or rows that were used."""
 
@@ -119,6 +126,7 @@ class DataOrigin(Record, frozen=True):
     source_kind: str
     num_images: Count  # test inputs
     sha256: str  # of the data; empty where it was not taken
+    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
 
 
 class TextOrigin(Record, frozen=True):
