@@ -229,12 +229,13 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     if model.input_names is None and model.input_shape[0] > 1:
         head = "pixel (row, column)"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what, names = "input" if model.input_names is None else "row", model.output_names
+    what, names = "entries of input", model.output_names
+    if model.input_names is not None:
+        what = "inputs of row"
     for item in record.explanations:
         table = grid(
             ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
-            title=f"What the inputs of {what} {item.index} add, from the baseline "
-            f"({record.baseline})",
+            title=f"What the {what} {item.index} add, from the baseline ({record.baseline})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
             "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
             "of the sum of all φ.",
