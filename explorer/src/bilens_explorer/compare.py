@@ -197,31 +197,17 @@ def eigenvector_pairs(
 
 def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
-    if why_not := alignment.why_not(a.layer):
+    if why_not := alignment.why_not(a.layer) or other_coordinates(a, b, alignment):
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
-    check_stream(a, b, alignment)
-    first, orders, outputs = a.pairs()[0], alignment.neuron_orders, alignment.outputs
-    ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
-    places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
-    places = places if ours is None else dict(enumerate(ours.tolist()))
-    named = {str(mine): str(other) for mine, other in places.items()}
-    b = replace(b, text="~".join(named.get(part, part) for part in b.text.split("~")))
-    second = b.pairs()[0]
-    second = replace(second, basis=first.basis)  # what they read is aligned
-    if theirs is not None:
-        second = replace(second, eigenvectors=second.eigenvectors[:, theirs])
-    if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
-        if any(factor != 1 for factor in axis.factors):
-            units = ", ".join(axis.units)
-            raise UsageError(f"eigenvectors of inputs in other units have no angle: {units}.")
-        order = [theirs for _, theirs in sorted(axis.pairs)]
-        second = replace(second, eigenvectors=second.eigenvectors[:, order])
+    b = align_output(a, b, alignment)
+    first = a.pairs()[0]
+    second = replace(b.pairs()[0], basis=first.basis)  # what they read is aligned
     k, match = matched(first, second)
     cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
     found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
     return EigenvectorPairs(
         a=matched_side(a, first, k),
-        b=matched_side(b, second, k, unit_of_output(a, alignment)),
+        b=matched_side(b, second, k),
         cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
         pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
         score=match.score,
@@ -230,32 +216,35 @@ def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     )
 
 
-def check_stream(a: OutputView, b: OutputView, alignment: Alignment) -> None:
-    """Refuse layers whose residual streams are not shown to be the same coordinates."""
+def align_output(a: OutputView, b: OutputView, alignment: Alignment) -> OutputView:
+    """Return the same output of the second model, read as a function of the first one's inputs."""
+    view = alignment.before(a.layer)
+    if view is None or a.view.reads == "residual stream":  # whose coordinates are the same
+        return b
+    first, other = a.opened, b.opened
+    names = {"input_names": first.model.input_names, "output_names": first.model.output_names}
+    model = replace(other.model, module=None, views={a.layer: view}, **names)
+    state = other.state + first.state
+    return OutputView(OpenModel(other.name, model, state, other.results), a.layer, a.text)
+
+
+def other_coordinates(a: OutputView, b: OutputView, alignment: Alignment) -> str | None:
+    """Return why vectors of two layers have no angle: other units, or other residual streams."""
+    axis = alignment.inputs if a.view.reads == "inputs" else None
+    if axis is not None and any(factor != 1 for factor in axis.factors):
+        return f"their inputs are in other units, {', '.join(axis.units)}"
     if a.view.reads != "residual stream":
-        return
+        return None
     before, after = (one.view.weights(torch.float64) for one in (a, b))
     turn = "same" if weight_changes(before, after)[1] <= CLOSE else alignment.turn()
-    if not isinstance(turn, str) or turn != "same":
-        why = OTHER_STREAM
-        if isinstance(turn, torch.Tensor):
-            why = "their residual streams are turned: `bilens audit --baseline` turns them back"
-        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
+    if isinstance(turn, torch.Tensor):
+        return "their residual streams are turned: `bilens audit --baseline` turns them back"
+    return None if turn == "same" else OTHER_STREAM
 
 
-def unit_of_output(output: OutputView, alignment: Alignment) -> float:
-    """Return how many units of the second model's one output are one of the first's."""
-    axis, last = alignment.outputs, [*alignment.model.layers][-1]
-    alone = axis is not None and len(axis.factors) == 1 and output.layer == last
-    return axis.factors[0] if axis is not None and alone else 1.0
-
-
-def matched_side(
-    output: OutputView, pairs: EigenDecomposition, k: int, unit: float = 1.0
-) -> MatchedSide:
-    """Return one side of the matching, eigenvalues divided by `unit`."""
+def matched_side(output: OutputView, pairs: EigenDecomposition, k: int) -> MatchedSide:
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
-    values = tuple((pairs.eigenvalues[:k] / unit).tolist())
+    values = tuple(pairs.eigenvalues[:k].tolist())
     return MatchedSide(found.reading, found.approximation, values, vectors)
 
 

@@ -8,7 +8,6 @@ from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
 from bilens.records.table_audit import TableAudit
 from bilens_explorer import (
-    audit_again,
     compare,
     interactions,
     people,
@@ -50,7 +49,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("/audits/{number}", audit),
     Endpoint("/reports/{key}", report),
     *spectra.ENDPOINTS,
-    *audit_again.ENDPOINTS,
+    Endpoint("/models/{key}/audit", ServedFolder.audit_run),
+    Endpoint("/models/{key}/audit", ServedFolder.audit_again, adds=True),
+    Endpoint("/models/{key}/audit/cancel", ServedFolder.cancel_audit),
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
