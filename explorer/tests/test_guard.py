@@ -15,8 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 import tiny
-from bilens_explorer.app import build_app
-from bilens_explorer.endpoints import ENDPOINTS
+from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import AT_ONCE, FEW, HEADER, QUEUE, Guard
 from bilens_explorer.records.models import id_of

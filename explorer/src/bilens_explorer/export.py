@@ -27,10 +27,9 @@ from bilens.records.base import displayable, json_text
 from bilens.report.html import environment
 from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, grouped, load_catalogue
-from bilens_explorer.app import draw_page
+from bilens_explorer.app import ENDPOINTS, draw_page
 from bilens_explorer.compare import held_pairs
 from bilens_explorer.endpoint import Arguments, Endpoint
-from bilens_explorer.endpoints import ENDPOINTS
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, STYLES, words_of
