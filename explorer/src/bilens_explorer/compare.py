@@ -222,8 +222,13 @@ def align_output(a: OutputView, b: OutputView, alignment: Alignment) -> OutputVi
     if view is None or a.view.reads == "residual stream":  # whose coordinates are the same
         return b
     first, other = a.opened, b.opened
-    names = {"input_names": first.model.input_names, "output_names": first.model.output_names}
-    model = replace(other.model, module=None, views={a.layer: view}, **names)
+    model = replace(
+        other.model,
+        module=None,
+        views={a.layer: view},
+        input_names=first.model.input_names,
+        output_names=first.model.output_names,
+    )
     state = other.state + first.state
     return OutputView(OpenModel(other.name, model, state, other.results), a.layer, a.text)
 
