@@ -28,7 +28,7 @@ from bilens.records.layer_audit import (
     WholeDifference,
 )
 from bilens.report.reports import AuditReport
-from bilens_explorer import models, trial_inputs
+from bilens_explorer import models, playground
 from bilens_explorer.folder import ServedFolder, id_of
 from bilens_explorer.inside import command_told, cut_paths, files_of, state_of, without_paths
 from bilens_explorer.recorded_command import RefusedError, check_file
@@ -94,15 +94,15 @@ def test_rows_of_elsewhere_are_not_read(folder: Path, monkeypatch: pytest.Monkey
     opened = ServedFolder(folder).opened(id_of("a"))
     model, rows, file = opened.model, object(), folder / "a" / "test.csv"
     file.write_text("a")
-    monkeypatch.setattr(trial_inputs, "interface_of", lambda _model: None)
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
-    assert trial_inputs.held_out_rows(folder, model) is rows
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)) or rows)
-    assert trial_inputs.held_out_rows(folder, model) is None
+    monkeypatch.setattr(playground, "interface_of", lambda _model: None)
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: rows)
+    assert playground.held_out_rows(folder, model) is rows
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)) or rows)
+    assert playground.held_out_rows(folder, model) is None
     file.unlink()
     file.symlink_to(folder.parent / "secret.csv")
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
-    assert trial_inputs.held_out_rows(folder, replace(model, source=str(folder / "a"))) is None
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: rows)
+    assert playground.held_out_rows(folder, replace(model, source=str(folder / "a"))) is None
 
 
 def test_one_model_waits_for_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
