@@ -60,7 +60,10 @@ LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
 HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
 FARTHEST = 1e9  # numbers of an input
 OF_CLASS = 2  # images of each class, drawn
-ROWS, LARGEST_TABLE = 200, 1 << 24  # rows to begin with, drawn; bytes of a table that is read for them
+ROWS, LARGEST_TABLE = (
+    200,
+    1 << 24,
+)  # rows to begin with, drawn; bytes of a table that is read for them
 REACH = 3.0  # deviations, where nothing else says how far values go
 OutputNumber = Annotated[int, Meta(ge=0, le=100_000)]
 
