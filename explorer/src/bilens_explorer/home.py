@@ -111,7 +111,7 @@ def row_of(
     for head, (content, order) in zip(heads, cells, strict=True):
         if head == heads[NAME]:
             role = "rowheader" if whole else None
-            drawn.append(element("th", content, scope="row", role=role))
+            drawn.append(element("th", content, role=role, scope="row"))
             continue
         role, label = ("cell", head) if whole else (None, None)
         sorted_by = None if order is None else str(order)

@@ -9,7 +9,8 @@ export function home(root) {
   const body = whole.tBodies[0];
   const later = body.querySelector("template")?.content.children ?? [];
   let rows = [...body.rows, ...later];
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const textOf = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+  const texts = new Map(rows.map((row) => [row, textOf(row)]));
   const controls = root.querySelector(".controls");
   const fields = FIELDS.map((name) => controls.querySelector(`#${name}`));
   const shown = controls.querySelector("output");
