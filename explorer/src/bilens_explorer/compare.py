@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated
 
@@ -50,10 +50,18 @@ WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
-# layers that are left out, the least R² of those that are compared, and why it is not known
-Changed = tuple[Difference | None, int, float | None, str]
 EARLIER = "the weights of an earlier audit are not kept, only its document"
 TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What is another in the weights of two models, or why that is not known."""
+
+    difference: Difference | None = None
+    left_out: int = 0  # layers
+    r_squared: float | None = None  # the least of layers that are compared
+    why: str = ""
 
 
 def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> Comparison:
@@ -61,10 +69,7 @@ def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> 
     first, second = served.model(a), served.model(b)
     numbers = [int(one) for one in audits.split(",") if one]
     before, now = map(side, (first, second), numbers or (None, None))
-    found: Changed = (None, 0, None, EARLIER)
-    if not numbers:
-        found = weights(served, first, second)
-    difference, left_out, r_squared, why = found
+    found = Changed(why=EARLIER) if numbers else compare_weights(served, first, second)
     rules: tuple[ComparedRule, ...] = ()
     if before.audit is not None and now.audit is not None:
         both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
@@ -73,10 +78,10 @@ def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> 
         a=before,
         b=now,
         rules=rules,
-        difference=difference,
-        left_out=left_out,
-        r_squared=r_squared,
-        why=why,
+        difference=found.difference,
+        left_out=found.left_out,
+        r_squared=found.r_squared,
+        why=found.why,
         dates=bool(numbers),
         spectra=tuple(class_spectra(served, numbers)),
     )
@@ -125,30 +130,29 @@ def compared_rules(
     )
 
 
-def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
+def compare_weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
     """Compare the weights of two models; where that cannot be, say why."""
     try:
         for page in (first, second):
             if not page.model.there:
-                return None, 0, None, f"{page.model.name} is no longer in the folder"
+                return Changed(why=f"{page.model.name} is no longer in the folder")
         a, b = served.opened(first.model.id), served.opened(second.model.id)
         for one in (a, b):
             count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
             if count > LARGEST:
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
-                return None, 0, None, f"{told} {b.name} --baseline {a.name}` compares them"
-        what = "compared", a.name, a.state
-        return *b.once(what, lambda: difference_of(a, b), slow=True), ""
+                return Changed(why=f"{told} {b.name} --baseline {a.name}` compares them")
+        return b.once(("compared", a.name, a.state), lambda: difference_of(a, b), slow=True)
     except BilensError as error:
-        return None, 0, None, without_paths(str(error), served.folder)
+        return Changed(why=without_paths(str(error), served.folder))
 
 
-def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
+def difference_of(a: OpenModel, b: OpenModel) -> Changed:
     alignment = align_models(b.model, a.model)
     found = whole_difference(alignment, silent)
     layers, left_out, r_squared = changed_layers(alignment)
     source = structs.replace(found.baseline, path=a.name)
-    return structs.replace(found, baseline=source, layers=layers), left_out, r_squared
+    return Changed(structs.replace(found, baseline=source, layers=layers), left_out, r_squared)
 
 
 def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, structs
 from torch import Tensor
 
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
@@ -154,10 +154,8 @@ def of_images(
 def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
     mean, scale = standard_units(model)
     rows = held_out_rows(served.folder, model)
-    chosen = [] if rows is None else drawn_rows(len(rows.inputs), ROWS).tolist()
     columns = columns_of(model, mean, scale, rows)
-    gone = [() if rows is None else rows.empty.get(row, ()) for row in chosen]
-    return Playground(
+    found = Playground(
         weights_sha256=model.read_sha256,
         map=packed_map(f),
         output_names=names_of(model, f.sizes.d_out),
@@ -165,12 +163,17 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
         columns=columns,
         input_mean=tuple(mean.tolist()),
         input_scale=tuple(scale.tolist()),
-        rows=None if rows is None else packed(rows.inputs[chosen].double()),
-        row_numbers=()
-        if rows is None
-        else tuple(rows.numbers[at] for at in chosen if rows.numbers),
+    )
+    if rows is None:
+        return found
+    chosen = drawn_rows(len(rows.inputs), ROWS).tolist()
+    lacking = [rows.empty.get(row, ()) for row in chosen]
+    return structs.replace(
+        found,
+        rows=packed(rows.inputs[chosen].double()),
+        row_numbers=tuple(rows.numbers[at] for at in chosen if rows.numbers),
         empty=tuple(
-            tuple(at for at, one in enumerate(columns) if one.name in names) for names in gone
+            tuple(at for at, one in enumerate(columns) if one.name in names) for names in lacking
         ),
     )
 
