@@ -33,13 +33,13 @@ from bilens.records.layer_audit import Difference, LayerDifference
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
-from bilens_explorer.models import OpenModel
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.model_comparison import (
     ComparedModel,
     ComparedRule,
-    Comparison,
     EigenvectorPairs,
     MatchedSide,
+    ModelComparison,
     VectorPair,
 )
 from bilens_explorer.records.models import Key, ModelPage
@@ -64,7 +64,7 @@ class Changed:
     why: str = ""
 
 
-def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> Comparison:
+def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> ModelComparison:
     """Two models, or two audits of models: rule by rule, and what changed in the weights."""
     first, second = served.model(a), served.model(b)
     numbers = [int(one) for one in audits.split(",") if one]
@@ -74,7 +74,7 @@ def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> 
     if before.audit is not None and now.audit is not None:
         both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
         rules = compared_rules(*both)
-    return Comparison(
+    return ModelComparison(
         a=before,
         b=now,
         rules=rules,

@@ -33,7 +33,7 @@ from bilens_explorer.inside import (
     require_found,
     state_of,
 )
-from bilens_explorer.models import OpenModel, OpenModels
+from bilens_explorer.open_models import OpenModel, OpenModels
 from bilens_explorer.overview import Past, digest, overview_of, reports_of, row_of
 from bilens_explorer.recorded_command import RefusedError, RepeatedCommand, repeat_command
 from bilens_explorer.records.models import (

@@ -39,7 +39,7 @@ from bilens.train.run_folder import TEST_NAME
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import state_of
-from bilens_explorer.models import OpenModel
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.models import Key
 from bilens_explorer.records.playground import (
     DType,

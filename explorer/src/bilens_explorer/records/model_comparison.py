@@ -28,7 +28,7 @@ class ComparedRule(Record, frozen=True):
     direction: Direction | None  # from a to b; null where neither is known to be better
 
 
-class Comparison(Document, frozen=True, kw_only=True):
+class ModelComparison(Document, frozen=True, kw_only=True):
     """Two models, or two audits of one: b as it differs from a."""
 
     kind: Literal["comparison"] = "comparison"
