@@ -210,8 +210,8 @@ def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
     found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
     return EigenvectorPairs(
-        a=matched_side(a, first, k),
-        b=matched_side(b, second, k),
+        a=matched_side(a, first, k, a.text),
+        b=matched_side(b, second, k, own_output(a, alignment)),
         cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
         pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
         score=match.score,
@@ -251,10 +251,22 @@ def other_coordinates(a: OutputView, b: OutputView, alignment: Alignment) -> str
     return None if turn == "same" else OTHER_STREAM
 
 
-def matched_side(output: OutputView, pairs: EigenDecomposition, k: int) -> MatchedSide:
+def own_output(a: OutputView, alignment: Alignment) -> str:
+    """Return an output of the first model as the second one numbers it."""
+    places = {} if alignment.outputs is None else dict(alignment.outputs.pairs)
+    if a.view.gives == "neurons":
+        order = alignment.neuron_orders.get(a.layer)
+        places = {} if order is None else dict(enumerate(order.tolist()))
+    named = {str(mine): str(theirs) for mine, theirs in places.items()}
+    return "~".join(named.get(part, part) for part in a.text.split("~"))
+
+
+def matched_side(
+    output: OutputView, pairs: EigenDecomposition, k: int, own_text: str
+) -> MatchedSide:
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
     values = tuple(pairs.eigenvalues[:k].tolist())
-    return MatchedSide(found.reading, found.approximation, values, vectors)
+    return MatchedSide(own_text, found.reading, found.approximation, values, vectors)
 
 
 def ranks(group: Group) -> tuple[int, ...]:
