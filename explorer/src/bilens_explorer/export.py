@@ -193,24 +193,20 @@ def packed_document(served: ServedFolder, path: str, lang: str) -> str:
 
 
 def packed_answer(served: ServedFolder, one: Endpoint, asked: Arguments) -> str:
-    return packed(found_text(served, one, asked))
-
-
-def found_text(served: ServedFolder, one: Endpoint, asked: Arguments) -> str:
-    """Return the answer of an endpoint as JSON; numbers that are only drawn are shorter."""
+    """Return the answer of an endpoint as packed JSON; numbers that are only drawn are shorter."""
     try:
         found = one.find(served, **asked)
     except BilensError as error:
         told = displayable(without_paths(str(error), served.folder))
-        return json.dumps({"error": told})
+        return packed(json.dumps({"error": told}))
     text = json_text(displayable(found))
     if one.path not in DRAWN:
-        return text
+        return packed(text)
     short = json.loads(text, parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"))
     if "bounds" in short:  # a proven bound never becomes smaller
         bounds = json.loads(text)["bounds"]
         short["bounds"] = [each if each is None else above(each) for each in bounds]
-    return json.dumps(short, separators=(",", ":"))
+    return packed(json.dumps(short, separators=(",", ":")))
 
 
 def above(bound: float) -> float:
