@@ -56,7 +56,7 @@ TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
 
 @dataclass(frozen=True)
 class Changed:
-    """What is another in the weights of two models, or why that is not known."""
+    """The difference of the weights of two models, or why it is not known."""
 
     difference: Difference | None = None
     left_out: int = 0  # layers
