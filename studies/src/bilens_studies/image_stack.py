@@ -23,19 +23,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens import ImageDataset, load
 from bilens.base.errors import CheckpointError, NumericalError, UsageError
 from bilens.base.files import file_sha256, read_json, write_file
-from bilens.data.images import ImageDataset
-from bilens.io.load import load
-from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
-from bilens.nn.mlp import GATES
 from bilens.train.device import CPU, autocast
 from bilens.train.loop import Line, TrainingRun, TrainingTask, check_training_memory
 from bilens.train.randomness import ActivationNoise, NoisePool
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
+WEIGHTS_NAME = "model.safetensors"
 HASH_NAME = "weights.sha256"  # of a classifier that is kept
 OF_A_CELL = ("weight_decay", "noise")  # may differ in a stack
 ARCHITECTURE = ("d_hidden", "n_layers", "bias", "residual", "gate")
@@ -94,7 +92,7 @@ class ClassifierStack(nn.Module):
         for index in range(recipe.n_layers):
             left, right = self.branches(f"layers_{index}", h)
             if recipe.gate is not None:
-                left = GATES[recipe.gate](left)
+                left = getattr(functional, recipe.gate)(left)
             product = self.disturbed(left * right)
             h = product + h if recipe.residual else product
         return torch.bmm(self.weights["head_weight"], h)
