@@ -133,8 +133,8 @@ def read_torch_file(path: Path, allowed: bool) -> TorchFile:
             if file.read(len(LEGACY)) != LEGACY:
                 return read_archive(path)
         if not allowed:
-            retry = Retry(str(path), {"allow_pickle": True})
-            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retry)
+            retries = [Retry(str(path), {"allow_pickle": True})]
+            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retries)
         import torch
 
         from bilens.base.memory import check_memory

@@ -36,8 +36,7 @@ from bilens.io.formats.llama import (
     read_llama,
     views_of_llama,
 )
-from bilens.io.formats.named_roles import NOT_OPENED
-from bilens.io.formats.pickled import open_pickles, pickles_in
+from bilens.io.formats.pickled import NOT_OPENED, open_pickles, pickles_in
 from bilens.io.formats.quantised import (
     Packed,
     check_numbers,
@@ -66,7 +65,7 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         if not options.allow_pickle:
             raise CheckpointError(
                 f"{folder}: holds its weights in {files[0].name}. It {NOT_OPENED['allow_pickle']}.",
-                Retry(str(folder), {"allow_pickle": True}),
+                [Retry(str(folder), {"allow_pickle": True})],
             )
         why, store = "its weights are a pickle", open_pickles(files)
         return read_layers(folder, why, pickled=store, sha256=file_sha256(*files))
