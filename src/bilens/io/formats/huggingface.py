@@ -46,13 +46,19 @@ from bilens.io.formats.quantised import (
 )
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
 from bilens.io.formats.source import Module, all_of, compare_with_source
-from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
+from bilens.io.loaded_model import (
+    CONFIG_NAME,
+    NOTHING_SAID,
+    Format,
+    LoadedModel,
+    ReadOptions,
+    foreign_keys,
+)
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn.agreement import Agreement
 
 MAX_EXPERTS = 10_000
-NOTHING_SAID = ReadOptions()
 Located = tuple[MLPLocation, list[Module]]  # an MLP, and where it runs
 
 
