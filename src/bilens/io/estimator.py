@@ -99,11 +99,6 @@ def from_sklearn(estimator: object) -> LoadedModel:
     softmax = is_classifier and (one_logit(fitted) or fitted.out_activation_ != "logistic")
     stored = fitted_tensors(fitted)
     views = views_of(layers, stored, "logits" if softmax else "outputs", centre)
-    roles = {name: in_words(view) for name, view in views.items()}
-    if before:
-        roles["layers.0"] += f", behind {', '.join(before)}"
-    if any(name.endswith("Imputer") for name in before):
-        roles["layers.0"] += ", for rows without a missing value"
     compare = partial(compare_with_estimator, whole, fitted, layers)
     check = compare(x).required()
     parts = [part for layer in layers for part in vars(layer).items()]
@@ -116,7 +111,9 @@ def from_sklearn(estimator: object) -> LoadedModel:
         provenance={"format": f"scikit-learn {kind}"},
         input_names=None if columns is None else tuple(map(str, columns)),
         views=views,
-        load_report=LoadReport(roles, False, {"output": check}, (), head_of(fitted)),
+        load_report=LoadReport(
+            roles_of(views, before), False, {"output": check}, (), head_of(fitted)
+        ),
         stored=stored,
         compare_rows=compare,
     )
@@ -149,10 +146,18 @@ def views_of(
     return views
 
 
-def in_words(view: LayerView) -> str:
-    d_out, d_hidden, d_in = view.sizes
-    said = f"ordinary, {view.activation}, {d_in} → {d_hidden}"
-    return said if view.gives == "neurons" else f"{said} → {d_out}"
+def roles_of(views: dict[str, LayerView], before: list[str]) -> dict[str, str]:
+    """Return what each layer is made of in words, and which steps are part of the first."""
+    roles = {}
+    for name, view in views.items():
+        d_out, d_hidden, d_in = view.sizes
+        roles[name] = f"ordinary, {view.activation}, {d_in} → {d_hidden}"
+        roles[name] += "" if view.gives == "neurons" else f" → {d_out}"
+    if before:
+        roles["layers.0"] += f", behind {', '.join(before)}"
+    if any(name.endswith("Imputer") for name in before):
+        roles["layers.0"] += ", for rows without a missing value"
+    return roles
 
 
 def fitted_tensors(estimator: Any) -> Store:

@@ -68,7 +68,7 @@ class RemotePath(PosixPath):
         return iter(())  # servers of files have no listings to trust
 
     def open(self, *_: Any, **__: Any) -> Any:
-        """Return what can be closed and not read: ranges are read of what `opened` returns."""
+        """Check that the file is there; nothing is read here, but ranges of what `opened` gives."""
         self.opened()
         return io.RawIOBase()
 

@@ -57,6 +57,11 @@ class Recipe:
         found = asdict(self).items()
         return {name: list(x) if isinstance(x, tuple) else x for name, x in found}
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        found = content.items()
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in found})
+
 
 def best_precision(device: torch.device | None = None) -> Precision:
     """Return bfloat16 where a device, or the CPU, multiplies it natively, else float32."""

@@ -12,9 +12,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -165,12 +164,11 @@ class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
     def learning_rate(self, epoch: int, step: int) -> float:
         return self.alone.learning_rate(epoch, step)
 
-    def open_epoch(self, run: Run) -> Callable[[], None]:
-        drawn = self.alone.drawn(run.epoch, {one.noise for one in self.recipes})
-        return partial(self.take_step, run, *drawn)
+    def prepare_epoch(self, run: Run) -> tuple[Tensor, Mapping[float, NoisePool]]:
+        return self.alone.drawn(run.epoch, {one.noise for one in self.recipes})
 
-    def take_step(self, run: Run, order: Tensor, pools: Mapping[float, NoisePool]) -> None:
-        recipe = self.recipes[0]
+    def take_step(self, run: Run, drawn: tuple[Tensor, Mapping[float, NoisePool]]) -> None:
+        recipe, (order, pools) = self.recipes[0], drawn
         clean, y, generator = self.alone.batch(run, order)
         place, stacks = generator.get_state(), [*stacks_of(run)]
         parts: list[list[Tensor]] = [[] for _ in stacks]

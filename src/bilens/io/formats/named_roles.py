@@ -13,7 +13,7 @@ from bilens.io.formats.families import NamedActivation, activation_named
 from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_network, misfit
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.pickled import open_pickled
-from bilens.io.formats.safetensors_folder import TensorFile, header, open_folder
+from bilens.io.formats.safetensors_folder import WeightsFile, header, open_folder
 from bilens.io.loaded_model import Activations, LoadedModel, LoadReport, ReadOptions
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
 from bilens.io.tensors import check_one_dtype
@@ -27,14 +27,14 @@ def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
     return read_roles(path, open_tensors(path), options)
 
 
-def open_tensors(path: Path, allow_pickle: bool = False) -> TensorFile:
+def open_tensors(path: Path, allow_pickle: bool = False) -> WeightsFile:
     """Return the tensors of a file or of a folder of shards."""
     if path.is_dir():
-        return TensorFile(path, open_folder(path, lambda _: False))
+        return WeightsFile(path, open_folder(path, lambda _: False))
     if path.suffix in WEIGHTS_ALONE:
-        return TensorFile(path, read_hdf5(path))
+        return WeightsFile(path, read_hdf5(path))
     if path.suffix == ".safetensors":
-        return TensorFile(path, header(path, lambda _: False))
+        return WeightsFile(path, header(path, lambda _: False))
     if allow_pickle and kind_of(path) == "torch":
         return open_pickled(path, allowed=True)
     raise CheckpointError(
@@ -42,7 +42,7 @@ def open_tensors(path: Path, allow_pickle: bool = False) -> TensorFile:
     )
 
 
-def read_roles(path: Path, file: TensorFile, options: ReadOptions) -> LoadedModel:
+def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedModel:
     """Return the MLPs among tensors, or ask at once for all that is not said."""
     asks, shapes = dict(file.asks), {name: stored.shape for name, stored in file.store.items()}
     if options.activation is None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Unchanged
-from bilens.io.formats.safetensors_folder import INDEX_NAME, TensorFile, inside
+from bilens.io.formats.safetensors_folder import INDEX_NAME, WeightsFile, inside
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.pickle_contents import Made, TensorAt, TorchFile, damaged, read_torch_file, tensor_of
 from bilens.io.stored_mlp import Store, StoredTensor
@@ -30,7 +30,7 @@ NOT_OPENED = {
 }
 
 
-def open_pickled(path: Path, allowed: bool) -> TensorFile:
+def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     """Return the weights in a file of PyTorch, as its pickle names them, left where they lie."""
     unchanged, file = Unchanged.now(path), read_torch_file(path, allowed)
     content = file.content if isinstance(file.content, Made) else Made()
@@ -55,7 +55,7 @@ def open_pickled(path: Path, allowed: bool) -> TensorFile:
         store[name] = StoredTensor(path, name, one.shape, dtype, fetch)
     config = content.children().get("config")
     said = config.children().get("residual") if isinstance(config, Made) else None
-    return TensorFile(
+    return WeightsFile(
         path,
         store,
         "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch",

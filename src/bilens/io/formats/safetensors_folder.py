@@ -21,7 +21,7 @@ MAX_INDEX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class TensorFile:
+class WeightsFile:
     """A file, or a folder of shards, of tensors under names that say nothing of a layer."""
 
     path: Path
