@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from bilens.base.errors import CheckpointError
 from bilens.io.byte_ranges import Opened, take
@@ -51,7 +51,7 @@ class HeaderReader:
 
     file: Opened
     where: int = 0
-    held: bytearray = field(default_factory=bytearray)  # of the file, from `start` on
+    held: bytes = b""  # of the file, from `start` on
     start: int = 0
 
     def header(self) -> GGUFHeader:
@@ -124,8 +124,8 @@ class HeaderReader:
         self.skip(length)
         if begin < self.start or self.where > self.start + len(self.held):
             stop = min(max(self.where, begin + WINDOW), self.file.size)
-            self.start, self.held = begin, take(self.file, begin, stop)
-        return bytes(self.held[begin - self.start : self.where - self.start])
+            self.start, self.held = begin, bytes(take(self.file, begin, stop))
+        return self.held[begin - self.start : self.where - self.start]
 
     def skip(self, length: int) -> None:
         if self.where + length > self.file.size:
