@@ -147,7 +147,7 @@ def views_of(
 
 
 def roles_of(views: dict[str, LayerView], before: list[str]) -> dict[str, str]:
-    """Return what each layer is made of in words, and which steps are part of the first."""
+    """Describe in words what each layer is made of, and the steps that are part of the first."""
     roles = {}
     for name, view in views.items():
         d_out, d_hidden, d_in = view.sizes

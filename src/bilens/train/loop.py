@@ -82,7 +82,7 @@ class TrainingTask(ABC, Generic[Model, LineT]):
         """Return the learning rate of a step, counted from 0 in its epoch."""
 
     def prepare_epoch(self, run: TrainingRun[Model]) -> Any:
-        """Return what all steps of an epoch need, such as its order; the same for a resumed run."""
+        """Draw the order of an epoch, or all else that its steps share; the same when resumed."""
 
     @abstractmethod
     def take_step(self, run: TrainingRun[Model], prepared: Any) -> None:
