@@ -67,7 +67,7 @@ def subject(layer: GLUWeights | MLPWeights, name: str = "a", classes: bool = Fal
 
 def audited(*layers: GLUWeights | MLPWeights) -> LayerAudit:
     subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
-    return audit_layers(subjects, options=ReadingOptions(3, 0))
+    return audit_layers(subjects, options=ReadingOptions(3, 0, pixels=True))
 
 
 def rule(found: LayerAudit, name: str) -> tuple[str, dict[str, Any]]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from msgspec import structs
 from torch import nn
 
@@ -230,7 +231,8 @@ def audit_one_layer(
         progress=asked.progress,
         origin=origin_of(model, data, asked.command, asked.seed),
     )
-    more = judge_one_layer(subject, fit_layer(subject, asked.seed), asked.seed)
+    options = of_inputs(model, data, asked, ReadingOptions(0, asked.seed))
+    more = judge_one_layer(subject, fit_layer(subject, asked.seed), options)
     rows = None if data is None else data.inputs
     layers = () if asked.alignment is None else layer_changes(asked.alignment, asked.seed, rows)
     return AuditReport(finish_audit(findings, model, asked, layers, more))
@@ -250,10 +252,9 @@ def audit_model_layers(
         turn=None if alignment is None else alignment.turn,
         around="" if asked.difference is None else asked.difference.around,
         options=replace(
-            options,
+            of_inputs(model, data, asked, options),
             rows=rows_to_fit(model, data, asked.inputs, asked.seed),
             vocabulary=None if alignment is None else vocabulary_of_model(model),
-            seen=None if alignment is None else rows_received(model, data, asked.inputs),
         ),
         progress=asked.progress,
         model=describe_model(model, data),
@@ -261,6 +262,19 @@ def audit_model_layers(
     )
     text = asked.inputs and asked.inputs.text
     return LayerAuditReport(finish_audit(findings, model, asked, text=text))
+
+
+def of_inputs(
+    model: LoadedModel, data: LabelledData | None, asked: AuditRequest, options: ReadingOptions
+) -> ReadingOptions:
+    """Return options with what is known of the inputs: rows, names, and whether they are pixels."""
+    shape = model.input_shape or (None if data is None else data.shape) or ()
+    return replace(
+        options,
+        seen=rows_received(model, data, asked.inputs),
+        pixels=sum(side > 1 for side in shape) > 1,
+        names=model.own_input_names or (),
+    )
 
 
 def audit_table(model: LoadedModel, data: LabelledData | None, asked: AuditRequest) -> TableReport:
@@ -338,12 +352,15 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
 def describe_model(model: LoadedModel, data: LabelledData | None = None) -> LayeredModel:
     module = model.module or model.original
     if module is not None:
-        kind, dtype = type(module).__name__, next(module.parameters()).dtype
+        kind = type(module).__name__
+        stored = str(next(module.parameters()).dtype).removeprefix("torch.")
     else:
         kind = model.provenance.get("format", "layers of another library")
-        known = [view.dtype for view in model.layers.values()]
-        dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
-    found = LayeredModel(kind, len(model.layers), str(dtype).removeprefix("torch."))
+        numbers = Counter[str]()  # by how they are stored
+        for tensor in model.tensors.values():
+            numbers[tensor.storage] += math.prod(tensor.shape)
+        stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
+    found = LayeredModel(kind, len(model.layers), stored)
     sizes = [view.sizes for view in model.network]
     if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
         return found

@@ -20,12 +20,12 @@ from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
-from bilens.data.table_rows import ROWS_KEY
+from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
-from bilens.nn.real_run import answers_otherwise_in_training
+from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
 from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
@@ -96,12 +96,14 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 
 def describe_source(model: LoadedModel) -> Source:
     """Return where weights come from; what was given as a module of PyTorch has no path."""
-    said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
+    long = READING, ROWS_KEY, FITTED_KEY
+    said = {key: value for key, value in model.provenance.items() if key not in long}
     known = {"headers_sha256": model.identity} if model.headers else {}
     given = model.original if model.module is None else model.module
     path = "" if model.original is not None else model.source
     in_training = answers_otherwise_in_training(given)
-    return Source(path, model.weights_sha256, said | known, given_in_training=in_training)
+    hooks = () if given is None else hooked_parts(given)
+    return Source(path, model.weights_sha256, said | known, {}, in_training, hooks)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:

@@ -17,8 +17,7 @@ from bilens.data.arrays import Array
 from bilens.data.cells import DECIMAL, parse_number, plain_number
 from bilens.data.images import ImageDataset
 from bilens.data.table_columns import Cells, name_finder, number_in, spelling_key, votes_of
-from bilens.records.common import DataOrigin, Value
-from bilens.records.performance import DataNote
+from bilens.records.common import DataNote, DataOrigin, Value
 from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 ONLY_0_AND_1 = (
@@ -66,7 +65,7 @@ class ModelInterface:
     ends: str = ""
     link: Literal["", "exp"] = ""  # what turns the one output into the mean that it stands for
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
-    reads_bytes: bool = False  # whether it scales pixels from 0 to 255 itself
+    reads_bytes: str = ""  # by what it scales pixels from 0 to 255 itself; empty where it does not
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -129,8 +128,10 @@ class ModelInterface:
             if is_image and float(rows.max()) == 1:
                 raise DataError(f"{where}: {ONLY_0_AND_1}")
             rows /= 255 if is_image and not self.reads_bytes else 1
-            scale = "own_scale" if self.reads_bytes else "bytes"
-            self.note(scale if is_image else "unscaled")
+            if is_image and self.reads_bytes:
+                self.note("own_scale", how=self.reads_bytes)
+            else:
+                self.note("bytes" if is_image else "unscaled")
         elif is_image and self.reads_bytes and float(rows.abs().max()) <= 1:
             raise DataError(
                 f"{where}: the inputs run from {rows.min():g} to {rows.max():g}, and the file "
@@ -156,7 +157,7 @@ class ModelInterface:
                 f"{where}: the labels are whole numbers without 0, and the model's "
                 f"{len(self.classes)} classes have no names, so that they may be counted from 0 or "
                 "from 1: pass positions from 0 as a file or array of whole numbers (.npy), or name "
-                "the classes, dataclasses.replace(model, output_names=(…))."
+                "the classes, bl.load(…, output_names=[…]) or --classes."
             )
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:
@@ -356,7 +357,6 @@ class LabelledData:
     origin: DataOrigin
     names: tuple[str, ...] = ()  # of the files, one for each row, if they are files
     shape: tuple[int, ...] | None = None  # of an image, where an input is one
-    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
     numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
     done: tuple[Conversion, ...] = ()  # to a table
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
@@ -364,6 +364,11 @@ class LabelledData:
     empty: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     # right answers by the place of the row, where `targets` is None as some rows have none
     known: Mapping[int, int | float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[DataNote, ...]:
+        """What was done to them, or taken for granted."""
+        return self.origin.notes
 
     def answer(self, place: int) -> int | float | None:
         """Return the right answer of a row, a class as an int; None where it has none."""

@@ -6,10 +6,12 @@ columns: there, coefficients of columns of different units can be compared.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.attribution import strongest_pairs
 from bilens.algebra.directions import output_form
 from bilens.algebra.gram.kernel import blocks
@@ -20,7 +22,7 @@ from bilens.findings.explanation import ASKED, attribute_prediction, choose_exam
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.common import UNKNOWN, Exactness, Origin
@@ -71,12 +73,20 @@ def audit_columns(
     """Audit a model of a table, and explain rows: those `asked` for, and telling ones."""
     module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
     mean, scale = units_of(model).T
+    logarithm = is_of_numbers(model)  # which right answers are not, in their unit
+    if logarithm and rows is not None:
+        rows = replace(rows, targets=None, known={})
     with torch.no_grad():
         f = in_standard_units(module, mean, scale).quadratic_map().detach()
         exactness = compare(module, f, mean, scale, seed)
-        effects = output_effects(gauge_free(f), outputs, LISTED_PAIRS)
-        part = largest_part(gauge_free(f), read)
         known = model.input_mean is not None and model.input_scale is not None
+        in_rows = 0 if known or rows is None or len(rows.inputs) < LEAST_ROWS else len(rows.inputs)
+        varying = f.to(torch.float64)
+        if rows is not None and in_rows:
+            deviation, middle = torch.std_mean(rows.inputs.double(), dim=0)
+            varying = varying.compose_input(torch.diag(deviation), middle)
+        effects = output_effects(gauge_free(varying), outputs, LISTED_PAIRS)
+        part = largest_part(gauge_free(f), read)
         worst = worst_case_inputs(gauge_free(f), not_indicators(mean, scale)) if known else ()
         readings: tuple[RowReading, ...] = ()
         categories = category_effects(gauge_free(f), names, read, mean, scale)
@@ -91,6 +101,7 @@ def audit_columns(
         exactness,
         effects=effects,
         largest_part=part,
+        columns_in="" if known else "rows" if in_rows else "raw",
         performance=performance,
         reading=read,
         done=done,
@@ -109,6 +120,8 @@ def audit_columns(
             names,
             tuple(mean.tolist()) if known else None,
             tuple(scale.tolist()) if known else None,
+            in_rows,
+            logarithm,
         ),
         exactness=exactness,
         outputs=effects,

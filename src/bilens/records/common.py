@@ -105,6 +105,15 @@ class Source(Record, frozen=True):
     # the module was in training mode and is read and run in evaluation, where a part of it may
     # compute something else
     given_in_training: bool = False
+    # parts of the module with hooks that may act on other inputs than those that were compared
+    hooks: tuple[str, ...] = ()
+
+
+class DataNote(Record, frozen=True):
+    """A change of the data, or an assumption about them, before they were measured on."""
+
+    kind: str  # of the sentence
+    values: dict[str, Value]  # what fills it
 
 
 class DataOrigin(Record, frozen=True):
@@ -117,6 +126,7 @@ class DataOrigin(Record, frozen=True):
     source_kind: str
     num_images: Count  # test inputs
     sha256: str  # of the data; empty where it was not taken
+    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
 
 
 class TextOrigin(Record, frozen=True):

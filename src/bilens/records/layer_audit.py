@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
@@ -102,9 +103,16 @@ class AlignmentNote(Record, frozen=True):
     # `by_place`, `units` (of days: the first one), `target` (another one), `one_logit`; of one
     # model alone `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and
     # `baseline_outputs_alone`; what is around the layers, where it is not the same or was not
-    # compared: `around_order`, `around_answers`, `around_unknown`
+    # compared: `around_order`, `around_answers`, `around_unknown`, and `around_parts` of other code
+    # that answers alike; `hooks` and `baseline_hooks`, which changed nothing on what was compared
     kind: str
     names: tuple[str, ...]
+
+
+def around_of(notes: Sequence[AlignmentNote]) -> str:
+    """Return the way in which what is around the layers differs; empty where it does not."""
+    kinds = [one.kind.removeprefix(AROUND) for one in notes if AROUND in one.kind]
+    return (kinds or [""])[0]
 
 
 class BaselineSource(Record, frozen=True):
@@ -222,8 +230,7 @@ class Difference(Record, frozen=True):
     @property
     def around(self) -> str:
         """The way in which the parts around the layers differ; empty where they are the same."""
-        kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
-        return (kinds or [""])[0]
+        return around_of(self.aligned)
 
 
 class FitQuality(Record, frozen=True):
@@ -277,9 +284,13 @@ class InputShares(Record, frozen=True):
     """Inputs that a layer does not read, and the one that it reads most."""
 
     unused: tuple[Count, ...]  # every weight on them is exactly zero
-    dominant: Count | None  # the strongest input; null where the map is not to be read
-    share: float  # of ‖B‖², that the dominant one takes part in
+    # the strongest input; null where the map is not to be read, or nothing says that inputs share a
+    # unit, and no rows say how much they vary
+    dominant: Count | None
+    share: float  # of ‖B‖², that the dominant one takes part in; with rows, of the variance
     share_null: float  # the largest share in randomly turned coordinates
+    name: str = ""  # of the dominant input, where it has one
+    rows: Count = 0  # in whose deviations inputs are compared; 0 for inputs that share a unit
 
 
 class Stability(Record, frozen=True):
@@ -320,7 +331,7 @@ class LayeredModel(Record, frozen=True):
 
     kind: str  # class or format
     num_layers: Count
-    dtype: str  # of the weights as stored
+    dtype: str  # of the weights as stored, where there are several the one of most numbers first
     # rows and columns, where one layer is a whole classifier of images; null for other models
     input_shape: tuple[Count, Count] | None = None
     output_names: tuple[str, ...] = ()  # one name for each class of such a classifier

@@ -79,6 +79,8 @@ class TableModel(Record, frozen=True):
     input_names: tuple[str, ...]
     input_mean: tuple[float, ...] | None = None  # null where they are not known
     input_scale: tuple[float, ...] | None = None
+    rows: Count = 0  # in whose mean and deviations columns are read where the model knows none
+    logarithm: bool = False  # whether its output is the logarithm of a mean in the target's unit
 
 
 class ColumnEffect(Record, frozen=True):

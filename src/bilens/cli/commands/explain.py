@@ -14,7 +14,7 @@ from bilens.base.files import write_file
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import Lang, Overwrite, check_outputs, option
-from bilens.cli.shared_options import DataFiles, ModelFile
+from bilens.cli.shared_options import DataFiles, NamedModel
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
@@ -40,7 +40,7 @@ class ExplainOptions:
 
 def explain(
     output: Output,
-    source: ModelFile,
+    source: NamedModel,
     options: ExplainOptions,
     data: DataFiles,
     overwrite: Overwrite = False,
@@ -49,9 +49,11 @@ def explain(
 
     Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
-    from bilens.records.base import to_json
+    from bilens.records.base import displayable, to_json
     from bilens.report.plates import attribution_plate
+    from bilens.report.sections.performance_section import data_notes
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
+    from bilens.report.text import load_catalogue
 
     plate = options.plate
     if plate is None and options.html is None:
@@ -63,6 +65,7 @@ def explain(
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
     tables = *explanation_tables(record), *attribution_tables(record)
+    lines += data_notes(load_catalogue("en"), displayable(record.data))
     output.answer(to_json(record), *tables, *lines)
 
 

@@ -39,7 +39,7 @@ from bilens.report.text import (
 )
 
 LONGEST = 40  # characters of a name
-WHOLE: Final = ("count", "whole")  # formats of numbers that are not rounded
+WHOLE: Final = ("count", "whole", "number or name")  # formats of numbers that are not rounded
 MOST_NAMED = 3  # inputs
 EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
 PARTS: Final = (
@@ -55,6 +55,7 @@ Judged: TypeAlias = Audit | LayerAudit | TableAudit
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": grouped,
     "whole": grouped,
+    "number or name": grouped,
     "percent": percent,
     "per_mille": per_mille,
     "share": partial(percent, digits=0),

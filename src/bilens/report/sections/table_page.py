@@ -139,7 +139,11 @@ def known_columns(record: TableAudit) -> tuple[TableColumn, ...]:
 
 
 def unit_of(record: TableAudit) -> str:
-    return "standard" if record.model.standardised else "raw"
+    return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
+
+
+def output_scale(record: TableAudit) -> str:
+    return "logarithm" if record.model.logarithm else record.model.task
 
 
 def columns(t: Catalogue, record: TableAudit) -> Markup:
@@ -152,7 +156,9 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
-    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
+    if unit_of(record) == "raw":
+        keys = keys.replace("mean deviation", "zero deviation_raw")
+    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{output_scale(record)}")
     counts = {"columns": len(columns_read(record)), "inputs": record.model.d_input, "most": MOST}
     cards = []
     for position, item in enumerate(record.outputs):
@@ -279,7 +285,7 @@ def pair_label(names: Sequence[str], pair: PairEffect) -> str:
 def rows(t: Catalogue, record: TableAudit) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
     cards = [row_card(t, record, row, f"row-{order}") for order, row in enumerate(record.rows)]
-    lead = paragraph(t(f"table.rows.lead_{unit_of(record)}"))
+    lead = paragraph(t(f"table.rows.lead_{'standard' if record.model.standardised else 'raw'}"))
     return section(t, "table.rows", lead if cards else boxed(t("table.rows.none")), *cards)
 
 
