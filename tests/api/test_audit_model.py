@@ -93,6 +93,7 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
     assert found["data"] == {
         "name": "tiny",
         "source": "strokes drawn for a test",
+        "notes": [],
         "source_kind": "data-dir",
         "num_images": tiny.NUM_TEST,
         "sha256": DATA.fingerprint,

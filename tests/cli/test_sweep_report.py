@@ -41,7 +41,9 @@ def test_the_command_reports_fails_and_is_served(bilens: Shell, tmp_path: Path) 
     (norm,) = [one for one in document["numbers"] if one["name"] == "weight_norm"]
     assert [one["name"] for one in norm["outliers"]] == ["layers.2"]
     beside = bilens("-q", *line, "--baseline", place, "--json").json()["difference"]["numbers"]
-    assert {(one["compared"], one["same"]) for one in beside} == {(8, 8)}
+    # the first layer reads columns, of which nothing says in which units they compare
+    assert {(one["compared"], one["same"]) for one in beside} == {(8, 8), (7, 7)}
+    assert [one["name"] for one in beside if one["compared"] == 7] == ["input_share"]
     none = bilens("sweep", "report", place, "--baseline", tmp_path)
     assert "holds no report of a sweep" in none.error()
     frame = pytest.importorskip("pandas").read_parquet(table)
