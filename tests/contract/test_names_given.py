@@ -149,3 +149,24 @@ def test_the_other_commands_on_labels_take_them_too(
     run = bilens(*line, "--classes", ",".join(NAMES))
     assert run.code == 0, run.err
     assert {"explain": "(right)", "certify": "40 of 40 test inputs"}[command] in run.out
+
+
+@cell("audit", "other names")
+def test_a_file_of_names_is_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    bilens = Shell(capsys, monkeypatch)
+    bl.save(bl.nn.BilinearClassifier(6, 5, 3), tmp_path / "m")
+    (tmp_path / "old.txt").write_bytes("猫\n犬\n鳥\n".encode("shift_jis"))
+    assert "is not UTF-8" in bilens("audit", tmp_path / "m", "--classes", tmp_path / "old.txt").err
+    (tmp_path / "new.txt").write_text("猫\n犬\n鳥\n\n", "utf-8")
+    line = ["audit", tmp_path / "m", "--null-samples", 39, "--json"]
+    found = bilens(*line, "--classes", tmp_path / "new.txt")
+    assert found.json()["model"]["output_names"] == ["猫", "犬", "鳥"]
+
+
+@cell("certify", "own object")
+def test_a_logistic_regression_gives_classes(tmp_path: Path) -> None:
+    model = bl.nn.BilinearClassifier(6, 5, 2)
+    bl.save(model, tmp_path / "m", provenance={"task": "logistic regression"})
+    assert bl.certify_model(bl.load(tmp_path / "m")).record.model.d_output == 2

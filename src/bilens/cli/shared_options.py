@@ -159,9 +159,14 @@ class ClassNames:
     )
 
     def output_names(self) -> list[str] | None:
-        if self.classes is None or not Path(self.classes).is_file():
-            return None if self.classes is None else self.classes.split(",")
-        return Path(self.classes).read_text("utf-8-sig", errors="replace").splitlines()
+        if self.classes is None:
+            return None
+        if "," in self.classes or not Path(self.classes).is_file():
+            return self.classes.split(",")
+        try:
+            return Path(self.classes).read_text("utf-8-sig").rstrip().splitlines()
+        except UnicodeDecodeError:
+            raise UsageError(f"--classes {self.classes}: is not UTF-8: save it as that.") from None
 
 
 @dataclass(frozen=True)

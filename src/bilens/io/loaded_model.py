@@ -249,8 +249,9 @@ LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes
 
 def is_regressor(model: LoadedModel) -> bool:
     """Tell whether whoever made a model says that it was fitted to numbers."""
-    keys, ends = ("format", "estimator", "task"), ("Regressor", "regression")
-    return any(model.provenance.get(key, "").endswith(ends) for key in keys)
+    makers = (model.provenance.get(key, "") for key in ("format", "estimator"))
+    said = model.provenance.get("task") == "regression"
+    return said or any(one.endswith("Regressor") for one in makers)
 
 
 def is_of_numbers(model: LoadedModel, outputs: int = 1, ends: str = "") -> bool:
