@@ -108,3 +108,20 @@ def test_weights_are_said_to_be_stored_as_the_file_stores_them(tmp_path: Path, k
     writer.close()
     found = bl.audit(bl.load(tmp_path / "m.gguf"), null_samples=3).record.model
     assert found.dtype == {"F16": "float16"}.get(kind, kind)
+
+
+@cell("audit", "other dtype")
+def test_all_types_of_a_module_are_said() -> None:
+    first = torch.nn.Embedding(4, 6, dtype=torch.float16)
+    mlp = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.GELU(), torch.nn.Linear(8, 3))
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.mlp = first, mlp
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.mlp(x + self.first.weight[0].to(x))
+            return found
+
+    assert bl.audit(Model(), null_samples=3).record.model.dtype == "float32, float16"

@@ -351,15 +351,12 @@ def coverage_of(audit: Audit | LayerAudit | TableAudit, model: LoadedModel) -> C
 
 def describe_model(model: LoadedModel, data: LabelledData | None = None) -> LayeredModel:
     module = model.module or model.original
-    if module is not None:
-        kind = type(module).__name__
-        stored = str(next(module.parameters()).dtype).removeprefix("torch.")
-    else:
-        kind = model.provenance.get("format", "layers of another library")
-        numbers = Counter[str]()  # by how they are stored
-        for tensor in model.tensors.values():
-            numbers[tensor.storage] += math.prod(tensor.shape)
-        stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
+    kind = model.provenance.get("format", "layers of another library")
+    kind = kind if module is None else type(module).__name__
+    numbers = Counter[str]()  # by how they are stored
+    for tensor in model.tensors.values():
+        numbers[tensor.storage] += math.prod(tensor.shape)
+    stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
     found = LayeredModel(kind, len(model.layers), stored)
     sizes = [view.sizes for view in model.network]
     if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
