@@ -23,7 +23,7 @@ import layer_audit_documents
 import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens_explorer import folder as folders, guard as guards, walk as walks
 from bilens_explorer.app import build_app
 from bilens_explorer.command import SETTINGS, Address, has_screen, server_of
@@ -84,8 +84,8 @@ def test_models_and_reports_of_a_folder_are_listed(client: TestClient) -> None:
 
 def test_audits_of_every_kind_are_kept_and_drawn(client: TestClient, folder: Path) -> None:
     history = bl.History(folder)
-    table = TableReport(next(iter(table_documents.variants().values())))
-    layers = LayerAuditReport(next(iter(layer_audit_documents.variants().values())))
+    table = AuditReport(next(iter(table_documents.variants().values())))
+    layers = AuditReport(next(iter(layer_audit_documents.variants().values())))
     for report in (table, layers):
         number = history.add(report.record).number
         assert client.get(f"/audits/{number}").status_code == 200

@@ -1,12 +1,10 @@
 """The explorer's JSON: one table, which is also its OpenAPI document."""
 
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
-from bilens.records.table_audit import TableAudit
 from bilens_explorer import (
     audit_again,
     compare,
@@ -21,14 +19,12 @@ from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key
 
-Audited = Audit | LayerAudit | TableAudit
-Reported = Audited | Certificate | Attack | Conversion | Trace
+Reported = Audit | Certificate | Attack | Conversion | Trace
 
 
-def audit(served: ServedFolder, number: int) -> Audited:
+def audit(served: ServedFolder, number: int) -> Audit:
     """The document of an audit of the history."""
-    record: Audited = served.audit(number).record
-    return record
+    return served.audit(number).record
 
 
 def report(served: ServedFolder, key: Key) -> Reported:

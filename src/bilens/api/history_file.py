@@ -54,6 +54,8 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ALTER TABLE entries ADD COLUMN value REAL;
     """,
 )
+# kind of a document of an earlier release → how its model was read
+EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
 
@@ -189,7 +191,8 @@ def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[
     conditions = msgspec.convert(document.get("conditions") or (), tuple[JudgedCondition, ...])
     verdict = msgspec.convert(document["verdict"], tuple[Finding, ...])
     asked = {one.rule for one in conditions}
-    found = measure_rules(document["kind"], verdict, conditions)
+    read_as = document.get("read_as") or EARLIER_KINDS[document["kind"]]
+    found = measure_rules(read_as, verdict, conditions)
     database.executemany(
         "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
         [(audit, rule, *what, rule in asked) for rule, what in found.items()],

@@ -16,7 +16,7 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import in_evaluation, only_tensor
-from bilens.records.layer_audit import FileChange
+from bilens.records.layer_readings import FileChange
 
 # `order`: other layers, or in another order; `answers`: both run, and what is around the layers
 # answers otherwise; `unknown`: it was not compared

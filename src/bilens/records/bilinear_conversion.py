@@ -3,8 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
-from bilens.records.common import Run, Source, TextOrigin
-from bilens.records.layer_audit import LayeredModel
+from bilens.records.common import LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading, LatentReading
 
 

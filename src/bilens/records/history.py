@@ -17,7 +17,7 @@ class PastAudit(Record, frozen=True):
 
     number: Count  # from 1, in the order in which they were recorded
     model: str  # its path, from the folder where it lies in it
-    kind: str  # of the document: `audit`, `layer_audit` or `table`
+    kind: str  # how the model was read: `classes`, `layers` or `columns`
     date: str  # UTC, year-month-dayThour:minute:secondZ
     version: str  # of bilens
     weights_sha256: str

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.records.classifier_audit import Audit
 from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
 from bilens.report.markup import (
     Content,
@@ -35,11 +34,8 @@ from bilens.report.text import (
 NAMED = 3  # training inputs that a sentence names
 
 
-def inputs_section(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
-    """Return the section; nothing where no inputs were given."""
-    found = record.inputs
-    if found is None:
-        return Markup()
+def inputs_section(t: Catalogue, found: GivenInputs, names: list[str], painter: Painter) -> Markup:
+    """Return the section on the inputs that were given."""
     first, *more = input_lines(t, found, names)
     parts: list[Content] = [paragraph(first), items(more, "sentences"), samples(t, found)]
     if found.training is not None:
