@@ -20,26 +20,29 @@ DATA = tiny.images()
 KEYS = [
     "schema_version",
     "kind",
+    "read_as",
     "passed",
     "model",
-    "exactness",
-    "classes",
-    "truncation",
-    "explanations",
+    "coverage",
     "verdict",
-    "guarantees",
+    "conditions",
+    "decision",
+    "exactness",
+    "performance",
+    "classes",
+    "layers",
+    "columns",
+    "inputs",
     "overfitting",
     "triggers",
+    "guarantees",
+    "difference",
+    "column_changes",
     "null_samples",
     "seed",
-    "conditions",
-    "difference",
-    "coverage",
-    "decision",
-    "performance",
-    "inputs",
     "source",
     "data",
+    "text",
     "reproduce",
     "people",
 ]
@@ -102,7 +105,7 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
 def test_a_pair_of_tensors_is_judged_alike() -> None:
     pair = document(tiny.trained(), (DATA.test_images, DATA.test_labels))
     whole = document(tiny.trained(), DATA)
-    for key in ("truncation", "explanations", "classes", "verdict"):
+    for key in ("classes", "verdict"):
         assert pair[key] == whole[key]
     share = [found["performance"]["classification"] for found in (pair, whole)]
     assert share[0] == share[1]

@@ -15,7 +15,7 @@ import pytest
 
 import bilens as bl
 from bilens.api.audit_model import examine_subject
-from bilens.api.audit_subject import AuditRequest, AuditSubject
+from bilens.api.audit_subject import AuditSubject
 from bilens.api.classifier import explain_predictions
 from bilens.api.given_data import given_data
 from bilens.data.table_file import read_table
@@ -60,7 +60,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def record(model: LoadedModel, path: Path, *asked: int) -> Audit:
     given = given_data(model, path)
     assert given is not None
-    return examine_subject(AuditSubject(model, given, request=AuditRequest(rows=asked)))
+    return examine_subject(AuditSubject(model, given, rows=asked))
 
 
 @cell("explain", "own object")
@@ -83,7 +83,7 @@ def test_an_empty_cell_is_shown_empty_and_what_stands_in_is_said(
         (line,) = {one for one in page.splitlines() if one.startswith(EMPTY[lang])}
         assert shown[name] in line
     whole = record(model, path, ROWS)
-    assert whole.rows[0].empty == ()
+    assert whole.columns.rows[0].empty == ()
 
 
 EMPTY = {"en": "Empty in this row", "ja": "この行では空欄"}

@@ -153,7 +153,7 @@ MODELS = {"classes": largest_of_three, "layers": network}
 def measured(kind: str, counts: Counts, ending: str, worst: str) -> Shown:
     """Accuracy, calibration and the worst class, each counted."""
     x, label = rows(counts)
-    logits = x.square() if kind == "audit" else x
+    logits = x.square() if kind == "classes" else x
     told = answers_by_hand(counts, logits.numpy(), "012")
     said = f"{100 * told['accuracy']['value']:.1f}% of {len(x)}"
     return audited(MODELS[kind](), (x, label)), {

@@ -176,7 +176,7 @@ def same(kind: str) -> Shown:
 def twice_the_baseline() -> Shown:
     """Similar in all but its size, which a cosine does not see; each answer twice, with a sign."""
     down, left, right = turned(0.5)
-    models = (made("audit", (size * down, left, right)) for size in (2, 1))
+    models = (made("classes", (size * down, left, right)) for size in (2, 1))
     x = randn(40, IN, seed=3)
     rows = torch.cat([x, x * torch.tensor([-1, 1, -1, 1])])
     said = "nearly the same as in the baseline but for a factor"

@@ -18,7 +18,7 @@ from torch import nn
 
 import tiny
 from bilens.api.audit_model import examine_subject
-from bilens.api.audit_subject import AuditRequest, AuditSubject
+from bilens.api.audit_subject import AuditSubject
 from bilens.api.examiners import EXAMINERS
 from bilens.base.errors import (
     BilensError,
@@ -33,7 +33,7 @@ from bilens.findings.certificate import certify_classifier
 from bilens.findings.exact_classifier import ExactClassifier
 from bilens.findings.subject import as_loaded, image_shape
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP
+from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
 from bilens.records.common import Exactness, Finding
@@ -47,8 +47,8 @@ OF_CLASSES = {name: one for name, one in EXAMINERS.items() if name != "performan
 def audited(
     model: LoadedModel | nn.Module, data: LabelledData | None = None, **options: Any
 ) -> Audit:
-    request = AuditRequest(null_samples=tiny.ROTATIONS, command="", **options)
-    subject = AuditSubject(as_loaded(model), data, request=request)
+    asked = {"null_samples": tiny.ROTATIONS, "command": "", **options}
+    subject = AuditSubject(as_loaded(model), data, **asked)
     return examine_subject(subject, examiners=OF_CLASSES)
 
 
@@ -262,9 +262,6 @@ TOO_LARGE = r"exceed the range of float32 \(±3.4e\+38\), .*: scale the weights 
 REFUSED: list[tuple[nn.Module, type[BilensError], str]] = [
     (tiny.classifier(gate="relu"), NotQuadraticError, r"gate 'relu'.* gate=None"),
     (tiny.classifier(n_layers=2), NotQuadraticError, "2 layers.*polynomial of degree 4"),
-    (nn.Linear(4, 3), UsageError, "reads a BilinearClassifier, got a Linear: take other"),
-    (BilinearMLP(4, 3), UsageError, "got a BilinearMLP: .*eigendecompose_all"),
-    (BilinearLayer(4, 3), UsageError, "got a BilinearLayer"),
     (tiny.classifier(d_output=1), UsageError, "one output: take it apart with"),
     (broken(math.nan), NonFiniteError, "1 non-finite value"),
     (broken(math.inf), NonFiniteError, "1 non-finite value"),

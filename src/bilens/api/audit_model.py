@@ -10,7 +10,7 @@ from msgspec import structs
 from torch import nn
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
-from bilens.api.audit_subject import AuditRequest, AuditSubject, cover_model
+from bilens.api.audit_subject import AuditSubject, LayerReader, cover_model
 from bilens.api.examiners import EXAMINERS, Examiner
 from bilens.api.given_data import Data, given_data
 from bilens.api.provenance import data_sha256, identity_of, origin_of
@@ -24,11 +24,15 @@ from bilens.base.option_rules import (
     TRAINING_PATH,
     refuse_idle,
 )
+from bilens.findings.column_effects import ExactTable
+from bilens.findings.exact_classifier import twins_of
+from bilens.findings.layer_reading import fit_layer
+from bilens.findings.layer_walk import read_one_layer
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.io.load import LoadedModel
-from bilens.records.audit import Audit
+from bilens.records.audit import Audit, ReadAs
 from bilens.records.decision import Coverage
 from bilens.report.reports import AuditReport
 from bilens.train.recorded_inputs import LayerInputs
@@ -120,7 +124,7 @@ def audit(
     }
     refuse_idle("audit", said, *(fact for fact, holds in facts.items() if holds))
     trained = given_data(model, train_data, train_labels, training=True)
-    recorded = {
+    options = {
         "null_samples": null_samples,
         "seed": seed,
         "threshold": threshold,
@@ -129,7 +133,11 @@ def audit(
         "train_data": data_sha256(trained),
         "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
     }
-    request = AuditRequest(
+    subject = AuditSubject(
+        model,
+        given,
+        trained,
+        baseline,
         null_samples=null_samples,
         seed=seed,
         threshold=threshold,
@@ -137,9 +145,8 @@ def audit(
         inputs=inputs,
         command=command,
         progress=progress,
-        recorded=recorded,
+        options=options,
     )
-    subject = AuditSubject(model, given, trained, baseline, request)
     return AuditReport(examine_subject(subject, conditions))
 
 
@@ -149,30 +156,31 @@ def examine_subject(
     examiners: Mapping[str, Examiner] = EXAMINERS,
 ) -> Audit:
     """Return the audit of a subject: read by each examiner, judged once, and decided."""
-    model, request, data = subject.model, subject.request, subject.data
-    exactness = subject.exactness  # a model that exceeds float32 is refused before any work
+    reader = subject.reader
+    read_as: ReadAs = reader.read_as
+    exactness = reader.exactness  # a model that exceeds float32 is refused before any work
     found: dict[str, Any] = {name: examine(subject) for name, examine in examiners.items()}
-    read_as, coverage = subject.read_as, cover_model(subject)
+    coverage = cover_model(subject)
     verdict = judge(read_as, gather_evidence(subject, found, coverage))
     judged = judge_conditions(read_as, conditions, verdict)
     decision = decide(read_as, verdict, coverage, judged, found.get("performance"))
-    origin = origin_of(model, data, request.command, request.seed)
+    origin = origin_of(subject.model, subject.data, subject.command, subject.seed)
     before = None if subject.alignment is None else subject.alignment.baseline
-    identity = identity_of(model, data, before, request.recorded)
+    identity = identity_of(subject.model, subject.data, before, subject.options)
     return Audit(
         read_as=read_as,
         passed=passed(decision, verdict, coverage),
-        model=subject.described,
+        model=reader.facts,
         coverage=coverage,
         verdict=verdict,
         conditions=judged or None,
         decision=decision,
         exactness=exactness,
-        null_samples=subject.null_samples,
-        seed=request.seed,
+        null_samples=reader.null_samples,
+        seed=subject.seed,
         source=origin.source,
         data=origin.data,
-        text=None if request.inputs is None else request.inputs.text,
+        text=None if subject.inputs is None else subject.inputs.text,
         reproduce=structs.replace(origin.reproduce, identity=identity),
         **found,
     )
@@ -182,23 +190,24 @@ def gather_evidence(
     subject: AuditSubject, found: Mapping[str, Any], coverage: Coverage
 ) -> Evidence:
     """Return everything that rules may judge, from the readings and from what these left out."""
-    classifier, table, walk = subject.classifier, subject.table, subject.walk
-    evidence: dict[str, Any] = {"coverage": coverage, "exactness": subject.exactness}
+    reader, data = subject.reader, subject.data
     same = ("performance", "inputs", "overfitting", "triggers")
-    evidence |= {name: found.get(name) for name in same}
+    evidence: dict[str, Any] = {name: found.get(name) for name in same}
+    evidence |= {"coverage": coverage, "exactness": reader.exactness}
     evidence["column_change"] = found.get("column_changes")
     if (difference := found.get("difference")) is not None:
         evidence |= {"changes": difference.layers, "around": difference.around}
         evidence |= {"whole_change": difference.whole, "trial": difference.trial}
-    if classifier is not None:
-        classes = found["classes"]
-        evidence |= {"classes": classes.readings, "output_names": subject.described.output_names}
-        evidence |= {"truncation": classes.truncation, "enough": classifier.curve[1]}
-        evidence |= {"twins": classifier.twins, "layers": subject.one_layer}
-    if table is not None:
-        columns, data = found["columns"], subject.data
-        evidence |= {"effects": columns.outputs, "largest_part": table.largest_part}
-        evidence |= {"reading": table.read, "done": None if data is None else data.done}
-    if walk is not None:
-        evidence["layers"] = walk.readings
+    if isinstance(reader, LayerReader):
+        evidence["layers"] = reader.walk.readings
+    elif isinstance(reader, ExactTable):
+        evidence |= {"effects": found["columns"].outputs, "largest_part": reader.largest_part}
+        evidence |= {"reading": reader.read, "done": None if data is None else data.done}
+    else:
+        classes, names = found["classes"], reader.summary.output_names
+        evidence |= {"classes": classes.readings, "truncation": classes.truncation}
+        evidence |= {"twins": twins_of(reader.f, names), "output_names": names}
+        (view,) = subject.model.layers.values()
+        layer = read_one_layer(view, fit_layer(view, subject.seed), subject.seed)
+        evidence |= {"enough": reader.curve[1], "layers": (layer,)}
     return Evidence(**evidence)

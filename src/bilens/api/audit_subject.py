@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 import torch
 from msgspec import structs
@@ -23,34 +24,32 @@ from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import refuse_idle
 from bilens.data.model_interface import LabelledData
-from bilens.findings.column_effects import ExactTable, output_names_of
+from bilens.findings.column_effects import ExactTable
 from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.exact_classifier import ExactClassifier
-from bilens.findings.layer_reading import fit_layer
 from bilens.findings.layer_walk import (
     NULL_SAMPLES as LAYER_SAMPLES,
     LayerWalk,
     checked_options,
-    read_one_layer,
     walk_layers,
 )
 from bilens.findings.overfitting import SMALLEST_IMAGE
-from bilens.findings.subject import image_shape, summarise
+from bilens.findings.subject import image_shape
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
-from bilens.records.audit import ReadAs
 from bilens.records.common import Exactness, ModelFacts
 from bilens.records.decision import Coverage
-from bilens.records.layer_readings import LayerReading
 from bilens.train.recorded_inputs import LayerInputs
 
-CLASS_SAMPLES = 99  # rotations for the classes of a classifier
 
+@dataclass(frozen=True, eq=False)
+class AuditSubject:
+    """A model that is audited, opened once, with its data, its baseline and what is asked of it."""
 
-@dataclass(frozen=True)
-class AuditRequest:
-    """What an audit is asked for, beside model, data and baseline."""
-
+    given: LoadedModel
+    data: LabelledData | None = None
+    training: LabelledData | None = None
+    before: LoadedModel | None = None  # the baseline
     null_samples: int | None = None  # None for the usual number of the model
     seed: int = 0
     threshold: float = THRESHOLD
@@ -59,18 +58,7 @@ class AuditRequest:
     rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
     command: str | None = None
     progress: Progress = silent
-    recorded: Mapping[str, object] = field(default_factory=dict)  # options that numbers depend on
-
-
-@dataclass(frozen=True, eq=False)
-class AuditSubject:
-    """A model that is audited, opened once, with its data and its baseline."""
-
-    given: LoadedModel
-    data: LabelledData | None = None
-    training: LabelledData | None = None
-    before: LoadedModel | None = None  # the baseline
-    request: AuditRequest = AuditRequest()
+    options: Mapping[str, object] = field(default_factory=dict)  # that the numbers depend on
 
     @cached_property
     def alignment(self) -> Alignment | None:
@@ -82,108 +70,77 @@ class AuditSubject:
         return self.given if self.alignment is None else self.alignment.model
 
     @cached_property
-    def table(self) -> ExactTable | None:
-        """The model where it is one exact layer with named columns."""
-        return ExactTable(self.model, reading_of(self.model)) if is_of_columns(self.model) else None
-
-    @cached_property
-    def classifier(self) -> ExactClassifier | None:
-        """The model where it is any other classifier of one exact layer."""
-        if self.table is not None or not is_one_exact_layer(self.model):
-            return None
-        samples, request = self.request.null_samples, self.request
+    def reader(self) -> ExactTable | ExactClassifier | LayerReader:
+        """The way in which the model is read: by columns, by classes, or layer by layer."""
+        if is_of_columns(self.model):
+            return ExactTable(self.model, reading_of(self.model), self.seed)
+        if not is_one_exact_layer(self.model):
+            return LayerReader(self)
         return ExactClassifier(
             self.model,
             self.data,
             self.training,
-            null_samples=CLASS_SAMPLES if samples is None else samples,
-            seed=request.seed,
-            progress=request.progress,
+            null_samples=self.null_samples,
+            seed=self.seed,
+            progress=self.progress,
         )
 
-    @property
-    def read_as(self) -> ReadAs:
-        """How the model is read, which decides on the rules."""
-        if self.table is not None:
-            return "columns"
-        return "layers" if self.classifier is None else "classes"
+
+class LayerReader:
+    """A model that is read layer by layer, in one walk that all readings of its layers share."""
+
+    read_as: Final = "layers"
+    exactness: tuple[Exactness, ...] = ()  # of no formula
+
+    def __init__(self, subject: AuditSubject) -> None:
+        self.subject, samples = subject, subject.null_samples
+        self.null_samples = LAYER_SAMPLES if samples is None else samples
+        self.facts = describe_layers(subject.model, subject.data)
 
     @cached_property
-    def null_samples(self) -> int:
-        if self.classifier is not None:
-            return self.classifier.null_samples
-        samples = LAYER_SAMPLES if self.request.null_samples is None else self.request.null_samples
-        return samples if self.table is None else 0
-
-    @cached_property
-    def walk(self) -> LayerWalk | None:
-        """The walk over the layers of every other model: what each does, and what changed in it."""
-        if self.table is not None or self.classifier is not None:
-            return None
-        model, request, alignment = self.model, self.request, self.alignment
-        options = checked_options(self.null_samples, request.seed, request.threshold)
-        subjects, beside = tuple(model.layers.values()), alignment is not None
-        if subjects and all(view.exact for view in subjects):
-            refuse_idle("audit", {"threshold": options.threshold, "inputs": request.inputs})
-        rows = rows_to_fit(model, self.data, request.inputs, request.seed)
-        seen = rows_received(model, self.data, request.inputs) if beside else None
-        vocabulary = vocabulary_of_model(model) if beside else None
+    def walk(self) -> LayerWalk:
+        """What each layer does, and what changed in it."""
+        subject = self.subject
+        model, data, alignment = subject.model, subject.data, subject.alignment
+        options = checked_options(self.null_samples, subject.seed, subject.threshold)
+        layers = tuple(model.layers.values())
+        if layers and all(view.exact for view in layers):
+            refuse_idle("audit", {"threshold": options.threshold, "inputs": subject.inputs})
+        options = replace(options, rows=rows_to_fit(model, data, subject.inputs, subject.seed))
+        if alignment is None:
+            return walk_layers(
+                layers,
+                options=options,
+                progress=subject.progress,
+                input_shape=self.facts.input_shape,
+            )
         return walk_layers(
-            subjects,
-            None if alignment is None else alignment.layers_before,
-            why_not={} if alignment is None else alignment.refused,
-            turn=None if alignment is None else alignment.turn,
-            options=replace(options, rows=rows, vocabulary=vocabulary, seen=seen),
-            progress=request.progress,
-            input_shape=self.described.input_shape,
-        )
-
-    @cached_property
-    def exactness(self) -> tuple[Exactness, ...]:
-        """The errors of the formula of one exact layer; empty for other models."""
-        if self.classifier is not None:
-            return self.classifier.exactness
-        return () if self.table is None else self.table.compare_forward(self.request.seed)
-
-    @cached_property
-    def one_layer(self) -> tuple[LayerReading, ...]:
-        """The units and inputs of the layer of a classifier of one, which its rules judge."""
-        if self.classifier is None:
-            return ()
-        (view,) = self.model.layers.values()
-        return (read_one_layer(view, fit_layer(view, self.request.seed), self.request.seed),)
-
-    @cached_property
-    def described(self) -> ModelFacts:
-        """What was read: the sizes of one exact layer, or the number of layers."""
-        model = self.model
-        if self.table is None and self.classifier is None:
-            return describe_layers(model, self.data)
-        found = ModelFacts(num_layers=1, **summarise(model).fields())
-        if self.table is None:
-            return found
-        names, known = output_names_of(model), self.table.is_standardised
-        return structs.replace(
-            found,
-            task="regression" if len(names) == 1 else "classification",
-            standardised=known,
-            input_mean=model.input_mean if known else None,
-            input_scale=model.input_scale if known else None,
+            layers,
+            alignment.layers_before,
+            why_not=alignment.refused,
+            turn=alignment.turn,
+            options=replace(
+                options,
+                vocabulary=vocabulary_of_model(model),
+                seen=rows_received(model, data, subject.inputs),
+            ),
+            progress=subject.progress,
+            input_shape=self.facts.input_shape,
         )
 
 
 def cover_model(subject: AuditSubject) -> Coverage:
     """Return how many parameters of a model its readings are of."""
-    model, walk, check = subject.model, subject.walk, None
+    model, reader, check = subject.model, subject.reader, None
     ended = dict.fromkeys(model.layers, "exact")
-    if walk is not None:
-        ended = {layer.name: how_read(layer) for layer in walk.readings}
+    if isinstance(reader, LayerReader):
+        ended = {layer.name: how_read(layer) for layer in reader.walk.readings}
         with suppress(NonFiniteError):  # the layer says so itself
             check = model.reported  # which was compared when the model was opened
             if model.layers and model.load_report is None:
                 check = model.exactness
     else:
-        worst = max(subject.exactness, key=lambda item: item.relative_error)
+        worst = max(reader.exactness, key=lambda item: item.relative_error)
         rows, error, relative = worst.num_inputs, worst.largest_error, worst.relative_error
         check = Agreement("", "its forward pass", rows, error, relative, largest=0.0)
     report = model.load_report
@@ -192,7 +149,7 @@ def cover_model(subject: AuditSubject) -> Coverage:
     guessed = report is not None and report.guessed
     said = report is not None and not report.verified and not report.unverified
     layout = "guessed" if guessed else "said" if said else "known"
-    connected = walk is None or bool(model.network)
+    connected = bool(model.network) or not isinstance(reader, LayerReader)
     return measure_coverage(model.tensors, model.layers.values(), ended, layout, check, connected)
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from bilens.api.audit_subject import AuditSubject
+from bilens.api.audit_subject import AuditSubject, LayerReader
 from bilens.api.comparison import column_changes, layer_changes, whole_difference
 from bilens.api.given_data import performance_of
+from bilens.findings.column_effects import ExactTable
+from bilens.findings.exact_classifier import ExactClassifier
 from bilens.records.class_readings import ClassReadings
 from bilens.records.column_readings import ColumnChanges, ColumnReadings
 from bilens.records.common import Reading
@@ -22,60 +24,68 @@ def examine_performance(subject: AuditSubject) -> Performance | None:
 
 
 def examine_classes(subject: AuditSubject) -> ClassReadings | None:
-    return None if subject.classifier is None else subject.classifier.read_classes()
+    reader = subject.reader
+    return reader.read_classes() if isinstance(reader, ExactClassifier) else None
 
 
 def examine_layers(subject: AuditSubject) -> LayerReadings | None:
-    return None if subject.walk is None else LayerReadings(subject.walk.readings)
+    reader = subject.reader
+    return LayerReadings(reader.walk.readings) if isinstance(reader, LayerReader) else None
 
 
 def examine_columns(subject: AuditSubject) -> ColumnReadings | None:
-    if subject.table is None:
+    reader = subject.reader
+    if not isinstance(reader, ExactTable):
         return None
-    return subject.table.read_columns(subject.data, subject.request.rows)
+    return reader.read_columns(subject.data, subject.rows)
 
 
 def examine_overfitting(subject: AuditSubject) -> Overfitting | None:
-    if subject.classifier is not None:
-        return subject.classifier.warnings[0]
-    return None if subject.walk is None else subject.walk.overfitting
+    return warnings_of(subject)[0]
 
 
 def examine_triggers(subject: AuditSubject) -> Triggers | None:
-    if subject.classifier is not None:
-        return subject.classifier.warnings[1]
-    return None if subject.walk is None else subject.walk.triggers
+    return warnings_of(subject)[1]
+
+
+def warnings_of(subject: AuditSubject) -> tuple[Overfitting | None, Triggers | None]:
+    reader = subject.reader
+    if isinstance(reader, LayerReader):
+        return reader.walk.overfitting, reader.walk.triggers
+    return reader.warnings if isinstance(reader, ExactClassifier) else (None, None)
 
 
 def examine_guarantees(subject: AuditSubject) -> Guarantees | None:
-    return None if subject.classifier is None else subject.classifier.prove_guarantees()
+    reader = subject.reader
+    return reader.prove_guarantees() if isinstance(reader, ExactClassifier) else None
 
 
 def examine_inputs(subject: AuditSubject) -> GivenInputs | None:
-    return None if subject.classifier is None else subject.classifier.read_inputs()
+    reader = subject.reader
+    return reader.read_inputs() if isinstance(reader, ExactClassifier) else None
 
 
 def examine_difference(subject: AuditSubject) -> Difference | None:
     """Return what changed from the baseline: in all tensors, in layers, and in answers."""
-    alignment, request = subject.alignment, subject.request
+    alignment, reader, data = subject.alignment, subject.reader, subject.data
     if alignment is None:
         return None
     trial: WordTrial | None = None
-    if request.try_words:
+    if subject.try_words:
         from bilens.api.word_trial import try_words  # runs models: transformers
 
         both = alignment.model, alignment.baseline
-        trial = try_words(*both, request.try_words, request.seed, request.progress)
-    if subject.walk is not None:
-        layers = subject.walk.changes
+        trial = try_words(*both, subject.try_words, subject.seed, subject.progress)
+    if isinstance(reader, LayerReader):
+        layers = reader.walk.changes
     else:
-        rows = None if subject.data is None else subject.data.inputs
-        layers = layer_changes(alignment, request.seed, rows, standard=subject.table is not None)
-    return whole_difference(alignment, layers, trial, request.progress, subject.data)
+        rows, standard = None if data is None else data.inputs, isinstance(reader, ExactTable)
+        layers = layer_changes(alignment, subject.seed, rows, standard=standard)
+    return whole_difference(alignment, layers, trial, subject.progress, data)
 
 
 def examine_column_changes(subject: AuditSubject) -> ColumnChanges | None:
-    if subject.table is None or subject.alignment is None:
+    if subject.alignment is None or not isinstance(subject.reader, ExactTable):
         return None
     return column_changes(subject.alignment, subject.data)
 

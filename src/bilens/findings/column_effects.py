@@ -7,6 +7,7 @@ columns: there, coefficients of columns of different units can be compared.
 import copy
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
-from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
+from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely, summarise
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
@@ -33,7 +34,7 @@ from bilens.records.column_readings import (
     TableReading,
     WorstCaseInputs,
 )
-from bilens.records.common import Exactness
+from bilens.records.common import Exactness, ModelFacts
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -62,20 +63,36 @@ class ExactTable:
     `read` is how the table of its training was read, where the model says it.
     """
 
-    def __init__(self, model: LoadedModel, read: TableReading | None = None) -> None:
-        self.model, self.module, self.read = model, exact_layer(model), read
+    read_as: Final = "columns"
+    null_samples: Final = 0
+
+    def __init__(self, model: LoadedModel, read: TableReading | None = None, seed: int = 0) -> None:
+        self.model, self.module, self.read, self.seed = model, exact_layer(model), read, seed
         self.mean, self.scale = units_of(model).T
         self.is_standardised = model.input_mean is not None and model.input_scale is not None
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The sizes of the model, and its columns in their units."""
+        known, model = self.is_standardised, self.model
+        return ModelFacts(
+            num_layers=1,
+            **summarise(model).fields(),
+            task="regression" if len(output_names_of(model)) == 1 else "classification",
+            standardised=known,
+            input_mean=model.input_mean if known else None,
+            input_scale=model.input_scale if known else None,
+        )
 
     @cached_property
     def map(self) -> QuadraticMap:
         """The map from columns in standard units."""
         return in_standard_units(self.module, self.mean, self.scale).quadratic_map().detach()
 
-    @torch.no_grad()
-    def compare_forward(self, seed: int) -> tuple[Exactness, ...]:
-        """Return the largest difference between the model and the formula."""
-        return compare(self.module, self.map, self.mean, self.scale, seed)
+    @cached_property
+    def exactness(self) -> tuple[Exactness, ...]:
+        """The largest difference between the model and the formula."""
+        return compare(self.module, self.map, self.mean, self.scale, self.seed)
 
     @cached_property
     def largest_part(self) -> tuple[tuple[str, ...], float] | None:
@@ -105,6 +122,7 @@ class ExactTable:
         )
 
 
+@torch.no_grad()
 def compare(
     module: BilinearClassifier, f: QuadraticMap, mean: Tensor, scale: Tensor, seed: int
 ) -> tuple[Exactness, ...]:

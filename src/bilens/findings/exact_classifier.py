@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -36,22 +37,24 @@ from bilens.findings.subject import (
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.class_readings import ClassReadings, Explanation, TruncationPoint
-from bilens.records.common import Exactness
+from bilens.records.common import Exactness, ModelFacts
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.guarantees import Guarantees
 from bilens.records.image_warnings import Overfitting, Triggers
 
+NULL_SAMPLES = 99  # rotations
 MOST_CLASSES = 20  # of which the spectra of all pairs are held, to be used for several samples
 ROUNDING, EXACT = 1e-6, 1e-12  # of what is summed up, from weights in float32; of all in float64
 NEAR = 1e-3  # of the squared size of a class: what is farther apart is not looked at again
 
 
-class ExactClassifier:
+class ExactClassifier(ClassForms):
     """A classifier of one bilinear layer, as all readings of its classes share it.
 
-    Each part is computed once, when a reading asks for it; the model is not changed. `test` and
-    `training` are rows that are read beside the weights.
+    `test` and `training` are rows that are read beside the weights.
     """
+
+    read_as: Final = "classes"
 
     def __init__(
         self,
@@ -59,52 +62,62 @@ class ExactClassifier:
         test: LabelledData | None = None,
         training: LabelledData | None = None,
         *,
-        null_samples: int = 99,
+        null_samples: int | None = None,
         seed: int = 0,
         progress: Progress = silent,
     ) -> None:
+        given = loaded.module
+        assert isinstance(given, BilinearClassifier), "of one exact layer"
+        if given.head.out_features < 2:
+            raise UsageError(
+                "an audit reads each class against the mean of all classes, and this model has one "
+                "output: take it apart with bl.eigendecompose_all(model.quadratic_map())."
+            )
+        super().__init__(given)
+        samples = NULL_SAMPLES if null_samples is None else null_samples
+        self.null_samples = check_count("null_samples", samples, minimum=MINIMUM_SAMPLES)
         self.loaded, self.test, self.training, self.progress = loaded, test, training, progress
-        self.given = classifier_to_audit(loaded)
-        self.null_samples = check_count("null_samples", null_samples, minimum=MINIMUM_SAMPLES)
-        self.seed, self.summary = check_seed(seed), summarise(loaded)
+        self.given, self.seed, self.summary = given, check_seed(seed), summarise(loaded)
+        self.facts = ModelFacts(num_layers=1, **self.summary.fields())
 
     @cached_property
     def exactness(self) -> tuple[Exactness, ...]:
         """The errors of the formula against the forward pass."""
         self.progress("exactness", 0, 1)
+        _ = self.f  # refuses weights that are not finite
         return check_exactness(self.given, self.seed)
 
     @cached_property
-    def module(self) -> BilinearClassifier:
-        return in_float64(self.given)
-
-    @cached_property
-    def map(self) -> QuadraticMap:
-        return self.module.quadratic_map().detach()
-
-    @cached_property
-    def spectra(self) -> EigenDecomposition:
-        """The whole spectra of the class-centred forms."""
-        self.progress("spectra", 0, 1)
-        return class_centred(self.module)
-
-    @cached_property
-    def twins(self) -> tuple[tuple[str, str], ...]:
-        return twins_of(self.map, self.summary.output_names)
-
-    @cached_property
-    def pairs(self) -> PairSpectra | None:
+    def pairs(self) -> PairSpectra | None:  # type: ignore[override]
         """The spectra of all pairs of classes, where rows of several samples use them."""
         given = self.training is not None or self.test is not None
-        return prepare(self.map) if given and self.summary.d_output <= MOST_CLASSES else None
+        return prepare(self.f) if given and self.summary.d_output <= MOST_CLASSES else None
 
     @cached_property
     def is_proven(self) -> bool:
         """Whether formula and model agree, so that what follows from the formula is proven."""
-        status = self.spectra.status
+        status = self.eigs.status
         assert isinstance(status, tuple), "a batch has a status for each form"
         usable = all(one is Status.OK for one in status)
         return usable and all(item.passed for item in self.exactness)
+
+    def read_classes(self) -> ClassReadings:
+        """Return the spectrum of each class beside chance, and telling rows taken apart."""
+        self.progress("spectra", 0, 1)
+        eigs, data = self.eigs, self.test
+        null = rotation_null(
+            outputs_of(self.module.quadratic_map("embedding"), centred=True),
+            None,
+            torch.Generator().manual_seed(self.seed),
+            self.null_samples,
+            embedding=self.module.embed.weight,
+            progress=lambda done: self.progress("null distribution", done, self.null_samples),
+        )
+        classes = read_classes(self.module, eigs, null, self.summary.output_names)
+        (curve, _), explained = self.curve, tuple[Explanation, ...]()
+        if data is not None and data.targets is not None:
+            explained = explain_examples(eigs, data, self.f(data.inputs.detach().double()))
+        return ClassReadings(classes, curve, explained)
 
     @cached_property
     def curve(self) -> tuple[tuple[TruncationPoint, ...], int]:
@@ -114,66 +127,29 @@ class ExactClassifier:
             return (), 0
         self.progress("data", 0, 1)
         x = data.inputs.detach().double()
-        return truncation_curve(self.spectra, x, data.targets, self.map(x).argmax(dim=1))
-
-    def read_classes(self) -> ClassReadings:
-        """Return the spectrum of each class beside chance, and telling rows taken apart."""
-        spectra, data = self.spectra, self.test
-        null = rotation_null(
-            outputs_of(self.module.quadratic_map("embedding"), centred=True),
-            None,
-            torch.Generator().manual_seed(self.seed),
-            self.null_samples,
-            embedding=self.module.embed.weight,
-            progress=lambda done: self.progress("null distribution", done, self.null_samples),
-        )
-        classes = read_classes(self.module, spectra, null, self.summary.output_names)
-        curve, _ = self.curve
-        explained: tuple[Explanation, ...] = ()
-        if curve and data is not None:
-            explained = explain_examples(spectra, data, self.map(data.inputs.detach().double()))
-        return ClassReadings(classes, curve, explained)
+        return truncation_curve(self.eigs, x, data.targets, self.f(x).argmax(dim=1))
 
     @cached_property
     def warnings(self) -> tuple[Overfitting, Triggers]:
         """The findings of overfitting and of triggers."""
         self.progress("warnings", 0, 1)
         why_not = "not_measured" if "converted_from" in self.loaded.provenance else ""
-        read = classifier_map(self.module, self.spectra)
+        read = classifier_map(self.module, self.eigs)
         return read_warnings(read, self.summary.input_shape, why_not)
 
     def prove_guarantees(self) -> Guarantees | None:
         """Return what is proven of the classes; None where formula and model disagree."""
+        options = ProofOptions(seed=self.seed, box=self.loaded.input_box)
         if not self.is_proven:
             return None
-        centred = outputs_of(self.map, centred=True)
-        forms = ClassForms(self.module, self.map, centred, self.spectra, self.pairs)
-        options = ProofOptions(seed=self.seed, box=self.loaded.input_box)
-        return classifier_guarantees(forms, self.test, options, self.progress)
+        return classifier_guarantees(self, self.test, options, self.progress)
 
     def read_inputs(self) -> GivenInputs | None:
         """Return what the inputs given add to the weights; None without, or where nothing holds."""
         if not self.is_proven or (self.training is None and self.test is None):
             return None
         self.progress("inputs", 0, 1)
-        return read_inputs(self.map, self.training, self.test, self.pairs, self.seed)
-
-
-def classifier_to_audit(loaded: LoadedModel) -> BilinearClassifier:
-    """Return the module of a model, or refuse one that cannot be read class by class."""
-    module = loaded.module
-    if not isinstance(module, BilinearClassifier):
-        raise UsageError(
-            f"an audit reads a BilinearClassifier, got a {type(module).__name__}: take other "
-            "layers apart with bl.eigendecompose_all(layer.quadratic_map())."
-        )
-    in_float64(module).quadratic_map()  # refuses a gated or deeper model before any work is done
-    if module.head.out_features < 2:
-        raise UsageError(
-            "an audit reads each class against the mean of all classes, and this model has one "
-            "output: take it apart with bl.eigendecompose_all(model.quadratic_map())."
-        )
-    return module
+        return read_inputs(self.f, self.training, self.test, self.pairs, self.seed)
 
 
 def explain_examples(

@@ -14,9 +14,9 @@ from bilens.records.column_readings import InputAttribution
 from bilens.records.common import (
     DataOrigin,
     ModelFacts,
+    ModelReading,
     ModelSummary,
     NullInterval,
-    Reading,
     Run,
     Source,
     check_input_shape,
@@ -105,8 +105,8 @@ class Explanation(Record, frozen=True):
     classes: tuple[ClassScore, ...]  # the two highest, and the label where it is another one
 
 
-class ClassReadings(Reading, frozen=True):
-    """What a classifier of one exact layer does with each class."""
+class ClassReadings(ModelReading, frozen=True):
+    """The classes of a classifier of one exact layer: spectra, few directions, predictions."""
 
     readings: tuple[ClassReading, ...]  # in the order of the outputs
     truncation: tuple[TruncationPoint, ...]  # accuracy with fewer eigenvectors, by rising k

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 from bilens.records.base import Count, Record, require
-from bilens.records.common import ModelFacts, Reading, Value
+from bilens.records.common import (
+    ModelFacts,
+    ModelReading,
+    Reading,
+    Value,
+)
 
 OTHER = "(other)"  # the input that the rare texts of a column share
 
@@ -188,8 +193,8 @@ class RowReading(Record, frozen=True):
         require(fits, "an attribution does not fit")
 
 
-class ColumnReadings(Reading, frozen=True):
-    """What the columns of a table do, one by one and in pairs, and rows taken apart by them."""
+class ColumnReadings(ModelReading, frozen=True):
+    """The effects of the columns of a table, alone and in pairs, and rows taken apart by them."""
 
     outputs: tuple[OutputEffects, ...]
     # empty where mean and scale are not known, or all inputs are indicators

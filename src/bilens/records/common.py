@@ -134,6 +134,10 @@ class Reading(Record, frozen=True):
         """Refuse a reading that is not of this model."""
 
 
+class ModelReading(Reading, frozen=True):
+    """The reading of the model itself: by classes, layers or columns; an audit has one of them."""
+
+
 def check_input_shape(model: ModelSummary) -> None:
     """Refuse rows and columns that are not those of an input."""
     rows, columns = model.input_shape

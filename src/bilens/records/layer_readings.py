@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from bilens.records.base import Count, Record, require
-from bilens.records.common import ModelFacts, NullInterval, Reading
+from bilens.records.common import (
+    ModelFacts,
+    ModelReading,
+    NullInterval,
+    Reading,
+)
 
 
 class Component(Record, frozen=True):
@@ -309,7 +314,7 @@ class LayerReading(Record, frozen=True):
     stability: Stability | None = None  # under rounding
 
 
-class LayerReadings(Reading, frozen=True):
-    """What a model does layer by layer."""
+class LayerReadings(ModelReading, frozen=True):
+    """The layers of a model, read one after another."""
 
     readings: tuple[LayerReading, ...]  # one entry for each layer, first to last

@@ -460,7 +460,7 @@ HEADS = {"llama_attention_head__count": 4, "llama_attention_head__count__kv": 2}
 
 
 def difference(model: Path, baseline: Path) -> WholeDifference:
-    whole = whole_difference(align_models(load(model), load(baseline)), silent).whole
+    whole = whole_difference(align_models(load(model), load(baseline)), (), None, silent).whole
     assert whole is not None
     return whole
 

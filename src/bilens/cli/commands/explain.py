@@ -70,7 +70,7 @@ def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
     from bilens.api.audit_model import examine_subject
-    from bilens.api.audit_subject import AuditRequest, AuditSubject
+    from bilens.api.audit_subject import AuditSubject
     from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
     from bilens.api.examiners import examine_columns
     from bilens.data.model_interface import LabelledData
@@ -98,7 +98,7 @@ def explained(
     if options.html is not None:
         if not isinstance(given, LabelledData) or not named:
             raise UsageError("--html is about rows of a model with named columns: use --plate.")
-        subject = AuditSubject(model, given, request=AuditRequest(rows=options.index))
+        subject = AuditSubject(model, given, rows=options.index)
         found = examine_subject(subject, examiners={"columns": examine_columns})
         AuditReport(found).to_html(options.html, lang=options.lang)
     return record

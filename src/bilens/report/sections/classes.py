@@ -31,14 +31,10 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.certificate_page import proven
-from bilens.report.sections.coverage import coverage
 from bilens.report.sections.overview import (
     Page,
     class_names,
     class_painter,
-    exactness,
-    guide,
     model_facts,
 )
 from bilens.report.sections.people import class_labels
@@ -62,16 +58,12 @@ CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 def class_sections(t: Catalogue, record: Audit, found: ClassReadings) -> list[tuple[str, Markup]]:
     """Return the sections on a classifier of one layer: on classes, few directions, predictions."""
-    painter, names, model = class_painter(record), class_names(record), record.model.one_layer
-    read = joined(coverage(t, record.coverage), guide(t))
+    painter, names = class_painter(record), class_names(record)
     return [
-        ("coverage", read),
-        ("exactness", exactness(t, record, found)),
         ("classes", classes(t, record, found.readings, names, painter)),
         ("ranks", ranks(t, found.readings, names)),
         ("truncation", truncation(t, record, found)),
         ("predictions", predictions(t, record, found.explanations, painter)),
-        ("proven", proven(t, record.exactness, model, None, t("proven.none"), "proof")),
     ]
 
 

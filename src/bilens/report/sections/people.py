@@ -9,10 +9,10 @@ from bilens.findings.rules.judgements import AuditedModel, Judgement, judgements
 from bilens.records.audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
-from bilens.report.markup import heading, items, paragraph, section
+from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision_page import checks, verdict
-from bilens.report.sections.overview import clean_names, title_of
+from bilens.report.sections.overview import clean_names, guide, title_of
 from bilens.report.text import Catalogue
 
 EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.DOTALL)
@@ -20,6 +20,7 @@ EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.D
 
 def judged_parts(t: Catalogue, record: Audit) -> list[tuple[str, Markup]]:
     """Return the first parts of every audit's page."""
+    how = "" if record.classes is None else guide(t)
     people = Markup()
     if record.people is not None:
         said = [paragraph(t("people.lead", day=record.people.day))]
@@ -30,7 +31,7 @@ def judged_parts(t: Catalogue, record: Audit) -> list[tuple[str, Markup]]:
         ("verdict", verdict(t, record)),
         ("checks", checks(t, record)),
         ("people", people),
-        ("coverage", coverage(t, record.coverage)),
+        ("coverage", joined(coverage(t, record.coverage), how)),
     ]
 
 

@@ -66,12 +66,9 @@ Bars = list[tuple[str, float]]
 
 
 def column_sections(t: Catalogue, record: Audit, found: ColumnReadings) -> list[tuple[str, Markup]]:
-    """Return the sections on a table: its columns, rows taken apart, and how it was read."""
-    return [
-        ("columns", columns(t, record, found)),
-        ("rows", rows(t, record, found)),
-        ("reading", reading(t, found)),
-    ]
+    """Return the sections on columns and on rows; rows that were asked for come first."""
+    parts = [("columns", columns(t, record, found)), ("rows", rows(t, record, found))]
+    return parts[::-1] if any(row.kind == "asked" for row in found.rows) else parts
 
 
 def column_page(
