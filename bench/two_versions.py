@@ -140,6 +140,14 @@ def language_model_audit() -> Work:
     return lambda: audit(model)
 
 
+def file_audit() -> Work:
+    """The audit of the file in BILENS_BENCH_MODEL, such as that of `make study-pretrained`."""
+    import bilens as bl
+
+    path, audit = os.environ["BILENS_BENCH_MODEL"], bl.audit
+    return lambda: audit(bl.load(path))
+
+
 def module_audit() -> Work:
     import bilens as bl
 
@@ -184,6 +192,7 @@ WORKLOADS: dict[str, Callable[[], Work]] = {
     "autoencoder training": autoencoder_training,
     "quadratic approximation": quadratic_approximation,
     "audit of a gated MLP": language_model_audit,
+    "audit of a model file": file_audit,
     "audit of a perceptron": module_audit,
     "audit of a classifier": classifier_audit,
     "table": table_fit,
@@ -230,6 +239,9 @@ def main() -> None:
     print("| workload | before, s | after, s | after over before |\n|---|---|---|---|")
     for name in (name for name in WORKLOADS if chosen.only in name):
         took: dict[Path, list[float]] = {one.resolve(): [] for one in chosen.checkouts}
+        if name == "audit of a model file" and "BILENS_BENCH_MODEL" not in os.environ:
+            print(f"| {name} | not run: BILENS_BENCH_MODEL names no file | | |", flush=True)
+            continue
         for number in range(chosen.rounds):
             for checkout in [*took][:: 1 if number % 2 else -1]:
                 took[checkout].append(run_once(checkout, name))

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from bilens.nn import BilinearClassifier
 DATA = tiny.images(name="mnist")
 
 
+@cache  # all commands are built, which takes a second
 def commands() -> dict[str, Any]:
     """Every command by its full name."""
 

@@ -66,7 +66,10 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
         for rule in ("similarity", "change")
         for ended in ("pass", "info")
     ),
-    *(("changed_layers", "warn", {"open": around}) for around in ("order", "answers", "unknown")),
+    *(
+        ("changed_layers", "warn", {"open": around})
+        for around in ("order", "answers", "unknown", "parts")
+    ),
 ]
 ENDINGS = {
     "non_finite": ("pass", "fail"),
@@ -88,7 +91,7 @@ NOTES: dict[str, dict[str, Any]] = {
     "by_position": {"count": 3, "first": "a", "last": "c"},
     "no_labels": {},
     "assumed_image": {"shape": "3 × 4 × 5"},
-    "own_scale": {},
+    "own_scale": {"how": "x / 255"},
     "folders": {"names": "a, b"},
     "target": {"column": "<y>"},
     "keys": {"inputs": "x", "labels": "y"},
@@ -181,7 +184,8 @@ def every_change() -> dict[str, Any]:
     alone = ("inputs", "outputs", "baseline_inputs", "baseline_outputs")
     kinds = ["inputs_reordered", "outputs_reordered", "by_place", "units", "target", "one_logit"]
     kinds += ["neurons_reordered", *(f"{one}_alone" for one in alone)]
-    kinds += ["around_order", "around_answers", "around_unknown"]
+    kinds += [f"around_{one}" for one in ("order", "answers", "unknown", "parts")]
+    kinds += ["hooks", "baseline_hooks"]
     found["aligned"] = [{"kind": kind, "names": ["a", "b"]} for kind in kinds]
     answers = {"rows": 60, "changed": 7, "mended": 2, "broken": 4, "examples": [[3, "<b>", "yes"]]}
     return {**found, "trial": word_trial(chat=True), "answers": answers}
@@ -320,6 +324,7 @@ def searched(reason: str) -> dict[str, Any]:
 def in_training() -> dict[str, Any]:
     document = make_layer_audit()
     document["source"]["given_in_training"] = True
+    document["source"]["hooks"] = ["layers.0"]
     return document
 
 

@@ -463,6 +463,7 @@ def odd() -> dict[str, Any]:
         "provenance": {},
         "files": {},
         "given_in_training": False,
+        "hooks": [],
     }
     document["data"] |= {"name": "", "source_kind": "tensors", "sha256": ""}
     document["reproduce"]["versions"] = {}

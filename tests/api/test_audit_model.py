@@ -81,6 +81,7 @@ def test_a_loaded_model_brings_shape_names_and_provenance(tmp_path: Path) -> Non
         "provenance": {"seed": "3"},
         "files": found["source"]["files"],
         "given_in_training": False,
+        "hooks": [],
     }
     assert set(found["source"]["files"]) == {"config.json", "model.safetensors"}
     assert found["model"]["input_shape"] == [4, 9]

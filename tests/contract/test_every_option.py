@@ -46,9 +46,9 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "train_language": ("column", "split", "limit", "stream", "held_out"),  # data/test_text.py
     "train_sae": ("hooks", "text"),  # api/test_training.py: refused for activations
     "layer_inputs": ("layers", "held_out"),  # train/test_recorded_inputs.py
-    "load": ("residual", "roles", "activation", "transposed", "base"),  # refused where idle: io
+    "load": ("residual", "roles", "activation", "transposed", "base", "output_names"),
     "load_images": ("data_dir",),
-    "from_module": ("example",),
+    "from_module": ("example", "output_names"),  # contract/test_names_given.py
     "save": ("input_shape", "output_names", "input_names", "input_mean", "input_scale"),
     "export_sae": ("layout",),
 }

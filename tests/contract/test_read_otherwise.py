@@ -76,6 +76,19 @@ def test_what_is_added_to_a_tied_embedding_is_refused(tmp_path: Path) -> None:
 
 
 @cell("load file", "own object")
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+def test_what_is_added_to_a_tied_head_is_refused_for_what_it_is(
+    kind: str, both: bool, tmp_path: Path
+) -> None:
+    """It was told that the base was the wrong one."""
+    modules = ["lm_head", "c_fc" if kind == "gpt2" else "up_proj"]
+    adapted(tmp_path, kind, target_modules=modules, ensure_weight_tying=both)
+    with pytest.raises(CheckpointError, match=r"is the embedding of the model below as well"):
+        read(tmp_path)
+
+
+@cell("load file", "own object")
 def test_an_adapter_that_keeps_both_tied_changes_both(tmp_path: Path) -> None:
     options = {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
     theirs = adapted(tmp_path, "llama", target_modules=["up_proj"], **options)

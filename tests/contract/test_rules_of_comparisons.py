@@ -223,6 +223,13 @@ def the_same_layers_in_another_order() -> Shown:
 ORDERS = ("one", "two"), ("two", "one")
 
 
+@CASES.say("layers", "changed_layers.warn_parts")
+def the_same_answers_by_other_code() -> Shown:
+    report = audited(Wired(lambda x: x.clamp(max=1e36)), Wired(lambda x: x.clamp(max=2e36)))
+    told = {"value": 0, "of": 2, "said": "of other code than in the baseline, or set otherwise"}
+    return report, {"changed_layers.warn_parts": told}
+
+
 @CASES.say("layers", "changed_layers.warn_unknown")
 def two_files_of_layers(folder: Path) -> Shown:
     """Of a file of tensors nobody knows what is between its layers."""

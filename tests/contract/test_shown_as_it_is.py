@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -84,3 +85,26 @@ def test_scores_that_are_equal_are_ties(classes: int, size: int) -> None:
             told = classification(logits, labels, list(map(str, range(classes)))).classes[0].auc
             if told is not None:
                 assert told == pytest.approx(exact_auc(x, labels == 0), abs=1e-12)
+
+
+@cell("audit", "other dtype")
+@pytest.mark.parametrize("kind", ["Q8_0", "F16"])
+def test_weights_are_said_to_be_stored_as_the_file_stores_them(tmp_path: Path, kind: str) -> None:
+    """Not as the float32 that they are turned into for reading."""
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "llama")
+    writer.add_block_count(1)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    generator = np.random.default_rng(0)
+    for name, shape in {"gate": (64, 32), "up": (64, 32), "down": (32, 64)}.items():
+        numbers = generator.standard_normal(shape).astype(np.float32)
+        stored = gguf.GGMLQuantizationType[kind]
+        codes = gguf.quants.quantize(numbers, stored)
+        writer.add_tensor(f"blk.0.ffn_{name}.weight", codes, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    found = bl.audit(bl.load(tmp_path / "m.gguf"), null_samples=3).record.model
+    assert found.dtype == {"F16": "float16"}.get(kind, kind)

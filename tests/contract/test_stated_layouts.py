@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import bilens as bl
 import keras_files
 from bilens.base.errors import DataError, NumericalError
 from bilens.io.loaded_model import LoadedModel
+from bilens.report.sections.decision_page import looked_lines
+from bilens.report.text import load_catalogue
 from contract.table import cell
 
 onnx = pytest.importorskip("onnx")
@@ -138,6 +141,47 @@ def test_pictures_come_as_the_file_reads_them(kind: str, tmp_path: Path) -> None
     if KINDS[kind] == "own_scale":
         with pytest.raises(DataError, match="scales pixels from 0 to 255 itself"):
             bl.audit(model, (given / 255, right))
+
+
+BEGINNINGS = {
+    "keras rescaled": "x / 255",
+    "keras centred": "(x − 127.5) / 127.5",
+    "onnx scaled": "x / 255",
+    "onnx bytes": "uint8",
+}
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+@cell("audit", "own object")
+def test_the_scale_of_inputs_that_was_inferred_is_said_on_page_one(
+    kind: str, tmp_path: Path
+) -> None:
+    path, runs, x = file_of(tmp_path, kind)
+    model = bl.load(path)
+    assert model.provenance["pixels"] == BEGINNINGS[kind]
+    report = bl.audit(model, (x, runs(x).argmax(axis=1)))
+    note = load_catalogue("en")("performance.note.own_scale", how=BEGINNINGS[kind])
+    assert BEGINNINGS[kind] in note
+    assert note in page_one(report)
+
+
+@cell("audit", "own object")
+def test_the_order_of_colours_that_was_assumed_is_said_on_page_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(90, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)
+    ).eval()
+    for row, picture in enumerate(pictures()):
+        (tmp_path / f"{row % 2}").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / f"{row % 2}" / f"{row}.png")
+    said = page_one(bl.audit(bl.from_module(module), tmp_path))
+    assert "3 × 6 × 5 was assumed, row by row (and colour by colour)" in said
+
+
+def page_one(report: Any) -> str:
+    """What the decision says was looked at."""
+    lines = dict(looked_lines(load_catalogue("en"), report.record))
+    return "\n".join(lines[load_catalogue("en")("decision.looked")])
 
 
 @cell("audit", "other function")

@@ -225,6 +225,7 @@ def poisoned(text: str) -> dict[str, Any]:
         "files": {text: text},
         "provenance": {text: text, "recipe": json.dumps({text: text})},
         "given_in_training": False,
+        "hooks": [],
     }
     document["data"] |= {"name": text, "source": text, "source_kind": text, "sha256": text}
     document["reproduce"] |= {"command": text, "hardware": text, "date": text}

@@ -15,9 +15,6 @@ def equal_rows(x: Tensor) -> Tensor:
 
     Rows are ordered along a random line, where equal ones are neighbours.
     """
-    from scipy.sparse import coo_array  # slow to import, needed only here
-    from scipy.sparse.csgraph import connected_components
-
     x = x.detach().cpu()
     deviation = x.std(dim=0, correction=0).double()
     scale = 1 / torch.where(deviation > 0, deviation, 1.0)
@@ -29,6 +26,11 @@ def equal_rows(x: Tensor) -> Tensor:
         one, other = order[:-lag][close], order[lag:][close]
         near = ((x[one] - x[other]) * scale).square().mean(dim=1) <= NEAR**2
         pairs += torch.stack([one[near], other[near]], dim=1).tolist()
+    if not pairs:
+        return torch.arange(len(x))
+    from scipy.sparse import coo_array  # slow to import, needed only here
+    from scipy.sparse.csgraph import connected_components
+
     ends = torch.tensor(pairs).view(-1, 2).T.numpy()
     graph = coo_array(([1] * len(pairs), (*ends,)), shape=(len(x), len(x)))
     group, numbers = torch.from_numpy(connected_components(graph)[1]).long(), torch.arange(len(x))

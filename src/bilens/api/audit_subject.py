@@ -5,13 +5,14 @@ Each part is computed once, when the first reading asks for it.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-import torch
 from msgspec import structs
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
@@ -157,12 +158,15 @@ def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> Mod
     """Return what is known of a model that is read layer by layer."""
     module = model.module or model.original
     if module is not None:
-        kind, dtype = type(module).__name__, next(module.parameters()).dtype
+        kind = type(module).__name__
+        stored = str(next(module.parameters()).dtype).removeprefix("torch.")
     else:
         kind = model.provenance.get("format", "layers of another library")
-        known = [view.dtype for view in model.layers.values()]
-        dtype = [*known, *(one.dtype for one in model.tensors.values()), torch.float64][0]
-    found = ModelFacts(kind, len(model.layers), str(dtype).removeprefix("torch."))
+        numbers = Counter[str]()  # by how they are stored
+        for tensor in model.tensors.values():
+            numbers[tensor.storage] += math.prod(tensor.shape)
+        stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
+    found = ModelFacts(kind, len(model.layers), stored)
     sizes = [view.sizes for view in model.network]
     if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
         return found

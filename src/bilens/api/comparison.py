@@ -15,7 +15,7 @@ from bilens.api.given_data import interface_of
 from bilens.api.provenance import COMPANION, files_below
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
-from bilens.api.wiring import compare_wiring
+from bilens.api.wiring import compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
@@ -32,8 +32,6 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
-    AROUND,
-    AlignmentNote,
     AnswerChanges,
     BaselineSource,
     Difference,
@@ -70,7 +68,7 @@ def whole_difference(
         whole = structs.replace(whole, not_compared=names_not_compared(model, baseline))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
-    notes = (AlignmentNote(f"{AROUND}{around}", ()),) if around else ()
+    notes = (*around, *hooks_of_both(alignment))
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 

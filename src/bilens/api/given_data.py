@@ -92,7 +92,7 @@ def of_dataset(data: ImageDataset, fits: ModelInterface, training: bool = False)
     x = most * images.reshape(-1, *data.image_shape)
     fits = replace(fits, box=(0.0, most), notes=[])
     if fits.reads_bytes:
-        fits.note("own_scale")
+        fits.note("own_scale", how=fits.reads_bytes)
     return labelled(as_array(x), fits.labels_of_dataset(data, labels), origin, fits)
 
 
@@ -173,7 +173,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         ends=ends,
         link="exp" if head == "exp" else "",
         box=model.input_box,
-        reads_bytes=PIXELS in made,
+        reads_bytes=made.get(PIXELS, ""),
     )
 
 

@@ -154,7 +154,7 @@ def data_interface(model: LoadedModel) -> ModelInterface:
             return interface_of(model)
         d_in, d_out = views[0].sizes.d_in, views[-1].sizes.d_out
         shape, names = model.input_shape, model.own_input_names
-        own = PIXELS in model.provenance
+        own = model.provenance.get(PIXELS, "")
         return ModelInterface(
             d_in, d_out, input_shape=shape, input_names=names, answers=False, reads_bytes=own
         )

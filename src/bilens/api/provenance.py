@@ -25,7 +25,7 @@ from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
-from bilens.nn.real_run import answers_otherwise_in_training
+from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
 from bilens.version import VERSION
@@ -101,7 +101,8 @@ def describe_source(model: LoadedModel) -> Source:
     given = model.original if model.module is None else model.module
     path = "" if model.original is not None else model.source
     in_training = answers_otherwise_in_training(given)
-    return Source(path, model.weights_sha256, said | known, given_in_training=in_training)
+    hooks = () if given is None else hooked_parts(given)
+    return Source(path, model.weights_sha256, said | known, {}, in_training, hooks)
 
 
 def reading_of(model: LoadedModel) -> TableReading | None:

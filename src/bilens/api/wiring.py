@@ -4,8 +4,10 @@ Equal layers are no equal models: one may run them in another order, twice, or t
 them. Where nothing shows that the two are alike there, nobody may say so.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,41 +17,53 @@ from bilens.api.alignment import Alignment
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
-from bilens.nn.real_run import in_evaluation, only_tensor
-from bilens.records.layer_readings import FileChange
+from bilens.nn.real_run import hooked_parts, in_evaluation, only_tensor
+from bilens.records.layer_readings import AROUND, AlignmentNote, FileChange
 
-# `order`: other layers, or in another order; `answers`: both run, and what is around the layers
-# answers otherwise; `unknown`: it was not compared
-Around = Literal["", "order", "answers", "unknown"]
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
 STORAGE = ("torch_dtype", "dtype", "quantization_config")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alone is told by name
 # Keys of a configuration.
 BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", *STORAGE, *LAYER_COUNTS}
-OF_TRAINING = ("training", "inplace", "p", "drop", "dropout")  # nothing in evaluation
-WITHOUT_EFFECT = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Flatten)  # in evaluation
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+WITHOUT_EFFECT = (nn.Identity, nn.Flatten, *DROPOUTS)  # in evaluation, on answers that are equal
+# What each part has, or Hugging Face notes in it; the configuration is compared as that of all.
+OF_ANY_PART = {*vars(nn.Module()), "inplace", "config", "generation_config", "name_or_path"}
+OF_ANY_PART |= {"warnings_issued", "_is_hf_initialized", "_keys_to_ignore_on_save"}
+DEEPEST = 4  # objects in objects whose attributes are compared
 LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
-def compare_wiring(alignment: Alignment, files: Files, data: Tensor | None = None) -> Around:
+def compare_wiring(
+    alignment: Alignment, files: Files, data: Tensor | None = None
+) -> tuple[AlignmentNote, ...]:
     """Return how the order, head or code around the layers differ; empty where nothing does.
 
     Networks are nothing but their layers: each of them was run beside its own layers when it was
     opened, and both run on rows where data are given (`answer_changes`), so that order and head
     are all that can differ. Files of one family with one configuration are put together alike. Of
     modules in memory both run, the model also with the weights of its baseline; equal answers say
-    nothing of other inputs where the two are configured otherwise.
+    nothing of other inputs where parts of the two are of other code or configured otherwise.
     """
     model, baseline = alignment.model, alignment.baseline
     if not (model.layers and baseline.layers):
-        return ""  # no layer is compared
+        return ()  # no layer is compared
     if model.network and baseline.network:
         mine = [*alignment.layer_names.values()]
-        return "" if mine == [name for name in baseline.layers if name in mine] else "order"
+        same = mine == [name for name in baseline.layers if name in mine]
+        return () if same else (AlignmentNote(f"{AROUND}order", ()),)
     if are_of_one_configuration(model, baseline, files):
-        return ""
+        return ()
     return compare_answers_of_modules(model, baseline, data)
+
+
+def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
+    """Yield the parts of each model with hooks, which may act on other inputs."""
+    for kind, one in (("hooks", alignment.model), ("baseline_hooks", alignment.baseline)):
+        module = one.original or one.module
+        if module is not None and (found := hooked_parts(module)):
+            yield AlignmentNote(kind, found)
 
 
 def are_of_one_configuration(model: LoadedModel, baseline: LoadedModel, files: Files) -> bool:
@@ -65,60 +79,77 @@ def are_of_one_configuration(model: LoadedModel, baseline: LoadedModel, files: F
 
 def compare_answers_of_modules(
     model: LoadedModel, baseline: LoadedModel, data: Tensor | None
-) -> Around:
+) -> tuple[AlignmentNote, ...]:
     """Run both on the data and at several scales; the model with the weights of the other, too."""
+    unknown, answers = ((AlignmentNote(f"{AROUND}{kind}", ()),) for kind in ("unknown", "answers"))
     mine, theirs = (one.original or one.module for one in (model, baseline))
     if mine is None or theirs is None:
-        return "unknown"
+        return unknown
     x, own, other = inputs_of(mine, model, data), mine.state_dict(), theirs.state_dict()
     made, expected = answer_of(mine, x, own), answer_of(theirs, x, other)
     if made is None or expected is None or not bool(expected.isfinite().any()):
-        return "unknown"
+        return unknown
     if not are_equal(expected, made) and own.keys() == other.keys():
         made = answer_of(mine, x, other)
     if made is None or not are_equal(expected, made):
-        return "answers"
-    one, another = settings_of(mine), settings_of(theirs)
-    shared = one.keys() & another.keys()
-    alike = all(one[key] == another[key] for key in shared)
-    return "" if alike and not have_other_operations(mine, theirs) else "unknown"
+        return answers
+    parts = parts_of_other_code(mine, theirs)
+    return (AlignmentNote(f"{AROUND}parts", parts),) if parts else ()
 
 
-def have_other_operations(mine: nn.Module, theirs: nn.Module) -> bool:
-    """Tell whether modules of torch without parameters at one place are of two kinds.
+def parts_of_other_code(mine: nn.Module, theirs: nn.Module) -> tuple[str, ...]:
+    """Name what is of another class, or set otherwise: of that, equal answers are no proof.
 
-    Equal answers on some inputs do not make an identity of a bound that is far out.
+    Not even of an identity, if a bound is far out. A part that has no effect may be missing.
     """
-    parts = dict(mine.named_modules())
-    for path, part in theirs.named_modules():
-        other = parts.get(path)
-        if other is None or type(other) is type(part):
+    config, before = configuration_of(mine), configuration_of(theirs)
+    found = [f"config.{key}" for key in {**config, **before} if config.get(key) != before.get(key)]
+    parts, others = dict(mine.named_modules()), dict(theirs.named_modules())
+    for path in {**parts, **others}:
+        both = [one for one in (parts.get(path), others.get(path)) if one is not None]
+        if all(type(one) in WITHOUT_EFFECT for one in both):
             continue
-        both = other, part
-        bare = not any([*one.parameters()] or [*one.children()] for one in both)
-        of_torch = all(type(one).__module__.startswith("torch.nn.") for one in both)
-        if bare and of_torch and not all(isinstance(one, WITHOUT_EFFECT) for one in both):
-            return True
-    return False
+        kinds = dict.fromkeys(type(one) for one in both)
+        if len(both) < 2 or len(kinds) > 1 or settings_of(both[0]) != settings_of(both[1]):
+            found.append(f"{path} ({', '.join(kind.__name__ for kind in kinds)})".strip())
+    return tuple(found)
 
 
-def settings_of(module: nn.Module) -> dict[tuple[object, ...], object]:
-    """Return the configuration of a module, and the numbers and switches of its parts.
-
-    By place, class and name; those that change nothing in evaluation are left out.
-    """
+def configuration_of(module: nn.Module) -> dict[str, object]:
+    """Return the configuration that Hugging Face keeps of a model, as far as it acts."""
     config: Any = getattr(module, "config", None)
     said = config.to_dict() if hasattr(config, "to_dict") else {}
-    found: dict[tuple[object, ...], object] = {
-        (key,): one for key, one in said.items() if key not in BESIDE_THE_FUNCTION
+    return {key: one for key, one in said.items() if key not in BESIDE_THE_FUNCTION}
+
+
+def settings_of(part: nn.Module) -> dict[str, object]:
+    """Return what a part itself holds beside parameters, buffers and parts."""
+    return {
+        name: make_comparable(one) for name, one in vars(part).items() if name not in OF_ANY_PART
     }
-    for path, part in module.named_modules():
-        for name, one in vars(part).items():
-            numbers = one if isinstance(one, tuple | list) else (one,)
-            plain = all(isinstance(number, bool | int | float) for number in numbers)
-            if name[0] != "_" and name not in OF_TRAINING and plain:
-                found[path, type(part), name] = one
-    return found
+
+
+def make_comparable(value: Any, depth: int = 0) -> object:
+    """Return a value as one that equals another where both do the same, as far as can be told."""
+    deeper: Callable[[Any], object] = partial(make_comparable, depth=depth + 1)
+    if isinstance(value, nn.Module | nn.Parameter) or depth > DEEPEST:
+        return type(value)  # the former are compared as parts and weights
+    if isinstance(value, MethodType):
+        return deeper(value.__func__)
+    if isinstance(value, FunctionType):
+        cells = [one.cell_contents for one in value.__closure__ or ()]
+        return value.__code__, [*map(deeper, (value.__defaults__, value.__kwdefaults__, cells))]
+    if isinstance(value, partial):
+        return [*map(deeper, (value.func, value.args, value.keywords))]
+    if isinstance(value, tuple | list):
+        return [*map(deeper, value)]
+    if isinstance(value, Mapping):
+        return {name: deeper(one) for name, one in value.items()}
+    if isinstance(value, Tensor) or hasattr(value, "tolist"):
+        return str(value.dtype), value.tolist()
+    inside = getattr(value, "__dict__", None)
+    plain = isinstance(value, bool | int | float | complex | str | bytes | set | type | None)
+    return value if plain or (callable(value) and not inside) else (type(value), deeper(inside))
 
 
 def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Tensor:

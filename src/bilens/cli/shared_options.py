@@ -83,7 +83,8 @@ class ModelFile:
         """Read the model; `say` is told what was taken for what, and how far it is the source."""
         from bilens.io.load import load
 
-        loaded = load(self.model, **self.flags(), **self.tensor_options())
+        how = {**self.flags(), **self.tensor_options()}
+        loaded = load(self.model, **how, output_names=self.output_names())
         if say is not None:
             say_how_it_was_read(loaded, say)
         return loaded
@@ -95,15 +96,20 @@ class ModelFile:
         """Return how the tensors of a file are named and stored, where the user says it."""
         return {}
 
+    def output_names(self) -> list[str] | None:
+        """Return the names of the outputs, where the user says them."""
+        return None
+
     def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
         """Read the model and the one that it was made from, to which an adapter is added."""
         if baseline is None:
             return self.open(say), None
-        from bilens.io.load import PEFT, ReadOptions, load_to_compare
+        from bilens.io.load import PEFT, ReadOptions, load_to_compare, with_output_names
 
         plain = ReadOptions(**self.flags(), **self.tensor_options())
         base = baseline if PEFT.matches(self.model) else None
         loaded = load_to_compare(self.model, replace(plain, base=base))
+        loaded = with_output_names(loaded, self.output_names())
         say_how_it_was_read(loaded, say)
         return loaded, load_to_compare(baseline, plain)
 
@@ -138,6 +144,34 @@ class TensorFile(ModelFile):
             "activation": self.activation,
             "transposed": self.transposed,
         }
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """The names of a model's outputs."""
+
+    classes: str | None = option(
+        None,
+        "Names of the outputs in their order, where the model has none: cat,dog, or a text file "
+        "with a name a line.",
+        "--classes",
+        metavar="NAME,NAME",
+    )
+
+    def output_names(self) -> list[str] | None:
+        if self.classes is None or not Path(self.classes).is_file():
+            return None if self.classes is None else self.classes.split(",")
+        return Path(self.classes).read_text("utf-8-sig", errors="replace").splitlines()
+
+
+@dataclass(frozen=True)
+class NamedModel(ClassNames, ModelFile):
+    """A model whose outputs may have names that it does not say."""
+
+
+@dataclass(frozen=True)
+class NamedFile(ClassNames, TensorFile):
+    """The same; it may be a .safetensors file with names of its own."""
 
 
 def say_how_it_was_read(model: LoadedModel, say: Say) -> None:

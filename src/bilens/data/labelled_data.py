@@ -76,13 +76,13 @@ def label_folders(
             f"{where}: the subfolders are called by numbers ({', '.join(order[:4])}, …), which "
             "torchvision and Keras count in the order of texts and others by their value, and "
             "the model's classes have no names: write all numbers with as many digits (00, "
-            "01, …), or name the classes, dataclasses.replace(model, output_names=(…))."
+            "01, …), or name the classes, bl.load(…, output_names=[…]) or --classes."
         )
     if len(order) != count:
         raise DataError(
             f"{where}: has {len(order)} subfolders, and the model {count} classes without "
             "names, so that which is which is not known: make an empty subfolder for each "
-            "other class, or name the classes, dataclasses.replace(model, output_names=(…))."
+            "other class, or name the classes, bl.load(…, output_names=[…]) or --classes."
         )
     model.note("folders", names=f"{', '.join(order[:12])}{', …' if count > 12 else ''}")
     return [ClassIndex(order.index(one)) for one in given]

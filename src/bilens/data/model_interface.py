@@ -66,7 +66,7 @@ class ModelInterface:
     ends: str = ""
     link: Literal["", "exp"] = ""  # what turns the one output into the mean that it stands for
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
-    reads_bytes: bool = False  # whether it scales pixels from 0 to 255 itself
+    reads_bytes: str = ""  # by what it scales pixels from 0 to 255 itself; empty where it does not
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
     done: list[Conversion] = field(default_factory=list)  # to a table
@@ -129,8 +129,10 @@ class ModelInterface:
             if is_image and float(rows.max()) == 1:
                 raise DataError(f"{where}: {ONLY_0_AND_1}")
             rows /= 255 if is_image and not self.reads_bytes else 1
-            scale = "own_scale" if self.reads_bytes else "bytes"
-            self.note(scale if is_image else "unscaled")
+            if is_image and self.reads_bytes:
+                self.note("own_scale", how=self.reads_bytes)
+            else:
+                self.note("bytes" if is_image else "unscaled")
         elif is_image and self.reads_bytes and float(rows.abs().max()) <= 1:
             raise DataError(
                 f"{where}: the inputs run from {rows.min():g} to {rows.max():g}, and the file "
@@ -156,7 +158,7 @@ class ModelInterface:
                 f"{where}: the labels are whole numbers without 0, and the model's "
                 f"{len(self.classes)} classes have no names, so that they may be counted from 0 or "
                 "from 1: pass positions from 0 as a file or array of whole numbers (.npy), or name "
-                "the classes, dataclasses.replace(model, output_names=(…))."
+                "the classes, bl.load(…, output_names=[…]) or --classes."
             )
 
     def labels_of_dataset(self, data: ImageDataset, labels: Tensor) -> list[Label]:

@@ -61,8 +61,7 @@ def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
     """Compare two tensors; None where all bits are the same."""
     kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
     layer = int(number[1]) if number else None
-    mine, theirs = (str(t.added_to or t.dtype).removeprefix("torch.") for t in (new, old))
-    found = TensorChange(new.name, kind, layer, mine, theirs, "not_finite")
+    found = TensorChange(new.name, kind, layer, new.storage, old.storage, "not_finite")
     try:
         before, after = old.read_tensor(), new.read_tensor()
     except NonFiniteError:

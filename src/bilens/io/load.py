@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import find_mlps
-from bilens.nn.real_run import ONE_AT_A_TIME
+from bilens.nn.real_run import ONE_AT_A_TIME, hooked_parts
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
 
@@ -69,6 +70,7 @@ def load(
     transposed: bool | None = None,
     base: str | Path | None = None,
     trust_pickle: bool = False,
+    output_names: Sequence[str] | None = None,
 ) -> LoadedModel:
     """Read a model: a folder of bilens or Hugging Face, or a file of one of many formats.
 
@@ -96,6 +98,7 @@ def load(
         transposed: whether its matrices are (in, out); None where shapes decide it.
         base: of an adapter of PEFT, the model that it is added to; None for the one it names.
         trust_pickle: whether a pickle of scikit-learn may be opened, which runs code in it.
+        output_names: of its outputs in their order, such as classes, where the file names none.
 
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
@@ -111,7 +114,8 @@ def load(
         check_type("roles", roles, Mapping, 'say which tensor is what, as {"up": "fc1.weight"}')
     base = None if base is None else located(check_path("base", base))
     said = ReadOptions(residual, allow_pickle, roles, activation, transposed, base, trust_pickle)
-    return load_with(path if isinstance(path, str) else check_path("path", path), said)
+    path = path if isinstance(path, str) else check_path("path", path)
+    return with_output_names(load_with(path, said), output_names)
 
 
 def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
@@ -162,6 +166,32 @@ def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
         raise
 
 
+def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> LoadedModel:
+    """Return a model with the names that a caller has for its outputs, which has none itself."""
+    if names is None:
+        return model
+    kinds = [] if isinstance(names, str) else [*names]
+    if not kinds or not all(isinstance(one, str) and one.strip() for one in kinds):
+        raise UsageError(f"output_names={names!r}: expected a list of texts, a name an output.")
+    found = tuple(one.strip() for one in kinds)
+    again = [name for name, count in Counter(found).items() if count > 1]
+    if again:
+        raise UsageError(f"output_names: {again[0]!r} twice: give each output a name of its own.")
+    if model.output_names is not None:
+        own = ", ".join(model.output_names[:8])
+        raise UsageError(f"output_names: {model.source} names its outputs itself ({own}): omit it.")
+    if not model.network:
+        why = "is not its layers one behind the other, and has no outputs to name"
+        raise UsageError(f"output_names: {model.source} {why}: omit it.")
+    width = model.network[-1].sizes.d_out
+    if len(found) not in (width, max(width, 2)):  # one logit stands for two classes
+        raise UsageError(
+            f"output_names: {len(found)} names, and the model has {width} outputs: name each, in "
+            "their order."
+        )
+    return replace(model, output_names=found)
+
+
 def refuse_objects(value: object) -> None:
     """Refuse a model that is in memory already, naming its reader."""
     reader = "from_module" if isinstance(value, nn.Module) else "from_sklearn"
@@ -175,7 +205,9 @@ def refuse_objects(value: object) -> None:
 # ---- models in memory
 
 
-def from_module(module: nn.Module, example: object = None) -> LoadedModel:
+def from_module(
+    module: nn.Module, example: object = None, output_names: Sequence[str] | None = None
+) -> LoadedModel:
     """Read the MLPs inside any PyTorch module as layers; the module is not changed.
 
     Layers are found by tracing the module, or its parts, with torch.fx: linear maps with an
@@ -200,6 +232,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
             asked for, so that layers of a module that is trained on are those of the moment.
         example: an input, a tuple of arguments or a mapping of keyword arguments, which the module
             is run on without gradients; None for random rows.
+        output_names: of its outputs in their order, such as classes.
 
     Raises:
         UsageError: If it is no module, cannot be copied, holds no MLP or computes something else
@@ -213,7 +246,7 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
     content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
-    return LoadedModel(
+    loaded = LoadedModel(
         None,
         f"the {kind}",
         sha256 := sha256_of_module(module),
@@ -228,10 +261,17 @@ def from_module(module: nn.Module, example: object = None) -> LoadedModel:
         },
         stored=module_tensors(module),
         load_report=LoadReport(
-            found.made_of, False, found.checks, found.left_out, found.head, found.unverified
+            found.made_of,
+            False,
+            found.checks,
+            found.left_out,
+            found.head,
+            found.unverified,
+            hooked_parts(module),
         ),
         original=module,
         reread=partial(from_module, module, example),
         module_sha256=sha256,
         ends=ends_of(content),
     )
+    return with_output_names(loaded, output_names)

@@ -30,7 +30,9 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 NUMBERED = "inputs_without_names"  # in the provenance of a model whose input names are numbers
-PIXELS = "pixels"  # in the provenance of a file that reads bytes of images as they are: "bytes"
+PIXELS = (
+    "pixels"  # in the provenance of a file that seems to read bytes of images as they are: by what
+)
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 LINES = 12  # of a kind that are shown
 OUR_EMBEDDING = "embed"  # of a transformer of ours
@@ -50,6 +52,7 @@ class LoadReport:
         head: what the source applies behind the last layer; None for nothing.
         unverified: what could not be compared with the object or the file as it runs, and why,
             where that is neither a guess nor what a caller says.
+        hooks: the parts of a module in memory with hooks.
     """
 
     roles: Mapping[str, str]
@@ -58,6 +61,7 @@ class LoadReport:
     left_out: tuple[str, ...] = ()
     head: str | None = None
     unverified: tuple[str, ...] = ()
+    hooks: tuple[str, ...] = ()
 
     _repr_html_ = html_summary("guessed", "checks", "left_out")
 
@@ -75,9 +79,12 @@ class LoadReport:
         """Return the sentences that a person should know before trusting the layers."""
         how = "Guessed from names and shapes" if self.guessed else "Read"
         said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
+        where = "what they do to inputs other than those compared is not known."
+        hooks = [f"Hooks at {', '.join(self.hooks)}: {where}"] if self.hooks else []
         return [
             *shown(said, "layers"),
             self.comparison(),
+            *hooks,
             *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
             *shown([f"Unverified: {text}." for text in self.unverified], "layers not verified"),
             *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),

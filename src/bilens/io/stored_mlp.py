@@ -42,6 +42,12 @@ class StoredTensor:
     rescaled: bool = False  # by DoRA, row by row
     # the bytes that a block is made of; none for what no file holds byte by byte
     locate: Callable[[Block], tuple[Span, ...]] = lambda _: ()
+    quantised_as: str = ""  # the format's name of codes that `read_tensor` turns into numbers
+
+    @property
+    def storage(self) -> str:
+        """How the file holds the numbers: their dtype, or the format's name of their codes."""
+        return self.quantised_as or str(self.added_to or self.dtype).removeprefix("torch.")
 
     @property
     def spans(self) -> tuple[tuple[str, int, int], ...]:

@@ -17,7 +17,13 @@ from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.base.option_rules import Gate as Gate
 from bilens.nn.agreement import AS_IT_RUNS, ROWS, agreement, inputs_far_out
-from bilens.nn.real_run import refuse_what_acts, run_as_owner, watch_what_acts, what_may_differ
+from bilens.nn.real_run import (
+    foreign_methods,
+    refuse_what_acts,
+    run_as_owner,
+    watch_what_acts,
+    what_may_differ,
+)
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     name: getattr(functional, name) for name in get_args(Gate)
@@ -52,8 +58,8 @@ def compare_with_run(
 
     `expected` are parts, each with the class whose forward it should have.
     """
-    own, why = any(type(part).forward is not kind.forward for part, kind in expected), ""
-    if not own and not (why := what_may_differ(module)):
+    own, why = foreign_methods(module), what_may_differ(module)
+    if not own and not why and all(type(one).forward is kind.forward for one, kind in expected):
         return
     like, maps = next(module.parameters()), read()
     x = inputs_far_out(maps[0].sizes.d_in).to(like)
@@ -67,7 +73,7 @@ def compare_with_run(
         if bool(kept.any()):
             name = type(module).__name__
             agreement(name, AS_IT_RUNS, rows[kept], ours[kept], tolerance).required(because=why)
-    refuse_what_acts(module, acted)
+    refuse_what_acts(module, [*acted, *own])
 
 
 class BilinearLayer(nn.Module):

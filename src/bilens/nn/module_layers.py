@@ -17,9 +17,9 @@ from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
 from bilens.nn.mlp import MLP, BilinearLayer
 from bilens.nn.mlp_search.compare_run import compare_network
-from bilens.nn.mlp_search.find_mlps import INSIDE
 from bilens.nn.real_run import (
     first_tokens,
+    foreign_methods,
     refuse_what_acts,
     run_as_owner,
     watch_what_acts,
@@ -173,16 +173,6 @@ def compare_with_module(module: Module | MLP, layers: Mapping[str, LayerView]) -
         found = compare_while_watched(module, layers)
     refuse_what_acts(module, [*acted, *foreign_methods(module)])
     return found
-
-
-def foreign_methods(module: nn.Module) -> list[str]:
-    """Name the parts whose class brings its own forward, which is read of known classes alone."""
-    return [
-        f"{name or 'it'} is a {type(part).__name__} with a forward of its own"
-        for name, part in module.named_modules()
-        if INSIDE not in f".{name}."
-        and not type(part).forward.__module__.startswith(("bilens.", "torch."))
-    ]
 
 
 def compare_while_watched(module: Module | MLP, layers: Mapping[str, LayerView]) -> Agreement:

@@ -1,5 +1,6 @@
 """Running a module as its owner does, unmodified and in evaluation, and leaving it as it was."""
 
+import inspect
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from torch.utils._pytree import tree_leaves
 from bilens.base.errors import UsageError
 
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
+INSIDE = ".parametrizations."  # of a module: where its parametrised weights are kept
+CALLED = {"forward", "__call__", "_call_impl", "_wrapped_call_impl"}
+CALLED |= {"__getattr__", "__getattribute__"}  # what a run comes past in every module
 TOKENS = 16  # of a text that a language model is run on
 SAME_IN_TRAINING = (
     "bilens.",
@@ -113,15 +117,29 @@ def only_tensor(value: Any) -> Tensor | None:
 
 def what_may_differ(module: nn.Module) -> str:
     """Name the hooks and methods that may make a module compute something else, as a clause."""
-    everywhere = torch.nn.modules.module
-    of_all = everywhere._global_forward_pre_hooks or everywhere._global_forward_hooks
-    said = ["all modules of torch have hooks"] if of_all else []
+    said = [f"{name} has forward hooks" for name in hooked_parts(module)]
     for name, part in module.named_modules():
-        hooks = [*part._forward_hooks.values(), *part._forward_pre_hooks.values()]
-        has_hooks = any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks)
-        reasons = [*(["forward hooks"] if has_hooks else []), *replaced_methods(part)]
-        said += [f"{name or 'it'} has {why}" for why in reasons]
+        said += [f"{name or 'it'} has {why}" for why in replaced_methods(part)]
     return f" ({'; '.join(said[:4])})" if said else ""
+
+
+def hooks_of(module: nn.Module) -> Iterator[tuple[str, dict[int, Any]]]:
+    """Yield the forward hooks of each part by its path, those of all modules of torch first."""
+    everywhere = torch.nn.modules.module
+    of_all = (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks)
+    yield from (("each module of torch", hooks) for hooks in of_all)
+    for name, part in module.named_modules():
+        yield from ((name, hooks) for hooks in (part._forward_pre_hooks, part._forward_hooks))
+
+
+def hooked_parts(module: nn.Module) -> tuple[str, ...]:
+    """Return the paths of the parts with hooks of another kind than those of a weight."""
+    found = (
+        name or type(module).__name__
+        for name, hooks in hooks_of(module)
+        if any(not isinstance(hook, WEIGHT_HOOKS) for hook in hooks.values())
+    )
+    return tuple(dict.fromkeys(found))
 
 
 @dataclass(eq=False)
@@ -148,22 +166,17 @@ def watch_what_acts(module: nn.Module) -> Iterator[dict[str, None]]:
     A hook, one of all modules of torch too, acts if it returns something, or changes a tensor in
     place, in any run; a forward of an instance and a __call__ of a class do by being there.
     """
-    everywhere = torch.nn.modules.module
-    of_all = (everywhere._global_forward_pre_hooks, everywhere._global_forward_hooks)
     acted, kept = dict[str, None](), []
-    watched: list[tuple[str, dict[int, Any]]] = [("each module of torch", one) for one in of_all]
     with ONE_AT_A_TIME:
         for name, part in module.named_modules():
             compiled = type(part).__module__.startswith("torch._dynamo")  # which adds nothing
             for why in [] if compiled else replaced_methods(part):
                 acted[f"{name or 'it'} has {why}"] = None
-            for hooks in (part._forward_pre_hooks, part._forward_hooks):
-                watched.append((name or "it", hooks))
-        for name, hooks in watched:
+        for name, hooks in hooks_of(module):
             for key, hook in [*hooks.items()]:
                 if not isinstance(hook, WEIGHT_HOOKS):
                     kept.append((hooks, key, hook))
-                    hooks[key] = WatchedHook(hook, name, acted)
+                    hooks[key] = WatchedHook(hook, name or "it", acted)
         try:
             yield acted
         finally:
@@ -180,6 +193,34 @@ def refuse_what_acts(module: nn.Module, acted: Collection[str]) -> None:
             f"{'; '.join([*acted][:4])}. That is in no weight: take it off, or read the module "
             "with bl.from_module."
         )
+
+
+def foreign_methods(module: nn.Module) -> list[str]:
+    """Name the parts whose class brings a forward, or what one uses, that was not read.
+
+    Known are the classes of bilens and torch; what a class below them adds beside is no reason.
+    """
+    said = []
+    for name, part in module.named_modules():
+        known, own = list[type](), set[str]()
+        for kind in [] if INSIDE in f".{name}." else type(part).__mro__:
+            if kind.__module__.startswith(("bilens.", "torch.")):
+                known.append(kind)
+            elif kind is not object:
+                own |= {*vars(kind)}
+        if own and (found := sorted(own & {*CALLED, *names_used_by(known)})):
+            what = f"{', '.join(found)} of its own"
+            said.append(f"{name or 'it'} is a {type(part).__name__} with a {what}")
+    return said
+
+
+def names_used_by(kinds: Collection[type]) -> Iterator[str]:
+    """Yield the names of methods of classes, and those that they use."""
+    for kind in kinds:
+        for name, method in vars(kind).items() if kind is not nn.Module else ():
+            code = getattr(inspect.unwrap(method), "__code__", None)
+            used = (name, *getattr(code, "co_names", ()))
+            yield from (one for one in used if not one.startswith("__"))
 
 
 def replaced_methods(part: nn.Module) -> list[str]:

@@ -93,7 +93,7 @@ class LayeredModel(Record, frozen=True):
 
     kind: str  # class or format
     num_layers: Count
-    dtype: str  # of the weights as stored
+    dtype: str  # of the weights as stored, where there are several the one of most numbers first
     # rows and columns of an input; one row where inputs are no images; null where that is not known
     input_shape: tuple[Count, Count] | None = None
     output_names: tuple[str, ...] = ()  # one name for each class or output, where they are known
@@ -155,6 +155,8 @@ class Source(Record, frozen=True):
     # the module was in training mode and is read and run in evaluation, where a part of it may
     # compute something else
     given_in_training: bool = False
+    # parts of the module with hooks that may act on other inputs than those that were compared
+    hooks: tuple[str, ...] = ()
 
 
 class DataOrigin(Record, frozen=True):

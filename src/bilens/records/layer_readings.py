@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bilens.records.base import Count, Record, require
 from bilens.records.common import (
     ModelFacts,
@@ -93,9 +95,16 @@ class AlignmentNote(Record, frozen=True):
     # `by_place`, `units` (of days: the first one), `target` (another one), `one_logit`; of one
     # model alone `inputs_alone`, `outputs_alone`, `baseline_inputs_alone` and
     # `baseline_outputs_alone`; what is around the layers, where it is not the same or was not
-    # compared: `around_order`, `around_answers`, `around_unknown`
+    # compared: `around_order`, `around_answers`, `around_unknown`, and `around_parts` of other code
+    # that answers alike; `hooks` and `baseline_hooks`, which changed nothing on what was compared
     kind: str
     names: tuple[str, ...]
+
+
+def around_of(notes: Sequence[AlignmentNote]) -> str:
+    """Return the way in which what is around the layers differs; empty where it does not."""
+    kinds = [one.kind.removeprefix(AROUND) for one in notes if AROUND in one.kind]
+    return (kinds or [""])[0]
 
 
 class BaselineSource(Record, frozen=True):
@@ -221,8 +230,7 @@ class Difference(Reading, frozen=True):
     @property
     def around(self) -> str:
         """The way in which the parts around the layers differ; empty where they are the same."""
-        kinds = [one.kind.removeprefix(AROUND) for one in self.aligned if AROUND in one.kind]
-        return (kinds or [""])[0]
+        return around_of(self.aligned)
 
 
 class FitQuality(Record, frozen=True):

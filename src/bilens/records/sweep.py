@@ -95,8 +95,8 @@ class Manifest(Document, frozen=True, kw_only=True):
     options: SweepOptions
     release: str  # of bilens
     num_rows: Count
-    # what is around the layers and not as in the baseline: `order`, `answers`, or `unknown`; empty
-    # where all of it is the same, or nothing is compared
+    # what is around the layers and not as in the baseline: `order`, `answers`, `parts`, `unknown`;
+    # empty where all of it is the same, or nothing is compared
     around: str = ""
 
 

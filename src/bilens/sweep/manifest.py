@@ -19,6 +19,7 @@ from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
+from bilens.records.layer_readings import AlignmentNote, around_of
 from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
 from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS, WHOLE, check_tasks
@@ -95,9 +96,9 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
         for index, (name, view) in enumerate(model.layers.items())
     )
     models = {one.source: dict(known_of(one)) for one in found if one is not None}
-    around = ""
+    notes: tuple[AlignmentNote, ...] = ()
     if base is not None:
-        around = compare_wiring(align_models(model, base), compare_files(model, base))
+        notes = compare_wiring(align_models(model, base), compare_files(model, base))
     if options.activations is not None:
         models[options.activations] = seen_of(options.activations, rows)
     head = Manifest(
@@ -107,7 +108,7 @@ def make_plan(path: str, options: SweepOptions) -> Plan:
         options=options,
         release=VERSION,
         num_rows=len(rows),
-        around=around,
+        around=around_of(notes),
     )
     return Plan(head, rows)
 

@@ -56,6 +56,15 @@ def test_fit_and_error_are_those_of_the_map_that_is_given_back(
     assert list(found.losses) == sorted(found.losses, reverse=True)
 
 
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("seed", range(0, 240, 8))
+def test_losses_do_not_rise_where_the_start_is_the_minimum(seed: int, model: Model) -> None:
+    """One hidden unit is met by the first start, and only rounding is left."""
+    f = QuadraticMap(random_tensor(d_out=1, d_hidden=1, d_in=2, seed=seed))
+    found = cp_decompose(f, 1, model=model, method="gradient", num_starts=2, max_sweeps=30)
+    assert list(found.losses) == sorted(found.losses, reverse=True)
+
+
 @settings(max_examples=6)
 @given(st.integers(0, 1000), st.integers(1, 3), st.sampled_from(METHODS))
 def test_planted_pairs_that_hidden_units_mix_are_found(

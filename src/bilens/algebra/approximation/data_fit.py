@@ -181,8 +181,38 @@ def refit_down(
     memory = 8 * count * (folds + 3) * (count + d_out)
     what, device = f"a regression on {count:,} features", quadratic.down.device
     check_memory(memory, what, "keep the fit of each neuron", device=device)
+    gram, right, centre, scale = sum_over_folds(quadratic, x, y, weights, folds)
+    whole, judged = gram.sum(dim=0), right - right.mean(dim=2, keepdim=True) if classes else right
+
+    def held_out_loss(one: float) -> float:
+        total, some = 0.0, judged[:, :, :: -(-d_out // OUTPUTS)]
+        for g, r in zip(gram[: FOLDS if count <= SMALL else 1], some, strict=False):
+            change = ridge_solved(whole - g, some.sum(dim=0) - r, one)
+            total += float((change * (g @ change - 2 * r)).sum())
+        return total
+
+    chosen = min(RIDGES, key=held_out_loss)
+    change = ridge_solved(whole, right.sum(dim=0), chosen)
+    slope = change[:-1] / scale[:, None]
+    return replace(
+        quadratic,
+        down=quadratic.down + slope[:hidden].T,
+        linear=None if quadratic.linear is None else quadratic.linear + slope[hidden:].T,
+        constant=add(quadratic.constant, change[-1] - slope.T @ centre),
+    )
+
+
+def sum_over_folds(
+    quadratic: GLUWeights, x: Tensor, y: Tensor, weights: Tensor | None, folds: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the normal equations of `refit_down`, fold by fold, and the units of its features.
+
+    Returns: Gram matrices, (folds, k, k), right sides, (folds, k, out), of the standardised
+        features and a constant; centre and scale of the features, (k − 1,) each.
+    """
+    count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
     gram = quadratic.down.new_zeros(folds, count, count)
-    right = gram.new_zeros(folds, count, d_out)
+    right = gram.new_zeros(folds, count, len(quadratic.down))
     places = equal_rows(x)  # so that no row is both fitted to and held out
     if count_different(places) < RUNS:
         places = torch.arange(len(x))
@@ -203,24 +233,7 @@ def refit_down(
             part = (read[mine] * weight[mine, None]).T
             gram[fold] += part @ read[mine]
             right[fold] += part @ miss[mine]
-    whole, judged = gram.sum(dim=0), right - right.mean(dim=2, keepdim=True) if classes else right
-
-    def held_out_loss(one: float) -> float:
-        total, some = 0.0, judged[:, :, :: -(-d_out // OUTPUTS)]
-        for g, r in zip(gram[: FOLDS if count <= SMALL else 1], some, strict=False):
-            change = ridge_solved(whole - g, some.sum(dim=0) - r, one)
-            total += float((change * (g @ change - 2 * r)).sum())
-        return total
-
-    chosen = min(RIDGES, key=held_out_loss)
-    change = ridge_solved(whole, right.sum(dim=0), chosen)
-    slope = change[:-1] / scale[:, None]
-    return replace(
-        quadratic,
-        down=quadratic.down + slope[:hidden].T,
-        linear=None if quadratic.linear is None else quadratic.linear + slope[hidden:].T,
-        constant=add(quadratic.constant, change[-1] - slope.T @ centre),
-    )
+    return gram, right, centre, scale
 
 
 def rows_to_refit(quadratic: GLUWeights) -> int:

@@ -177,15 +177,7 @@ def fit_layers(
         check_memory(memory, what, "take fewer samples", device=device)
         x, about = assumed.draw(samples, generator), assumed.about
     else:
-        if held_out is None:
-            x, train = (rows[part] for part in split_rows(rows, generator))
-            how = f"held out of {len(rows):,}"
-        else:
-            x, train = checked_data(held_out, d_in).to(device), rows
-            how = f"beside the {len(train):,} that it is fitted to"
-        new = rows_alone(x, train)
-        x, how = (x[new], how) if int(new.sum()) > 1 else (x, f"{how}, and repeat others of them")
-        about = f"{len(x):,} rows of data {how}"
+        train, x, about = rows_to_score(rows, held_out, generator)
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
             seen = in_blocks(run, train)
@@ -206,6 +198,21 @@ def fit_layers(
     return QuadraticFit(
         maps[chosen], derived == "exact", how, about, chosen, ladder, missing, float(threshold)
     )
+
+
+def rows_to_score(
+    rows: Tensor, held_out: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, str]:
+    """Return the rows to fit to, other rows that R² is measured on, and words for these."""
+    if held_out is None:
+        x, train = (rows[part] for part in split_rows(rows, generator))
+        how = f"held out of {len(rows):,}"
+    else:
+        x, train = checked_data(held_out, rows.shape[1]).to(rows.device), rows
+        how = f"beside the {len(train):,} that it is fitted to"
+    new = rows_alone(x, train)
+    x, how = (x[new], how) if int(new.sum()) > 1 else (x, f"{how}, and repeat others of them")
+    return train, x, f"{len(x):,} rows of data {how}"
 
 
 def fits_to_data(

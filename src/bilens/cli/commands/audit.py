@@ -23,7 +23,7 @@ from bilens.cli.options import (
     check_outputs,
     option,
 )
-from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
+from bilens.cli.shared_options import DataFiles, NamedFile, SeenText
 from bilens.findings.rules.registry import condition_help, parse_conditions
 from bilens.version import VERSION
 
@@ -118,7 +118,7 @@ class AuditOptions(SeenText):
 
 
 @dataclass(frozen=True)
-class AuditedModels(TensorFile):
+class AuditedModels(NamedFile):
     """One model, or many."""
 
     UNCHECKED: ClassVar = ("model",)  # a folder of models, or one of many that is no good

@@ -11,8 +11,8 @@ from bilens.cli.options import check_outputs, flags_of, option, refuse_unless
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
+    NamedFile,
     Running,
-    TensorFile,
     Together,
     say_how_it_was_read,
 )
@@ -56,7 +56,7 @@ class Texts:
 
 def convert(
     output: Output,
-    source: TensorFile,
+    source: NamedFile,
     options: ConvertOptions,
     texts: Texts,
     changes: Annotated[dict[str, Any], ConversionRecipe, ROWS_RECIPE],
@@ -109,7 +109,7 @@ def convert(
 
 def to_bilinear(
     output: Output,
-    source: TensorFile,
+    source: NamedFile,
     out: Path,
     texts: Texts,
     changes: dict[str, Any],

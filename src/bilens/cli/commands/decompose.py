@@ -11,7 +11,7 @@ from bilens.base.errors import NumericalError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
 from bilens.cli.options import METHOD_PANEL, Overwrite, option
-from bilens.cli.shared_options import DataFiles, TensorFile
+from bilens.cli.shared_options import DataFiles, NamedFile
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -91,7 +91,7 @@ class Doing:
 
 def decompose(
     output: Output,
-    source: TensorFile,
+    source: NamedFile,
     wanted: DecomposeOptions,
     data: DataFiles,
     doing: Doing,

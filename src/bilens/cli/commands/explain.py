@@ -14,7 +14,7 @@ from bilens.base.files import write_file
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import Lang, Overwrite, check_outputs, option
-from bilens.cli.shared_options import DataFiles, ModelFile
+from bilens.cli.shared_options import DataFiles, NamedModel
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
@@ -40,7 +40,7 @@ class ExplainOptions:
 
 def explain(
     output: Output,
-    source: ModelFile,
+    source: NamedModel,
     options: ExplainOptions,
     data: DataFiles,
     overwrite: Overwrite = False,

@@ -7,7 +7,7 @@ import typer
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
 from bilens.cli.options import FAILED, Overwrite, check_outputs, option
-from bilens.cli.shared_options import DataFiles, HtmlReport, ModelFile
+from bilens.cli.shared_options import DataFiles, HtmlReport, NamedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class CertifyOptions:
 
 def certify(
     output: Output,
-    source: ModelFile,
+    source: NamedModel,
     data: DataFiles,
     options: CertifyOptions,
     page: HtmlReport,
@@ -74,7 +74,7 @@ class AttackOptions:
 
 def attack(
     output: Output,
-    file: ModelFile,
+    file: NamedModel,
     data: DataFiles,
     options: AttackOptions,
     page: HtmlReport,

@@ -213,7 +213,15 @@ def stored_tensors(header: GGUFHeader, file: Opened) -> Store:
         fetch, locate = partial(dequantised, place, entry.kind), place.spans
         if heads := heads_turned(header, name):
             fetch, locate = partial(half_a_head_apart, fetch, heads), partial(whole_of, place)
-        store[name] = StoredTensor(path, name, entry.shape, torch.float32, fetch, locate=locate)
+        store[name] = StoredTensor(
+            path,
+            name,
+            entry.shape,
+            torch.float32,
+            fetch,
+            locate=locate,
+            quantised_as=name_of_type(entry.kind),
+        )
     return store
 
 
@@ -252,6 +260,12 @@ def row_bytes(path: Path, name: str, entry: TensorEntry) -> int:
             "which is not known or does not fit its rows: convert the model again."
         )
     return int(entry.width // sizes[0] * sizes[1])
+
+
+def name_of_type(kind: int) -> str:
+    """Return the name of a ggml type, floating-point ones as torch calls them."""
+    found = next((one.name for one in quantisation().GGMLQuantizationType if one == kind), "")
+    return {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(found, found)
 
 
 def dequantised(place: Region, kind: int, block: Block) -> Tensor:

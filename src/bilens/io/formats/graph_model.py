@@ -111,7 +111,8 @@ class Operations:
             checks = {}
         sides = tuple(side for side in self.shape if side > 1)
         says_shape = found.network and len(sides) > 1 and prod(sides) == first.sizes.d_in
-        pixels = {PIXELS: "bytes"} if found.network and self.reads_bytes(first.sizes.d_in) else {}
+        bytes_by = self.scale_of_bytes(first.sizes.d_in) if found.network else ""
+        pixels = {PIXELS: bytes_by} if bytes_by else {}
         return LoadedModel(
             None,
             str(self.path),
@@ -124,10 +125,10 @@ class Operations:
             compare_rows=compare if isinstance(whole, Agreement) else None,
         )
 
-    def reads_bytes(self, d_in: int) -> bool:
-        """Tell whether what the file does to its inputs is meant for numbers from 0 to 255."""
+    def scale_of_bytes(self, d_in: int) -> str:
+        """Return by what the file seems to read numbers from 0 to 255; empty where it does not."""
         if self.dtype == torch.uint8:
-            return True
+            return "uint8"
         node, *others = self.graph.find_nodes(op="placeholder")
         held = self.graph.find_nodes(op="get_attr")
         known = {one: self.root._parameters[str(one.target)] for one in held}
@@ -143,8 +144,11 @@ class Operations:
         slope = ends[1] - ends[0]
         divisor, centre = float((1 / slope).median()), float((-ends[0] / slope).median())
         if abs(centre) < 1:
-            return abs(divisor / 255 - 1) < 0.02  # 256 is usual, too
-        return CENTRES[0] < centre < CENTRES[1] and DIVISORS[0] < divisor < DIVISORS[1]
+            return (
+                f"x / {divisor:.4g}" if abs(divisor / 255 - 1) < 0.02 else ""
+            )  # 256 is usual, too
+        standard = CENTRES[0] < centre < CENTRES[1] and DIVISORS[0] < divisor < DIVISORS[1]
+        return f"(x − {centre:.4g}) / {divisor:.4g}" if standard else ""
 
 
 def given_to(step: Node, values: Mapping[Node, Any]) -> Any:

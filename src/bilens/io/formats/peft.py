@@ -34,6 +34,11 @@ OTHERS = (  # what is no W + scale · B A of single matrices
     "layer_replication", "target_parameters", "trainable_token_indices", "use_qalora",
     "alora_invocation_tokens", "use_bdlora", "arrow_config", "kasa_config", "lora_bias",
 )  # fmt: skip
+OF_BOTH = (
+    "{}: adds to {}, which is the {} of the model below as well: peft adds it to the {} alone, and "
+    "to both once it is merged. Merge it with merge_and_unload() of peft, save that, and load the "
+    "folder."
+)
 PATTERN = re.compile(r"\^?(?:[\w-]|\\?\.|\\d\+|\[0-9\]\+)+\$?")  # of modules, none runs for ever
 
 
@@ -114,9 +119,14 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
         found = replace(found, provenance={**found.provenance, "read": about})
     else:
         refuse_config(base, below)
-        ends, touched = ends_of(below), {ENDING.sub("", canonical(name)) for name in updates}
+        ends = ends_of(below)
+        touched = {
+            ENDING.sub("", canonical(name)): "A" in one.parts for name, one in updates.items()
+        }
         both = config.get("ensure_weight_tying")  # else PEFT changes one of the two alone
-        if ends is not None and ends.tied and touched & {ends.embedding, ends.head} and not both:
+        if ends is not None and ends.tied and touched.get(ends.head):
+            raise CheckpointError(OF_BOTH.format(folder, ends.head, "embedding", "head"))
+        if ends is not None and ends.tied and {*touched} & {ends.embedding, ends.head} and not both:
             ends = replace(ends, tied=False)
             change = partial(change, untied=ends)
         found = replace(read_layers(base, about, change), ends=ends)
@@ -203,11 +213,7 @@ def added(
             )
         if untied is not None and ENDING.sub("", canonical(base.name)) == untied.embedding:
             if "A" in update.parts or untied.embedding == T5.embedding:
-                raise CheckpointError(
-                    f"{folder}: adds to {base.name}, which is the head of the model below as well: "
-                    "peft adds it to the embedding alone, and to both once it is merged. Merge it "
-                    "with merge_and_unload() of peft, save that, and load the folder."
-                )
+                raise CheckpointError(OF_BOTH.format(folder, base.name, "head", "embedding"))
             head = f"{untied.head}.weight"
             merged.setdefault(head, replace(base, name=head))
         turned = update.shape != base.shape or (square and base.shape == base.shape[::-1])

@@ -130,7 +130,9 @@ def dequantised(
         shape, dtype, fetch = scheme.weight(Parts(parts, said, config))
         codes = parts.get(scheme.ending, parts[scheme.needs[0]])
         locate = partial(bytes_of, [*parts.values()], shape, codes if scheme.by_rows else None)
-        made[name] = StoredTensor(codes.path, name, shape, dtype, fetch, locate=locate)
+        made[name] = StoredTensor(
+            codes.path, name, shape, dtype, fetch, locate=locate, quantised_as=scheme.about
+        )
     return made
 
 

@@ -27,11 +27,10 @@ from bilens.nn.mlp_search.observation import (
     watch,
 )
 from bilens.nn.mlp_search.operations import read_graph
-from bilens.nn.real_run import in_evaluation
+from bilens.nn.real_run import INSIDE, in_evaluation
 
 Compared = Agreement | str | None  # a reason where it cannot be compared; None on meta devices
 Check = Callable[[list[FoundLayer]], Sequence[Compared]]
-INSIDE = ".parametrizations."  # of a module: where its parametrised weights are kept
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 

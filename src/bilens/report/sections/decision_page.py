@@ -13,7 +13,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, decision_of
-from bilens.findings.rules.rule import Group
+from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
 from bilens.records.decision import AuditIndex, IndexRow
@@ -44,6 +44,8 @@ from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
+# Notes on data that rest on what the model does not say.
+ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "positions")
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
@@ -86,7 +88,9 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     looked = [] if coverage is None else [summary(t, coverage)]
     looked += [t("decision.in_evaluation")] if record.source.given_in_training else []
     groups = [] if coverage is None else [group.reason for group in coverage.groups]
-    count, unseen = sum(map(bool, groups)), list[str]()
+    hooks = record.source.hooks
+    unseen = [t("decision.hooks", names=list_names(hooks))] if hooks else []
+    count = sum(map(bool, groups))
     if count:
         unseen.append(t("decision.not_read", count=count, total=len(groups)))
     if apart(record):
@@ -99,6 +103,8 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     counts = {"count": grouped(found.inputs), "trained": grouped(trained)}
     measured = t(f"decision.{key}", name=name, **counts)
     (looked if found.inputs else unseen).append(measured)
+    notes = [one for one in (seen.notes if seen else ()) if one.kind in ASSUMED]
+    looked += [t(f"performance.note.{one.kind}", **one.values) for one in notes]
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     for rule, kind in SEARCHES.items():
         search = getattr(record, kind)
