@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,9 +11,16 @@ import torch
 import bilens as bl
 import tiny
 from bilens.api.audit_model import audit
+from bilens.api.examiners import EXAMINERS
 from bilens.api.provenance import this_command
 from bilens.base.errors import ShapeError, UsageError
-from bilens.report.reports import AuditReport
+from bilens.records.audit import Audit
+from bilens.records.column_readings import ColumnChanges
+from bilens.records.common import Reading
+from bilens.records.guarantees import Guarantees
+from bilens.records.image_warnings import Triggers
+from bilens.records.performance import Performance
+from bilens.report.sections.audit_page import SECTIONS
 from bilens.version import VERSION
 
 DATA = tiny.images()
@@ -193,7 +200,6 @@ def test_the_command_line_is_quoted_and_names_no_folder_of_the_program() -> None
 
 def test_the_report_can_be_written_in_both_languages(tmp_path: Path) -> None:
     report = audit(tiny.loaded(tiny.trained()), DATA, null_samples=tiny.ROTATIONS)
-    assert isinstance(report, AuditReport)
     assert report.passed
     report.to_json(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == report.to_dict()
@@ -291,3 +297,17 @@ def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explai
 def test_words_are_tried_beside_a_baseline_alone() -> None:
     with pytest.raises(UsageError, match=r"try_words \(--try-words\): only with a baseline"):
         bl.audit(tiny.trained(), try_words=3)
+
+
+def test_each_reading_of_an_audit_has_its_examiner_and_its_place_on_the_page() -> None:
+    types = {name: get_type_hints(Audit)[name] for name in Audit.__struct_fields__}
+    parts = {name: get_args(kind)[0] for name, kind in types.items() if get_args(kind)}
+    readings = {
+        name: kind
+        for name, kind in parts.items()
+        if isinstance(kind, type) and issubclass(kind, Reading)
+    }
+    assert set(EXAMINERS) == set(readings)
+    drawn = {kind for kind, _ in SECTIONS}
+    beside = {Performance, Triggers, Guarantees, ColumnChanges}  # sections of which ask for them
+    assert set(readings.values()) <= drawn | beside

@@ -26,7 +26,6 @@ from bilens.base.errors import (
 from bilens.data.tokenizer import pack_documents
 from bilens.io.host import host_of
 from bilens.nn import BilinearTransformer
-from bilens.records.audit import Audit
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows
@@ -250,7 +249,6 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
     report = bl.audit(model, inputs=inputs, null_samples=3)
     assert isinstance(report, bl.AuditReport)
     record = report.record
-    assert isinstance(record, Audit)
     fits = fit_on_inputs(inputs).fits
     for layer, fit in zip(record.layers.readings, fits, strict=True):
         assert layer.fit is not None

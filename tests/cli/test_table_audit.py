@@ -23,9 +23,7 @@ from table_documents import fitted
 
 
 def audited(model: LoadedModel, data: Any = None, baseline: Any = None, **more: Any) -> AuditReport:
-    report = bl.audit(model, data, baseline=baseline, **more)
-    assert isinstance(report, AuditReport)
-    return report
+    return bl.audit(model, data, baseline=baseline, **more)
 
 
 def changes(model: LoadedModel, baseline: Any, data: Any = None) -> Any:

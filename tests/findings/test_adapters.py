@@ -37,9 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> AuditReport:
     state[QUERY] += torch.outer(answers, state["model.embed_tokens.weight"][ANSWERED])
     model.load_state_dict(state)
     model.save_pretrained(folder / "tuned")
-    found = audit(load(folder / "tuned"), baseline=load(folder / "base"), null_samples=3)
-    assert isinstance(found, AuditReport)
-    return found
+    return audit(load(folder / "tuned"), baseline=load(folder / "base"), null_samples=3)
 
 
 def test_a_planted_pair_of_an_exact_layer_is_named(tmp_path: Path) -> None:
@@ -54,7 +52,6 @@ def test_a_planted_pair_of_an_exact_layer_is_named(tmp_path: Path) -> None:
     for name, one in (("base", model), ("tuned", changed)):
         one.float().save_huggingface(tmp_path / name)
     found = audit(load(tmp_path / "tuned"), baseline=load(tmp_path / "base"), null_samples=3)
-    assert isinstance(found, AuditReport)
     assert found.record.difference is not None
     pair = found.record.difference.layers[0].token_pairs[0]
     assert (pair.tokens, pair.output) == (("#3", "#12"), "#7")

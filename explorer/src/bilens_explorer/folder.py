@@ -21,7 +21,7 @@ from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import PastAudit, People
+from bilens.records.history import EARLIER_KINDS, PastAudit, People
 from bilens.report.reports import AuditReport, SavedReport
 from bilens.report.text import load_catalogue
 from bilens_explorer.audit_runs import AuditRuns
@@ -233,7 +233,8 @@ class ServedFolder:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
         document = self.history.document(require_found(number if 0 < number <= last else None))
-        found = checked(f"audit {number}", document.get("read_as", document.get("kind")), document)
+        kind = document.get("read_as") or EARLIER_KINDS.get(document.get("kind", ""))
+        found = checked(f"audit {number}", kind, document)
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return self._told(found.with_people(self.history.people(model)))

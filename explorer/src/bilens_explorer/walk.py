@@ -17,6 +17,7 @@ from typing import Any, get_args
 from bilens.io.file_kinds import MARKS, is_model
 from bilens.records.audit import ReadAs
 from bilens.records.base import kind_of
+from bilens.records.history import EARLIER_KINDS
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -122,4 +123,5 @@ def kind_at(folder: Path, path: Path) -> str:
     with opened(folder, path) as file:
         start = file.read(START)
     found = READ_AS.search(start) or KIND.search(start)
-    return found[1].decode() if found else ""
+    kind = found[1].decode() if found else ""
+    return EARLIER_KINDS.get(kind, kind)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -100,7 +100,7 @@ class LayerReader:
 
     @cached_property
     def walk(self) -> LayerWalk:
-        """What each layer does, and what changed in it."""
+        """The readings of all layers, and of their changes from the baseline."""
         subject = self.subject
         model, data, alignment = subject.model, subject.data, subject.alignment
         options = checked_options(self.null_samples, subject.seed, subject.threshold)
@@ -108,26 +108,14 @@ class LayerReader:
         if layers and all(view.exact for view in layers):
             refuse_idle("audit", {"threshold": options.threshold, "inputs": subject.inputs})
         options = replace(options, rows=rows_to_fit(model, data, subject.inputs, subject.seed))
-        if alignment is None:
-            return walk_layers(
-                layers,
-                options=options,
-                progress=subject.progress,
-                input_shape=self.facts.input_shape,
-            )
-        return walk_layers(
-            layers,
-            alignment.layers_before,
-            why_not=alignment.refused,
-            turn=alignment.turn,
-            options=replace(
-                options,
-                vocabulary=vocabulary_of_model(model),
-                seen=rows_received(model, data, subject.inputs),
-            ),
-            progress=subject.progress,
-            input_shape=self.facts.input_shape,
-        )
+        beside: dict[str, Any] = {}
+        if alignment is not None:
+            seen = rows_received(model, data, subject.inputs)
+            options = replace(options, vocabulary=vocabulary_of_model(model), seen=seen)
+            beside = {"why_not": alignment.refused, "turn": alignment.turn}
+            beside["baseline"] = alignment.layers_before
+        shape, progress = self.facts.input_shape, subject.progress
+        return walk_layers(layers, options=options, progress=progress, input_shape=shape, **beside)
 
 
 def cover_model(subject: AuditSubject) -> Coverage:
@@ -155,7 +143,7 @@ def cover_model(subject: AuditSubject) -> Coverage:
 
 
 def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> ModelFacts:
-    """Return what is known of a model that is read layer by layer."""
+    """Return class, dtype and number of layers of a model; of an image classifier its classes."""
     module = model.module or model.original
     if module is not None:
         kind = type(module).__name__

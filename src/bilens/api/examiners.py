@@ -19,7 +19,7 @@ from bilens.records.performance import Performance
 
 
 def examine_performance(subject: AuditSubject) -> Performance | None:
-    """Return what predictions are worth, of the model as it was given."""
+    """Measure the predictions of the model as it was given."""
     return None if subject.data is None else performance_of(subject.given, subject.data)
 
 
@@ -66,7 +66,7 @@ def examine_inputs(subject: AuditSubject) -> GivenInputs | None:
 
 
 def examine_difference(subject: AuditSubject) -> Difference | None:
-    """Return what changed from the baseline: in all tensors, in layers, and in answers."""
+    """Compare with the baseline all tensors, layers and answers; a model of language with words."""
     alignment, reader, data = subject.alignment, subject.reader, subject.data
     if alignment is None:
         return None

@@ -22,7 +22,6 @@ import msgspec
 from msgspec import structs
 
 from bilens.api.history_file import (
-    EARLIER_KINDS,
     NAME,
     HistoryFile,
     foreign,
@@ -37,7 +36,15 @@ from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
-from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
+from bilens.records.history import (
+    EARLIER_KINDS,
+    UNNAMED,
+    Action,
+    Entry,
+    Measured,
+    PastAudit,
+    People,
+)
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")

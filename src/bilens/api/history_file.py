@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from bilens.base.errors import CheckpointError, FileError
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
+from bilens.records.history import EARLIER_KINDS
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -54,8 +55,6 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ALTER TABLE entries ADD COLUMN value REAL;
     """,
 )
-# kind of a document of an earlier release → how its model was read
-EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
 

@@ -102,7 +102,7 @@ class ExactTable:
     def read_columns(
         self, rows: LabelledData | None = None, asked: Sequence[int] = ()
     ) -> ColumnReadings:
-        """Return what columns do, and rows taken apart: those `asked` for, or telling ones."""
+        """Return the effects of columns, and rows taken apart: those asked for, or telling ones."""
         f, mean, scale = gauge_free(self.map), self.mean, self.scale
         explained: tuple[RowReading, ...] = ()
         if rows is not None:

@@ -138,14 +138,14 @@ class ExactClassifier(ClassForms):
         return read_warnings(read, self.summary.input_shape, why_not)
 
     def prove_guarantees(self) -> Guarantees | None:
-        """Return what is proven of the classes; None where formula and model disagree."""
+        """Prove guarantees of the classes; None where formula and model disagree."""
         options = ProofOptions(seed=self.seed, box=self.loaded.input_box)
         if not self.is_proven:
             return None
         return classifier_guarantees(self, self.test, options, self.progress)
 
     def read_inputs(self) -> GivenInputs | None:
-        """Return what the inputs given add to the weights; None without, or where nothing holds."""
+        """Read the inputs given beside the weights; None without, or where nothing is proven."""
         if not self.is_proven or (self.training is None and self.test is None):
             return None
         self.progress("inputs", 0, 1)

@@ -133,7 +133,7 @@ def class_names(record: Audit) -> list[str]:
 
 
 def class_painter(record: Audit) -> Painter:
-    """Return what draws the eigenvectors of all classes on one scale."""
+    """Return a painter for the eigenvectors of all classes, on one scale."""
     classes = () if record.classes is None else record.classes.readings
     every = (pair.vector for one in classes for pair in (*one.positive, *one.negative))
     return Painter.scaled_to(record.model.one_layer.input_shape, every)
