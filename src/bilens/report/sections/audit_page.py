@@ -1,6 +1,6 @@
 """The page of an audit: for each reading that is there, its sections, in one order."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 from markupsafe import Markup
@@ -14,73 +14,67 @@ from bilens.records.image_warnings import Overfitting
 from bilens.records.layer_readings import Difference, LayerReadings
 from bilens.report.markup import Content, items
 from bilens.report.sections.certificate_page import proven
-from bilens.report.sections.classes import class_page, class_sections
+from bilens.report.sections.classes import class_page, classes, ranks, truncation
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.input_findings import inputs_section
-from bilens.report.sections.layers import difference, layer_page, layer_sections
-from bilens.report.sections.overview import Page, class_names, class_painter, exactness
+from bilens.report.sections.layers import charts, difference, directions, layer_page, layer_table
+from bilens.report.sections.overview import Page, Parts, class_names, class_painter, exactness
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance_section import performance
-from bilens.report.sections.table_page import column_page, column_sections, reading as table_reading
+from bilens.report.sections.predictions import predictions
+from bilens.report.sections.table_page import (
+    column_page,
+    columns,
+    reading,
+    rows_asked,
+    rows_chosen,
+)
 from bilens.report.text import Catalogue
 
-Sections: TypeAlias = Iterable[tuple[str, Markup]]  # by their names in the navigation
-Draw: TypeAlias = Callable[[Catalogue, Audit, Any], Sections]
+Draw: TypeAlias = Callable[[Catalogue, Audit, Any], Markup]
 
 
-def performance_section(t: Catalogue, audit: Audit, _: Reading) -> Sections:
-    yield "performance", performance(t, audit.performance, audit.data)
-
-
-def exactness_section(t: Catalogue, audit: Audit, found: ClassReadings) -> Sections:
-    yield "exactness", exactness(t, audit, found)
-
-
-def given_section(t: Catalogue, audit: Audit, found: GivenInputs) -> Sections:
-    yield "given", inputs_section(t, found, class_names(audit), class_painter(audit))
-
-
-def warning_section(t: Catalogue, audit: Audit, found: Overfitting) -> Sections:
-    if audit.triggers is not None:
-        yield "warnings", warnings(t, audit, found, audit.triggers)
-
-
-def proven_section(t: Catalogue, audit: Audit, _: ClassReadings) -> Sections:
+def proven_section(t: Catalogue, audit: Audit, _: ClassReadings) -> Markup:
+    """Return the guarantees of a classifier, or that there are none."""
     found = audit.guarantees
     more = t("proven.more" if found else "proven.none")
-    yield "proven", proven(t, audit.exactness, audit.model.one_layer, found, more, "proof")
+    return proven(t, audit.exactness, audit.model.one_layer, found, more, "proof")
 
 
-def difference_section(t: Catalogue, audit: Audit, found: Difference) -> Sections:
+def difference_section(t: Catalogue, audit: Audit, found: Difference) -> Markup:
+    """Return the changes from a baseline; of a table with those of its columns first."""
     lead, changes = list[Content](), audit.column_changes
     if changes is not None:
         lead.append(items(column_sentences(t, audit, changes), "sentences"))
     names = painter = None
     if audit.classes is not None:
         names, painter = class_names(audit), class_painter(audit)
-    yield "difference", difference(t, found, names, painter, lead)
+    return difference(t, found, names, painter, lead)
 
 
-def table_section(t: Catalogue, _: Audit, found: ColumnReadings) -> Sections:
-    yield "reading", table_reading(t, found)
-
-
-# In the order of a page: the type of a reading, and the sections that are there where it is.
-SECTIONS: Final[tuple[tuple[type[Reading], Draw], ...]] = (
-    (ClassReadings, exactness_section),
-    (ModelReading, performance_section),
-    (ClassReadings, class_sections),
-    (LayerReadings, layer_sections),
-    (ColumnReadings, column_sections),
-    (GivenInputs, given_section),
-    (Overfitting, warning_section),
-    (ClassReadings, proven_section),
-    (Difference, difference_section),
-    (ColumnReadings, table_section),
+# In the order of a page: a type of readings, and a section that is there where one of it is.
+SECTIONS: Final[tuple[tuple[type[Reading], str, Draw], ...]] = (
+    (ClassReadings, "exactness", exactness),
+    (ModelReading, "performance", performance),
+    (ClassReadings, "classes", classes),
+    (ClassReadings, "ranks", ranks),
+    (ClassReadings, "truncation", truncation),
+    (ClassReadings, "predictions", predictions),
+    (LayerReadings, "charts", charts),
+    (LayerReadings, "table", layer_table),
+    (LayerReadings, "directions", directions),
+    (ColumnReadings, "rows", rows_asked),
+    (ColumnReadings, "columns", columns),
+    (ColumnReadings, "rows", rows_chosen),
+    (GivenInputs, "given", inputs_section),
+    (Overfitting, "warnings", warnings),
+    (ClassReadings, "proven", proven_section),
+    (Difference, "difference", difference_section),
+    (ColumnReadings, "reading", reading),
 )
 # What the page is about besides: its title, facts and limits.
-PAGES: Final[Mapping[type[Reading], Callable[[Catalogue, Audit, Any, Sections], Page]]] = {
+PAGES: Final[Mapping[type[Reading], Callable[[Catalogue, Audit, Any, Parts], Page]]] = {
     ClassReadings: class_page,
     LayerReadings: layer_page,
     ColumnReadings: column_page,
@@ -90,9 +84,7 @@ PAGES: Final[Mapping[type[Reading], Callable[[Catalogue, Audit, Any, Sections], 
 def audit_page(t: Catalogue, audit: Audit) -> Page:
     """Return the page of an audit: what every audit says, then the sections of its readings."""
     parts, there = judged_parts(t, audit), audit.readings()
-    for kind, draw in SECTIONS:
-        for reading in there:
-            if isinstance(reading, kind):
-                parts += draw(t, audit, reading)
+    for kind, name, draw in SECTIONS:
+        parts += ((name, draw(t, audit, found)) for found in there if isinstance(found, kind))
     found: Reading = getattr(audit, audit.read_as)
     return PAGES[type(found)](t, audit, found, parts)

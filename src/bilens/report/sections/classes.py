@@ -1,6 +1,6 @@
 """The page of a classifier of one layer: its classes, few directions, and what may be wrong."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 from markupsafe import Markup
 
@@ -33,12 +33,12 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import (
     Page,
+    Parts,
     class_names,
     class_painter,
     model_facts,
 )
 from bilens.report.sections.people import class_labels
-from bilens.report.sections.predictions import predictions
 from bilens.report.text import (
     Catalogue,
     fixed,
@@ -56,20 +56,7 @@ SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked a
 CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 
-def class_sections(t: Catalogue, record: Audit, found: ClassReadings) -> list[tuple[str, Markup]]:
-    """Return the sections on a classifier of one layer: on classes, few directions, predictions."""
-    painter, names = class_painter(record), class_names(record)
-    return [
-        ("classes", classes(t, record, found.readings, names, painter)),
-        ("ranks", ranks(t, found.readings, names)),
-        ("truncation", truncation(t, record, found)),
-        ("predictions", predictions(t, record, found.explanations, painter)),
-    ]
-
-
-def class_page(
-    t: Catalogue, record: Audit, found: ClassReadings, parts: Iterable[tuple[str, Markup]]
-) -> Page:
+def class_page(t: Catalogue, record: Audit, found: ClassReadings, parts: Parts) -> Page:
     samples = grouped(record.null_samples)
     numbers = {"samples": samples, "seed": record.seed, "count": grouped(record.null_samples + 1)}
     numbers["smallest"] = floored(1 / (record.null_samples + 1), 2)
@@ -89,15 +76,10 @@ def class_page(
     )
 
 
-def classes(
-    t: Catalogue,
-    record: Audit,
-    readings: Sequence[ClassReading],
-    names: list[str],
-    painter: Painter,
-) -> Markup:
+def classes(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the colour bar with its ends, and a card for each class: of very many, for some."""
-    named = [*zip(readings, names, strict=True)]
+    painter = class_painter(record)
+    named = [*zip(found.readings, class_names(record), strict=True)]
     count, some = len(named), Markup("")
     if count > MOST_CARDS:
         some = quiet(t("classes.some", shown=grouped(MOST_CARDS), count=grouped(count)))
@@ -220,8 +202,9 @@ def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
         yield t(f"classes.{key}"), value
 
 
-def ranks(t: Catalogue, readings: Sequence[ClassReading], names: list[str]) -> Markup:
+def ranks(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the table of effective ranks; all strips share a scale."""
+    readings, names = found.readings, class_names(record)
     largest = max(max(one.effective_rank, one.effective_rank_null.high) for one in readings)
     rows = []
     for one, name in zip(readings, names, strict=True):

@@ -42,10 +42,10 @@ from bilens.report.text import (
 ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
 
 
-def warnings(t: Catalogue, record: Audit, overfitting: Overfitting, triggers: Triggers) -> Markup:
+def warnings(t: Catalogue, record: Audit, overfitting: Overfitting) -> Markup:
     """Return overfitting and triggers; in front how well an approximation stands for the model."""
-    shape, lead = record.model.input_shape, list[Markup]()
-    if shape is None:
+    shape, triggers, lead = record.model.input_shape, record.triggers, list[Markup]()
+    if shape is None or triggers is None:
         return Markup()
     layers = () if record.layers is None else record.layers.readings
     if layers and (fit := layers[0].fit) is not None:

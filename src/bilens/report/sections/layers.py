@@ -1,7 +1,7 @@
 """The page of many layers: charts, a table, what each layer writes most, what changed."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from markupsafe import Markup
@@ -38,7 +38,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
-from bilens.report.sections.overview import Page, data_used, file_facts
+from bilens.report.sections.overview import Page, Parts, data_used, file_facts
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -57,20 +57,13 @@ LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
 LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough layers
 
 
-def layer_sections(t: Catalogue, _: Audit, found: LayerReadings) -> list[tuple[str, Markup]]:
-    """Return the sections on layers: charts, the table, what each writes most."""
-    layers = found.readings
-    drawn, lead = layer_charts(t, layers), paragraph(t("layers.charts.lead"))
-    return [
-        ("charts", section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()),
-        ("table", layer_table(t, layers) if layers else Markup()),
-        ("directions", directions(t, layers)),
-    ]
+def charts(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
+    """Return drawings of R², size and rank of all layers; nothing where none can be read."""
+    drawn, lead = layer_charts(t, found.readings), paragraph(t("layers.charts.lead"))
+    return section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()
 
 
-def layer_page(
-    t: Catalogue, record: Audit, found: LayerReadings, parts: Iterable[tuple[str, Markup]]
-) -> Page:
+def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
     kinds = {layer_summary(layer) for layer in found.readings}
     seen = any(layer.fit is not None and layer.fit.seen for layer in found.readings)
@@ -128,9 +121,9 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
     return drawn
 
 
-def layer_table(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
+def layer_table(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
     rows = []
-    for layer in layers:
+    for layer in found.readings:
         name = joined(layer.name, " ", element("span", layer_summary(layer), class_="quiet"))
         if layer.broken is not None:
             broken = t("layers.table.broken", reason=layer.broken)
@@ -140,6 +133,8 @@ def layer_table(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
         numbers["rank"] = element("strong", numbers["rank"])
         refused = layer.fit is not None and not layer.fit.usable
         rows.append(Row((name, *numbers.values()), "refused" if refused else None))
+    if not rows:
+        return Markup()
     body = keyed_table(t, "layers.table", f"layer {NUMBERS}", rows, class_="layers")
     return section(t, "layers.table", paragraph(t("layers.table.lead")), body)
 
@@ -171,10 +166,10 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
     return found
 
 
-def directions(t: Catalogue, layers: Sequence[LayerReading]) -> Markup:
+def directions(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
     """Return a card for each layer whose map is read: what it writes most, and answers to there."""
     cards: list[Markup] = []
-    for layer in layers:
+    for layer in found.readings:
         outputs = layer.outputs
         if outputs is None:
             continue

@@ -63,6 +63,9 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "scientific": scientific,
 }
 
+# Sections by their names in the navigation; empty ones are left out.
+Parts: TypeAlias = Iterable[tuple[str, Markup]]
+
 
 @dataclass(frozen=True)
 class Page:
@@ -71,7 +74,7 @@ class Page:
     keys: str  # of its title, heading, lead and footer in the catalogue
     count: int  # of what the lead speaks of: classes, layers or outputs
     facts: Iterable[tuple[str, str]]
-    parts: Iterable[tuple[str, Markup]]  # by the names in the navigation; empty ones are left out
+    parts: Parts
     limits: Sequence[str]
     title: str = ""  # of the window; otherwise the file or the kind of the model
     conventions: Sequence[tuple[str, str]] = ()

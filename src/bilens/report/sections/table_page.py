@@ -38,7 +38,14 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.overview import Page, class_names, clean_names, data_used, file_facts
+from bilens.report.sections.overview import (
+    Page,
+    Parts,
+    class_names,
+    clean_names,
+    data_used,
+    file_facts,
+)
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
     NONE,
@@ -65,15 +72,7 @@ LIMITS = ("meaning", "correlated", "indicator", "outside", "triggers")
 Bars = list[tuple[str, float]]
 
 
-def column_sections(t: Catalogue, record: Audit, found: ColumnReadings) -> list[tuple[str, Markup]]:
-    """Return the sections on columns and on rows; rows that were asked for come first."""
-    parts = [("columns", columns(t, record, found)), ("rows", rows(t, record, found))]
-    return parts[::-1] if any(row.kind == "asked" for row in found.rows) else parts
-
-
-def column_page(
-    t: Catalogue, record: Audit, found: ColumnReadings, parts: Iterable[tuple[str, Markup]]
-) -> Page:
+def column_page(t: Catalogue, record: Audit, found: ColumnReadings, parts: Parts) -> Page:
     model, sizes = record.model, record.model.one_layer
     is_class = model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
@@ -98,7 +97,7 @@ def column_page(
     )
 
 
-def reading(t: Catalogue, found: ColumnReadings) -> Markup:
+def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
     """Return how the tables were cleaned; nothing where none was read."""
     if found.reading is None:
         return Markup()
@@ -269,6 +268,18 @@ def pair_label(names: Sequence[str], pair: PairEffect) -> str:
     half = max(room // 2, room - min(len(first), len(second)))
     short = half if len(first) > len(second) else room - half
     return f"{shortened(first, short)} × {shortened(second, room - short)}"
+
+
+def rows_asked(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
+    """Return the rows that were asked for, which stand in front of the columns."""
+    asked = any(row.kind == "asked" for row in found.rows)
+    return rows(t, record, found) if asked else Markup()
+
+
+def rows_chosen(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
+    """Return the rows where none was asked for."""
+    asked = any(row.kind == "asked" for row in found.rows)
+    return Markup() if asked else rows(t, record, found)
 
 
 def rows(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
