@@ -9,7 +9,7 @@ from msgspec.structs import replace
 import trace_documents
 from bilens.records import bilinear_conversion as r
 from bilens.records.base import json_text
-from bilens.records.common import LayeredModel, Run, Source, TextOrigin
+from bilens.records.common import DataOrigin, LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading
 
 WORDS = trace_documents.WORDS
@@ -91,12 +91,14 @@ def make_conversion(**changes: Any) -> dict[str, Any]:
 def make_rows(unit: str) -> dict[str, Any]:
     """The conversion of another network: rows, and nothing of text."""
     known = {"after_layers": (measured("digits", 0.25),), "domains": (measured("digits", 0.125),)}
+    known["rows"] = DataOrigin("digits", "rows.npz", "arrays", 200, "")
+    known["spread"] = 2.0 if unit == "share of the variance" else None
     return make_conversion(unit=unit, curve=(), gain=(), data=None, **known)
 
 
 def variants() -> dict[str, dict[str, Any]]:
     """Documents that together need every sentence of the page."""
-    units = ("nats per row", "squared error")
+    units = ("nats per row", "squared error", "share of the variance")
     bare = make_rows("nats per row")
     for one in bare["domains"]:
         one |= {"teacher_accuracy": None, "accuracy": None, "accuracy_error": None}

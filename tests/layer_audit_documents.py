@@ -60,6 +60,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
+    *(("dominant_inputs", ending, {"input": "km"}) for ending in ("pass", "info", "warn")),
     ("low_rank", "info", {"assumed": "pass"}),
     *(
         (rule, "info", {"assumed": ended})

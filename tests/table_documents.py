@@ -173,6 +173,11 @@ def variants() -> dict[str, dict[str, Any]]:
     finding_of(found["numbers, no better"], "r_squared")["outcome"] = "warn"
     found["raw"]["model"]["standardised"] = False
     found["raw"]["columns"]["worst_case_inputs"] = []
+    finding_of(found["raw"], "shares")["values"]["open"] = "raw"
+    found["rows"] = copy.deepcopy(found["raw"])
+    found["rows"]["model"]["rows"] = 9
+    found["numbers, no better"]["model"]["logarithm"] = True
+    finding_of(found["rows"], "shares")["values"]["open"] = "rows"
     for kind, row in zip(("first", "farthest"), found["raw"]["columns"]["rows"], strict=False):
         row["kind"], row["label"] = kind, None
     for kind, row in zip(

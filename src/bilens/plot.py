@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import largest_outputs
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_form import QuadraticForm, check_rows
 from bilens.algebra.rotation_null import RotationNull
@@ -243,4 +244,4 @@ def checked(eig: EigenDecomposition) -> EigenDecomposition:
 
 
 def right(logits: Tensor, answers: Tensor) -> float:
-    return float((logits.argmax(dim=1) == answers).double().mean())
+    return float((largest_outputs(logits) == answers).double().mean())

@@ -96,7 +96,7 @@ def test_a_regression_is_learnt_in_units_of_its_own(tmp_path: Path) -> None:
     missed = (out - given).square().mean() / given.var()
     assert missed < 0.3
     (domain,) = found["domains"]
-    assert found["unit"] == "squared error"
+    assert found["unit"] == "share of the variance"
     assert domain["kl"] is None
     assert 0 < domain["loss"] < 0.6
     unlabelled = go(pipeline, x, tmp_path / "alone", tokens=8_000)["domains"][0]

@@ -138,7 +138,7 @@ def test_the_report_of_a_classifier_has_the_difference(bilens: Shell, tmp_path: 
     text = page.read_text("utf-8")
     assert 'id="difference"' in text
     rules = [finding["rule"] for finding in document["verdict"]]
-    assert {"dead_units", "unused_inputs", "dominant_inputs", "similarity"} <= {*rules}
+    assert {"dead_units", "unused_inputs", "similarity"} <= {*rules}
 
 
 def test_nan_in_a_classifier_of_one_layer_is_refused() -> None:

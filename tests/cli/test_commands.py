@@ -289,10 +289,10 @@ def test_a_contrast_of_classes_by_name(bilens: Shell, tmp_path: Path) -> None:
 def test_explain_shows_one_table_an_image(bilens: Shell, trained: Path, idx: Path) -> None:
     result = bilens("explain", trained, "--data-dir", idx, "--index", 3, "--index", 4)
     assert result.code == 0
-    assert result.out.count("Test image ") == 2
+    assert result.out.count("Test input ") == 2
     label = int(DATA.test_labels[3])
-    assert f"Test image 3: label {label}, predicted " in result.out
-    assert "What the inputs of image 4 add, from the baseline (zeros)" in result.out
+    assert f"Test input 3: label {label}, predicted " in result.out
+    assert "What the entries of input 4 add, from the baseline (zeros)" in result.out
 
 
 def test_explain_draws_what_each_pixel_adds(
@@ -302,7 +302,7 @@ def test_explain_draws_what_each_pixel_adds(
     line = ["explain", trained, "--data-dir", idx, "--index", 3, "--plate", plate, "--lang", "ja"]
     result = bilens(*line, "--baseline", "mean")
     assert result.out.splitlines()[-1] == f"Drawing: {plate}"
-    assert "各画素が加えた分" in plate.read_text("utf-8")
+    assert "各入力が加えた分" in plate.read_text("utf-8")
     assert "pixels.svg exists already" in bilens("--quiet", *line).error()
     document = bilens(*line, "--overwrite", "--json").json()
     assert document["baseline"] == "zeros"

@@ -5,6 +5,7 @@ and drifts apart from there. What each conversion gives is laid beside the user'
 the same rows, and beside the best quadratic of those rows, which numpy finds.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.api.network_conversion import RECIPE
+from bilens.report.reports import ConversionReport
+from bilens.train.randomness import ORDER as PLACES, stream
 from contract.table import cell
 
 EXACT = replace(RECIPE, layer_steps=0, skip=("distillation",))
@@ -257,3 +260,48 @@ def test_two_threads_convert_to_the_same(tmp_path: Path) -> None:
     finally:
         torch.set_num_threads(before)
     check_same(found[1], found[0])
+
+
+# ---- what a loss is told in
+
+
+def seen(found: dict[str, Any], lang: str = "en") -> str:
+    """The page of a conversion, without the document that it carries."""
+    page = ConversionReport(found).to_html(lang=lang)
+    return re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+@cell("convert", "other units")
+def test_the_error_of_a_regression_is_told_with_its_unit(tmp_path: Path) -> None:
+    """The page said "mean squared error" of a number that is divided by the variance."""
+    torch.manual_seed(0)
+    x = torch.randn(300, 3)
+    net = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 1))
+    with torch.no_grad():
+        net[2].weight.mul_(1000)
+    y = net(x).detach()[:, 0] + 300 * torch.randn(300)
+    recipe = replace(RECIPE, layer_steps=5, skip=("distillation",), measured_tokens=1000)
+    found = bl.convert_network(net, (x, y), tmp_path / "c", recipe)
+    (domain,) = found["domains"]
+    assert found["unit"] == "share of the variance"
+    order = torch.randperm(len(x), generator=stream(recipe.seed, PLACES))[:60]
+    given = [m(x.float())[order, 0].detach() for m in (net, bl.load(tmp_path / "c").module.float())]
+    for model, loss in zip(given, (domain["teacher_loss"], domain["loss"]), strict=True):
+        error = float((model - y[order]).square().mean().sqrt())
+        assert loss**0.5 * found["spread"] == pytest.approx(error, rel=1e-3)
+    told = [f"{found['spread'] * domain[k] ** 0.5:.4g}" for k in ("teacher_loss", "loss")]
+    for lang, words in (
+        ("en", ("of the variance of what the model gives", "root mean square error")),
+        ("ja", ("分散に対する割合", "2乗平均平方根誤差")),
+    ):
+        text = seen(found, lang)
+        assert all(word in text for word in (*words, *told)), (lang, told)
+
+
+def test_the_notes_of_a_conversion_stand_on_its_page(tmp_path: Path) -> None:
+    x = torch.randn(200, 3)
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    recipe = replace(RECIPE, layer_steps=5, skip=("distillation",))
+    found = bl.convert_network(net, (x, torch.arange(200) % 2), tmp_path / "c", recipe)
+    found["notes"].append("Something that is to be known.")
+    assert "Something that is to be known." in seen(found)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import bilens as bl
 import tiny
+from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearMLP
 from builders import randn
 from contract.rule_cases import Between, Case, Cases, Factors, Shown, Stack, about, check
@@ -259,11 +260,15 @@ def strongest(parts: Factors, centred: bool = False) -> dict[str, Any]:
     """The largest share of ‖B‖² on one input, and that in coordinates that are turned."""
     b = tensor_of(parts, centred)
     shares = (b**2).sum(axis=(0, 2)) / (b**2).sum()
-    gram = np.einsum("oij,okj->ik", b, b) / (b**2).sum()
-    draws = [np.diag(q.T @ gram @ q).max() for q in (turned(len(gram), at) for at in range(200))]
-    null = Between(float(np.median(draws)), float(max(draws)) * 1.05)
+    null = largest_when_turned(np.einsum("oij,okj->ik", b, b))
     numbers = {"value": float(shares.max()), "input": int(shares.argmax()), "null": null}
     return {**numbers, "layers": "layers.0"}
+
+
+def largest_when_turned(gram: Any) -> Between:
+    turns = (turned(len(gram), at) for at in range(200))
+    draws = [float(np.diag(q.T @ gram @ q).max() / gram.trace()) for q in turns]
+    return Between(float(np.median(draws)), max(draws) * 1.05)
 
 
 def strong_input(size: float) -> Factors:
@@ -283,7 +288,8 @@ def an_input_in_a_small_unit() -> Shown:
 def an_input_of_a_classifier_in_a_small_unit() -> Shown:
     down, left, right = strong_input(50)
     parts = down[:3], left, right
-    return audited(tiny_model(parts)), {"dominant_inputs.warn": strongest(parts, centred=True)}
+    model = LoadedModel(tiny_model(parts), "", "", input_shape=(2, 3))
+    return audited(model), {"dominant_inputs.warn": strongest(parts, centred=True)}
 
 
 @CASES.say("layers", "dominant_inputs.info")
@@ -297,6 +303,42 @@ def all_inputs_alike() -> Shown:
     """The squared length of x is the same in all coordinates."""
     numbers = {"value": 1 / 16, "null": 1 / 16, "input": Between(0, 15), "layers": "layers.0"}
     return audited(Stack(spectrum(*[1.0] * 16))), {"dominant_inputs.pass": numbers}
+
+
+def in_rows(parts: Factors, deviation: Tensor, middle: float = 3) -> tuple[Any, dict[str, Any]]:
+    """The audit on rows, and the largest share of the variance of outputs in their deviations."""
+    x = middle + deviation * randn(200, len(deviation), seed=5)
+    model = nn.Sequential(*Stack(parts).layers).eval()
+    y = model(x).detach()
+    b, mean, own = (
+        tensor_of(parts) / y.std(dim=0).numpy()[:, None, None],
+        x.mean(dim=0),
+        x.std(dim=0),
+    )
+    slope, b = 2 * (b @ mean.numpy()) * own.numpy(), b * np.outer(own, own)
+    gram = 2 * np.einsum("oij,okj->ik", b, b) + slope.T @ slope
+    shares = np.diag(gram / gram.trace())
+    numbers = {"value": float(shares.max()), "input": str(shares.argmax()), "layers": "0"}
+    answers = y.argmax(dim=1) if y.shape[1] > 1 else y[:, 0]
+    return audited(model, (x, answers)), {**numbers, "null": largest_when_turned(gram)}
+
+
+@CASES.say("layers", "dominant_inputs.warn_rows")
+def an_input_that_varies_much() -> Shown:
+    report, numbers = in_rows(usual(), torch.tensor([1.0, 1, 50, 1, 1, 1]))
+    return report, {"dominant_inputs.warn_rows": numbers}
+
+
+@CASES.say("layers", "dominant_inputs.info_rows")
+def one_of_twenty_varies_a_little_more() -> Shown:
+    report, numbers = in_rows(spectrum(*[1.0] * 20), torch.tensor([1.0] * 19 + [1.1]), 0)
+    return report, {"dominant_inputs.info_rows": numbers}
+
+
+@CASES.say("layers", "dominant_inputs.pass_rows")
+def inputs_that_vary_alike() -> Shown:
+    report, numbers = in_rows(usual(), torch.ones(IN))
+    return report, {"dominant_inputs.pass_rows": numbers}
 
 
 def outputs_of(parts: Factors) -> dict[str, Any]:

@@ -193,6 +193,28 @@ def one_pair() -> Shown:
     }
 
 
+UNKNOWN: dict[str, Any] = {"input_mean": None, "input_scale": None, "output_names": ("y",)}
+PAIR_AND_SQUARE = (axis(0), axis(1), [2.0]), (axis(2), axis(2), [1.0])  # 2ab + c²
+
+
+@CASES.say("columns", "shares.info_raw")
+def columns_whose_units_nobody_knows() -> Shown:
+    model = by_hand(*PAIR_AND_SQUARE, **UNKNOWN, provenance={"target": "y"})
+    numbers = {"linear": 0.0, "square": 2 / 6, "pair": 4 / 6, "said": "would have over independent"}
+    return bl.audit(model), {"shares.info_raw": numbers}
+
+
+@CASES.say("columns", "shares.info_rows")
+def columns_in_the_units_of_the_rows(folder: Path) -> Shown:
+    x = drawn(4).normal(size=(ROWS, 3)) * [3.0, 0.5, 2.0] + [1.0, 4.0, -3.0]
+    frame = pd.DataFrame(x, columns=["a", "b", "c"]).assign(y=2 * x[:, 0] * x[:, 1] + x[:, 2] ** 2)
+    model = by_hand(*PAIR_AND_SQUARE, **UNKNOWN, provenance={"target": "y"})
+    (ma, mb, mc), (sa, sb, sc) = x.mean(axis=0), x.std(axis=0, ddof=1)
+    linear = [2 * mb * sa, 2 * ma * sb, 2 * mc * sc]
+    numbers = parts_of(linear, [0.0, 0.0, sc**2], [2 * sa * sb])
+    return bl.audit(model, written(folder, frame), labels="y"), {"shares.info_rows": numbers}
+
+
 @CASES.say("columns", "table_exact.fail")
 def columns_far_from_zero() -> Shown:
     """Means of 10⁷ deviations: in float32 nothing is left of a row."""

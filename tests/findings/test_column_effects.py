@@ -35,7 +35,7 @@ def table_of(classes: int) -> tuple[LoadedModel, LabelledData]:
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_the_effects_rebuild_the_outputs(classes: int) -> None:
     model, rows = table_of(classes)
-    found, x = ExactTable(model).read_columns(rows), rows.inputs
+    found, x = ExactTable(model, rows).read_columns(), rows.inputs
     assert all(one.passed for one in ExactTable(model).exactness)
     mean, scale = units_of(model).T
     scores, z = exact_layer(model)(x).detach(), (x - mean) / scale
@@ -56,7 +56,7 @@ def test_the_effects_rebuild_the_outputs(classes: int) -> None:
 
 def test_the_planted_pair_is_the_strongest() -> None:
     model, rows = table_of(1)
-    (output,) = ExactTable(model).read_columns(rows).outputs
+    (output,) = ExactTable(model, rows).read_columns().outputs
     assert (output.pairs[0].first, output.pairs[0].second) == (1, 2)
     assert output.columns[0].column == 0
     assert output.pair_share > 0.1
@@ -75,9 +75,9 @@ def test_columns_in_another_unit_are_the_same_columns() -> None:
     mean, scale = ((unit * part).tolist() for part in units_of(model).T)
     units = {"input_mean": tuple(mean), "input_scale": tuple(scale)}
     changed = dataclasses.replace(model, module=other, **units)
-    first = ExactTable(model).read_columns(rows)
+    first = ExactTable(model, rows).read_columns()
     scaled = dataclasses.replace(rows, inputs=rows.inputs * unit)
-    second = ExactTable(changed).read_columns(scaled)
+    second = ExactTable(changed, scaled).read_columns()
     for one, two in zip(first.outputs, second.outputs, strict=True):
         assert [p.column for p in one.columns] == [p.column for p in two.columns]
         assert [p.linear for p in one.columns] == pytest.approx([p.linear for p in two.columns])
@@ -86,7 +86,7 @@ def test_columns_in_another_unit_are_the_same_columns() -> None:
 
 def test_without_answers_the_first_rows_are_taken_apart() -> None:
     model, rows = table_of(3)
-    found = ExactTable(model).read_columns(dataclasses.replace(rows, targets=None))
+    found = ExactTable(model, dataclasses.replace(rows, targets=None)).read_columns()
     assert [(row.kind, row.index) for row in found.rows] == [("first", i) for i in range(3)]
     assert ExactTable(model).read_columns().rows == ()
 

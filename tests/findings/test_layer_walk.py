@@ -67,7 +67,7 @@ def subject(layer: GLUWeights | MLPWeights, name: str = "a", classes: bool = Fal
 
 def audited(*layers: GLUWeights | MLPWeights) -> LayerWalk:
     subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
-    return walk_layers(subjects, options=ReadingOptions(3, 0))
+    return walk_layers(subjects, options=ReadingOptions(3, 0, pixels=True))
 
 
 def judged(found: LayerWalk) -> tuple[Finding, ...]:

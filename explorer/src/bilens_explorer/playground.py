@@ -79,7 +79,9 @@ def numbers_of(model: LoadedModel) -> int:
 def unfit(model: LoadedModel) -> Unfit | None:
     """Return why a page cannot compute a model, None where it can."""
     views, report = model.network, model.load_report
-    if not views or (report is not None and report.left_out) or is_of_numbers(model):
+    if not views or (report is not None and report.left_out):
+        return "parts"
+    if is_of_numbers(model, views[-1].sizes.d_out):
         return "parts"
     if not all(view.exact for view in views):
         return "activation"

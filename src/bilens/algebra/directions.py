@@ -46,6 +46,12 @@ def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tens
     return raw_directions(d_out, outputs) - 1 / d_out
 
 
+def largest_outputs(scores: Tensor, dim: int = -1) -> Tensor:
+    """Return which output is the largest; −1 where several are: equal scores are no answer."""
+    tied = (scores == scores.amax(dim=dim, keepdim=True)).sum(dim=dim) > 1
+    return scores.argmax(dim=dim).masked_fill(tied, -1)
+
+
 def check_directions(directions: Tensor | None, d_out: int) -> None:
     """Refuse what are no (num, out) directions; a row that is not finite passes."""
     if directions is None:

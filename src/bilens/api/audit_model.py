@@ -26,7 +26,7 @@ from bilens.base.option_rules import (
 )
 from bilens.findings.column_effects import ExactTable
 from bilens.findings.exact_classifier import twins_of
-from bilens.findings.layer_reading import fit_layer
+from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import read_one_layer
 from bilens.findings.rules.decision import decide, passed
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, parse_conditions
@@ -203,11 +203,13 @@ def gather_evidence(
     elif isinstance(reader, ExactTable):
         evidence |= {"effects": found["columns"].outputs, "largest_part": reader.largest_part}
         evidence |= {"reading": reader.read, "done": None if data is None else data.done}
+        evidence["columns_in"] = reader.columns_in
     else:
         classes, names = found["classes"], reader.summary.output_names
         evidence |= {"classes": classes.readings, "truncation": classes.truncation}
         evidence |= {"twins": twins_of(reader.f, names), "output_names": names}
         (view,) = subject.model.layers.values()
-        layer = read_one_layer(view, fit_layer(view, subject.seed), subject.seed)
+        options = subject.with_inputs(ReadingOptions(0, subject.seed))
+        layer = read_one_layer(view, fit_layer(view, subject.seed), options)
         evidence |= {"enough": reader.curve[1], "layers": (layer,)}
     return Evidence(**evidence)

@@ -28,6 +28,7 @@ from bilens.data.model_interface import LabelledData
 from bilens.findings.column_effects import ExactTable
 from bilens.findings.coverage import how_read, measure_coverage
 from bilens.findings.exact_classifier import ExactClassifier
+from bilens.findings.layer_reading import ReadingOptions
 from bilens.findings.layer_walk import (
     NULL_SAMPLES as LAYER_SAMPLES,
     LayerWalk,
@@ -74,7 +75,7 @@ class AuditSubject:
     def reader(self) -> ExactTable | ExactClassifier | LayerReader:
         """The way in which the model is read: by columns, by classes, or layer by layer."""
         if is_of_columns(self.model):
-            return ExactTable(self.model, reading_of(self.model), self.seed)
+            return ExactTable(self.model, self.data, reading_of(self.model), self.seed)
         if not is_one_exact_layer(self.model):
             return LayerReader(self)
         return ExactClassifier(
@@ -84,6 +85,17 @@ class AuditSubject:
             null_samples=self.null_samples,
             seed=self.seed,
             progress=self.progress,
+        )
+
+    def with_inputs(self, options: ReadingOptions) -> ReadingOptions:
+        """Return options with what is known of the inputs: rows, names, whether they are pixels."""
+        model, data = self.model, self.data
+        shape = model.input_shape or (None if data is None else data.shape) or ()
+        return replace(
+            options,
+            seen=rows_received(model, data, self.inputs),
+            pixels=sum(side > 1 for side in shape) > 1,
+            names=model.own_input_names or (),
         )
 
 
@@ -107,11 +119,11 @@ class LayerReader:
         layers = tuple(model.layers.values())
         if layers and all(view.exact for view in layers):
             refuse_idle("audit", {"threshold": options.threshold, "inputs": subject.inputs})
-        options = replace(options, rows=rows_to_fit(model, data, subject.inputs, subject.seed))
+        rows = rows_to_fit(model, data, subject.inputs, subject.seed)
+        options = replace(subject.with_inputs(options), rows=rows)
         beside: dict[str, Any] = {}
         if alignment is not None:
-            seen = rows_received(model, data, subject.inputs)
-            options = replace(options, vocabulary=vocabulary_of_model(model), seen=seen)
+            options = replace(options, vocabulary=vocabulary_of_model(model))
             beside = {"why_not": alignment.refused, "turn": alignment.turn}
             beside["baseline"] = alignment.layers_before
         shape, progress = self.facts.input_shape, subject.progress

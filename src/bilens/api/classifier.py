@@ -16,7 +16,7 @@ from bilens.api.given_data import Data, find_data, given_data, interface_of, rea
 from bilens.api.layer_reading import LayerOutputs, output_index
 from bilens.api.provenance import describe_run, describe_source, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
-from bilens.api.subject import open_subject
+from bilens.api.subject import open_classifier
 from bilens.base import Progress, silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.option_rules import DATA, refuse_idle
@@ -85,8 +85,7 @@ def certify_model(
         NumericalError: If formula and model disagree, or a spectrum did not pass its checks.
         MemoryLimitError: If the work would not fit.
     """
-    model = open_subject(model, "a certificate", on_cpu=True)
-    model.module_for("a certificate")
+    model = open_classifier(model, "a certificate")
     given = given_data(model, data, labels)
     refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
@@ -158,8 +157,7 @@ def attack_model(
 
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
-    model = open_subject(model, "an attack", on_cpu=True)
-    model.module_for("an attack")
+    model = open_classifier(model, "an attack")
     if source is not None:
         refuse_idle("attack", {"pairs": pairs})
     found: Data | None = data
@@ -231,7 +229,7 @@ def explain_predictions(
     By eigenvectors, and by inputs: the Shapley values, which for a quadratic map are the
     integrated gradients, of the predicted class and of its lead over a rival.
     """
-    model = open_subject(model, "an explanation", on_cpu=True)
+    model = open_classifier(model, "an explanation")
     summary = summary_of(model)
     found: Data | None = data
     if isinstance(data, str | Path):
@@ -306,10 +304,9 @@ def default_baseline(model: LoadedModel) -> Baseline:
 
 
 def summary_of(model: LoadedModel) -> ModelSummary:
-    module = model.module_for("an explanation")
-    if not isinstance(module, BilinearClassifier):
+    if not isinstance(model.module, BilinearClassifier):
         raise UsageError(
-            f"{model.source} is a {type(module).__name__}; expected a BilinearClassifier."
+            f"{model.source} is a {type(model.module).__name__}; expected a BilinearClassifier."
         )
     return summarise(model)
 

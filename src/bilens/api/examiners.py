@@ -37,7 +37,7 @@ def examine_columns(subject: AuditSubject) -> ColumnReadings | None:
     reader = subject.reader
     if not isinstance(reader, ExactTable):
         return None
-    return reader.read_columns(subject.data, subject.rows)
+    return reader.read_columns(subject.rows)
 
 
 def examine_overfitting(subject: AuditSubject) -> Overfitting | None:

@@ -22,11 +22,11 @@ from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
-from bilens.data.table_rows import ROWS_KEY, known_rows
+from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
 from bilens.findings.layer_reading import FitRows
 from bilens.findings.performance import approximation_on_data, classification, regression
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import PIXELS, is_of_numbers
+from bilens.io.loaded_model import PIXELS, is_of_numbers, is_regressor
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import DataOrigin
@@ -140,12 +140,9 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
     name, head = model.source or type(model.module).__name__, model.head or ""
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, made = views[-1].sizes.d_out, model.provenance
-    makers = made.get("format", ""), made.get("estimator", ""), made.get("task", "")
-    regressor = any(one.endswith(("Regressor", "regression")) for one in makers)
     ends = made.get("ends") or ends_in(views[-1])
     ends = "softmax" if head.lower().endswith("softmax") and width == 1 else ends
-    numbers = regressor or is_of_numbers(model)
-    several = width > 1 and (numbers or "sigmoid" in (*ends.split(), *head.split()))
+    several = width > 1 and is_of_numbers(model, width, ends)
     if not whole or several or (report is not None and report.left_out):
         why = "gives several answers, each of its own (several numbers, or several sigmoids)"
         why = why if several else "is not its layers one behind the other"
@@ -154,7 +151,7 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
         )
     ours = isinstance(model.module, BilinearClassifier)
     recorded = width == 1 and "target" in made  # of two classes a training leaves two outputs
-    task: Task = "regression" if regressor or recorded else "unknown"
+    task: Task = "regression" if is_regressor(model) or recorded else "unknown"
     if width > 1 or (views[-1].gives == "logits" and not ours):
         task = "classification"
     by_names = model.input_names is not None or "scikit-learn" in made.get("format", "")
@@ -217,7 +214,9 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
     shape = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
     trained, twins, said_of_rows = None, 0.0, model.provenance
-    if labels is not None and ROWS_KEY in said_of_rows:
+    if FITTED_KEY in said_of_rows:
+        trained, twins = known_rows(said_of_rows[FITTED_KEY], x, None)
+    elif labels is not None and ROWS_KEY in said_of_rows:
         trained, twins = known_rows(said_of_rows[ROWS_KEY], x, labels)
     elif given.origin.sha256 and given.origin.sha256 == said_of_rows.get("data_table_sha256"):
         trained = len(x)

@@ -31,6 +31,7 @@ from bilens.findings.fits import approximation_quality
 from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
+from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import Gives
 from bilens.records.base import to_json
@@ -130,6 +131,7 @@ class LayerOutputs:
     kind: Gives
     names: tuple[str, ...]
     logits: str | None  # the layer whose outputs are the logits
+    numbers: bool = False  # whether they are known to be no classes
 
     @classmethod
     def from_model(cls, model: LoadedModel, layer: str) -> LayerOutputs:
@@ -139,7 +141,8 @@ class LayerOutputs:
         whole = view.gives == "logits" or ends
         named = model.output_names if whole else None
         names = named or tuple(map(str, range(view.sizes.d_out)))
-        return cls(layer, view.gives, names, logits[-1] if logits else None)
+        numbers = whole and is_of_numbers(model, view.sizes.d_out)
+        return cls(layer, view.gives, names, logits[-1] if logits else None, numbers)
 
     @property
     def called_by_numbers(self) -> bool:
@@ -179,6 +182,11 @@ def read_outputs(outputs: LayerOutputs, request: Request) -> OutputReading:
     chosen = select_outputs(request.outputs, outputs)
     if request.reading == "centred":
         outputs.refuse_neurons("a class-centred reading is against the mean of all classes")
+        if outputs.numbers:
+            raise UsageError(
+                f"the outputs of {outputs.layer} are no classes but numbers, or yes-no answers, "
+                "each of its own, and their mean is nothing: read them raw."
+            )
     several = outputs.kind == "logits" and d_out > 1  # against its own mean, one output is nothing
     centred = request.reading or ("centred" if several else "raw")
     reading = "class-centred" if centred == "centred" else "raw"

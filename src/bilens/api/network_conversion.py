@@ -31,6 +31,7 @@ from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
+from bilens.data.table_rows import FITTED_KEY, row_fingerprints
 from bilens.io.host import VISION, Host, Site, open_host
 from bilens.io.load import load
 from bilens.io.loaded_model import CONFIG_NAME, LOG_OF_MEAN, PIXELS, LoadedModel, foreign_keys
@@ -51,7 +52,6 @@ from bilens.train.recipes import ROWS_RECIPE as RECIPE, ConversionRecipe
 Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
 HELD_OUT = 0.2  # of the rows, where the data have no test part
 JUDGED = 10  # of the other rows, one in so many tells whether training helps a layer
-NUMBERS = "Squared errors are in units of the variance of what the model gives."
 UNUSED = (
     "Right answers were not measured against: what the model gives is no number in their unit, "
     "and losses are against the model itself."
@@ -109,7 +109,8 @@ def convert_network(
             load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
         )
         reads = data_interface(source)
-        fitted, measured, targets, name = split(source, data, reads, held_out, recipe.seed)
+        fitted, measured, targets, about = split(source, data, reads, held_out, recipe.seed)
+        seen = row_fingerprints(fitted)
         if not source.network:
             host, units = open_host(Path(source.source)), None
             side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
@@ -124,19 +125,29 @@ def convert_network(
             if reads.link:
                 host = replace(host, notes=(*host.notes, LOGARITHMS))
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
-        if (
-            targets is not None and host.gives == "numbers"
-        ):  # of several, or classes: they say nothing
+        if targets is not None and host.gives == "numbers":
+            # right answers of several numbers, or of classes, say nothing
             said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
             said = said and source.head is None  # or what it gives is no number of the same unit
             targets = (targets / units[2]).float() if said else None  # type: ignore[index]
             host = host if said else replace(host, notes=(*host.notes, UNUSED))
         host.module.to(group.device)
-        rows = Rows(fitted, measured, name, recipe.seed, recipe.n_ctx)
+        rows = Rows(fitted, measured, about.name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
         report, say = report or silent, say or silent
         run = NetworkConversion(
-            host, rows, recipe, folder, report, say, source, units, targets, group=group
+            host,
+            rows,
+            recipe,
+            folder,
+            report,
+            say,
+            source,
+            units,
+            targets,
+            seen,
+            about,
+            group=group,
         )
         return run.start(resume, overwrite)
 
@@ -177,8 +188,8 @@ def data_interface(model: LoadedModel) -> ModelInterface:
 
 def split(
     model: LoadedModel, data: Any, reads: ModelInterface, held_out: float | None, seed: int
-) -> tuple[Tensor, Tensor, Tensor | None, str]:
-    """Return rows to fit to, rows that are only measured on, their right answers, and a name."""
+) -> tuple[Tensor, Tensor, Tensor | None, DataOrigin]:
+    """Return rows to fit to, rows only measured on, right answers of these, and their origin."""
     if isinstance(data, str | Path):
         data = find_data(model, Path(data), interface=reads)
     if isinstance(data, ImageDataset):
@@ -190,7 +201,7 @@ def split(
             check_on_rows(model, one.inputs)
         shuffled = torch.randperm(len(judged.inputs), generator=stream(seed, ORDER))
         labels = judged.targets[shuffled]  # so that the first ones are a draw
-        return known.inputs, judged.inputs[shuffled], labels, data.name
+        return known.inputs, judged.inputs[shuffled], labels, judged.origin
     if not isinstance(data, LabelledData):
         pair = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
         x = as_array(by_name(pair[0], reads.input_names))
@@ -202,7 +213,7 @@ def split(
     order = torch.randperm(len(data.inputs), generator=stream(seed, ORDER))
     count = max(1, round(len(order) * (HELD_OUT if held_out is None else held_out)))
     targets = None if data.targets is None else data.targets[order[:count]]
-    return data.inputs[order[count:]], data.inputs[order[:count]], targets, data.origin.name
+    return data.inputs[order[count:]], data.inputs[order[:count]], targets, data.origin
 
 
 # ---- layers one behind the other
@@ -247,8 +258,8 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
     ends = replace(sites[-1].view, gives="logits" if logits else "outputs")
     sites[-1] = replace(sites[-1], view=ends)
     module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
-    notes, gives = ((), "logits") if logits else ((NUMBERS,), "numbers")
-    return Host(module, "", tuple(sites), source, sha256, False, notes, "rows", gives), units  # type: ignore[arg-type]
+    gives = "logits" if logits else "numbers"
+    return Host(module, "", tuple(sites), source, sha256, False, (), "rows", gives), units  # type: ignore[arg-type]
 
 
 @dataclass(eq=False)
@@ -258,9 +269,14 @@ class NetworkConversion(ConversionJob):
     source: LoadedModel
     units: Units | None
     targets: Tensor | None
+    seen: str  # fingerprints of the rows that are fitted to
+    origin: DataOrigin
+    num_written: int = 0  # parameters of the classifier that is written
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.units is not None and self.teacher.gives == "numbers":
+            self.unit = "share of the variance"
         told = None if self.targets is None else tensors_sha256([("targets", self.targets)])
         self.how["targets_sha256"] = told  # they measure
         count, at_once = self.mixture.tokens // self.recipe.n_ctx, ROWS // self.recipe.n_ctx or 1
@@ -273,6 +289,14 @@ class NetworkConversion(ConversionJob):
         x = x[: max(1, (most or self.recipe.measured_tokens) // self.recipe.n_ctx)]
         return {name: token_table(*hosts, x, self.targets)}
 
+    def looked_at(self) -> dict[str, Any]:
+        """Measure losses, and count the parameters of what was written, which are all exact."""
+        counts = ("num_parameters", "exact_parameters") if self.num_written else ()
+        spread = self.units[2].tolist() if self.units and self.teacher.gives == "numbers" else []
+        alone = spread[0] if len(spread) == 1 else None
+        found = {**super().looked_at(), "rows": self.origin, "spread": alone}
+        return {**found, **dict.fromkeys(counts, self.num_written)}
+
     def save(self) -> str:
         """Write layers one behind the other as a classifier of ours, in the units of the model."""
         if self.units is None:
@@ -283,6 +307,7 @@ class NetworkConversion(ConversionJob):
         layers = in_units(layers, -mean / scale, 1 / scale, 1 / spread)
         source = self.source
         made = {"converted_from": source.source, "weights_sha256": source.weights_sha256}
+        made[FITTED_KEY] = self.seen
         made |= {key: text for key, text in source.provenance.items() if key == PIXELS}
         said = {name: getattr(source, name) for name in OPTIONAL}
         if self.teacher.gives == "numbers":
@@ -296,8 +321,10 @@ class NetworkConversion(ConversionJob):
                 if reads.link and source.output_names is None:
                     said["output_names"] = (LOG_OF_MEAN,)
                 made |= {"task": reads.task, "ends": reads.ends}  # or nothing here would say it
+        made_of_them = classifier_of_layers(cast(list[GLUWeights], layers)).float()
+        self.num_written = sum(one.numel() for one in made_of_them.parameters())
         save(
-            classifier_of_layers(cast(list[GLUWeights], layers)).float(),
+            made_of_them,
             self.folder,
             overwrite=True,
             provenance=made,

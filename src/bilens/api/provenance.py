@@ -20,7 +20,7 @@ from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
-from bilens.data.table_rows import ROWS_KEY
+from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
@@ -96,7 +96,8 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 
 def describe_source(model: LoadedModel) -> Source:
     """Return where weights come from; what was given as a module of PyTorch has no path."""
-    said = {key: value for key, value in model.provenance.items() if key not in (READING, ROWS_KEY)}
+    long = READING, ROWS_KEY, FITTED_KEY
+    said = {key: value for key, value in model.provenance.items() if key not in long}
     known = {"headers_sha256": model.identity} if model.headers else {}
     given = model.original if model.module is None else model.module
     path = "" if model.original is not None else model.source

@@ -26,6 +26,20 @@ MOST_COMPARED = 10_000  # rows of data that the model itself is run on
 AT_ONCE = 1_000  # so that what is between its layers fits
 
 
+def open_classifier(given: object, reader: str) -> LoadedModel:
+    """Return a model whose classes a job is about; refuse one whose outputs are none."""
+    model = open_subject(given, reader, on_cpu=True)
+    module = model.module_for(reader)
+    outputs = module.head.out_features if isinstance(module, BilinearClassifier) else 1
+    if outputs > 1 and is_of_numbers(model, outputs):
+        raise UsageError(
+            f"{reader} is about the class that a model answers with, and the outputs of "
+            f"{model.source} are no classes: numbers, or yes-no answers, each of its own. "
+            f"`bilens decompose {model.source}` reads each of them."
+        )
+    return model
+
+
 def open_subject(
     given: object, reader: str, *, on_cpu: bool = False, bare: bool = False
 ) -> LoadedModel:
@@ -149,7 +163,7 @@ def copy_on_cpu(module: Any) -> Any:
 def is_one_exact_layer(model: LoadedModel) -> bool:
     """Tell whether a model is a classifier of one bilinear layer, which is read class by class."""
     module = model.module
-    if not isinstance(module, BilinearClassifier) or is_of_numbers(model):
+    if not isinstance(module, BilinearClassifier) or is_of_numbers(model, module.head.out_features):
         return False  # outputs that are no classes have no mean that could be left out
     return len(module.layers) == 1 and getattr(module.layers[0], "gate", None) is None
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import largest_outputs
 from bilens.algebra.eigen.decomposition import EigenDecomposition, checked_k
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -89,7 +90,7 @@ def certified_agreement(
     rivals[predicted, rows] = -torch.inf
     margin = sure - rivals.amax(dim=0)
     certified = margin > 0
-    agrees = f(x).argmax(dim=1) == predicted
+    agrees = largest_outputs(f(x)) == largest_outputs(logits, dim=0)
     if bool((certified & ~agrees).any()):
         raise NumericalError(
             f"{int((certified & ~agrees).sum())} certified classes are not those of f: eigs is of "

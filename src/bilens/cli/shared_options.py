@@ -203,7 +203,9 @@ class DataFiles:
         metavar="PATH",
     )
     labels: str | None = option(
-        None, "Right answers of --data: a column, a key of an .npz, or a file.", metavar="NAME"
+        None,
+        "Right answers of --data: a column, or its number, a key of an .npz, or a file.",
+        metavar="NAME",
     )
     dataset: Literal["mnist", "fashion-mnist"] | None = option(
         None, "Data set in --data; the model usually says it itself."

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+from msgspec import structs
 from torch import Tensor
 
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
+from bilens.data.cells import plain_number
 from bilens.data.model_interface import (
     ClassIndex,
     ClassName,
@@ -21,13 +23,17 @@ from bilens.data.model_interface import (
     ModelInterface,
 )
 from bilens.data.own_images import read_images
-from bilens.data.table_columns import Cells
-from bilens.data.table_file import read_table
+from bilens.data.table_columns import Cells, spelling_key
+from bilens.data.table_file import RawTable, read_table
 from bilens.data.table_rows import columns_of, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
 LABEL_KEYS = ("y_test", "Y_test", "y", "Y", "labels", "label", "targets", "target")
+ANSWERS = (
+    *("label", "labels", "class", "classes", "target", "targets", "answer", "answers", "y"),
+    *("ラベル", "クラス", "正解", "正解ラベル", "目的変数"),
+)  # what columns of right answers are called
 Answers: TypeAlias = Array | Tensor | Cells | list[Label] | None
 Read: TypeAlias = tuple[Array, Answers]
 
@@ -97,7 +103,8 @@ def labelled(
     answers: Any = y.table.numbers if isinstance(y, Cells) else y
     given = tuple(np.shape(answers))
     if y is None:
-        model.note("no_labels")
+        if model.answers:
+            model.note("no_labels")
     elif given[:1] != (len(inputs),):
         raise ShapeError(
             f"{where}: {len(inputs)} rows have right answers {given}; expected one each."
@@ -105,14 +112,13 @@ def labelled(
     elif model.answers:
         targets = model.encode_labels(where, labels_in(where, y, model))
     shape = tuple(x.shape[1:]) if x.ndim > 2 else None
-    notes, numbers, done = tuple(model.notes), tuple(model.numbers), tuple(model.done)
+    origin = structs.replace(origin, notes=tuple(model.notes))
+    numbers, done = tuple(model.numbers), tuple(model.done)
     boxes = {"bytes": (0.0, 1.0), "own_scale": (0.0, 255.0)}
-    box = next((boxes[note.kind] for note in notes if note.kind in boxes), model.box)
+    box = next((boxes[note.kind] for note in origin.notes if note.kind in boxes), model.box)
     inside = box is not None and box[0] <= float(inputs.min()) and float(inputs.max()) <= box[1]
     box = box if inside else None
-    return LabelledData(
-        inputs, targets, origin, names, shape, notes, numbers, done, box, model.empty
-    )
+    return LabelledData(inputs, targets, origin, names, shape, numbers, done, box, model.empty)
 
 
 def labels_in(
@@ -139,24 +145,27 @@ def as_array(part: Any) -> Array:
 def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     """Return rows by the names of the model's inputs, or in the order of the table's columns."""
     table, wanted = read_table(path, model.encoding), model.input_names
-    target = model.target if labels is None else labels
+    header, target = table.names, model.target if labels is None else labels
+    if labels is not None and labels not in header and not Path(labels).is_file():
+        if not (labels.isdecimal() and 0 < int(labels) <= len(header)):
+            raise DataError(
+                f"{path}: has no column {labels!r}, and no file of that name is there; --labels "
+                "names a column, or gives its number from 1, of "
+                f"{', '.join(header[:8])}{', …' if len(header) > 8 else ''}, or a file."
+            )
+        target = header[int(labels) - 1]
     if model.reading is not None and model.answers:
         table = with_target(table, target, model.classes)
-    header = table.names
-    if labels is not None and labels not in header and not Path(labels).is_file():
-        raise DataError(
-            f"{path}: has no column {labels!r}, and no file of that name is there; --labels names "
-            f"a column, of {', '.join(header[:8])}{', …' if len(header) > 8 else ''}, or a file."
-        )
     target = target if target in header else None
     if wanted is None:
-        wanted = tuple(name for name in header if name != target)
-        if len(wanted) - model.d_input not in ((0, 1) if target is None else (0,)):
+        one_more = target is None and labels is None and len(header) == model.d_input + 1
+        answers = column_of_answers(table, model) if one_more else target
+        wanted = tuple(name for name in header if name != answers)
+        if len(wanted) != model.d_input:
             raise DataError(
-                f"{path}: has {len(header)} columns; expected {model.d_input}, in the model's "
-                "order, and right answers behind them or named (--labels)."
+                f"{path}: has {len(header)} columns; expected {model.d_input} in the model's "
+                "order, and one of right answers (--labels), if there is any."
             )
-        wanted = wanted[: model.d_input]
         model.note("by_position", count=len(wanted), first=wanted[0], last=wanted[-1])
     found = columns_of(table, wanted, model.reading, model.fill)
     rows, used = found.values.numpy(), dict.fromkeys(found.columns)
@@ -174,6 +183,33 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     if target is None:
         return rows, None
     return rows, Cells(table, target, is_target=True)
+
+
+def column_of_answers(table: RawTable, model: ModelInterface) -> str:
+    """Return the one column that is no input: by its name, or the last if nothing denies that."""
+    keys = [*map(spelling_key, table.names)]
+    known = {*ANSWERS} - ({"y"} if "x" in keys else set())  # beside an x it is a coordinate
+    called = [name for name, key in zip(table.names, keys, strict=True) if key in known]
+    first, last = (may_be_answers(table, table.names[end], model) for end in (0, -1))
+    if len(called) != 1 and (called or first or not last):
+        raise DataError(
+            f"{table.path}: has a column more than the model has inputs, and which one holds the "
+            "right answers is not clear from names and cells: name it with --labels, by its name "
+            "or its number from 1."
+        )
+    return called[0] if called else table.names[-1]
+
+
+def may_be_answers(table: RawTable, name: str, model: ModelInterface) -> bool:
+    """Tell whether a column may hold right answers; of numbers, the last one if it varies."""
+    cells = {*table.column(name)}
+    if len(cells) == 1 < len(table.rows):
+        return False
+    if model.d_output == 1 or not model.answers:
+        return name == table.names[-1]
+    places, known = model.places_of(cells), range(len(model.classes) if model.positions else 0)
+    numbers = map(plain_number, cells)
+    return all(at is not None or n in known for at, n in zip(places, numbers, strict=True))
 
 
 def from_arrays(path: Path, labels: str | None, model: ModelInterface) -> Read:

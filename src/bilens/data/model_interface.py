@@ -18,8 +18,7 @@ from bilens.data.cells import DECIMAL, parse_number, plain_number
 from bilens.data.images import ImageDataset
 from bilens.data.table_columns import Cells, name_finder, number_in, spelling_key, votes_of
 from bilens.records.column_readings import Conversion, TableColumn, TableReading
-from bilens.records.common import DataOrigin, Value
-from bilens.records.performance import DataNote
+from bilens.records.common import DataNote, DataOrigin, Value
 
 ONLY_0_AND_1 = (
     "the bytes of images are only 0 and 1: pass them as floats, if 1 is what the model reads, or "
@@ -358,7 +357,6 @@ class LabelledData:
     origin: DataOrigin
     names: tuple[str, ...] = ()  # of the files, one for each row, if they are files
     shape: tuple[int, ...] | None = None  # of an image, where an input is one
-    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
     numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
     done: tuple[Conversion, ...] = ()  # to a table
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
@@ -366,6 +364,11 @@ class LabelledData:
     empty: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     # right answers by the place of the row, where `targets` is None as some rows have none
     known: Mapping[int, int | float] = field(default_factory=dict)
+
+    @property
+    def notes(self) -> tuple[DataNote, ...]:
+        """What was done to them, or taken for granted."""
+        return self.origin.notes
 
     def answer(self, place: int) -> int | float | None:
         """Return the right answer of a row, a class as an int; None where it has none."""

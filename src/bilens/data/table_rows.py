@@ -271,14 +271,18 @@ def as_target(table: RawTable, name: str, task: Task) -> Answers:
 ROWS_KEY = "training_rows"  # in the provenance of a model: the fingerprints of its training rows
 
 
-def row_fingerprints(inputs: Tensor, targets: Tensor) -> str:
+FITTED_KEY = "fitted_rows"  # likewise of what a conversion was fitted to, which reads no answers
+
+
+def row_fingerprints(inputs: Tensor, targets: Tensor | None = None) -> str:
     """Return 32 bits of each row with its right answer, so that the same rows are known again."""
-    rows = torch.cat([inputs.double(), targets[:, None].double()], dim=1).float().cpu().numpy()
+    answers = [] if targets is None else [targets[:, None].double()]
+    rows = torch.cat([inputs.double(), *answers], dim=1).float().cpu().numpy()
     hashes = (hashlib.blake2b(row.tobytes(), digest_size=4).digest() for row in rows + 0.0)
     return b64encode(b"".join(hashes)).decode()
 
 
-def known_rows(text: str, inputs: Tensor, targets: Tensor) -> tuple[int, float]:
+def known_rows(text: str, inputs: Tensor, targets: Tensor | None) -> tuple[int, float]:
     """Return how many rows are among those of fingerprints, and the share of twins among these."""
     texts = (text, row_fingerprints(inputs, targets))
     known, rows = (np.frombuffer(b64decode(found), "<u4") for found in texts)

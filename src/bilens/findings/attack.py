@@ -7,6 +7,7 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
+from bilens.algebra.directions import largest_outputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
@@ -83,7 +84,7 @@ class Judge:
         """Return the numbers of scores (images, out) for each delta."""
         accuracy, margin, rate = [], [], []
         for scores in moved:
-            answers = scores.argmax(dim=1)
+            answers = largest_outputs(scores)
             own = scores.gather(1, labels[:, None])[:, 0]
             accuracy.append(float((answers == labels).double().mean()))
             margin.append(float((own - scores[:, self.target]).mean()))

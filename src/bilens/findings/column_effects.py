@@ -6,12 +6,14 @@ columns: there, coefficients of columns of different units can be compared.
 
 import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Final
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
 from bilens.algebra.attribution import strongest_pairs
 from bilens.algebra.directions import output_form
 from bilens.algebra.gram.kernel import blocks
@@ -20,7 +22,7 @@ from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely, summarise
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.column_readings import (
@@ -66,10 +68,27 @@ class ExactTable:
     read_as: Final = "columns"
     null_samples: Final = 0
 
-    def __init__(self, model: LoadedModel, read: TableReading | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        rows: LabelledData | None = None,
+        read: TableReading | None = None,
+        seed: int = 0,
+    ) -> None:
         self.model, self.module, self.read, self.seed = model, exact_layer(model), read, seed
         self.mean, self.scale = units_of(model).T
         self.is_standardised = model.input_mean is not None and model.input_scale is not None
+        self.logarithm = is_of_numbers(model)  # which right answers are not, in their unit
+        if self.logarithm and rows is not None:
+            rows = replace(rows, targets=None, known={})
+        self.rows, count = rows, 0 if rows is None else len(rows.inputs)
+        # whose mean and deviations are the units of columns where the model knows none
+        self.in_rows = 0 if self.is_standardised or count < LEAST_ROWS else count
+
+    @property
+    def columns_in(self) -> str:
+        """The units of columns where the model knows none: of the `rows`, or `raw`; else empty."""
+        return "" if self.is_standardised else "rows" if self.in_rows else "raw"
 
     @property
     def facts(self) -> ModelFacts:
@@ -82,6 +101,8 @@ class ExactTable:
             standardised=known,
             input_mean=model.input_mean if known else None,
             input_scale=model.input_scale if known else None,
+            rows=self.in_rows,
+            logarithm=self.logarithm,
         )
 
     @cached_property
@@ -99,12 +120,13 @@ class ExactTable:
         return largest_part(gauge_free(self.map), self.read)
 
     @torch.no_grad()
-    def read_columns(
-        self, rows: LabelledData | None = None, asked: Sequence[int] = ()
-    ) -> ColumnReadings:
+    def read_columns(self, asked: Sequence[int] = ()) -> ColumnReadings:
         """Return the effects of columns, and rows taken apart: those asked for, or telling ones."""
-        f, mean, scale = gauge_free(self.map), self.mean, self.scale
-        explained: tuple[RowReading, ...] = ()
+        f, mean, scale, rows = gauge_free(self.map), self.mean, self.scale, self.rows
+        varying, explained = self.map.to(torch.float64), tuple[RowReading, ...]()
+        if rows is not None and self.in_rows:
+            deviation, middle = torch.std_mean(rows.inputs.double(), dim=0)
+            varying = varying.compose_input(torch.diag(deviation), middle)
         if rows is not None:
             z = (rows.inputs.double() - mean) / scale
             explained = tuple(
@@ -112,8 +134,9 @@ class ExactTable:
                 for kind, index in choose_rows(self.map(z), rows, asked)
             )
         known, names = self.is_standardised, self.model.input_names or ()
+        outputs = output_names_of(self.model)
         return ColumnReadings(
-            outputs=output_effects(f, output_names_of(self.model), LISTED_PAIRS),
+            outputs=output_effects(gauge_free(varying), outputs, LISTED_PAIRS),
             worst_case_inputs=worst_case_inputs(f, not_indicators(mean, scale)) if known else (),
             rows=explained,
             categories=category_effects(f, names, self.read, mean, scale),

@@ -103,7 +103,7 @@ def read_rows(
     told = Sample(
         rows=len(x),
         data=given.origin,
-        accuracy=None if label is None else share_right(answer, label),
+        accuracy=None if label is None else share_right(answer.where(lead > 0, -1), label),
         confidence=float(confidence.mean()),
         lead=float(lead.median()),
         radius=float(known.median()) if len(known) else None,

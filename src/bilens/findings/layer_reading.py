@@ -1,8 +1,10 @@
 """The reading of one layer: its fit first, then what its map says, then its weights."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +14,13 @@ from torch import Tensor
 
 from bilens.algebra.approximation.closed_form import layer_curvature
 from bilens.algebra.approximation.layer_weights import Layer, in_float64
-from bilens.algebra.approximation.quadratic_fit import STANDARD, THRESHOLD, QuadraticFit, fit_layers
+from bilens.algebra.approximation.quadratic_fit import (
+    LEAST_ROWS,
+    STANDARD,
+    THRESHOLD,
+    QuadraticFit,
+    fit_layers,
+)
 from bilens.algebra.concentration import effective_rank, localisation
 from bilens.algebra.directions import from_centred_basis, in_centred_basis
 from bilens.algebra.eigen.decomposition import EigenDecomposition
@@ -73,15 +81,39 @@ def unused_columns(layer: Layer) -> tuple[int, ...]:
 TURNS = 5  # of the coordinates; the largest of many shares varies little
 
 
-def read_inputs(layer: Layer, f: QuadraticMap | None, generator: torch.Generator) -> InputShares:
-    """Return unused inputs, and the one whose row of the map is largest."""
-    unused = unused_columns(layer)
+def read_inputs(subject: LayerView, fitted: FittedLayer, options: ReadingOptions) -> InputShares:
+    """Return unused inputs, and the one that most of the map rests on.
+
+    Inputs that share a unit are compared as they are, by the quadratic part. Others are compared in
+    deviations of rows, with the linear part, by the variance of each output or of all logits; and
+    not at all without rows.
+    """
+    unused, f, in_rows = unused_columns(fitted.layer), fitted.map, 0
+    generator = torch.Generator().manual_seed(options.seed)
+    if f is not None and subject.reads == "inputs" and not options.pixels:
+        rows = None if options.seen is None else options.seen(subject.name)
+        in_rows = 0 if rows is None else len(rows)
+        f = None if rows is None or in_rows < LEAST_ROWS else in_deviations(f, rows, fitted.classes)
     if f is None:
         return InputShares(unused, None, 0.0, 0.0)
     tensor, dtype = f.tensor, product_dtype(f.tensor.left)
     factors = BlockedTensor.from_parts(tensor.down, tensor.left, tensor.right, dtype)
-    shares, null = gram_shares(InputMode(factors).gram(None), generator)
-    return InputShares(unused, int(shares.argmax()), float(shares.max()), null)
+    gram = InputMode(factors).gram(None)
+    if in_rows and f.linear is not None:
+        gram = 2 * factors.branches.unit**2 * gram + f.linear.T @ f.linear
+    shares, null = gram_shares(gram, generator)
+    most = int(shares.argmax())
+    name = options.names[most] if options.names and subject.reads == "inputs" else ""
+    return InputShares(unused, most, float(shares.max()), null, name, in_rows)
+
+
+def in_deviations(f: QuadraticMap, rows: Tensor, logits: bool) -> QuadraticMap:
+    """Return a map of inputs less their mean, in deviations of rows; numbers in their own ones."""
+    rows = rows.to(f.dtype)
+    deviation, mean = torch.std_mean(rows, dim=0)
+    sizes = f(rows).std(dim=0)
+    sizes = torch.ones_like(sizes) if logits else sizes.where(sizes > 0, 1.0)
+    return f.compose_input(torch.diag(deviation), mean).compose_output(torch.diag(1 / sizes))
 
 
 WIDE = 4096  # inputs from which directions of the null are drawn one by one
@@ -162,7 +194,9 @@ class ReadingOptions:
     threshold: float = THRESHOLD  # R² from which a map stands for its layer
     rows: FitRows | None = None  # what the layers see; None for N(0, I)
     vocabulary: Vocabulary | None = None  # of the language model that layers are of
-    seen: Callable[[str], Tensor | None] | None = None  # rows that layers are compared on
+    seen: Callable[[str], Tensor | None] | None = None  # rows that layers receive
+    pixels: bool = False  # whether the inputs of the model share a unit
+    names: Sequence[str] = ()  # of these inputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +257,7 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions)
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
         fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
         units=read_units(layer, fitted.classes, fitted.centre),
-        inputs=read_inputs(layer, f, generator),
+        inputs=read_inputs(subject, fitted, options),
     )
     if f is None:
         return found

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
-import torch
 from msgspec.structs import replace
 
 from bilens.algebra.approximation.quadratic_fit import THRESHOLD
@@ -48,11 +47,13 @@ def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]
     return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 
-def read_one_layer(subject: LayerView, fitted: FittedLayer, seed: int) -> LayerReading:
+def read_one_layer(
+    subject: LayerView, fitted: FittedLayer, options: ReadingOptions
+) -> LayerReading:
     """Return dead and doubled units, unused and dominant inputs, unstable directions."""
     f = fitted.map
     assert f is not None, "an exact layer is its map"
-    inputs = read_inputs(fitted.layer, f, torch.Generator().manual_seed(seed))
+    inputs = read_inputs(subject, fitted, options)
     spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)

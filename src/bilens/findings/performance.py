@@ -10,6 +10,7 @@ from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.approximation.r_squared import centred, r_squared_on
+from bilens.algebra.directions import largest_outputs
 from bilens.algebra.gaussian import GaussianInput
 from bilens.findings.subject import share_of, share_right
 from bilens.nn.layer_view import LayerView
@@ -44,14 +45,16 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     scores = known - (-known.exp()).log1p().scatter(1, answers[:, None], rest[:, None])
     largest = logits.abs().masked_fill(~logits.isfinite(), 0).amax(dim=1)
     rounding = ROUNDINGS * torch.finfo(logits.dtype).eps * (1 + largest)
-    right, places = answers == labels, (confidence * BINS).long().clamp(max=BINS - 1)
+    told = largest_outputs(logits)
+    right, places = told == labels, (confidence * BINS).long().clamp(max=BINS - 1)
     bins, ece, null = [], 0.0, 0.0
     for inside in (places == place for place in sorted({*places.tolist()})):
         size, mean = int(inside.sum()), float(confidence[inside].mean())
         bins.append(ReliabilityBin(mean, share_of(int(right[inside].sum()), size)))
         ece += size / rows * abs(bins[-1].accuracy.value - mean)
         null += size / rows * math.sqrt(2 * mean * max(1 - mean, 0.0) / (math.pi * size))
-    confusion = torch.bincount(labels * count + answers, minlength=count**2).reshape(count, count)
+    pairs = (labels * count + told)[told >= 0]
+    confusion = torch.bincount(pairs, minlength=count**2).reshape(count, count)
     classes, drawn = [], list[Curve]()
     for one, name in enumerate(names):
         hits, auc, average = int(confusion[one, one]), None, None
@@ -63,11 +66,11 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
             if count == 2:  # thinned to what can be drawn; the ends stay
                 thinned = (curve[:, evenly(curve.shape[1], POINTS)].T.tolist() for curve in curves)
                 drawn = [tuple((round(x, 5), round(y, 5)) for x, y in one) for one in thinned]
-        sums = int(confusion[one].sum()), int(confusion[:, one].sum())
+        sums = int((labels == one).sum()), int(confusion[:, one].sum())
         recall, precision = (share_of(hits, total) if total else None for total in sums)
         classes.append(ClassPerformance(name, recall, precision, auc, average))
     return Classification(
-        accuracy=share_right(answers, labels),
+        accuracy=share_right(told, labels),
         classes=tuple(classes),
         confusion=tuple(map(tuple, confusion.tolist())) if count <= MOST_CLASSES else (),
         ece=ece,

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.directions import output_form, outputs_of
+from bilens.algebra.directions import largest_outputs, output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_finite
@@ -168,8 +168,8 @@ def truncation_curve(
 
 
 def predictions(eigs: EigenDecomposition, images: Tensor) -> Tensor:
-    """Return the predicted class for every number of eigenvectors kept, (in + 1, batch)."""
+    """Return the predicted class for every number of eigenvectors kept, (in + 1, batch), or −1."""
     parts = eigs.contributions(images)  # (classes, batch, in)
     none = (parts.linear + parts.constant[:, None])[..., None]
     scores = torch.cat([none, none + parts.pairs.cumsum(dim=2)], dim=2)
-    return scores.argmax(dim=0).T
+    return largest_outputs(scores, dim=0).T

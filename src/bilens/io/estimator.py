@@ -21,7 +21,8 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
 from bilens.io.formats.families import activation_named
-from bilens.io.loaded_model import LoadedModel, LoadReport
+from bilens.io.load_report import LoadReport
+from bilens.io.loaded_model import LoadedModel
 from bilens.io.stored_mlp import Store, StoredTensor, block_of
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import (

@@ -27,7 +27,8 @@ from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
-from bilens.io.loaded_model import Activations, Format, LoadedModel, LoadReport, ReadOptions
+from bilens.io.load_report import LoadReport
+from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.io.remote import located
 from bilens.io.stored_mlp import module_tensors

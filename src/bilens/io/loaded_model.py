@@ -19,6 +19,7 @@ from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import read_json
 from bilens.base.notebook import html_summary
 from bilens.io.formats.ends import Ends
+from bilens.io.load_report import LoadReport
 from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.io.tensor_names import canonical
@@ -30,89 +31,11 @@ from bilens.nn.module_layers import Module, compare_with_module, layer_views
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 Activations = str | Activation | list[str | Activation]
 NUMBERED = "inputs_without_names"  # in the provenance of a model whose input names are numbers
-PIXELS = (
-    "pixels"  # in the provenance of a file that seems to read bytes of images as they are: by what
-)
+# in the provenance of a file that seems to read bytes of images as they are: by what
+PIXELS = "pixels"
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
-LINES = 12  # of a kind that are shown
 OUR_EMBEDDING = "embed"  # of a transformer of ours
 NAMING_TOKENS = 512  # the first ones, whose embeddings give a residual stream its name
-
-
-@dataclass(frozen=True, eq=False)
-class LoadReport:
-    """The roles that a reader gave to tensors, said so that they can be looked over.
-
-    Attributes:
-        roles: layer → what it is made of, in words.
-        guessed: whether names and shapes alone decided it.
-        checks: what was compared → how far it is from the source; empty where nothing is there that
-            does not rest on the same guess, or on what the caller says.
-        left_out: what was not read, in words.
-        head: what the source applies behind the last layer; None for nothing.
-        unverified: what could not be compared with the object or the file as it runs, and why,
-            where that is neither a guess nor what a caller says.
-        hooks: the parts of a module in memory with hooks.
-    """
-
-    roles: Mapping[str, str]
-    guessed: bool
-    checks: Mapping[str, Agreement]
-    left_out: tuple[str, ...] = ()
-    head: str | None = None
-    unverified: tuple[str, ...] = ()
-    hooks: tuple[str, ...] = ()
-
-    _repr_html_ = html_summary("guessed", "checks", "left_out")
-
-    @property
-    def verified(self) -> bool:
-        """Whether the layers were compared with something independent of how they were read."""
-        return bool(self.checks) and not self.unverified
-
-    @property
-    def worst(self) -> Agreement | None:
-        """The check that came out worst; None without any."""
-        return max(self.checks.values(), key=lambda check: check.max_error, default=None)
-
-    def lines(self) -> list[str]:
-        """Return the sentences that a person should know before trusting the layers."""
-        how = "Guessed from names and shapes" if self.guessed else "Read"
-        said = [f"{how}: {name}: {text}." for name, text in self.roles.items()]
-        where = "what they do to inputs other than those compared is not known."
-        hooks = [f"Hooks at {', '.join(self.hooks)}: {where}"] if self.hooks else []
-        return [
-            *shown(said, "layers"),
-            self.comparison(),
-            *hooks,
-            *([f"Behind the last layer: {self.head}, which is not read."] if self.head else []),
-            *shown([f"Unverified: {text}." for text in self.unverified], "layers not verified"),
-            *shown([f"Not read: {text}." for text in self.left_out], "parts not read"),
-        ]
-
-    def comparison(self) -> str:
-        """Say how far the layers are from their source, as far as they were compared with it."""
-        worst = self.worst
-        if worst is None and self.unverified:
-            return "Nothing that was read could be compared with the model as it runs."
-        if worst is None:
-            how = "guessed" if self.guessed else "as you said"
-            return (
-                f"Unverified: roles are {how}, the activation is as you said, and the file holds "
-                "nothing to compare them with."
-            )
-        largest = max(check.largest for check in self.checks.values())
-        rows = max(check.rows for check in self.checks.values())
-        return (
-            f"Largest difference from {worst.source}: {worst.max_error:.1e} on {rows} inputs, "
-            f"where the largest output is {largest:.3g}."
-        )
-
-
-def shown(lines: list[str], what: str) -> list[str]:
-    if len(lines) <= LINES:
-        return lines
-    return [*lines[: LINES - 1], f"… {len(lines) - LINES + 1} more {what}."]
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,11 +114,10 @@ class LoadedModel:
                 found[name] = replace(view, basis_name=partial(named, view.reads))
         if self.module is None or self.views:
             return found
-        if is_of_numbers(self):
-            last = [*found][-1]
+        first, last = next(iter(found)), [*found][-1]
+        if is_of_numbers(self, found[last].sizes.d_out):
             found[last] = replace(found[last], gives="outputs")
         if self.input_mean is not None:
-            first = next(iter(found))
             centre = torch.tensor(self.input_mean, dtype=torch.float64)
             found[first] = replace(found[first], centre=centre)
         return found
@@ -325,9 +247,20 @@ class LoadedModel:
 LOG_OF_MEAN = "log of the mean"  # what a conversion gives of a model that takes the exponential
 
 
-def is_of_numbers(model: LoadedModel) -> bool:
-    """Tell whether outputs are numbers and no classes, as a conversion says of them."""
-    return model.provenance.get("gives") == "numbers" or model.head == "exp"
+def is_regressor(model: LoadedModel) -> bool:
+    """Tell whether whoever made a model says that it was fitted to numbers."""
+    keys, ends = ("format", "estimator", "task"), ("Regressor", "regression")
+    return any(model.provenance.get(key, "").endswith(ends) for key in keys)
+
+
+def is_of_numbers(model: LoadedModel, outputs: int = 1, ends: str = "") -> bool:
+    """Tell whether outputs are numbers, or several yes-no answers, and so no classes.
+
+    `ends` is the activation that they come out of, where the model does not say it.
+    """
+    heads = f"{model.provenance.get('ends') or ends} {model.head or ''}".split()
+    several = outputs > 1 and ("sigmoid" in heads or is_regressor(model))
+    return several or model.provenance.get("gives") == "numbers" or model.head == "exp"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,11 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
-from bilens.records.common import LayeredModel, Run, Source, TextOrigin
+from bilens.records.common import DataOrigin, LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading, LatentReading
+
+# the share is of squared errors, and of the variance of what the teacher gives
+Unit = Literal["nats per token", "nats per row", "squared error", "share of the variance"]
 
 
 class LossAt(Record, frozen=True):
@@ -74,7 +77,7 @@ class Conversion(Document, frozen=True, kw_only=True):
     """A conversion to bilinear layers: its costs and layers; of other networks rows are tokens."""
 
     kind: Literal["bilinear conversion"] = "bilinear conversion"
-    unit: Literal["nats per token", "nats per row", "squared error"] = "nats per token"  # of losses
+    unit: Unit = "nats per token"  # of losses
     folder: str
     loaded_by: str  # what opens the folder
     model: LayeredModel  # its class
@@ -93,5 +96,7 @@ class Conversion(Document, frozen=True, kw_only=True):
     seconds: dict[str, float]  # stage → how long it took
     notes: tuple[str, ...]
     data: TextOrigin | None = None
+    rows: DataOrigin | None = None  # in the place of text
+    spread: float | None = None  # standard deviation of the one number that the teacher gives
     source: Source  # the converted model; its provenance names teacher and recipe
     reproduce: Run

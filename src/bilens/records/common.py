@@ -117,6 +117,8 @@ class ModelFacts(LayeredModel, frozen=True):
     standardised: bool | None = None  # mean and standard deviation of the columns are known
     input_mean: tuple[float, ...] | None = None  # null where they are not known
     input_scale: tuple[float, ...] | None = None
+    rows: Count = 0  # in whose mean and deviations columns are read where the model knows none
+    logarithm: bool = False  # whether its output is the logarithm of a mean in the target's unit
 
     @property
     def one_layer(self) -> ModelSummary:
@@ -159,6 +161,13 @@ class Source(Record, frozen=True):
     hooks: tuple[str, ...] = ()
 
 
+class DataNote(Record, frozen=True):
+    """A change of the data, or an assumption about them, before they were measured on."""
+
+    kind: str  # of the sentence
+    values: dict[str, Value]  # what fills it
+
+
 class DataOrigin(Record, frozen=True):
     """The origin of the images or rows that were used."""
 
@@ -169,6 +178,7 @@ class DataOrigin(Record, frozen=True):
     source_kind: str
     num_images: Count  # test inputs
     sha256: str  # of the data; empty where it was not taken
+    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
 
 
 class TextOrigin(Record, frozen=True):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.common import NullInterval, Run, Source, TextOrigin
+from bilens.records.common import DataOrigin, NullInterval, Run, Source, TextOrigin
 
 
 class EigenPair(Record, frozen=True):
@@ -160,6 +160,7 @@ class QuadraticFits(Document, frozen=True, kw_only=True):
     fits: tuple[LayerFit, ...]  # of the whole where it is one, then of each layer
     reproduce: Run  # what it takes to run the same again
     text: TextOrigin | None = None  # that the layers read; null without
+    data: DataOrigin | None = None  # whose rows they are; null without, or where it was not said
 
     def __post_init__(self) -> None:
         require(len(self.fits) > 0, "fits is empty")

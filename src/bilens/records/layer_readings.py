@@ -284,9 +284,13 @@ class InputShares(Record, frozen=True):
     """Inputs that a layer does not read, and the one that it reads most."""
 
     unused: tuple[Count, ...]  # every weight on them is exactly zero
-    dominant: Count | None  # the strongest input; null where the map is not to be read
-    share: float  # of ‖B‖², that the dominant one takes part in
+    # the strongest input; null where the map is not to be read, or nothing says that inputs share a
+    # unit, and no rows say how much they vary
+    dominant: Count | None
+    share: float  # of ‖B‖², that the dominant one takes part in; with rows, of the variance
     share_null: float  # the largest share in randomly turned coordinates
+    name: str = ""  # of the dominant input, where it has one
+    rows: Count = 0  # in whose deviations inputs are compared; 0 for inputs that share a unit
 
 
 class Stability(Record, frozen=True):

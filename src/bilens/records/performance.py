@@ -3,17 +3,10 @@
 from typing import Literal
 
 from bilens.records.base import Count, Numbers, Record, require
-from bilens.records.common import Reading, Share, Value
+from bilens.records.common import DataNote, Reading, Share
 
 SEEN = 0.05  # share of rows, beyond chance, from which some are taken for rows of the training
 Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
-
-
-class DataNote(Record, frozen=True):
-    """A change of the data, or an assumption about them, before they were measured on."""
-
-    kind: str  # of the sentence
-    values: dict[str, Value]  # what fills it
 
 
 class ClassPerformance(Record, frozen=True):

@@ -18,7 +18,7 @@ from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_readings import LayerReading
 from bilens.report.markup import ICONS
-from bilens.report.sections.attack_page import data_split, proof_claim
+from bilens.report.sections.attack_page import data_read, proof_claim
 from bilens.report.sections.certificate_page import statements
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import INDEXED, decision_lines, group_lines, row_texts
@@ -33,7 +33,7 @@ from bilens.report.sections.difference import (
 )
 from bilens.report.sections.input_findings import input_lines
 from bilens.report.sections.overview import clean_names, condition_lines, mark
-from bilens.report.sections.performance_section import performance_lines
+from bilens.report.sections.performance_section import data_notes, performance_lines
 from bilens.report.text import (
     NONE,
     fixed,
@@ -158,11 +158,15 @@ def layer_cells(layer: LayerReading) -> list[str]:
 
 def column_table(record: Audit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
-    unit = "standardised columns" if record.model.standardised else "columns as they come"
+    model = record.model
+    unit = "columns in deviations of the rows" if model.rows else "columns as they come"
+    unit = "standardised columns" if model.standardised else unit
+    normal = model.standardised or model.rows
     table = grid(
         ("output", "column", ">b", ">q", "pair", ">2q"),
         caption=f"Coefficients of {unit}: b z + q z² for a column, 2q z z′ for a pair; sorted by "
-        "the standard deviation that they bring.",
+        "the standard deviation that they bring"
+        + ("." if normal else " to independent standard normal columns, which these need not be."),
         align="left",
     )
     record = displayable(record)
@@ -249,9 +253,10 @@ def truncation_table(record: Certificate) -> Table:
 
 
 def certificate_lines(record: Certificate) -> list[str]:
-    shown = displayable(record)
-    proven = statements(load_catalogue("en"), shown.model, shown)
-    return [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
+    shown, t = displayable(record), load_catalogue("en")
+    proven = statements(t, shown.model, shown)
+    said = [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
+    return said + data_notes(t, shown.data)
 
 
 def attack_tables(record: Attack) -> Iterator[Table]:
@@ -272,4 +277,4 @@ def attack_lines(record: Attack) -> Iterator[str]:
     t = load_catalogue("en")
     yield proof_claim(t, record)
     yield from t.each("attack", ("proven", "not_proven"))
-    yield from filter(None, [data_split(t, record)])
+    yield from data_read(t, record)

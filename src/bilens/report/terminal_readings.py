@@ -17,6 +17,7 @@ from bilens.records.decomposition import (
 )
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
 from bilens.report.terminal import add, grid, optional, short
 from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
@@ -150,8 +151,8 @@ def score_text(score: Score) -> str:
 
 def fit_lines(record: QuadraticFits) -> list[str]:
     """Return the way each row was fitted and its inputs, and which maps make no claim."""
-    lines = []
-    for fit in (record := displayable(record)).fits:
+    lines = data_notes(load_catalogue("en"), (record := displayable(record)).data)
+    for fit in record.fits:
         lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
         lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
         if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
@@ -216,7 +217,7 @@ def prediction_title(item: InputExplanation, model: ModelSummary) -> str:
     predicted = f"predicted {names[item.predicted]}"
     if item.label is None:
         return f"{row}: {predicted}"
-    row = row if model.input_names else f"Test image {item.index}"
+    row = row if model.input_names else f"Test input {item.index}"
     ending = "right" if item.label == item.predicted else "WRONG"
     return f"{row}: label {names[item.label]}, {predicted} ({ending})"
 
@@ -228,12 +229,13 @@ def attribution_tables(record: Explanations) -> Iterator[Table]:
     if model.input_names is None and model.input_shape[0] > 1:
         head = "pixel (row, column)"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what, names = "image" if model.input_names is None else "row", model.output_names
+    what, names = "entries of input", model.output_names
+    if model.input_names is not None:
+        what = "inputs of row"
     for item in record.explanations:
         table = grid(
             ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
-            title=f"What the inputs of {what} {item.index} add, from the baseline "
-            f"({record.baseline})",
+            title=f"What the {what} {item.index} add, from the baseline ({record.baseline})",
             caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
             "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
             "of the sum of all φ.",

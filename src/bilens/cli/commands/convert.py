@@ -81,7 +81,7 @@ def convert(
             output, source, options.out, texts, changes, data, vars(together) | vars(running)
         )
         record, told = report.record, summary(load_catalogue("en"), report.record)
-        told += [*record.notes, f"Model: {record.folder}, read by {record.loaded_by}."]
+        told += [f"Model: {record.folder}, read by {record.loaded_by}."]
         if output.first:
             output.answer(report.document, *told, *page.write(report))
         return

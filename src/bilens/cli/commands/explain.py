@@ -49,9 +49,11 @@ def explain(
 
     Example: bilens explain runs/demo --index 0 --index 7 --plate pixels.svg
     """
-    from bilens.records.base import to_json
+    from bilens.records.base import displayable, to_json
     from bilens.report.plates import attribution_plate
+    from bilens.report.sections.performance_section import data_notes
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
+    from bilens.report.text import load_catalogue
 
     plate = options.plate
     if plate is None and options.html is None:
@@ -63,6 +65,7 @@ def explain(
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
     tables = *explanation_tables(record), *attribution_tables(record)
+    lines += data_notes(load_catalogue("en"), displayable(record.data))
     output.answer(to_json(record), *tables, *lines)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bilens.io.load import LoadedModel
+    from bilens.records.common import DataOrigin
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def fit(
 
     Example: bilens fit mlp.safetensors --map up=fc1.weight --map down=fc2.weight --activation relu
     """
+    from msgspec import structs
+
     from bilens.api.quadratic_fit import fit_layers_of, fit_on_inputs
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
@@ -61,8 +64,9 @@ def fit(
         record = fit_on_inputs(inputs, **given)
     else:
         model = source.open(output.say)
-        rows = find_rows(output, model, options, data)
+        rows, about = find_rows(output, model, options, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
+        record = structs.replace(record, data=about)
     output.answer(to_json(record), fit_table(record), *fit_lines(record))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
@@ -70,8 +74,9 @@ def fit(
 
 def find_rows(
     output: Output, model: LoadedModel, options: FitOptions, data: DataFiles
-) -> Tensor | None:
-    """Return the inputs that the options name; None where they name none."""
+) -> tuple[Tensor | None, DataOrigin | None]:
+    """Return the inputs that the options name, and where they come from; None for none."""
+    from bilens.api.provenance import image_origin
     from bilens.data.images import ImageDataset
     from bilens.data.model_interface import ModelInterface
 
@@ -83,5 +88,5 @@ def find_rows(
     wanted = ModelInterface(d_in, d_out, "unknown", shape, names, answers=False)
     found = data.find(model, output.say, wanted)
     if isinstance(found, ImageDataset):
-        return found.test_images
-    return None if found is None else found.inputs
+        return found.test_images, image_origin(found)
+    return (None, None) if found is None else (found.inputs, found.origin)

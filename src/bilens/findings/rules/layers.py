@@ -132,20 +132,24 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
     Rule,
     group="model",
     readings=BOTH,
-    values=formats("value threshold null", "percent", input="count", layers="text"),
-    threshold=0.1,  # of ‖B‖², carried by one input
+    values=formats("value threshold null", "percent", input="number or name", layers="text"),
+    threshold=0.1,  # of ‖B‖², or of the variance of the outputs, carried by one input
+    variant=lambda values: "_rows" if isinstance(values["input"], str) else "",
     bad=">",
     usual="info",
     scope="map",
 )
 def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
+    maps = [one.inputs for one in evidence.readable if one.outputs is not None]
+    if any(inputs is not None and inputs.dominant is None for inputs in maps):
+        return  # of some layers nothing says in which units inputs compare
     for layer in evidence.readable:
         inputs = layer.inputs
         if inputs is not None and inputs.dominant is not None:
             found: dict[str, Value] = {
                 "value": inputs.share,
                 "null": inputs.share_null,
-                "input": inputs.dominant,
+                "input": inputs.name or str(inputs.dominant) if inputs.rows else inputs.dominant,
                 "layers": layer.name,
             }
             if inputs.share <= inputs.share_null:

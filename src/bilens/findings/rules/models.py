@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from bilens.findings.rules.rule import GUESS, Evidence, Rule, Values, formats, list_names, rule
+from bilens.findings.rules.rule import (
+    GUESS,
+    OPEN,
+    Evidence,
+    Rule,
+    Values,
+    formats,
+    list_names,
+    rule,
+)
 
 of_classes = partial(Rule, readings=("classes",), group="model")
 of_tables = partial(Rule, readings=("columns",), group="model")
@@ -185,7 +194,13 @@ def r_squared(evidence: Evidence) -> Iterator[Values]:
         yield {"value": value, "total": found.rows, "outcome": "info" if value > 0 else "warn"}
 
 
-@rule(of_tables, values=formats("linear square pair", "share"), number=None, usual="info")
+@rule(
+    of_tables,
+    values=formats("linear square pair", "share"),
+    number=None,
+    usual="info",
+    variant=lambda values: f"_{values[OPEN]}" if OPEN in values else "",
+)
 def shares(evidence: Evidence) -> Iterator[Values]:
     if effects := evidence.effects:
         variance = sum(item.variance for item in effects) or 1.0
@@ -193,6 +208,7 @@ def shares(evidence: Evidence) -> Iterator[Values]:
             "linear": sum(item.variance * item.linear_share for item in effects) / variance,
             "square": sum(item.variance * item.square_share for item in effects) / variance,
             "pair": sum(item.variance * item.pair_share for item in effects) / variance,
+            **({OPEN: evidence.columns_in} if evidence.columns_in else {}),
         }
 
 

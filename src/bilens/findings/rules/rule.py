@@ -25,7 +25,8 @@ ASSUMED = "assumed"
 # What the numbers of some cases rest on, which no condition passes by: `assumed`, an input that
 # nobody gave, or `units`, that all inputs have deviation 1, where maps are compared.
 GROUND = "ground"
-# Why a number is not of all that it should be of: it does not pass, nor does a condition on it.
+# Why a number is not of all that it should be of, or in whose units it is: it does not pass, nor
+# does a condition on it.
 OPEN = "open"
 HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
@@ -35,6 +36,7 @@ GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most r
 Format = Literal[
     "count",
     "whole",
+    "number or name",
     "text",
     "mode",
     "source",
@@ -74,6 +76,7 @@ class Evidence:
     effects: tuple[OutputEffects, ...] = ()
     # the one or two columns of a table that make most of the variance of all outputs, and how much
     largest_part: tuple[tuple[str, ...], float] | None = None
+    columns_in: str = ""  # the `rows` whose units effects are in, or `raw`, where none are known
     coverage: Coverage | None = None
     performance: Performance | None = None  # on data
     inputs: GivenInputs | None = None  # what they add to the weights

@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens.base.checks import as_integer
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import file_sha256
-from bilens.io.loaded_model import LoadedModel, LoadReport, ReadOptions
+from bilens.io.load_report import LoadReport
+from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.tensors import check_matrices, check_names, check_shapes
 from bilens.nn.topk_sae import Sign, TopKSAE
 

@@ -15,7 +15,8 @@ from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.base.errors import BilensError, CheckpointError
-from bilens.io.loaded_model import PIXELS, LoadedModel, LoadReport
+from bilens.io.load_report import LoadReport
+from bilens.io.loaded_model import PIXELS, LoadedModel
 from bilens.io.stored_mlp import Store
 from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView

@@ -14,7 +14,8 @@ from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_net
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import folder_sha256, header, open_folder
-from bilens.io.loaded_model import Activations, LoadedModel, LoadReport, ReadOptions
+from bilens.io.load_report import LoadReport
+from bilens.io.loaded_model import Activations, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
 from bilens.io.tensors import check_one_dtype
 from bilens.nn.layer_view import Gives, Reads

@@ -21,6 +21,7 @@ from bilens.report.markup import (
 from bilens.report.plot import SHARES, Axis, key_list, rounded
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import Page, clean_names, model_facts
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, scientific
 
 MOST_OBJECTIVES = 20  # rows of perturbations; the document has them all
@@ -35,7 +36,7 @@ def attack_page(t: Catalogue, record: Attack) -> Page:
         paragraph(t("attack.proven"), class_="overall"),
         paragraph(proof_claim(t, record), class_=None if record.holds else "callout wrong"),
         paragraph(t("attack.not_proven")),
-        *([paragraph(said)] if (said := data_split(t, record)) else []),
+        *map(paragraph, data_read(t, record)),
     )
     clipped = max(objective.clipped_images for objective in record.objectives)
     pixels = grouped(record.edge_pixels)
@@ -73,19 +74,20 @@ def proof_claim(t: Catalogue, record: Attack) -> str:
     )
 
 
-def data_split(t: Catalogue, record: Attack) -> str:
-    """Return which inputs made the perturbations and which judge them; empty if it is not known."""
-    split = record.split
+def data_read(t: Catalogue, record: Attack) -> list[str]:
+    """Return which inputs made the perturbations and which judge them, and how they were read."""
+    split, notes = record.split, data_notes(t, record.data)
     if split is None:
-        return ""
+        return notes
     name = t("facts.unnamed_data") if record.data is None else record.data.name
-    return t(
+    parts = t(
         f"attack.split.{'halves' if split.halved else 'parts'}",
         name=name or t("facts.unnamed_data"),
         count=grouped(split.made_from + split.judged_on),
         made=grouped(split.made_from),
         judged=grouped(split.judged_on),
     )
+    return [parts, *notes]
 
 
 def curves(t: Catalogue, record: Attack) -> Markup:

@@ -30,6 +30,7 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.sections.overview import Page, clean_names, input_name, model_facts
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.text import (
     MINUS,
     Catalogue,
@@ -57,12 +58,13 @@ class Statement:
 
 
 def certificate_page(t: Catalogue, record: Certificate) -> Page:
+    read = t("sentence.gap").join(data_notes(t, record.data))
     return Page(
         keys="certify",
         count=len(record.model.output_names),
         facts=model_facts(t, record),
         parts=(
-            ("proven", proven(t, record.exactness, record.model, record, "", "verdict")),
+            ("proven", proven(t, record.exactness, record.model, record, read, "verdict")),
             ("radii", radii(t, record)),
             ("truncation", truncation(t, record.truncation)),
             ("inputs", input_use(t, record)),

@@ -10,9 +10,10 @@ from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
 from bilens.report.plot import Axis, padded
 from bilens.report.sections.overview import Page
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.sections.trace_circuits import passages, readings
 from bilens.report.sections.trace_page import causal_of
-from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed, tick_text
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed, tick_text
 
 HALF = 1.96  # standard errors in half a 95 % interval
 
@@ -20,7 +21,8 @@ HALF = 1.96  # standard errors in half a 95 % interval
 def conversion_page(t: Catalogue, record: Conversion) -> Page:
     first, *more = summary(t, record)
     lines = paragraph(first, class_="overall"), *map(paragraph, more)
-    limits = t.each("conversion.limits", ("text", "interval", "alone", "chosen"))
+    kind = "text" if record.rows is None else "rows"
+    limits = t.each("conversion.limits", (kind, "interval", "alone", "chosen"))
     limits += t.each("trace.limits", ("norm", "direct", "meaning")) if record.gain else []
     gain = Markup()
     if record.gain:
@@ -58,14 +60,19 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
             lines.append(t("conversion.bill.unlabelled", **said, **of))
             continue
         lines.append(t(f"conversion.bill.{record.unit.replace(' ', '_')}", **said, **of))
+        if record.spread is not None:
+            roots = map(math.sqrt, (one.teacher_loss, one.loss))
+            before, after = (quantity(record.spread * root, 4) for root in roots)
+            lines.append(t("conversion.bill.in_unit", before=before, after=after))
     share = percent(record.exact_parameters / (record.num_parameters or 1))
-    lines.append(t("conversion.gained", exact=grouped(record.exact_parameters), share=share, **of))
+    key = "gained" if record.unit == "nats per token" else "gained_of_rows"
+    lines.append(t(f"conversion.{key}", exact=grouped(record.exact_parameters), share=share, **of))
     if checked := [one.causal.checks[0] for one in record.gain if one.causal and one.causal.checks]:
         told = sum(check.confirmed is True for check in checked)
         layers = {one.name for one in record.gain if one.causal and one.causal.checks}
         numbers = {"told": told, "checked": len(checked), "layers": len(layers)}
         lines.append(t("conversion.caused", **{name: grouped(n) for name, n in numbers.items()}))
-    return lines
+    return [*lines, *data_notes(t, record.rows), *record.notes]
 
 
 def domain_name(t: Catalogue, one: Measured) -> str:
@@ -98,7 +105,9 @@ def stages(t: Catalogue, record: Conversion) -> Markup:
         curve = drawings([(caption, effect_chart((caption, caption), *chart))])
     keys = "loss", "now", "added", "kl", "same", "before", "after", "tokens", "texts"
     words = (Column(name, numeric=False) for name in t.each("conversion", ("domain", "stage")))
-    lead, columns = t("conversion.stages.lead"), heads(*words, *t.each("conversion", keys))
+    unit = t(f"conversion.unit.{record.unit.replace(' ', '_')}")
+    lead = t("conversion.stages.lead", unit=unit)
+    columns = heads(*words, *t.each("conversion", keys))
     found = table(t, lead, columns, rows, named=(0, 1), label=t("nav.stages"))
     return section(t, "conversion.stages", found, curve)
 

@@ -160,7 +160,7 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
         dead = grouped(units.dead + units.never_active)
         found["units"] = f"{dead} / {grouped(units.duplicates)}"
     if inputs is not None and inputs.dominant is not None:
-        found["input"] = f"{inputs.dominant} ({percent(inputs.share, toward=1)})"
+        found["input"] = f"{inputs.name or inputs.dominant} ({percent(inputs.share, toward=1)})"
     if (stable := layer.stability) is not None:
         found["stable"] = f"{stable.guaranteed} / {stable.leading}"
     return found

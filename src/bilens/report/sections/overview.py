@@ -38,7 +38,7 @@ from bilens.report.text import (
 )
 
 LONGEST = 40  # characters of a name
-WHOLE: Final = ("count", "whole")  # formats of numbers that are not rounded
+WHOLE: Final = ("count", "whole", "number or name")  # formats of numbers that are not rounded
 MOST_NAMED = 3  # inputs
 EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
 PARTS: Final = (
@@ -51,6 +51,7 @@ AnyReport: TypeAlias = Audit | Attack | Certificate | Trace | Conversion | Sweep
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": grouped,
     "whole": grouped,
+    "number or name": grouped,
     "percent": percent,
     "per_mille": per_mille,
     "share": partial(percent, digits=0),

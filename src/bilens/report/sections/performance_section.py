@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
-from bilens.records.common import ModelReading, Share
+from bilens.records.common import DataOrigin, ModelReading, Share
 from bilens.records.performance import Classification, Performance
 from bilens.report.charts.curves import residual_chart, share_charts
 from bilens.report.markup import (
@@ -60,7 +60,13 @@ def performance_lines(t: Catalogue, found: Performance) -> list[str]:
         line = t("performance.numbers", rows=rows, r_squared=score(numbers.r_squared), **sizes)
     kind = found.rows_seen
     seen = [t(f"performance.seen.{kind}", trained=found.trained)] if kind else []
-    return [line, *seen, *(t(f"performance.note.{one.kind}", **one.values) for one in found.notes)]
+    return [line, *seen, *data_notes(t, found)]
+
+
+def data_notes(t: Catalogue, found: Performance | DataOrigin | None) -> list[str]:
+    """Return how data were read: what was done to them, or taken for granted."""
+    notes = () if found is None else found.notes
+    return [t(f"performance.note.{one.kind}", **one.values) for one in notes]
 
 
 def score(value: float | None) -> str:

@@ -133,7 +133,11 @@ def known_columns(found: ColumnReadings) -> tuple[TableColumn, ...]:
 
 
 def unit_of(record: Audit) -> str:
-    return "standard" if record.model.standardised else "raw"
+    return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
+
+
+def output_scale(record: Audit) -> str:
+    return "logarithm" if record.model.logarithm else str(record.model.task)
 
 
 def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
@@ -146,7 +150,9 @@ def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
         shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
         cells.append((name, *sizes, *shares))
     keys = "output mean deviation linear_share square_share pair_share"
-    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{record.model.task}")
+    if unit_of(record) == "raw":
+        keys = keys.replace("mean deviation", "zero deviation_raw")
+    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{output_scale(record)}")
     width = record.model.one_layer.d_input
     counts = {"columns": len(columns_read(record, found)), "inputs": width, "most": MOST}
     cards = []
@@ -287,7 +293,7 @@ def rows(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     cards = [
         row_card(t, record, found, row, f"row-{order}") for order, row in enumerate(found.rows)
     ]
-    lead = paragraph(t(f"table.rows.lead_{unit_of(record)}"))
+    lead = paragraph(t(f"table.rows.lead_{'standard' if record.model.standardised else 'raw'}"))
     return section(t, "table.rows", lead if cards else boxed(t("table.rows.none")), *cards)
 
 

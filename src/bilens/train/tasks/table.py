@@ -11,6 +11,7 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
+from bilens.algebra.directions import largest_outputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
@@ -200,7 +201,7 @@ def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:
     if len(target) == 0:
         return None
     if not target.is_floating_point():
-        return float((outputs.argmax(dim=1) == target).double().mean())
+        return float((largest_outputs(outputs) == target).double().mean())
     spread = (target - target.mean()).square().sum()
     return float(1 - (outputs[:, 0] - target).square().sum() / spread) if spread > 0 else None
 
