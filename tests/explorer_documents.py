@@ -12,7 +12,7 @@ from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, Comparison
+from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     AuditRun,
     Failed,
@@ -125,7 +125,7 @@ REPLACED = structs.replace(MODEL, model=CHANGED)
 SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
 ENDED = (None, *get_args(Direction))
 CLASSES = AuditReport(make_document()).record.classes.readings
-COMPARED = Comparison(
+COMPARED = ModelComparison(
     a=SIDES[0],
     b=SIDES[1],
     rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),

@@ -20,7 +20,7 @@ import fake_commands
 import tiny
 from bilens.base.errors import UsageError
 from bilens_explorer import audit_runs
-from bilens_explorer.audit_runs import LIVE, AuditRuns
+from bilens_explorer.audit_runs import RUNNING, AuditRuns
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.recorded_command import RefusedError, RepeatedCommand
 from bilens_explorer.records.models import AuditRun, Nothing, id_of
@@ -35,7 +35,7 @@ Start = Callable[[Plan], AuditRuns]
 
 @pytest.fixture
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    """Start an audit of each name of a plan."""
+    """Start the first audit of a plan."""
     monkeypatch.setattr(sys, "executable", fake_commands.install(tmp_path / "python"))
     folder = tmp_path / "runs"
     folder.mkdir()
@@ -46,7 +46,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
         (folder / "document.json").write_text(json.dumps(make_document()))
         for name in plan:
             (folder / name).touch()
-            runs.start(name, command_of(name))
+        runs.start(next(iter(plan)), command_of(next(iter(plan))))
         return runs
 
     yield begin
@@ -72,7 +72,7 @@ def now(runs: AuditRuns, name: str) -> AuditRun:
 
 
 def ended(runs: AuditRuns, name: str) -> AuditRun:
-    until(lambda: now(runs, name).state not in LIVE)
+    until(lambda: now(runs, name).state != RUNNING)
     return now(runs, name)
 
 
@@ -102,7 +102,7 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
     served, key = ServedFolder(folder), id_of(name)
     assert served.audit_run(key).state == "ready"
     served.audit_again(key, Nothing())
-    with pytest.raises(UsageError, match="is being audited"):
+    with pytest.raises(UsageError, match="an audit is running"):
         served.audit_again(key, Nothing())
     found = ended(served.runs, key)
     assert (found.state, found.report, found.said) == ("done", "/audits/2", ""), found
@@ -133,41 +133,37 @@ def test_one_that_fails_says_why(start: Start) -> None:
         3,
         "\ufffd[2J no such layer at x.",
     )
+    runs.start("killed", command_of("killed"))
     found = ended(runs, "killed")
     assert (found.state, found.code, found.said) == ("failed", -9, "Layer 1: 3/9")
     assert (found.done, found.total) == (0, 0)  # it goes no further
+    runs.start("silent", command_of("silent"))
     assert ended(runs, "silent").state == "failed"  # it recorded nothing
+    runs.start("fails", command_of("fails"))
     found = ended(runs, "fails")  # by a condition: that is a result
     assert (found.state, found.report) == ("done", "/audits/1")
 
 
-def test_one_is_cancelled_whether_it_waits_or_runs_or_is_deaf(start: Start) -> None:
+def test_one_runs_at_a_time_and_is_cancelled_even_if_it_is_deaf(start: Start) -> None:
     sleep = ["sleep", SOON]
-    runs = start(
-        {
-            "deaf": [["ignore"], ["say", "deaf"], sleep],
-            "runs": [["say", "Layer 1: 3/9"], sleep],
-            "waits": [],
-        }
-    )
+    runs = start({"deaf": [["ignore"], ["say", "deaf"], sleep], "next": [["say", "L: 3/9"], sleep]})
     until(lambda: now(runs, "deaf").said == "deaf")
-    assert (now(runs, "deaf").state, now(runs, "runs").state) == ("running", "waiting")
     assert now(runs, "deaf").total == 0  # it tells no steps
-    for name in ("waits", "deaf"):
-        asked = runs.cancel(name)
-        assert asked is not None
-        assert asked.state in ("cancelled", "ending")
-    assert now(runs, "waits").state == "cancelled"
-    runs.start("waits", command_of("waits"))  # and once more, behind the others
-    assert ended(runs, "deaf").state == "cancelled"
-    until(lambda: now(runs, "runs").total)
-    assert (now(runs, "runs").done, now(runs, "runs").total) == (3, 9)
-    runs.cancel("runs")
-    assert ended(runs, "runs").state == "cancelled"
-    assert runs.cancel("runs") == now(runs, "runs")  # it stays as it ended
-    assert runs.cancel("other") is None
-    ended(runs, "waits")
-    assert ran(runs) == ["start deaf", "start runs", "start waits", "end waits"]
+    for name in ("deaf", "next"):
+        with pytest.raises(UsageError, match="an audit is running"):
+            runs.start(name, command_of(name))
+    assert runs.describe("next") is None
+    runs.cancel("next")  # of which none runs
+    assert now(runs, "deaf").state == RUNNING
+    runs.cancel("deaf")
+    assert now(runs, "deaf").state == "cancelled"
+    runs.start("next", command_of("next"))
+    until(lambda: now(runs, "next").total)
+    assert (now(runs, "next").done, now(runs, "next").total) == (3, 9)
+    runs.cancel("next")
+    runs.cancel("next")  # it stays as it ended
+    assert now(runs, "next").state == "cancelled"
+    assert ran(runs) == ["start deaf", "start next"]
 
 
 def test_one_that_takes_too_long_is_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,31 +172,23 @@ def test_one_that_takes_too_long_is_ended(start: Start, monkeypatch: pytest.Monk
     assert (found.state, found.why, found.about) == ("failed", "late", "0")
 
 
-def test_all_end_with_the_server(start: Start) -> None:
-    runs = start({"a": [["say", "on"], ["sleep", SOON]], "b": []})
+def test_it_ends_with_the_server(start: Start) -> None:
+    runs = start({"a": [["say", "on"], ["sleep", SOON]]})
     until(lambda: now(runs, "a").said == "on")
     runs.close()
-    assert [ended(runs, name).state for name in "ab"] == ["cancelled", "cancelled"]
+    assert now(runs, "a").state == "cancelled"
     assert ran(runs) == ["start a"]
 
 
-def test_files_are_looked_at_again_before_they_are_read(start: Start, tmp_path: Path) -> None:
-    runs = start({"a": [["say", "on"], ["sleep", SOON]]})
-    (runs.folder / "b").touch()
-    runs.start("b", command_of("b"))
-    (runs.folder / "b").unlink()
-    (runs.folder / "b").symlink_to(tmp_path / "python")
-    with pytest.raises(RefusedError):
-        runs.start("c", command_of("b"))
-    runs.cancel("a")
-    found = ended(runs, "b")
-    assert (found.state, found.why, found.about) == ("failed", "gone", "b")
-    assert runs.describe("c") is None
-
-
-def test_one_that_cannot_be_started_is_told(
+def test_what_may_not_be_read_or_cannot_be_started_is_refused(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    runs = start({"a": []})
+    ended(runs, "a")
+    (runs.folder / "b").symlink_to(tmp_path / "python")
+    with pytest.raises(RefusedError):
+        runs.start("b", command_of("b"))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
-    found = ended(start({"a": []}), "a")
-    assert (found.state, found.why) == ("failed", "unstarted")
+    with pytest.raises(UsageError, match="cannot be started: No such file"):
+        runs.start("c", command_of("a"))
+    assert runs.describe("b") is runs.describe("c") is None

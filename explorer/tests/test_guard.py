@@ -15,10 +15,9 @@ import pytest
 from starlette.testclient import TestClient
 
 import tiny
-from bilens_explorer.app import build_app
-from bilens_explorer.endpoints import ENDPOINTS
+from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.guard import AT_ONCE, FEW, HEADER, QUEUE, Guard
+from bilens_explorer.guard import AT_ONCE, FEW, HEADER, MOST_WAITING, Guard
 from bilens_explorer.records.models import id_of
 from commands import model_folder
 from explorer_server import HERE
@@ -91,7 +90,9 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
         first = [asyncio.create_task(ask("/slow")) for _ in range(FEW)]
         while len(started) < FEW:
             await asyncio.sleep(0.001)
-        tasks = [asyncio.create_task(ask("/slow", gone=index == 0)) for index in range(QUEUE)]
+        tasks = [
+            asyncio.create_task(ask("/slow", gone=index == 0)) for index in range(MOST_WAITING)
+        ]
         await asyncio.sleep(0)
         await ask("/slow")  # one too many
         assert statuses == [("/slow", 503)]
@@ -104,7 +105,7 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
         await asyncio.gather(*first, *tasks)
 
     asyncio.run(asyncio.wait_for(check(), 30))
-    assert started.count("/slow") == FEW + QUEUE - 1  # who is gone is not computed for
+    assert started.count("/slow") == FEW + MOST_WAITING - 1  # who is gone is not computed for
     assert statuses.count(("/fast", 200)) == 2 * AT_ONCE
     assert ("/slower", 200) in statuses
 

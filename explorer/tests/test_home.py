@@ -102,7 +102,7 @@ def test_a_page_of_a_model_reads_nothing_of_others(
     page = served.model(id_of("mnist"))
     assert [audit.number for audit in page.audits] == [2, 1]
     assert {one.audit for one in page.measured} == {1, 2}
-    assert len(opened) == first + 1  # whether anything was added
+    assert len(opened) == first + 2  # whether anything was added, for the page and its command
 
 
 def test_a_history_in_its_place_is_read_anew(served: ServedFolder) -> None:

@@ -28,7 +28,7 @@ from bilens.records.layer_readings import (
     WholeDifference,
 )
 from bilens.report.reports import AuditReport
-from bilens_explorer import models, trial_inputs
+from bilens_explorer import open_models, playground
 from bilens_explorer.folder import ServedFolder, id_of
 from bilens_explorer.inside import command_told, cut_paths, files_of, state_of, without_paths
 from bilens_explorer.recorded_command import RefusedError, check_file
@@ -77,14 +77,14 @@ def test_of_the_served_folder_other_models_are_no_part(folder: Path) -> None:
 def test_what_changes_while_it_is_read_is_not_shown(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served, load, file = ServedFolder(folder), models.load, folder / "a" / "config.json"
+    served, load, file = ServedFolder(folder), open_models.load, folder / "a" / "config.json"
 
     def swap(path: Path) -> LoadedModel:
         found = load(path)
         os.utime(file, ns=(1, 1))
         return found
 
-    monkeypatch.setattr(models, "load", swap)
+    monkeypatch.setattr(open_models, "load", swap)
     with pytest.raises(FileError, match="changed while it was read"):
         served.opened(id_of("a"))
     assert served.opened(id_of("a")) is not None  # as it is now
@@ -94,26 +94,26 @@ def test_rows_of_elsewhere_are_not_read(folder: Path, monkeypatch: pytest.Monkey
     opened = ServedFolder(folder).opened(id_of("a"))
     model, rows, file = opened.model, object(), folder / "a" / "test.csv"
     file.write_text("a")
-    monkeypatch.setattr(trial_inputs, "interface_of", lambda _model: None)
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
-    assert trial_inputs.held_out_rows(folder, model) is rows
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)) or rows)
-    assert trial_inputs.held_out_rows(folder, model) is None
+    monkeypatch.setattr(playground, "interface_of", lambda _model: None)
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: rows)
+    assert playground.held_out_rows(folder, model) is rows
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: os.utime(file, ns=(1, 1)) or rows)
+    assert playground.held_out_rows(folder, model) is None
     file.unlink()
     file.symlink_to(folder.parent / "secret.csv")
-    monkeypatch.setattr(trial_inputs, "read_labelled", lambda *_: rows)
-    assert trial_inputs.held_out_rows(folder, replace(model, source=str(folder / "a"))) is None
+    monkeypatch.setattr(playground, "read_labelled", lambda *_: rows)
+    assert playground.held_out_rows(folder, replace(model, source=str(folder / "a"))) is None
 
 
 def test_one_model_waits_for_no_other(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served, load, go, both = ServedFolder(folder), models.load, threading.Event(), []
+    served, load, go, both = ServedFolder(folder), open_models.load, threading.Event(), []
 
     def slow(path: Path) -> LoadedModel:
         if path.name == "a":
             assert go.wait(20), "b waits for a"
         return load(path)
 
-    monkeypatch.setattr(models, "load", slow)
+    monkeypatch.setattr(open_models, "load", slow)
     first = threading.Thread(target=lambda: both.append(served.opened(id_of("a"))))
     first.start()
     second = threading.Thread(target=lambda: both.append(served.opened(id_of("b"))))
@@ -220,7 +220,7 @@ def test_a_base_of_elsewhere_is_not_read(
     content = {"base_model_name_or_path": named.format(out=folder.parent / "base")}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(content))
     (folder / "adapter" / "adapter_model.safetensors").touch()
-    monkeypatch.setattr(models, "load", lambda _path: pytest.fail("read"))
+    monkeypatch.setattr(open_models, "load", lambda _path: pytest.fail("read"))
     monkeypatch.chdir(folder)
     served = ServedFolder(folder)
     if named in ("\0", "a/model"):  # nothing lies there: its reader says so

@@ -25,7 +25,7 @@ import pytest
 import bilens as bl
 import fake_commands
 import tiny
-from bilens_explorer.audit_runs import LIVE
+from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.records.models import id_of
 from commands import model_folder
 from report_documents import audit_of, failed
@@ -88,7 +88,7 @@ class Server:
 
     def wait_for_the_end(self) -> dict[str, Any]:
         end = time.monotonic() + SOON
-        while (found := self.state())["state"] in LIVE:
+        while (found := self.state())["state"] == RUNNING:
             assert time.monotonic() < end
             time.sleep(0.02)
         return found

@@ -20,10 +20,10 @@ from bilens.algebra.directions import centred_directions
 from bilens.base.errors import DataError
 from bilens.data.images import embedded_digits, test_images_at_hand as at_hand
 from bilens.report.reports import AuditReport
-from bilens_explorer import models, playground
+from bilens_explorer import open_models, playground
 from bilens_explorer.folder import id_of
 from bilens_explorer.guard import HEADER, LARGEST
-from bilens_explorer.models import Results, bytes_of
+from bilens_explorer.open_models import Results, bytes_of
 from commands import Shell, model_folder
 from explorer_server import HERE
 from report_documents import make_document
@@ -128,7 +128,7 @@ def test_results_are_kept_as_many_as_fit(root: Path, monkeypatch: pytest.MonkeyP
     size = bytes_of(spectra)
     vectors = sum(one.vectors.nbytes for one in spectra.contrasts.values())
     assert vectors <= size <= 2 * vectors + 10_000
-    monkeypatch.setattr(models, "RESULTS", size)
+    monkeypatch.setattr(open_models, "RESULTS", size)
     for name in "abc":
         kept.keep(name, spectra)
     assert [len(kept.find(name)) for name in "abc"] == [0, 1, 1]

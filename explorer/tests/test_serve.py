@@ -25,10 +25,9 @@ import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens.report.reports import AuditReport
 from bilens_explorer import folder as folders, guard as guards, walk as walks
-from bilens_explorer.app import build_app
+from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.command import SETTINGS, Address, has_screen, server_of
 from bilens_explorer.endpoint import API
-from bilens_explorer.endpoints import ENDPOINTS
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import AT_ONCE, HEADER, LARGEST, Guard
 from bilens_explorer.pages import model_page, overview_page

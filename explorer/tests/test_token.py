@@ -3,12 +3,14 @@
 Broken once: with a bearer token compared with nothing, with OPTIONS let through.
 """
 
+import sys
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
 import bilens as bl
+import fake_commands
 import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens_explorer.app import build_app
@@ -31,9 +33,10 @@ def served(tmp_path: Path) -> ServedFolder:
 
 
 def test_a_script_starts_and_cancels_by_the_token_alone(
-    served: ServedFolder, monkeypatch: pytest.MonkeyPatch
+    served: ServedFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served.runs._worker, "submit", lambda _run: None)  # it waits for ever
+    monkeypatch.setattr(sys, "executable", fake_commands.install(tmp_path / "python"))
+    (served.folder / "plan.json").write_text('{"mnist": [["sleep", 60]]}')
     app, key = build_app(served, ["127.0.0.1:8737"], TOKEN, needed=False), id_of("mnist")
     with TestClient(app, base_url=HERE) as client:
         here = f"/api/v1/models/{key}/audit"
@@ -60,7 +63,7 @@ def test_a_script_starts_and_cancels_by_the_token_alone(
             assert answer.status_code == 403
             assert not [name for name in answer.headers if name.startswith("access-control")]
         assert post(authorization=bearer) == 400  # it is being audited
-        assert client.get(here).json()["state"] == "waiting"
+        assert client.get(here).json()["state"] == "running"
         assert post(f"{here}/cancel", authorization=bearer) == 200
         assert client.get(here).json()["state"] == "cancelled"
         assert post(f"/api/v1/models/{id_of('gone')}/audit", authorization=bearer) == 404

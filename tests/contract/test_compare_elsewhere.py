@@ -108,6 +108,9 @@ def test_eigenvectors_are_those_of_the_same_class(tmp_path: Path) -> None:
     assert all(pair["a"] == pair["b"] for pair in found["pairs"])
     assert min(pair["cosine"] for pair in found["pairs"]) == pytest.approx(1, abs=1e-9)
     assert found["a"]["values"] == pytest.approx(found["b"]["values"])
+    assert (found["a"]["output"], found["b"]["output"]) == ("0", "2")  # of which a label is
+    names = [found[side]["vectors"]["input_names"] for side in "ab"]
+    assert names[0] == names[1] == [*(model.input_names or ())]  # as the vectors stand
 
 
 @cell("explore", "permuted outputs")

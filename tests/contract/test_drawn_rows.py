@@ -23,7 +23,7 @@ from bilens.nn import BilinearClassifier
 from bilens.train.corpus import measured_texts
 from bilens.train.randomness import drawn_rows
 from bilens.train.tasks.language import held_out_loss
-from bilens_explorer import playground, trial_inputs
+from bilens_explorer import playground
 from contract.table import cell
 
 
@@ -124,7 +124,7 @@ def test_the_playground_begins_with_drawn_rows(
     f = model.network[0].quadratic_map.to(torch.float64)
     found = playground.of_table(SimpleNamespace(folder=tmp_path), model, f)  # type: ignore[arg-type]
     numbers = torch.tensor(found.row_numbers)
-    assert len(numbers) == trial_inputs.ROWS
+    assert len(numbers) == playground.ROWS
     assert is_a_draw(numbers, 1000)
     assert found.rows is not None
     sent = torch.frombuffer(bytearray(b64decode(found.rows.base64)), dtype=torch.float64)

@@ -14,12 +14,16 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
+from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import displayable, to_json
+from bilens.records.bilinear_conversion import Conversion
+from bilens.records.guarantees import Certificate
+from bilens.records.mlp_trace import Trace
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
-from bilens_explorer import endpoints
-from bilens_explorer.compare import comparison
+from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
@@ -34,7 +38,7 @@ from bilens_explorer.pages import (
     overview_page,
     view_page,
 )
-from bilens_explorer.traces import trace_page
+from bilens_explorer.records.models import Key
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -92,7 +96,7 @@ def build_app(
         return answer
 
     async def described(_request: Request) -> Response:
-        return JSONResponse(openapi(endpoints.ENDPOINTS))
+        return JSONResponse(openapi(ENDPOINTS))
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
@@ -113,12 +117,12 @@ def build_app(
     addresses = {path: as_page(page) for path, page in PAGES.items()}
     addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}
     routes = [Route(path, answer) for path, answer in addresses.items()]
-    for one in endpoints.ENDPOINTS:
+    for one in ENDPOINTS:
         path = f"{API}{one.path.replace('{number}', '{number:int}')}"
         routes.append(Route(path, as_json(one), methods=[one.method]))
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers)
-    slow = [(one.address, one.slow) for one in endpoints.ENDPOINTS if one.slow]
+    slow = [(one.address, one.slow) for one in ENDPOINTS if one.slow]
     slow.append((re.compile("/compare"), "background"))
 
     def refused(request: Request, status: int, told: str) -> str:
@@ -137,6 +141,43 @@ def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 
+Reported = Audit | Certificate | Attack | Conversion | Trace
+
+
+def audit_document(served: ServedFolder, number: int) -> Audit:
+    """The document of an audit of the history."""
+    return served.audit(number).record
+
+
+def report_document(served: ServedFolder, key: Key) -> Reported:
+    """A report that lies in the folder."""
+    record: Reported = served.report(key).record
+    return record
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint("/overview", ServedFolder.overview, held=lambda _served: [{}]),
+    Endpoint("/state", ServedFolder.state),
+    Endpoint("/models/{key}/state", ServedFolder.model_state),
+    Endpoint(
+        "/models/{key}",
+        ServedFolder.model,
+        held=lambda served: ({"key": row.id} for row in served.overview().models),
+    ),
+    *people.ENDPOINTS,
+    Endpoint("/audits/{number}", audit_document),
+    Endpoint("/reports/{key}", report_document),
+    *spectra.ENDPOINTS,
+    Endpoint("/models/{key}/audit", ServedFolder.audit_run),
+    Endpoint("/models/{key}/audit", ServedFolder.audit_again, adds=True),
+    Endpoint("/models/{key}/audit/cancel", ServedFolder.cancel_audit),
+    *playground.ENDPOINTS,
+    *traces.ENDPOINTS,
+    *interactions.ENDPOINTS,
+    *texts.ENDPOINTS,
+    *compare.ENDPOINTS,
+)
+
 PAGES: Mapping[str, ExplorerPage] = {
     "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
     "/models/{key}": ExplorerPage(ServedFolder.model, model_page),
@@ -144,7 +185,7 @@ PAGES: Mapping[str, ExplorerPage] = {
         f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
-    "/reports/{key}/circuits": ExplorerPage(trace_page, circuits_page),
+    "/reports/{key}/circuits": ExplorerPage(traces.trace_page, circuits_page),
     "/models/{key}/summary": ExplorerPage(
         ServedFolder.last_audit,
         lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
@@ -152,7 +193,7 @@ PAGES: Mapping[str, ExplorerPage] = {
     ),
     "/reports/{key}": ExplorerPage(ServedFolder.report, as_report, REPORT_POLICY),
     "/audits/{number:int}": ExplorerPage(ServedFolder.audit, as_report, REPORT_POLICY),
-    "/compare": ExplorerPage(comparison, compare_page),
+    "/compare": ExplorerPage(compare.comparison, compare_page),
 }
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated
 
@@ -33,13 +33,13 @@ from bilens.records.layer_readings import Difference, LayerDifference
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
-from bilens_explorer.models import OpenModel
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.model_comparison import (
     ComparedModel,
     ComparedRule,
-    Comparison,
     EigenvectorPairs,
     MatchedSide,
+    ModelComparison,
     VectorPair,
 )
 from bilens_explorer.records.models import Key, ModelPage
@@ -50,33 +50,38 @@ WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
-# layers that are left out, the least R² of those that are compared, and why it is not known
-Changed = tuple[Difference | None, int, float | None, str]
 EARLIER = "the weights of an earlier audit are not kept, only its document"
 TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
 
 
-def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> Comparison:
+@dataclass(frozen=True)
+class Changed:
+    """The difference of the weights of two models, or why it is not known."""
+
+    difference: Difference | None = None
+    left_out: int = 0  # layers
+    r_squared: float | None = None  # the least of layers that are compared
+    why: str = ""
+
+
+def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> ModelComparison:
     """Two models, or two audits of models: rule by rule, and what changed in the weights."""
     first, second = served.model(a), served.model(b)
     numbers = [int(one) for one in audits.split(",") if one]
     before, now = map(side, (first, second), numbers or (None, None))
-    found: Changed = (None, 0, None, EARLIER)
-    if not numbers:
-        found = weights(served, first, second)
-    difference, left_out, r_squared, why = found
+    found = Changed(why=EARLIER) if numbers else compare_weights(served, first, second)
     rules: tuple[ComparedRule, ...] = ()
     if before.audit is not None and now.audit is not None:
         both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
         rules = compared_rules(*both)
-    return Comparison(
+    return ModelComparison(
         a=before,
         b=now,
         rules=rules,
-        difference=difference,
-        left_out=left_out,
-        r_squared=r_squared,
-        why=why,
+        difference=found.difference,
+        left_out=found.left_out,
+        r_squared=found.r_squared,
+        why=found.why,
         dates=bool(numbers),
         spectra=tuple(class_spectra(served, numbers)),
     )
@@ -126,30 +131,29 @@ def compared_rules(
     )
 
 
-def weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
+def compare_weights(served: ServedFolder, first: ModelPage, second: ModelPage) -> Changed:
     """Compare the weights of two models; where that cannot be, say why."""
     try:
         for page in (first, second):
             if not page.model.there:
-                return None, 0, None, f"{page.model.name} is no longer in the folder"
+                return Changed(why=f"{page.model.name} is no longer in the folder")
         a, b = served.opened(first.model.id), served.opened(second.model.id)
         for one in (a, b):
             count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
             if count > LARGEST:
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
-                return None, 0, None, f"{told} {b.name} --baseline {a.name}` compares them"
-        what = "compared", a.name, a.state
-        return *b.once(what, lambda: difference_of(a, b), slow=True), ""
+                return Changed(why=f"{told} {b.name} --baseline {a.name}` compares them")
+        return b.once(("compared", a.name, a.state), lambda: difference_of(a, b), slow=True)
     except BilensError as error:
-        return None, 0, None, without_paths(str(error), served.folder)
+        return Changed(why=without_paths(str(error), served.folder))
 
 
-def difference_of(a: OpenModel, b: OpenModel) -> tuple[Difference, int, float | None]:
+def difference_of(a: OpenModel, b: OpenModel) -> Changed:
     alignment = align_models(b.model, a.model)
     layers, left_out, r_squared = changed_layers(alignment)
     found = whole_difference(alignment, layers, None, silent)
     source = structs.replace(found.baseline, path=a.name)
-    return structs.replace(found, baseline=source), left_out, r_squared
+    return Changed(structs.replace(found, baseline=source), left_out, r_squared)
 
 
 def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:
@@ -198,31 +202,17 @@ def eigenvector_pairs(
 
 def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
-    if why_not := alignment.why_not(a.layer):
+    if why_not := alignment.why_not(a.layer) or other_coordinates(a, b, alignment):
         raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
-    check_stream(a, b, alignment)
-    first, orders, outputs = a.pairs()[0], alignment.neuron_orders, alignment.outputs
-    ours, theirs = orders.get(a.layer), orders.get(alignment.layer_ahead(a.layer))
-    places = {} if outputs is None or a.view.gives == "neurons" else dict(outputs.pairs)
-    places = places if ours is None else dict(enumerate(ours.tolist()))
-    named = {str(mine): str(other) for mine, other in places.items()}
-    b = replace(b, text="~".join(named.get(part, part) for part in b.text.split("~")))
-    second = b.pairs()[0]
-    second = replace(second, basis=first.basis)  # what they read is aligned
-    if theirs is not None:
-        second = replace(second, eigenvectors=second.eigenvectors[:, theirs])
-    if a.view.reads == "inputs" and (axis := alignment.inputs) is not None:
-        if any(factor != 1 for factor in axis.factors):
-            units = ", ".join(axis.units)
-            raise UsageError(f"eigenvectors of inputs in other units have no angle: {units}.")
-        order = [theirs for _, theirs in sorted(axis.pairs)]
-        second = replace(second, eigenvectors=second.eigenvectors[:, order])
+    b = align_output(a, b, alignment)
+    first = a.pairs()[0]
+    second = replace(b.pairs()[0], basis=first.basis)  # what they read is aligned
     k, match = matched(first, second)
     cosines = (first.eigenvectors[:k] @ second.eigenvectors[:k].T).abs().clamp(max=1)
     found = sorted(zip(match.pairs, match.cosines.tolist(), strict=True))
     return EigenvectorPairs(
-        a=matched_side(a, first, k),
-        b=matched_side(b, second, k, unit_of_output(a, alignment)),
+        a=matched_side(a, first, k, a.text),
+        b=matched_side(b, second, k, own_output(a, alignment)),
         cosines=tuple(tuple(round(cosine, 5) for cosine in row) for row in cosines.tolist()),
         pairs=tuple(VectorPair(ranks(one), ranks(other), cos) for (one, other), cos in found),
         score=match.score,
@@ -231,33 +221,53 @@ def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     )
 
 
-def check_stream(a: OutputView, b: OutputView, alignment: Alignment) -> None:
-    """Refuse layers whose residual streams are not shown to be the same coordinates."""
+def align_output(a: OutputView, b: OutputView, alignment: Alignment) -> OutputView:
+    """Return the same output of the second model, read as a function of the first one's inputs."""
+    view = alignment.before(a.layer)
+    if view is None or a.view.reads == "residual stream":  # whose coordinates are the same
+        return b
+    first, other = a.opened, b.opened
+    model = replace(
+        other.model,
+        module=None,
+        views={a.layer: view},
+        input_names=first.model.input_names,
+        output_names=first.model.output_names,
+    )
+    state = other.state + first.state
+    return OutputView(OpenModel(other.name, model, state, other.results), a.layer, a.text)
+
+
+def other_coordinates(a: OutputView, b: OutputView, alignment: Alignment) -> str | None:
+    """Return why vectors of two layers have no angle: other units, or other residual streams."""
+    axis = alignment.inputs if a.view.reads == "inputs" else None
+    if axis is not None and any(factor != 1 for factor in axis.factors):
+        return f"their inputs are in other units, {', '.join(axis.units)}"
     if a.view.reads != "residual stream":
-        return
+        return None
     before, after = (one.view.weights(torch.float64) for one in (a, b))
     turn = "same" if weight_changes(before, after)[1] <= CLOSE else alignment.turn()
-    if not isinstance(turn, str) or turn != "same":
-        why = OTHER_STREAM
-        if isinstance(turn, torch.Tensor):
-            why = "their residual streams are turned: `bilens audit --baseline` turns them back"
-        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why}.")
+    if isinstance(turn, torch.Tensor):
+        return "their residual streams are turned: `bilens audit --baseline` turns them back"
+    return None if turn == "same" else OTHER_STREAM
 
 
-def unit_of_output(output: OutputView, alignment: Alignment) -> float:
-    """Return how many units of the second model's one output are one of the first's."""
-    axis, last = alignment.outputs, [*alignment.model.layers][-1]
-    alone = axis is not None and len(axis.factors) == 1 and output.layer == last
-    return axis.factors[0] if axis is not None and alone else 1.0
+def own_output(a: OutputView, alignment: Alignment) -> str:
+    """Return an output of the first model as the second one numbers it."""
+    places = {} if alignment.outputs is None else dict(alignment.outputs.pairs)
+    if a.view.gives == "neurons":
+        order = alignment.neuron_orders.get(a.layer)
+        places = {} if order is None else dict(enumerate(order.tolist()))
+    named = {str(mine): str(theirs) for mine, theirs in places.items()}
+    return "~".join(named.get(part, part) for part in a.text.split("~"))
 
 
 def matched_side(
-    output: OutputView, pairs: EigenDecomposition, k: int, unit: float = 1.0
+    output: OutputView, pairs: EigenDecomposition, k: int, own_text: str
 ) -> MatchedSide:
-    """Return one side of the matching, eigenvalues divided by `unit`."""
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
-    values = tuple((pairs.eigenvalues[:k] / unit).tolist())
-    return MatchedSide(found.reading, found.approximation, values, vectors)
+    values = tuple(pairs.eigenvalues[:k].tolist())
+    return MatchedSide(own_text, found.reading, found.approximation, values, vectors)
 
 
 def ranks(group: Group) -> tuple[int, ...]:

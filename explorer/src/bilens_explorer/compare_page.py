@@ -28,20 +28,20 @@ from bilens.report.text import NONE, Catalogue, floored, load_catalogue
 from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script
 from bilens_explorer.people import remarks
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, Comparison
+from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
 from bilens_explorer.watching import number_of, outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")
 
 
-def compare_page(found: Comparison, lang: str, secret: str) -> str:
+def compare_page(found: ModelComparison, lang: str, secret: str) -> str:
     """Return the page of a comparison."""
     t, found = load_catalogue(lang), displayable(found)
     parts = [part(t, found) for part in (sides, rules, weights, spectra, people_section)]
     return framed(t, t("explorer.compare.title"), secret, *parts)
 
 
-def sides(t: Catalogue, found: Comparison) -> Markup:
+def sides(t: Catalogue, found: ModelComparison) -> Markup:
     rows = []
     for letter, one in (("A", found.a), ("B", found.b)):
         audit, link = one.audit, page_link(t, f"/models/{one.model.id}", one.model.name)
@@ -55,7 +55,7 @@ def sides(t: Catalogue, found: Comparison) -> Markup:
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")
 
 
-def rules(t: Catalogue, found: Comparison) -> Markup:
+def rules(t: Catalogue, found: ModelComparison) -> Markup:
     a, b = found.a.audit, found.b.audit
     if a is None or b is None:
         return section(t, "explorer.compare.rules", paragraph(t("explorer.compare.no_audit")))
@@ -82,7 +82,7 @@ def moved(t: Catalogue, one: ComparedRule) -> str:
     return NONE if one.direction is None else t(f"explorer.compare.{one.direction}")
 
 
-def weights(t: Catalogue, found: Comparison) -> Markup:
+def weights(t: Catalogue, found: ModelComparison) -> Markup:
     """Return the changes of the weights, or why not known; a script adds eigenvectors."""
     if found.difference is None:
         key = "dates" if found.dates else "not_compared"
@@ -106,7 +106,7 @@ def weights(t: Catalogue, found: Comparison) -> Markup:
     return joined(difference(t, found.difference, lead=more), root)
 
 
-def spectra(t: Catalogue, found: Comparison) -> Markup:
+def spectra(t: Catalogue, found: ModelComparison) -> Markup:
     """Return the spectra of the classes as the documents of two dates hold them."""
     if not found.spectra:
         return Markup()
@@ -119,7 +119,7 @@ def spectra(t: Catalogue, found: Comparison) -> Markup:
     return section(t, "explorer.compare.spectra", *drawn)
 
 
-def people_section(t: Catalogue, found: Comparison) -> Markup:
+def people_section(t: Catalogue, found: ModelComparison) -> Markup:
     parts = list[Markup]()
     ended = {found.a.model.id: {rule.rule: rule.a for rule in found.rules}}
     ended = {found.b.model.id: {rule.rule: rule.b for rule in found.rules}} | ended

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import unescape
+from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,10 +27,9 @@ from bilens.records.base import displayable, json_text
 from bilens.report.html import environment
 from bilens.report.markup import quiet
 from bilens.report.text import LANGUAGES, grouped, load_catalogue
-from bilens_explorer.app import draw_page
+from bilens_explorer.app import ENDPOINTS, draw_page
 from bilens_explorer.compare import held_pairs
 from bilens_explorer.endpoint import Arguments, Endpoint
-from bilens_explorer.endpoints import ENDPOINTS
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, STYLES, words_of
@@ -38,8 +38,6 @@ LARGEST = 5_000_000  # bytes of the file
 SPARE = 2000  # bytes that are not counted one by one
 LEFT_OUT = re.compile(r"/models/\w+/text")  # what needs a server
 COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
-SUMMARY = re.compile(r"/models/\w+/summary")
-DOCUMENT = re.compile(r"/models/\w+/summary|/(audits|reports)/\w+")  # files of their own
 FRAMED = re.compile(r'<main id="main"[^>]*>(.*)</main>', re.DOTALL)
 LINK = re.compile(r'<a (?:[^>]* )?href="(/[^"]*)"[^>]*>.*?</a>', re.DOTALL)
 ARRAY = re.compile(r'"dtype":"float(\d+)","base64":"([^"]*)"')
@@ -50,20 +48,11 @@ POLICY = (
     "default-src 'none'; script-src 'sha256-{}'; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
-FIRST, LAST = 1, 9
-KINDS = {  # what has room first, and last; all others are small
-    "/models/{key}/playground": FIRST,
-    "/models/{key}/eigenvectors": 2,
-    "/models/{key}/interactions": 3,
-    "/compare/eigenvectors": 4,
-    "/models/{key}/playground/pair": 5,
-}
 DRAWN = tuple(f"/models/{{key}}/{name}" for name in ("spectrum", "eigenvectors", "interactions"))
 DIGITS = 6  # of numbers that are only drawn
-Key = tuple[str, str]  # path and language
-Ask = Callable[[str, str], str]  # path and language → text of the page, empty without one
 Report = Callable[[str, int, int], None]
-Part = tuple[tuple[int, int, int], str, Callable[[], str | None]]  # order, key, what makes it
+Pages = dict[tuple[str, str], str]  # path and language → what the page holds
+Part = tuple[str, Callable[[], str]]  # key, and what makes it: empty where it cannot be made
 
 
 @dataclass
@@ -74,20 +63,11 @@ class Exported:
     left_out: list[str] = field(default_factory=list)  # addresses
 
 
-@dataclass
-class Pages:
-    """The pages of a file, and the links of them that lead to whole documents."""
-
-    held: dict[Key, str] = field(default_factory=dict)
-    documents: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-
 def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) -> Exported:
     """Return the explorer of a folder as one page that asks nobody for anything.
 
-    What does not fit below `LARGEST` is left out: pages and data of the models that the first page
-    has last, and of the others whole documents, then interactions, then eigenvectors.
+    What does not fit below `LARGEST` is left out. Pages have half of the room, models as the first
+    page lists them; then comes what their views ask for, model by model, and last whole reports.
     It opens in `lang`, and whole reports are in it; pages and summaries are in both languages.
     `report` is told (stage, done, total). UsageError if not even the first page fits.
     """
@@ -108,75 +88,71 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     }
     template = environment("bilens_explorer").get_template("explorer-file.html.j2")
     room = LARGEST - SPARE - len(template.render(**frame, pages=[], embedded={}).encode())
+    pages, left_out = draw_pages(served, lang, room)
+    room -= sum(size_of(main, key[1] == lang) for key, main in pages.items())
     models = [row.id for row in served.overview().models]
-
-    def ask(path: str, each: str) -> str:
-        found = COMPARED.fullmatch(path)
-        place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
-        with suppress(Exception):  # what cannot be drawn is no part of the file
-            return draw_page(served, place, query, each)
-        return ""
-
-    compared = [f"/compare/{a}/{b}" for a, b in held_pairs(served)]
-    pages = crawl(ask, lang, room, compared)
-    room -= sum(size_of(main, key[1] == lang) for key, main in pages.held.items())
-    there = {key: at for at, key in enumerate(models) if (f"/models/{key}", lang) in pages.held}
-    parts = [*documents(ask, pages, lang, there), *data(served, there, room, report)]
+    there = [key for key in models if (f"/models/{key}", lang) in pages]
     embedded: dict[str, str] = {}
-    left_out = pages.left_out
-    for _, key, make in sorted(parts, key=lambda part: part[0]):
-        value = make() if room > SPARE else None
-        size = 0 if value is None else len(json.dumps(key)) + len(value) + 8
-        if value is None or size > room:
+    parts = [*list_parts(served, lang, there)]
+    for done, (key, make) in enumerate(parts):
+        report("computing", done, len(parts))
+        value = make() if room > SPARE else ""
+        size = len(json.dumps(key)) + len(value) + 8
+        if room <= SPARE or size > room:
             left_out.append(key.partition("?")[0].partition("@")[0])
         elif value:
             embedded[key], room = value, room - size
-    held = {path for path, _ in pages.held} | {key.partition("@")[0] for key in embedded}
+    report("computing", len(parts), len(parts))
+    held = {path for path, _ in pages} | {key.partition("@")[0] for key in embedded}
     drawn = []
-    for (path, each), main in pages.held.items():
+    for (path, each), main in pages.items():
         more = without_page(each, len(models) - len(there)) if path == "/" else ""
         drawn.append((path, each, Markup(more + linked(as_copy(main, each), held, each))))  # noqa: S704
-    return Exported(
-        template.render(**frame, pages=drawn, embedded=embedded), [*dict.fromkeys(left_out)]
-    )
+    html = template.render(**frame, pages=drawn, embedded=embedded)
+    return Exported(html, [*dict.fromkeys(left_out)])
 
 
-def crawl(ask: Ask, lang: str, room: int, more: list[str]) -> Pages:
-    """Return the pages that links lead to, model by model, until half of the room is full.
-
-    At last come some more. UsageError if not even the first page fits.
-    """
-    found, waiting, seen = Pages(), [*more, "/"], set[str]()
-    share = room
-    while waiting:
-        path = waiting.pop()
-        if path in seen or LEFT_OUT.fullmatch(path):
+def draw_pages(served: ServedFolder, lang: str, room: int) -> tuple[Pages, list[str]]:
+    """Return the pages that fit into half of the room, and the addresses of the others."""
+    pages: Pages = {}
+    left_out: list[str] = []
+    for path in list_pages(served):
+        drawn = {each: FRAMED.search(draw(served, path, each)) for each in LANGUAGES}
+        mains = {(path, each): main[1] for each, main in drawn.items() if main is not None}
+        room -= sum(size_of(main, key[1] == lang) for key, main in mains.items())
+        if room < 0 and path == "/":
+            raise UsageError(
+                f"The first page alone is larger than a file of {LARGEST:,} bytes: export a "
+                "folder with fewer models, or serve this one."
+            )
+        if room < 0:
+            left_out.append(path)
             continue
-        seen.add(path)
-        if DOCUMENT.fullmatch(path):
-            found.documents.append(path)
-            continue
-        if share <= 0:
-            found.left_out.append(path)
-            continue
-        drawn = {each: FRAMED.search(ask(path, each)) for each in LANGUAGES}
-        mains = {each: main[1] for each, main in drawn.items() if main is not None}
-        share -= sum(size_of(main, each == lang) for each, main in mains.items())
-        if share < 0:
-            found.left_out.append(path)
-            if path == "/":
-                raise UsageError(
-                    f"The first page alone is larger than a file of {LARGEST:,} bytes: export a "
-                    "folder with fewer models, or serve this one."
-                )
-            continue
+        pages |= mains
         if path == "/":
-            share //= 2  # the rest is for data
-        for each, main in mains.items():
-            found.held[path, each] = main
-            links = [urlsplit(unescape(link)).path for link in LINK.findall(main)]
-            waiting += [link for link in reversed(links) if link not in seen]
-    return found
+            room //= 2
+    return pages, left_out
+
+
+def list_pages(served: ServedFolder) -> Iterator[str]:
+    """Yield the addresses of all pages but whole documents, first what has room first."""
+    found = served.overview()
+    yield "/"
+    for row in found.models:
+        path = f"/models/{row.id}"
+        views = [f"{path}/{view}" for view in served.model(row.id).views]
+        yield from (path, *(view for view in views if not LEFT_OUT.fullmatch(view)))
+    yield from (f"/reports/{row.id}/circuits" for row in found.reports if row.kind == "trace")
+    yield from (f"/compare/{a}/{b}" for a, b in held_pairs(served))
+
+
+def draw(served: ServedFolder, path: str, lang: str) -> str:
+    """Return a page as text; empty where it cannot be drawn, and is no part of the file."""
+    found = COMPARED.fullmatch(path)
+    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+    with suppress(Exception):
+        return draw_page(served, place, query, lang)
+    return ""
 
 
 def size_of(main: str, twice: bool) -> int:
@@ -184,64 +160,53 @@ def size_of(main: str, twice: bool) -> int:
     return (len(linked(main, set(), "ja").encode()) + 200) * (2 if twice else 1)
 
 
-def documents(ask: Ask, pages: Pages, lang: str, there: dict[str, int]) -> Iterator[Part]:
-    """Yield summaries, in both languages, and whole reports, in one."""
+def list_parts(served: ServedFolder, lang: str, there: list[str]) -> Iterator[Part]:
+    """Yield what the pages of models ask for, a model and a layer after the other, then documents.
 
-    def drawn(path: str, each: str) -> str:
-        # the document stands in a report's page once more
-        text = DATA.sub("", ask(path, each))
-        return packed(json.dumps(text)) if text else ""
-
-    for path in pages.documents:
-        if SUMMARY.fullmatch(path):
-            at = there.get(path.split("/")[2], len(there))
-            for each in LANGUAGES:
-                yield (FIRST, at, 0), f"{path}@{each}", partial(drawn, path, each)
-        else:
-            yield (LAST, 0, 0), path, partial(drawn, path, lang)
-
-
-def data(served: ServedFolder, there: dict[str, int], room: int, report: Report) -> Iterator[Part]:
-    """Yield what the views ask for; what cannot be read says so in the page.
-
-    One output of a layer after the other, since its views share what is slow. Models for which
-    there is no room are not computed.
+    Summaries are in both languages, whole reports in one.
     """
-    wanted = []
-    for one in ENDPOINTS:
-        for asked in () if one.held is None else one.held(served):
-            model = asked.get("key", "")
-            at = there.get(model, -1 if one.path == "/overview" else len(there))
-            if one.path.startswith("/models/") and model not in there:
-                continue
-            layer = asked.get("layer", ""), asked.get("output", "")
-            wanted.append(((at, *layer, KINDS.get(one.path, 0)), one, asked))
-    wanted.sort(key=lambda each: each[0])
-    for done, ((at, *_), one, asked) in enumerate(wanted):
-        report("computing", done, len(wanted))
-        kind, key = KINDS.get(one.path, 0), held_key(one.path, asked)
-        value = packed(found_text(served, one, asked)) if room > 0 else None
-        if kind <= FIRST:
-            room -= 0 if value is None else len(value)
-        yield (max(kind, FIRST), at, kind), key, partial(lambda value: value, value)
-    report("computing", len(wanted), len(wanted))
+    places = {key: at for at, key in enumerate(there)}
+    held = [
+        (places.get(asked.get("key", ""), len(places) if asked else -1), one, asked)
+        for one in ENDPOINTS
+        if one.held is not None
+        for asked in one.held(served)
+        if not one.path.startswith("/models/") or asked["key"] in places
+    ]
+    # views of one output share what is slow
+    held.sort(key=lambda each: (each[0], each[2].get("layer", ""), each[2].get("output", "")))
+    summaries = [f"/models/{key}/summary" for key in there]
+    for path, each in product(summaries, LANGUAGES):
+        yield f"{path}@{each}", partial(packed_document, served, path, each)
+    for _, one, asked in held:
+        yield held_key(one.path, asked), partial(packed_answer, served, one, asked)
+    audits = [one.number for key in there for one in served.model(key).audits]
+    reports = [f"/reports/{row.id}" for row in served.overview().reports]
+    for path in (*(f"/audits/{number}" for number in audits), *reports):
+        yield path, partial(packed_document, served, path, lang)
 
 
-def found_text(served: ServedFolder, one: Endpoint, asked: Arguments) -> str:
-    """Return the answer of an endpoint as JSON; numbers that are only drawn are shorter."""
+def packed_document(served: ServedFolder, path: str, lang: str) -> str:
+    """Return a summary or a whole report, without the document that stands in it once more."""
+    text = DATA.sub("", draw(served, path, lang))
+    return packed(json.dumps(text)) if text else ""
+
+
+def packed_answer(served: ServedFolder, one: Endpoint, asked: Arguments) -> str:
+    """Return the answer of an endpoint as packed JSON; numbers that are only drawn are shorter."""
     try:
         found = one.find(served, **asked)
     except BilensError as error:
         told = displayable(without_paths(str(error), served.folder))
-        return json.dumps({"error": told})
+        return packed(json.dumps({"error": told}))
     text = json_text(displayable(found))
     if one.path not in DRAWN:
-        return text
+        return packed(text)
     short = json.loads(text, parse_float=lambda number: float(f"{float(number):.{DIGITS}g}"))
     if "bounds" in short:  # a proven bound never becomes smaller
         bounds = json.loads(text)["bounds"]
         short["bounds"] = [each if each is None else above(each) for each in bounds]
-    return json.dumps(short, separators=(",", ":"))
+    return packed(json.dumps(short, separators=(",", ":")))
 
 
 def above(bound: float) -> float:

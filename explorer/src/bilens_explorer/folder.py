@@ -33,8 +33,8 @@ from bilens_explorer.inside import (
     require_found,
     state_of,
 )
-from bilens_explorer.models import OpenModel, OpenModels
-from bilens_explorer.overview import Past, digest, digest_of, overview_of, reports_of, row_of
+from bilens_explorer.open_models import OpenModel, OpenModels
+from bilens_explorer.overview import Past, digest, overview_of, reports_of, row_of
 from bilens_explorer.recorded_command import RefusedError, RepeatedCommand, repeat_command
 from bilens_explorer.records.models import (
     AuditRun,
@@ -170,7 +170,7 @@ class ServedFolder:
             ),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past),
-            run=None if path is None or self._exporting else self._audit_run(key, past),
+            run=None if path is None or self._exporting else self.audit_run(key),
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
@@ -185,9 +185,7 @@ class ServedFolder:
 
     def state(self) -> State:
         """Whether the folder is what it was: models, reports, history and day make its digest."""
-        found, past = self.last_walk(), self.past()
-        digest = digest_of(found, past, day(), self._changed(found, past))
-        return State(digest=digest, there=True)
+        return State(digest=self.overview().digest, there=True)
 
     def model_state(self, key: Key) -> State:
         """Whether a model is what it was: its files, its audits and what was said of it."""
@@ -251,13 +249,10 @@ class ServedFolder:
     def audit_run(self, key: Key) -> AuditRun:
         """How the repeated audit of a model goes, or whether one may be started."""
         require_found(self.last_walk().models.get(key))
-        return self._audit_run(key, self.past())
-
-    def _audit_run(self, key: str, past: Past) -> AuditRun:
         if (run := self.runs.describe(key)) is not None:
             return run
         try:
-            self._recorded_command(key, past)
+            self._recorded_command(key)
         except RefusedError as error:
             return AuditRun(state="refused", why=error.why, about=error.about)
         return AuditRun(state="ready")
@@ -265,18 +260,18 @@ class ServedFolder:
     def audit_again(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
         """Audit a model again: the command of its last audit, with its data and options."""
         require_found(self.last_walk().models.get(key))
-        return self.runs.start(key, self._recorded_command(key, self.past()))
+        return self.runs.start(key, self._recorded_command(key))
 
     def cancel_audit(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
         """End the audit of a model that was started."""
         self.runs.cancel(key)
         return self.audit_run(key)
 
-    def _recorded_command(self, key: str, past: Past) -> RepeatedCommand:
-        name = self.last_walk().names[key]
-        if name not in past.commands:
+    def _recorded_command(self, key: str) -> RepeatedCommand:
+        name, commands = self.last_walk().names[key], self.past().commands
+        if name not in commands:
             raise RefusedError("none")
-        return repeat_command(past.commands[name], self.folder, name)
+        return repeat_command(commands[name], self.folder, name)
 
     def is_autoencoder(self, path: Path) -> bool:
         if any((path / mark).exists() for mark in AUTOENCODER):

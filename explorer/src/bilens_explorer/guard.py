@@ -17,7 +17,6 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -31,7 +30,7 @@ GLANCE = 1.0  # seconds for a body that is not wanted
 NOTICE = 0.01  # seconds to hear that a reader is gone
 LONGEST = 1000  # characters of an address
 AT_ONCE = 32  # requests that are worked on; others wait
-FEW, QUEUE = 2, 16  # slow ones of a kind that are worked on, and that may wait
+FEW, MOST_WAITING = 2, 16  # slow ones of a kind that are worked on, and that may wait
 HEADER = "x-bilens-secret"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -47,12 +46,23 @@ HEADERS = {
 }
 
 
-@dataclass
-class Places:
+class Queue:
     """Where slow requests of a kind wait, so that they keep no other one waiting."""
 
-    running: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(FEW))
-    waiting: int = 0
+    def __init__(self) -> None:
+        self.running, self.waiting = asyncio.Semaphore(FEW), 0
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        self.waiting += 1
+        try:
+            await self.running.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            yield
+        finally:
+            self.running.release()
 
 
 class Refusal(JSONResponse):
@@ -88,8 +98,8 @@ class Guard:
         slow: Sequence[tuple[re.Pattern[str], str]] = (),
     ) -> None:
         self.app, self.hosts, self.close, self.draw = app, frozenset(hosts), close, draw
-        places = {kind: Places() for _, kind in slow}
-        self.slow = [(path, places[kind]) for path, kind in slow]
+        queues = {kind: Queue() for _, kind in slow}
+        self.slow = [(path, queues[kind]) for path, kind in slow]
         self.token, self.needed = token, needed and token is not None
         self.origins = frozenset(f"http://{host}" for host in self.hosts)
         self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
@@ -114,8 +124,8 @@ class Guard:
                 )
             if len(body) > LARGEST:  # whatever content-length said
                 refused = refused or too_large()
-        places = next((one for path, one in self.slow if path.fullmatch(scope["path"])), None)
-        if refused is None and places is not None and places.waiting >= QUEUE:
+        queue = next((one for path, one in self.slow if path.fullmatch(scope["path"])), None)
+        if refused is None and queue is not None and queue.waiting >= MOST_WAITING:
             refused = Refusal(503, "so much is being computed that this must wait: ask again.")
         if refused is not None:
             accepted = Headers(scope=scope).get("accept", "")
@@ -134,11 +144,11 @@ class Guard:
             answer.append(message)
 
         try:
-            if places is None:
+            if queue is None:
                 async with self.running:  # neither a slow sender nor a slow reader holds a place
                     await self.app(scope, receive_body, keep)
             else:
-                async with waiting(places):
+                async with queue.place():
                     if not await is_gone(receive):
                         await self.app(scope, receive_body, keep)
         finally:
@@ -209,19 +219,6 @@ async def body_of(receive: Receive) -> bytes:
         if not message.get("more_body"):
             break
     return body
-
-
-@asynccontextmanager
-async def waiting(places: Places) -> AsyncIterator[None]:
-    places.waiting += 1
-    try:
-        await places.running.acquire()
-    finally:
-        places.waiting -= 1
-    try:
-        yield
-    finally:
-        places.running.release()
 
 
 async def is_gone(receive: Receive) -> bool:

@@ -7,8 +7,17 @@ from operator import itemgetter
 from markupsafe import Markup
 
 from bilens.records.base import displayable
-from bilens.report.html import environment
-from bilens.report.markup import Column, badge, element, joined, page_link, quiet, section, table
+from bilens.report.markup import (
+    Column,
+    Content,
+    badge,
+    element,
+    joined,
+    page_link,
+    quiet,
+    section,
+    table,
+)
 from bilens.report.sections.decision_page import LOOKS
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, grouped
@@ -20,6 +29,8 @@ from bilens_explorer.watching import change_list, number_of, spark
 CHANGES, DRAWN = 3, 100  # changes in a row, rows that a browser draws at first
 NEVER, CHANGED = "never", "changed"  # of models of which no audit says anything
 VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one
+Cell = tuple[Content, str | float | None]  # what it holds, and by what rows are sorted
+NAME = 2  # column of the name, below which a row is known
 HEADS = ("choose_head", "decision", "model", "failed", "change", "trend", "last")
 
 
@@ -79,42 +90,55 @@ def row_of(
     answer = None if last is None or row.changed else last.answer
     state = CHANGED if row.changed else NEVER
     said = decision(t, answer) if answer else quiet(t(f"explorer.{state}"))
-    value = row.numbers[-1] if row.numbers and not row.changed else None
-    texts = [number_of(t, watched, kind, one) for one in row.numbers]
-    told = t("explorer.numbers_of", numbers=", ".join(texts))
+    rank = SEVERITY.index(answer) if answer else -1 if row.changed else len(SEVERITY)
     counts = t("explorer.trend_of", counts=", ".join(map(str, row.failures)))
+    failures = spark(t("explorer.trend"), counts, row.failures) or NONE
     signs = [{"worse": 1, "better": -1}.get(one.direction, 0) for one in row.changes]
-    drawn = (
-        environment("bilens_explorer")
-        .get_template("explorer_row.html.j2")
-        .render(
-            lang=t.lang,
-            heads=heads,
-            whole=whole,
-            watched=watched,
-            id=row.id,
-            name=row.name,
-            choose=t("explorer.choose", name=row.name),
-            gone="" if row.there else t("explorer.gone"),
-            answer=answer or state,
-            rank=SEVERITY.index(answer) if answer else -1 if row.changed else len(SEVERITY),
-            decision=said,
-            rules=" ".join(sorted({*failed, *(one.rule for one in row.changes)})),
-            count=len(failed),
-            failed=t("list.comma").join(names) or (t("explorer.none") if answer else NONE),
-            moved=sum(signs),
-            changed=changed(t, row, kind),
-            value="" if value is None else value,
-            number=texts[-1] if texts and not row.changed else NONE,
-            line=spark(title_of(t, watched), told, row.numbers),
-            trend=row.failures[-1] if row.failures else "",
-            failures=spark(t("explorer.trend"), counts, row.failures) or NONE,
-            date="" if last is None else last.date,
-            day="" if last is None else last.date[:10],
-            time="" if last is None else last.date[11:16],
-        )
+    box = element(
+        "input", type="checkbox", value=row.id, aria_label=t("explorer.choose", name=row.name)
     )
-    return Markup(drawn)  # noqa: S704 - the template escapes
+    cells: list[Cell] = [
+        (box, None),
+        (said, rank),
+        (linked_name(t, row), None),
+        (t("list.comma").join(names) or (t("explorer.none") if answer else NONE), len(failed)),
+        (changed(t, row, kind), sum(signs)),
+        *([watched_number(t, watched, kind, row)] if watched else []),
+        (failures, row.failures[-1] if row.failures else ""),
+        (NONE if last is None else time_of(last.date), "" if last is None else last.date),
+    ]
+    drawn = []
+    for head, (content, order) in zip(heads, cells, strict=True):
+        if head == heads[NAME]:
+            role = "rowheader" if whole else None
+            drawn.append(element("th", content, role=role, scope="row"))
+            continue
+        role, label = ("cell", head) if whole else (None, None)
+        sorted_by = None if order is None else str(order)
+        drawn.append(element("td", content, role=role, data_label=label, data_value=sorted_by))
+    rules = " ".join(sorted({*failed, *(one.rule for one in row.changes)}))
+    role = "row" if whole else None
+    return element("tr", *drawn, role=role, data_answer=answer or state, data_rules=rules)
+
+
+def watched_number(t: Catalogue, rule: str, kind: str, row: ModelRow) -> Cell:
+    """Return the last number of a rule, with those of the audits before as a line."""
+    texts = [number_of(t, rule, kind, one) for one in row.numbers]
+    told = t("explorer.numbers_of", numbers=", ".join(texts))
+    line = spark(title_of(t, rule), told, row.numbers)
+    if not texts or row.changed:
+        return element("span", NONE, " ", line), ""
+    return element("span", texts[-1], " ", line), "" if row.numbers[-1] is None else row.numbers[-1]
+
+
+def linked_name(t: Catalogue, row: ModelRow) -> Markup:
+    name = Markup("/<wbr>").join(row.name.split("/"))  # where a long path may be broken
+    gone = Markup() if row.there else element("span", t("explorer.gone"), class_="quiet")
+    return joined(page_link(t, f"/models/{row.id}", name), " ", gone)
+
+
+def time_of(date: str) -> Markup:
+    return element("time", date[:10], element("br"), date[11:16], datetime=date, title=date)
 
 
 def changed(t: Catalogue, row: ModelRow, kind: str) -> Markup | str:

@@ -113,7 +113,7 @@ def overview_of(
         watched=watched,
         watchable=rules,
         writable=writable,
-        digest=digest_of(found, past, today, changed),
+        digest=digest(found.compared_parts, past.file, past.last, today, sorted(changed)),
     )
 
 
@@ -169,11 +169,6 @@ def watchable(past: Past) -> tuple[str, ...]:
         if one.value is not None
     }
     return tuple(rule for rule in rules_asked_for() if rule in found)
-
-
-def digest_of(found: FolderContents, past: Past, today: date, changed: frozenset[str]) -> str:
-    names = sorted(found.names.values())
-    return digest(names, found.truncated, past.file, past.last, today, sorted(changed))
 
 
 def digest(*parts: object) -> str:

@@ -1,7 +1,7 @@
 """The explorer's pages: records → markup; they are read without script, which sorts and sends."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 
 from markupsafe import Markup
@@ -23,11 +23,11 @@ from bilens.report.markup import (
 from bilens.report.raster import DIVERGING
 from bilens.report.sections.overview import title_of
 from bilens.report.text import NONE, Catalogue, grouped, load_catalogue
-from bilens_explorer.audit_again import audit_again
+from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import decision, home, report_list
 from bilens_explorer.people import everything, findings
 from bilens_explorer.records.language_views import TracePage
-from bilens_explorer.records.models import ModelPage, ModelRow, Overview
+from bilens_explorer.records.models import AuditRun, ModelPage, ModelRow, Overview
 from bilens_explorer.watching import progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
@@ -189,6 +189,57 @@ def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
         end = ["--"] if row.name.startswith("-") else []
         key, command = "how", shlex.join(["bilens", "audit", "--history", ".", *end, row.name])
     return joined(quiet(t(f"explorer.{key}")), element("pre", element("code", command)))
+
+
+def audit_again(t: Catalogue, found: ModelPage) -> Markup:
+    """Return the button that runs the recorded command again, and how that goes.
+
+    Where the explorer may not run it, the page says why; the line to copy stands above.
+    """
+    run = found.run
+    if run is None or run.why == "none" or not found.writable:
+        return Markup()
+    if run.state == "refused":
+        why = t(f"explorer.why.{run.why}", about=run.about)
+        return quiet(t("explorer.run.refused", why=why))
+    said = element("p", "", role="status", class_="unseen")
+    shown = element(
+        "div", *run_lines(t, run), class_="run", data_live="" if run.state == RUNNING else None
+    )
+    return element("div", said, shown, data_view="auditAgain", data_key=found.model.id)
+
+
+def run_lines(t: Catalogue, run: AuditRun) -> Iterator[Markup]:
+    """Yield how a run is, how far, why it came to nothing, its last words, and what can be done."""
+    if run.state != "ready":
+        report = []
+        if run.report is not None:
+            name = t("explorer.run.report")
+            report = [" ", element("a", name, href=f"{run.report}?lang={t.lang}")]
+        yield element("p", element("strong", state_of_run(t, run), class_="state"), *report)
+    if run.state == RUNNING:
+        steps = {"max": str(run.total), "value": str(run.done)} if run.total else {}
+        told = t("explorer.run.steps", done=grouped(run.done), total=grouped(run.total))
+        bar = element("progress", "", aria_label=t("explorer.run.progress"), **steps)
+        yield element("p", bar, " ", told if steps else t("explorer.run.no_steps"))
+    if run.why:
+        yield element("p", t(f"explorer.why.{run.why}", about=run.about))
+    if run.said:
+        yield quiet(t("explorer.run.said"), " ", element("samp", run.said, lang="en"))
+    action = "cancel" if run.state == RUNNING else "start"
+    # a script shows and hears it
+    button = {"type": "button", "class_": "plain", "hidden": "", "data_action": action}
+    yield element("p", element("button", t(f"explorer.run.{action}"), **button))
+
+
+def state_of_run(t: Catalogue, run: AuditRun) -> str:
+    """Return how a run is; of a command that failed by itself, with its exit code in words."""
+    said = t(f"explorer.state.{run.state}")
+    if run.state != "failed" or run.code is None or run.why:
+        return said
+    known = f"explorer.code.{run.code}"
+    why = known if t.has(known) else f"explorer.code.{'signal' if run.code < 0 else 'other'}"
+    return t("explorer.state.because", state=said, why=t(why, code=abs(run.code)))
 
 
 def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:

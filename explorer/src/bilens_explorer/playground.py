@@ -1,34 +1,44 @@
-"""Endpoints of the playground: a model as numbers, spectra of pairs of outputs, exact radii."""
+"""The playground: a model as numbers, inputs to begin with, spectra of pairs, exact radii."""
 
 import math
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import combinations
+from pathlib import Path
 from typing import Annotated
 
 import torch
-from msgspec import Meta
+from msgspec import Meta, structs
 from torch import Tensor
 
 from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.given_data import interface_of
+from bilens.api.provenance import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.certify.contrast import prepare
 from bilens.certify.l2_certificates import l2_radius, projected_margin
 from bilens.certify.spectrum_enclosure import enclosed
+from bilens.data.images import test_images_at_hand
+from bilens.data.labelled_data import read_labelled
+from bilens.data.model_interface import LabelledData
+from bilens.data.table_columns import MISSING
 from bilens.findings.guarantees import finite
 from bilens.findings.subject import image_shape, in_float64
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.base import Record
+from bilens.records.column_readings import TableColumn
 from bilens.train.randomness import drawn_rows
+from bilens.train.run_folder import TEST_NAME
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.models import OpenModel
+from bilens_explorer.inside import state_of
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.models import Key
 from bilens_explorer.records.playground import (
     DType,
@@ -37,16 +47,23 @@ from bilens_explorer.records.playground import (
     Packed,
     PackedMap,
     PairSpectrum,
+    PlayColumn,
     Playground,
     Radius,
+    TrialImage,
     Unfit,
 )
-from bilens_explorer.trial_inputs import ROWS, columns_of, held_out_rows, trial_images
 
 MOST = 1 << 21  # numbers that a page is sent: 8 MB
 LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
 HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
 FARTHEST = 1e9  # numbers of an input
+OF_CLASS = 2  # images of each class, drawn
+ROWS, LARGEST_TABLE = (
+    200,
+    1 << 24,
+)  # rows to begin with, drawn; bytes of a table that is read for them
+REACH = 3.0  # deviations, where nothing else says how far values go
 OutputNumber = Annotated[int, Meta(ge=0, le=100_000)]
 
 
@@ -138,10 +155,8 @@ def of_images(
 def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
     mean, scale = standard_units(model)
     rows = held_out_rows(served.folder, model)
-    chosen = [] if rows is None else drawn_rows(len(rows.inputs), ROWS).tolist()
     columns = columns_of(model, mean, scale, rows)
-    gone = [() if rows is None else rows.empty.get(row, ()) for row in chosen]
-    return Playground(
+    found = Playground(
         weights_sha256=model.read_sha256,
         map=packed_map(f),
         output_names=names_of(model, f.sizes.d_out),
@@ -149,14 +164,94 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
         columns=columns,
         input_mean=tuple(mean.tolist()),
         input_scale=tuple(scale.tolist()),
-        rows=None if rows is None else packed(rows.inputs[chosen].double()),
-        row_numbers=()
-        if rows is None
-        else tuple(rows.numbers[at] for at in chosen if rows.numbers),
+    )
+    if rows is None:
+        return found
+    chosen = drawn_rows(len(rows.inputs), ROWS).tolist()
+    lacking = [rows.empty.get(row, ()) for row in chosen]
+    return structs.replace(
+        found,
+        rows=packed(rows.inputs[chosen].double()),
+        row_numbers=tuple(rows.numbers[at] for at in chosen if rows.numbers),
         empty=tuple(
-            tuple(at for at, one in enumerate(columns) if one.name in names) for names in gone
+            tuple(at for at, one in enumerate(columns) if one.name in names) for names in lacking
         ),
     )
+
+
+def trial_images(
+    served: ServedFolder, model: LoadedModel, shape: tuple[int, int], last: int | None
+) -> tuple[TrialImage, ...]:
+    """Return the images that the last audit explains, and some of the data set's test images."""
+    found: list[TrialImage] = []
+    classes = None if last is None else served.audit(last).record.classes
+    if classes is not None:
+        found += [
+            TrialImage("audit", one.index, one.label, one.image)
+            for one in classes.explanations
+            if len(one.image) == shape[0] * shape[1]
+        ]
+    name = model.provenance.get("data_name", "")
+    with suppress(BilensError):
+        images, labels = test_images_at_hand(name, model.provenance.get("data_sha256"))
+        if images.shape[1] == shape[0] * shape[1]:
+            for label in sorted({*labels.tolist()}):
+                at = (labels == label).nonzero()[:, 0]
+                for index in at[drawn_rows(len(at), OF_CLASS)].tolist():
+                    pixels = tuple(round(value, 5) for value in images[index].tolist())
+                    found.append(TrialImage("data", index, label, pixels))
+    return tuple(found)
+
+
+def held_out_rows(folder: Path, model: LoadedModel) -> LabelledData | None:
+    """Return rows that were held out when the model was trained; None where they are not there."""
+    path = Path(model.source) / TEST_NAME
+    with suppress(BilensError, OSError):
+        before = state_of(folder, path)
+        if path.stat().st_size <= LARGEST_TABLE:
+            rows = read_labelled(path, None, interface_of(model))
+            return rows if state_of(folder, path) == before else None  # swapped meanwhile
+    return None
+
+
+def columns_of(
+    model: LoadedModel, mean: Tensor, scale: Tensor, rows: LabelledData | None
+) -> tuple[PlayColumn, ...]:
+    """Return the columns of a table with their ranges: of the rows, else of the deviations."""
+    reading, names = reading_of(model), model.input_names or ()
+    plain = tuple(TableColumn(name, "number", (name,)) for name in names)
+    kinds = plain if reading is None else reading.columns
+    places = {name: at for at, name in enumerate(names)}
+    found = []
+    for one in (column for column in kinds if column.inputs):
+        at = tuple(places[name] for name in one.inputs)
+        parts = tuple(part_of(one, name) for name in one.inputs)
+        low, high, whole = 0.0, 0.0, False
+        measured = [i for i, part in zip(at, parts, strict=True) if part in ("value", "days")]
+        for place in measured[:1]:
+            low = float(mean[place] - REACH * scale[place])
+            high = float(mean[place] + REACH * scale[place])
+            if rows is not None:
+                values = rows.inputs[:, place]
+                low, high = float(values.min()), float(values.max())
+                # a missing value is the mean of all, and not whole
+                whole = bool(((values == values.round()) | (values == mean[place])).all())
+        found.append(
+            PlayColumn(one.name, one.kind, at, parts, one.unit, one.first, low, high, whole)
+        )
+    return tuple(found)
+
+
+def part_of(column: TableColumn, name: str) -> str:
+    """Return the part of its column that an input holds, such as a category."""
+    if name == column.name:
+        return "value"
+    rest = name.removeprefix(column.name)
+    if rest == f"={MISSING}":
+        return MISSING
+    if column.kind == "category":
+        return rest.removeprefix("=")
+    return "days" if rest.startswith(": days since") else rest.removeprefix(": ")
 
 
 def names_of(model: LoadedModel, outputs: int) -> tuple[str, ...]:

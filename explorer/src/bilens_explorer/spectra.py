@@ -32,7 +32,7 @@ from bilens.records.mlp_trace import TokenEnds
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
-from bilens_explorer.models import OpenModel
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.layer_spectra import (
     LayerRow,
     LayerTable,

@@ -24,7 +24,7 @@ from bilens.report.text import MARKS, latent_name, token_name
 from bilens.train.corpus import language_model, tokenizer_of
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.models import OpenModel
+from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.language_views import (
     CircuitValues,
     FiredLatent,

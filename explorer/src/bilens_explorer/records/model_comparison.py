@@ -28,7 +28,7 @@ class ComparedRule(Record, frozen=True):
     direction: Direction | None  # from a to b; null where neither is known to be better
 
 
-class Comparison(Document, frozen=True, kw_only=True):
+class ModelComparison(Document, frozen=True, kw_only=True):
     """Two models, or two audits of one: b as it differs from a."""
 
     kind: Literal["comparison"] = "comparison"
@@ -56,6 +56,7 @@ class VectorPair(Record, frozen=True):
 class MatchedSide(Record, frozen=True):
     """The leading eigenvectors of one model that are matched with those of another."""
 
+    output: str  # as this model numbers it, which people's labels are of
     reading: str  # as of a `Spectrum`
     approximation: ApproximationQuality | None  # null where the map is the layer
     values: Numbers  # leading eigenvalues, by falling |λ|; of b in the unit of a's output

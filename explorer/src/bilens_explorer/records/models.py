@@ -10,12 +10,10 @@ from bilens.records.base import Count, Document, Record
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Change, Entry, Measured, PastAudit
 
-RunState = Literal[
-    "ready", "refused", "waiting", "running", "ending", "done", "failed", "cancelled"
-]
+RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
 # Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
 Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
-Failed = Literal["", "late", "unstarted"]
+Failed = Literal["", "late"]
 
 
 Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]  # of a model or a report, in addresses
@@ -72,7 +70,7 @@ class AuditRun(Document, frozen=True, kw_only=True):
     """The repeated audit of a model: whether it may be started, and how it goes or went."""
 
     kind: Literal["audit_run"] = "audit_run"
-    state: RunState  # "ready": it may be started; "refused": it may not; "ending": asked to end
+    state: RunState  # "ready": it may be started; "refused": it may not
     why: Refused | Failed = ""  # what bilens itself says of that
     about: str = ""  # of what that is said
     said: str = ""  # the last line that the command wrote, of one that failed why

@@ -5,7 +5,7 @@ import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
 
-const matchedParts = (found, keys, layer, output) => {
+const matchedParts = (found, keys, layer) => {
   const sides = { A: found.a, B: found.b };
   const plots = Object.entries(sides).map(([side, { values }]) => {
     const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 180, xName: t("spectrum.order"), yName: "λ", width: 480 });
@@ -32,7 +32,7 @@ const matchedParts = (found, keys, layer, output) => {
   );
   const of = (side, ranks) =>
     found[side].vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => {
-      const subject = subjectOf(layer, output, found[side].values, one.rank);
+      const subject = subjectOf(layer, found[side].output, found[side].values, one.rank);
       const figure = vectorFigure(found[side].vectors, one);
       const name = `${side.toUpperCase()}: ${t("vector.name", { rank: one.rank })}`;
       if (subject) figure.append(nameable(keys[side], subject, name, found[side].vectors.weights_sha256));
@@ -82,7 +82,7 @@ export const compare = (root) =>
       );
       redraw(async (current) => {
         const found = await get(address(output));
-        if (current()) part.replaceChildren(...matchedParts(found, { a, b }, layer, output));
+        if (current()) part.replaceChildren(...matchedParts(found, { a, b }, layer));
       });
     };
     root.append(controls, part);

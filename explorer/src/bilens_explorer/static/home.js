@@ -1,5 +1,5 @@
 // The models of the folder: searched, chosen by decision and rule, sorted, two of them compared.
-import { element, exported, lang, state, t } from "./lib.js";
+import { element, exported, inOrder, lang, markSorted, sortButtons, state, t } from "./lib.js";
 
 const PAGE = 100; // rows in the page at first, and with each step further down
 const FIELDS = ["search", "decision", "rule"];
@@ -8,7 +8,9 @@ export function home(root) {
   const whole = root.querySelector("table.models");
   const body = whole.tBodies[0];
   const later = body.querySelector("template")?.content.children ?? [];
-  const rows = [...body.rows, ...later].map((row) => ({ row, text: row.textContent.toLowerCase() }));
+  let rows = [...body.rows, ...later];
+  const textOf = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
+  const texts = new Map(rows.map((row) => [row, textOf(row)]));
   const controls = root.querySelector(".controls");
   const fields = FIELDS.map((name) => controls.querySelector(`#${name}`));
   const shown = controls.querySelector("output");
@@ -35,7 +37,7 @@ export function home(root) {
   let drawn = PAGE;
   const draw = (most) => {
     drawn = most;
-    body.replaceChildren(...found.slice(0, drawn).map(({ row }) => labelled(row)));
+    body.replaceChildren(...found.slice(0, drawn).map(labelled));
     const left = found.length - drawn;
     more.hidden = left <= 0;
     more.textContent = t("more", { count: Math.min(left, PAGE) });
@@ -44,33 +46,23 @@ export function home(root) {
     const [search, decision, rule] = fields.map((field) => field.value);
     const words = search.toLowerCase().split(/\s+/);
     found = rows.filter(
-      ({ row, text }) =>
+      (row) =>
         (!decision || row.dataset.answer === decision) &&
         (!rule || row.dataset.rules.split(" ").includes(rule)) &&
-        words.every((word) => text.includes(word)),
+        words.every((word) => texts.get(row).includes(word)),
     );
     shown.textContent = t("shown", { count: found.length, total: rows.length });
     state.set({ search, decision, rule });
     draw(PAGE);
   };
-  const sort = (head, column, up) => {
-    for (const other of whole.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", up ? "ascending" : "descending");
-    const compared = new Intl.Collator(lang, { numeric: true }).compare;
-    const value = ({ row }) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const keys = new Map(rows.map((one) => [one, value(one)]));
-    const numeric = [...keys.values()].every((text) => text === "" || Number.isFinite(Number(text)));
-    const order = numeric ? (a, b) => a - b : compared;
-    rows.sort((a, b) => {
-      const [left, right] = [keys.get(a), keys.get(b)];
-      if (left === "" || right === "") return (left === "") - (right === ""); // unknown is last
-      return (up ? 1 : -1) * order(left, right);
-    });
+  const sort = (column, up) => {
+    markSorted(whole, column, up);
+    rows = inOrder(rows, column, up);
     state.set({ sort: `${column}${up ? "" : "-"}` });
     choose();
   };
   const link = () => {
-    const two = rows.map(({ row }) => row.querySelector("input")).filter((box) => box.checked);
+    const two = rows.map((row) => row.querySelector("input")).filter((box) => box.checked);
     const [a, b] = two.map((box) => box.value);
     const held = `/compare/${[a, b].sort().join("/")}`;
     const there = !exported || document.querySelector(`template[data-path="${held}"]`) !== null;
@@ -79,12 +71,7 @@ export function home(root) {
     absent.textContent = two.length === 2 && !there ? t("compare.absent") : "";
   };
 
-  [...whole.tHead.rows[0].cells].forEach((head, column) => {
-    if (column === 0) return;
-    const button = element("button", { type: "button" }, ...head.childNodes);
-    head.append(button);
-    button.addEventListener("click", () => sort(head, column, head.getAttribute("aria-sort") !== "ascending"));
-  });
+  sortButtons(whole, sort, 1);
   fields.forEach((field, index) => {
     field.value = state.get(FIELDS[index]);
     if (field.selectedIndex < 0) field.value = "";
@@ -102,7 +89,6 @@ export function home(root) {
   }
   link();
   const [, column, down] = /^(\d+)(-?)$/.exec(state.get("sort")) ?? [];
-  const head = whole.tHead.rows[0].cells[column];
-  if (head && column > 0) sort(head, Number(column), !down);
+  if (column > 0 && whole.tHead.rows[0].cells[column]) sort(Number(column), !down);
   else choose();
 }

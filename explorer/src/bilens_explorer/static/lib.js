@@ -203,34 +203,40 @@ export const redrawing = (part) => {
   };
 };
 
-// Buttons in the heads of a table that sort its rows by `data-value`, else by their text; what is
-// not known is last. Returns what sorts rows that have come since.
-export const sortable = (whole) => {
-  const heads = [...whole.tHead.rows[0].cells];
+// The rows of a table by `data-value` of a column, else by its text; what is not known is last.
+export const inOrder = (rows, column, up) => {
   const compare = new Intl.Collator(lang, { numeric: true }).compare;
-  const sort = () => {
-    const column = heads.findIndex((head) => head.hasAttribute("aria-sort"));
-    if (column < 0) return;
-    const sign = heads[column].getAttribute("aria-sort") === "ascending" ? 1 : -1;
-    const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent;
-    const rows = [...whole.tBodies[0].rows].map((row) => [value(row), row]);
-    const unknown = (text) => text === "—" || text === "";
-    const numeric = rows.every(([text]) => unknown(text) || !Number.isNaN(Number(text)));
-    const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
-    rows.sort(([a], [b]) => unknown(a) - unknown(b) || (unknown(a) ? 0 : sign * order(a, b)));
-    whole.tBodies[0].append(...rows.map(([, row]) => row));
-  };
-  for (const head of heads) {
+  const unknown = (text) => text === "—" || text === "";
+  const keyed = rows.map((row) => [row.cells[column].dataset.value ?? row.cells[column].textContent, row]);
+  const numeric = keyed.every(([text]) => unknown(text) || !Number.isNaN(Number(text)));
+  const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
+  keyed.sort(([a], [b]) => unknown(a) - unknown(b) || (unknown(a) ? 0 : (up ? 1 : -1) * order(a, b)));
+  return keyed.map(([, row]) => row);
+};
+export const markSorted = (whole, column, up) =>
+  [...whole.tHead.rows[0].cells].forEach((head, at) => {
+    if (at === column) head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    else head.removeAttribute("aria-sort");
+  });
+// Buttons in the heads of a table that sort it, from a column on.
+export const sortButtons = (whole, sort, first = 0) =>
+  [...whole.tHead.rows[0].cells].forEach((head, column) => {
+    if (column < first) return;
     const button = element("button", { type: "button" }, ...head.childNodes);
     head.append(button);
-    button.addEventListener("click", () => {
-      const up = head.getAttribute("aria-sort") !== "ascending";
-      for (const other of heads) other.removeAttribute("aria-sort");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      sort();
-    });
-  }
-  return sort;
+    button.addEventListener("click", () => sort(column, head.getAttribute("aria-sort") !== "ascending"));
+  });
+// A table whose rows are sorted in the page; returns what sorts rows that have come since.
+export const sortable = (whole) => {
+  let sorted = [];
+  const sort = (...asked) => {
+    sorted = asked.length ? asked : sorted;
+    if (!sorted.length) return;
+    markSorted(whole, ...sorted);
+    whole.tBodies[0].append(...inOrder([...whole.tBodies[0].rows], ...sorted));
+  };
+  sortButtons(whole, sort);
+  return () => sort();
 };
 
 // ---- the address keeps what is looked at
