@@ -58,6 +58,7 @@ class AuditSubject:
     try_words: int = 0
     inputs: LayerInputs | None = None  # what the layers see
     rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
+    by_columns: bool = False  # whether it is read so whatever its outputs are
     command: str | None = None
     progress: Progress = silent
     options: Mapping[str, object] = field(default_factory=dict)  # that the numbers depend on
@@ -74,7 +75,7 @@ class AuditSubject:
     @cached_property
     def reader(self) -> ExactTable | ExactClassifier | LayerReader:
         """The way in which the model is read: by columns, by classes, or layer by layer."""
-        if is_of_columns(self.model):
+        if self.by_columns or is_of_columns(self.model):
             return ExactTable(self.model, self.data, reading_of(self.model), self.seed)
         if not is_one_exact_layer(self.model):
             return LayerReader(self)

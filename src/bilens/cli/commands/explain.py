@@ -101,7 +101,7 @@ def explained(
     if options.html is not None:
         if not isinstance(given, LabelledData) or not named:
             raise UsageError("--html is about rows of a model with named columns: use --plate.")
-        subject = AuditSubject(model, given, rows=options.index)
+        subject = AuditSubject(model, given, rows=options.index, by_columns=True)
         found = examine_subject(subject, examiners={"columns": examine_columns})
         AuditReport(found).to_html(options.html, lang=options.lang)
     return record
