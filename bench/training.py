@@ -32,7 +32,7 @@ from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
 from bilens.train.loop import train
 from bilens.train.tasks.image import ImageRecipe, ImageTask, accuracy, train_classifier
-from bilens.train.tasks.image_stack import StackTask, in_passes
+from bilens_studies.image_stack import StackTask, in_passes
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 TARGET = 0.55

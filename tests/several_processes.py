@@ -128,10 +128,10 @@ def killed_at(group: Processes, place: Path) -> None:
     task = language(LANGUAGE, group)
     take_step = task.take_step
 
-    def step(run: TrainingRun[Any]) -> None:
+    def step(run: TrainingRun[Any], prepared: Any) -> None:
         if group.rank == 1 and run.epoch == 1 and run.step == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        take_step(run)
+        take_step(run, prepared)
 
     task.take_step = step  # type: ignore[method-assign]
     run_in_folder(place / "language-killed", task)

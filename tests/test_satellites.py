@@ -80,7 +80,6 @@ INTERNAL = {  # other modules of bilens that a satellite imports; none may be ad
         "bilens.train.run_folder",
         "bilens.train.table_fit",
         "bilens.train.tasks.image",
-        "bilens.train.tasks.image_stack",
         "bilens.train.tasks.language",
     ),
     "bilens_explorer": (

@@ -1,8 +1,9 @@
 """Regenerates the pages that are drawn from code and data; `--check` only compares.
 
-`docs/cli.md` from the help of the commands, `docs/api.md` from the public docstrings,
-`docs/measured.md`, `docs/reproduction.md` and the benchmark pages from their JSON, and the picture
-of the README from the demo, where it has been run.
+`docs/cli.md` from the help of the commands, `docs/measured.md`, `docs/reproduction.md` and the
+benchmark pages from their JSON, and the picture of the README from the demo, where it has been run.
+Built beside them, and not kept: `docs/api.md` from the public docstrings, and the JSON Schema of
+every document in `docs/schema`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from bench.adapters import page as adapters
 from bilens.cli.app import app
 from bilens.cli.command_group import build_all_commands
 from tools import measured, reproduction
-from tools.schema import schema_pages
+from tools.schema import pages_with_fields, schema_files
 
 ROOT = Path(__file__).parent.parent
 PLATE = Path("runs/demo/eigenvectors.svg")
@@ -133,15 +134,19 @@ def benchmark_pages() -> dict[Path, str]:
 
 
 def pages() -> dict[Path, str]:
-    """Return every generated page with its content."""
+    """Return every generated page that is kept, with its content."""
     return {
         ROOT / "docs/cli.md": command_page(),
-        ROOT / "docs/api.md": api_page(),
         ROOT / "docs/measured.md": measured.page(),
         ROOT / "docs/reproduction.md": reproduction.page(),
         **benchmark_pages(),
-        **schema_pages(ROOT),
+        **pages_with_fields(ROOT),
     }
+
+
+def built() -> dict[Path, str]:
+    """Return what follows from the code alone, with its content."""
+    return {ROOT / "docs/api.md": api_page(), **schema_files(ROOT)}
 
 
 def main() -> None:
@@ -159,7 +164,8 @@ def main() -> None:
         )
     if check:
         return
-    for path, text in content.items():
+    for path, text in {**content, **built()}.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     if (ROOT / PLATE).exists():
         (ROOT / "docs/images/eigenvectors.svg").write_bytes((ROOT / PLATE).read_bytes())

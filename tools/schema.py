@@ -144,11 +144,15 @@ def schema(document: type[Document]) -> str:
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
-def schema_pages(root: Path) -> dict[Path, str]:
-    """Return the schema files, and the pages whose tables of fields are made here."""
+def schema_files(root: Path) -> dict[Path, str]:
+    """Return the JSON Schema of every document, by file."""
     folder = root / "docs" / "schema"
-    pages = {folder / f"{kind_of(one).replace(' ', '_')}.json": schema(one) for one in DOCUMENTS}
-    names = {one.__name__: one for one in DOCUMENTS}
+    return {folder / f"{kind_of(one).replace(' ', '_')}.json": schema(one) for one in DOCUMENTS}
+
+
+def pages_with_fields(root: Path) -> dict[Path, str]:
+    """Return the pages whose tables of fields are made here."""
+    pages, names = {}, {one.__name__: one for one in DOCUMENTS}
     for path in sorted((root / "docs").glob("*.md")):
         text = path.read_text("utf-8")
         filled = BLOCK.sub(lambda m: f"{m[1]}\n{tables(names[m[2]])}\n\n{m[3]}", text)

@@ -360,20 +360,6 @@ def test_a_linear_path_is_learnt_where_nothing_is_fitted(ours: Path, tmp_path: P
         assert float(block.skip.weight.abs().max()) > 0
 
 
-def test_a_run_of_a_release_without_an_option_goes_on(ours: Path, tmp_path: Path) -> None:
-    go(ours, tmp_path / "out")
-    place, before = tmp_path / "out/run.json", weights(tmp_path / "out")
-    about = json.loads(place.read_text())
-    assert about["recipe"].pop("passes") == 1
-    assert about["recipe"].pop("gives") == "next tokens"
-    place.write_text(json.dumps(about))
-    (tmp_path / "out/conversion.json").unlink()
-    go(ours, tmp_path / "out", resume=True)
-    assert weights(tmp_path / "out") == before
-    with pytest.raises(UsageError, match=r"was started with passes=1; this command says passes=2"):
-        go(ours, tmp_path / "out", resume=True, passes=2)
-
-
 def test_what_stands_beside_a_model_goes_along(llama: Path, tmp_path: Path) -> None:
     source = tmp_path / "model"
     shutil.copytree(llama, source)

@@ -40,7 +40,7 @@ FROZEN = {
         "--plan --map --activation --transposed --no-transposed --allow-pickle "
         "--trust-pickle --residual "
         "--no-residual --overwrite --json --data --table --labels "
-        "--encoding"
+        "--encoding --classes"
     ),
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
@@ -54,16 +54,16 @@ FROZEN = {
         "--activation "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
         "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
-        "--train-data --train-labels"
+        "--train-data --train-labels --classes"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "
         "--allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels "
-        "--encoding"
+        "--encoding --classes"
     ),
     "certify": (
-        "model --dataset --data-dir --samples --truncate --radius --html --lang --seed "
+        "model --classes --dataset --data-dir --samples --truncate --radius --html --lang --seed "
         "--allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json --data --table --labels "
         "--encoding"
@@ -80,7 +80,7 @@ FROZEN = {
         "--context-length --skip --measured-tokens --seed --shard --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"
         " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
-        "--table --encoding --html --lang"
+        "--table --encoding --html --lang --classes"
     ),
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --export --lang "
@@ -95,7 +95,7 @@ FROZEN = {
         "studies --corpus --model --data-dir --seeds --steps --tokens --full --quick --out --json"
     ),
     "explain": (
-        "model --index --html --table --dataset --data-dir --baseline --plate --lang "
+        "model --classes --index --html --table --dataset --data-dir --baseline --plate --lang "
         "--allow-pickle --trust-pickle --residual --no-residual --overwrite --json --data --labels "
         "--encoding"
     ),

@@ -19,8 +19,8 @@ from torch import Tensor
 
 import bilens as bl
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.io import remote, remote_stores
-from bilens.io.formats import gguf, safetensors_folder
+from bilens.io import remote_stores
+from bilens.io.formats import gguf, gguf_header, safetensors_folder
 from bilens.io.formats.huggingface import read_layers
 from bilens.io.load import load, load_layers, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
@@ -159,7 +159,7 @@ def test_gguf_is_read_in_place(
     server: RangeServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gguf")
-    monkeypatch.setattr(remote, "WINDOW", 1 << 12)
+    monkeypatch.setattr(gguf_header, "WINDOW", 1 << 12)
     from tools.net.foreign import write_gguf
 
     layer = {"ffn_gate": (H, D), "ffn_up": (H, D), "ffn_down": (D, H)}
@@ -178,7 +178,7 @@ def test_gguf_is_read_in_place(
         load_layers(folder / "m.gguf", lambda _: False)
     spans = [stored.spans[0] for name, stored in found.tensors.items() if "ffn" in name]
     in_layers = sum(stop - start for _, start, stop in spans)
-    assert server.sent < in_layers + 2 * remote.WINDOW < (folder / "m.gguf").stat().st_size
+    assert server.sent < in_layers + 2 * gguf_header.WINDOW < (folder / "m.gguf").stat().st_size
 
 
 # ---- some layers alone

@@ -19,12 +19,13 @@ from bilens.report.text import load_catalogue
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
 from bilens_explorer.records.models import Refused
 
-# "answers": a column, a key or a file; "output" options, with a value or without, are left out.
+# "answers": a column, a key, names or a file; "output" options, with a value or without, are left
+# out.
 Use = Literal["file", "answers", "value", "switch", "output", "output switch"]
 OPTIONS: dict[str, Use] = {
     **dict.fromkeys(("--data", "--data-dir", "--table", "--train-data", "--text"), "file"),
     "--baseline": "file",
-    **dict.fromkeys(("--labels", "--train-labels"), "answers"),
+    **dict.fromkeys(("--labels", "--train-labels", "--classes"), "answers"),
     **dict.fromkeys(("--dataset", "--encoding", "--map", "--activation", "--fail-on"), "value"),
     **dict.fromkeys(("--tokens", "--held-out", "--null-samples", "--try-words"), "value"),
     **dict.fromkeys(("--threshold", "--seed"), "value"),

@@ -81,12 +81,9 @@ class ConversionJob(Converted):
     """A conversion in a folder: `run` takes it through its stages."""
 
     def start(self, resume: bool, overwrite: bool, data_noun: str = "data") -> dict[str, Any]:
-        newer = {name: self.how.get(name) for name in ("gives", "targets_sha256", "activations")}
-        usual = {**type(self.recipe)().to_dict(), **newer}
-
         def check() -> None:
             check_place(self.folder, self.teacher.source)
-            check_folder(self.folder, self.about, resume, overwrite, data_noun, usual)
+            check_folder(self.folder, self.about, resume, overwrite, data_noun)
 
         self.group.on_first(check)
         for note in self.teacher.notes:

@@ -123,7 +123,7 @@ def configuration_of(module: nn.Module) -> dict[str, object]:
 
 
 def settings_of(part: nn.Module) -> dict[str, object]:
-    """Return what a part itself holds beside parameters, buffers and parts."""
+    """Return the attributes of a part, without parameters, buffers and parts of its own."""
     return {
         name: make_comparable(one) for name, one in vars(part).items() if name not in OF_ANY_PART
     }

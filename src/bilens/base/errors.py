@@ -1,6 +1,6 @@
 """The exceptions of bilens. Each one names what came, what was expected and what to do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
@@ -37,7 +37,7 @@ class BilensError(Exception):
     exit_code = 2
     told: bool | None = None  # whether another process of the same run says it; None: not known
 
-    def __init__(self, sentence: str = "", *retries: Retry) -> None:
+    def __init__(self, sentence: str = "", retries: Sequence[Retry] = ()) -> None:
         calls = ", ".join(retry.call() for retry in retries)
         super().__init__(f"{sentence} Call {calls}." if retries else sentence)
         self.sentence, self.retries = sentence, retries

@@ -30,10 +30,9 @@ from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
 LABEL_KEYS = ("y_test", "Y_test", "y", "Y", "labels", "label", "targets", "target")
-ANSWERS = (
-    *("label", "labels", "class", "classes", "target", "targets", "answer", "answers", "y"),
-    *("ラベル", "クラス", "正解", "正解ラベル", "目的変数"),
-)  # what columns of right answers are called
+# what columns of right answers are called
+ANSWERS = ["label", "labels", "class", "classes", "target", "targets", "answer", "answers", "y"]
+ANSWERS += ["ラベル", "クラス", "正解", "正解ラベル", "目的変数"]
 Answers: TypeAlias = Array | Tensor | Cells | list[Label] | None
 Read: TypeAlias = tuple[Array, Answers]
 

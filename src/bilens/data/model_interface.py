@@ -367,7 +367,7 @@ class LabelledData:
 
     @property
     def notes(self) -> tuple[DataNote, ...]:
-        """What was done to them, or taken for granted."""
+        """Notes on how the data were read: changes to them, and assumptions."""
         return self.origin.notes
 
     def answer(self, place: int) -> int | float | None:

@@ -58,7 +58,8 @@ def save_converted(host: Host, folder: Path) -> str:
             return "bl.load"
         save_model(module, str(folder / WEIGHTS_NAME))
     except (OSError, SafetensorError) as error:
-        raise write_error(folder, OSError(*error.args)) from error
+        fault = error if isinstance(error, OSError) else OSError(str(error))
+        raise write_error(folder, fault) from error
     is_ours = isinstance(module, BilinearTransformer)
     base = {**asdict(host.config), "model_type": OURS} if is_ours else host.config.to_dict()
     base |= {} if is_ours else {"architectures": [type(module).__name__]}

@@ -31,7 +31,7 @@ from bilens.nn.agreement import (
     inputs_at_scales,
     inputs_that_reach,
 )
-from bilens.nn.layer_view import LayerView
+from bilens.nn.layer_view import Gives, LayerView
 
 ESTIMATORS = ("MLPClassifier", "MLPRegressor")
 FITTED = ("coefs_", "intercepts_")  # the lists of its matrices and biases
@@ -95,32 +95,11 @@ def from_sklearn(estimator: object) -> LoadedModel:
         layers[0] = reading(each_part(layers[0], Tensor.double), matrix, shift)
         centre = -torch.linalg.pinv(matrix) @ shift
         x = inputs_that_reach(matrix, shift)
-    is_classifier, last = hasattr(fitted, "classes_"), len(layers) - 1
+    is_classifier = hasattr(fitted, "classes_")
     # several labels have a sigmoid each: a logit of one means something by itself
     softmax = is_classifier and (one_logit(fitted) or fitted.out_activation_ != "logistic")
-    views, roles, stored = {}, {}, fitted_tensors(fitted)
-    numbers = {name: prod(one.shape) for name, one in stored.items()}
-    for index, layer in enumerate(layers):
-        name = f"layers.{index}"
-        views[name] = LayerView(
-            FactorSizes(len(layer.down), len(layer.up), layer.d_in),
-            layer.phi,
-            layer.up.dtype,
-            lambda layer=layer: layer,  # type: ignore[misc]
-            gated=False,
-            reads="neurons" if index else "inputs",
-            gives="neurons" if index < last else "logits" if softmax else "outputs",
-            name=name,
-            centre=None if index else centre,
-            # the last one reaches through two linear maps
-            tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
-        )
-        roles[name] = f"ordinary, {layer.phi}, {layer.d_in} → {len(layer.up)}"
-        roles[name] += f" → {len(layer.down)}" if index == last else ""
-    if before:
-        roles["layers.0"] += f", behind {', '.join(before)}"
-    if any(name.endswith("Imputer") for name in before):
-        roles["layers.0"] += ", for rows without a missing value"
+    stored = fitted_tensors(fitted)
+    views = views_of(layers, stored, "logits" if softmax else "outputs", centre)
     compare = partial(compare_with_estimator, whole, fitted, layers)
     check = compare(x).required()
     parts = [part for layer in layers for part in vars(layer).items()]
@@ -133,13 +112,53 @@ def from_sklearn(estimator: object) -> LoadedModel:
         provenance={"format": f"scikit-learn {kind}"},
         input_names=None if columns is None else tuple(map(str, columns)),
         views=views,
-        load_report=LoadReport(roles, False, {"output": check}, (), head_of(fitted)),
+        load_report=LoadReport(
+            roles_of(views, before), False, {"output": check}, (), head_of(fitted)
+        ),
         stored=stored,
         compare_rows=compare,
     )
 
 
 # ---- the MLP
+
+
+def views_of(
+    layers: list[MLPWeights], stored: Store, gives: Gives, centre: Tensor | None
+) -> dict[str, LayerView]:
+    """Return the layers one behind the other; the last one gives what the model gives."""
+    views, last = {}, len(layers) - 1
+    numbers = {name: prod(one.shape) for name, one in stored.items()}
+    for index, layer in enumerate(layers):
+        name = f"layers.{index}"
+        views[name] = LayerView(
+            FactorSizes(len(layer.down), len(layer.up), layer.d_in),
+            layer.phi,
+            layer.up.dtype,
+            lambda layer=layer: layer,  # type: ignore[misc]
+            gated=False,
+            reads="neurons" if index else "inputs",
+            gives="neurons" if index < last else gives,
+            name=name,
+            centre=None if index else centre,
+            # the last one reaches through two linear maps
+            tensors={n: c for n, c in numbers.items() if min(int(n.split(".")[1]), last) == index},
+        )
+    return views
+
+
+def roles_of(views: dict[str, LayerView], before: list[str]) -> dict[str, str]:
+    """Describe in words what each layer is made of, and the steps that are part of the first."""
+    roles = {}
+    for name, view in views.items():
+        d_out, d_hidden, d_in = view.sizes
+        roles[name] = f"ordinary, {view.activation}, {d_in} → {d_hidden}"
+        roles[name] += "" if view.gives == "neurons" else f" → {d_out}"
+    if before:
+        roles["layers.0"] += f", behind {', '.join(before)}"
+    if any(name.endswith("Imputer") for name in before):
+        roles["layers.0"] += ", for rows without a missing value"
+    return roles
 
 
 def fitted_tensors(estimator: Any) -> Store:

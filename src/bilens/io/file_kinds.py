@@ -78,7 +78,7 @@ def one_of_folder(given: Path, folder: Path) -> Path:
     if models:
         raise CheckpointError(
             f"{given}: holds {len(models)} models, of which one is read at a time.",
-            *(Retry(str(given), path=str(item)) for item in models[:8]),
+            [Retry(str(given), path=str(item)) for item in models[:8]],
         )
     more = ""
     if (folder / "checkpoints").is_dir():

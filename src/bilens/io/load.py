@@ -161,9 +161,8 @@ def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
         if options.name_roles or PEFT.matches(path):
             raise
         with suppress(CheckpointError, OSError):
-            stored, sha256 = open_tensors(path, options.allow_pickle)
-            why = {"read": f"no layers: {error}"}
-            return LoadedModel(None, str(path), sha256, provenance=why, stored=stored)
+            found, why = open_tensors(path, options.allow_pickle), {"read": f"no layers: {error}"}
+            return LoadedModel(None, str(path), found.sha256, provenance=why, stored=found.store)
         raise
 
 

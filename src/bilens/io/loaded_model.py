@@ -312,6 +312,9 @@ class ReadOptions:
             raise UsageError(f"{path}: {because}: leave the option out.")
 
 
+NOTHING_SAID = ReadOptions()
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of model file or folder: how it is told from others, and how it is read."""

@@ -16,6 +16,7 @@ from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, file_sha256, read_json, write_new_files
 from bilens.io.loaded_model import (
     CONFIG_NAME as CONFIG_NAME,
+    NOTHING_SAID,
     WEIGHTS_NAME as WEIGHTS_NAME,
     Format,
     LoadedModel,
@@ -93,6 +94,15 @@ def save(
         input_scale=None if input_scale is None else tuple(map(float, input_scale)),
     )
     check_description(config, module)
+    weights, about = weights_file(folder, module, config, provenance), config.to_json().encode()
+    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
+    return folder
+
+
+def weights_file(
+    folder: Path, module: nn.Module, config: ModelConfig, provenance: Mapping[str, str] | None
+) -> bytes:
+    """Return the file of the weights of a module that computes the same when it is built again."""
     state = module.state_dict()
     try:
         check_kinds(folder, state)
@@ -112,12 +122,10 @@ def save(
         "function_sha256": config.function_sha256(),
         "provenance": json.dumps(dict(provenance or {}), ensure_ascii=False, sort_keys=True),
     }
-    weights, about = safetensors_bytes(tensors, metadata), config.to_json().encode()
-    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
-    return folder
+    return safetensors_bytes(tensors, metadata)
 
 
-def read_model_folder(folder: Path, options: ReadOptions | None = None) -> LoadedModel:
+def read_model_folder(folder: Path, options: ReadOptions = NOTHING_SAID) -> LoadedModel:
     """Return the model of a folder that `save` wrote, on the CPU and in evaluation mode."""
     config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
     content = read_json(config_path, MAX_CONFIG_BYTES)
@@ -150,8 +158,7 @@ def read_model_folder(folder: Path, options: ReadOptions | None = None) -> Loade
             f"{weights_path}: the scale is {float(module.scale):g}; expected a positive number: "
             "restore the file."
         )
-    residual = config.arguments.get("residual", False)
-    (options or ReadOptions()).agreed_residual(config_path, residual)
+    options.agreed_residual(config_path, config.arguments.get("residual", False))
     return LoadedModel(
         module.eval(),
         str(folder),

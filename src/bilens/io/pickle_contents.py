@@ -80,12 +80,6 @@ class PickleReader(pickle._Unpickler):
     }
 
 
-def dtype_of(storage: Any) -> str:
-    """Return float32 for torch.FloatStorage, and nothing for what is none of its kind."""
-    name = storage.name if isinstance(storage, type) and issubclass(storage, Made) else ""
-    return STORAGES.get(name.removeprefix("torch.").removesuffix("Storage"), "")
-
-
 class TensorAt(NamedTuple):
     """A tensor as a pickle describes it."""
 
@@ -110,7 +104,8 @@ def tensor_of(value: Any) -> TensorAt | None:
     match value.arguments:
         case ((_, kind, str(key), *_), int(offset), tuple(shape), tuple(stride), *_):
             numbers = (offset, *shape, *stride)
-            dtype = dtype_of(kind)
+            name = kind.name if isinstance(kind, type) and issubclass(kind, Made) else ""
+            dtype = STORAGES.get(name.removeprefix("torch.").removesuffix("Storage"))
             if dtype and all(type(number) is int and number >= 0 for number in numbers):
                 return TensorAt(key, dtype, offset, shape, stride)
     return None
@@ -133,8 +128,8 @@ def read_torch_file(path: Path, allowed: bool) -> TorchFile:
             if file.read(len(LEGACY)) != LEGACY:
                 return read_archive(path)
         if not allowed:
-            retry = Retry(str(path), {"allow_pickle": True})
-            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retry)
+            retries = [Retry(str(path), {"allow_pickle": True})]
+            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retries)
         import torch
 
         from bilens.base.memory import check_memory

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PosixPath
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import ADDRESS
@@ -23,7 +23,6 @@ from bilens.io.remote_stores import SCHEMES, Info, ObjectStore, no_access
 FILES = (".safetensors", ".gguf", ".json")  # what an address of a file ends in
 PIECE, STREAMS = 1 << 25, 4  # bytes that are asked for at once, and how often at a time
 GAP = 512  # bytes between two ranges that are fetched as one
-WINDOW = 1 << 18  # bytes that a file is read by from its beginning
 STORES: dict[str, ObjectStore] = {}  # by scheme; a new one for each model that is opened
 S = TypeVar("S")
 T = TypeVar("T")
@@ -68,6 +67,11 @@ class RemotePath(PosixPath):
     def glob(self, *_: str, **__: bool) -> Iterator[Any]:  # type: ignore[override]
         return iter(())  # servers of files have no listings to trust
 
+    def open(self, *_: Any, **__: Any) -> Any:
+        """Check that the file is there; nothing is read here, but ranges of what `opened` gives."""
+        self.opened()
+        return io.RawIOBase()
+
     def opened(self) -> RemoteFile:
         found = self.store.find(str(self))
         if found is None:
@@ -82,9 +86,6 @@ class RemotePath(PosixPath):
     def stat(self, **_: bool) -> os.stat_result:
         size = self.opened().size
         return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
-
-    def open(self, *_: Any, **__: Any) -> IO[Any]:  # type: ignore[override]
-        return io.BufferedReader(Raw(self.opened()), WINDOW)
 
     def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
         """Return a small file, asked for once, its checksum looked at where the store has one."""
@@ -132,15 +133,14 @@ class RemoteFile:
 
     def read_ahead(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch small ranges that are soon read, those next to each other as one."""
-        store, found = self.path.store, list[tuple[int, int]]()
-        for start, stop in sorted(one for one in ranges if one[1] - one[0] <= PIECE):
-            low, high = found[-1] if found else (start, start)
-            if found and start - high <= GAP and stop - low <= PIECE:
-                found[-1] = low, max(stop, high)
-            else:
-                found.append((start, stop))
-        pieces = at_once(lambda one: store.fetch(str(self.path), *one, self.info), found)
-        starts = (start for start, _ in found)
+        from fsspec.utils import merge_offset_ranges
+
+        store, url = self.path.store, str(self.path)
+        small = [one for one in ranges if one[1] - one[0] <= PIECE]
+        starts, stops = ([one[side] for one in small] for side in (0, 1))
+        urls, starts, stops = merge_offset_ranges([url] * len(small), starts, stops, GAP, PIECE)
+        merged = [*zip(urls, starts, stops, strict=True)]
+        pieces = at_once(lambda one: store.fetch(*one, self.info), merged)
         store.ahead[self.path] = [*zip(starts, pieces, strict=True)]
 
 
@@ -150,29 +150,6 @@ def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
         return [*map(function, items)]
     with ThreadPoolExecutor(STREAMS) as pool:
         return [*pool.map(function, items)]
-
-
-class Raw(io.RawIOBase):
-    """A file that is read from its beginning."""
-
-    def __init__(self, file: RemoteFile) -> None:
-        self.file, self.at = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self.at = offset + (0, self.at, self.file.size)[whence]
-        return self.at
-
-    def readinto(self, buffer: Any) -> int:
-        length = max(min(len(buffer), self.file.size - self.at), 0)
-        self.file.fill(memoryview(buffer)[:length], self.at)
-        self.at += length
-        return length
 
 
 def located(given: str | Path) -> Path:

@@ -2,7 +2,8 @@
 
 Ranges that were fetched are kept in a folder of bounded size; the least recently used go. Each file
 is written beside its place and renamed, so that several processes may share the folder and none
-reads half a file.
+reads half a file. The caches of fsspec fetch more (`filecache` whole files, `blockcache` blocks of
+one size) and remove nothing for want of room.
 """
 
 from __future__ import annotations

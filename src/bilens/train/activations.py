@@ -131,14 +131,12 @@ class HookMetrics(records.SAEMetrics, frozen=True, kw_only=True):
 def metrics_of(hook: str, tokens: int, *measured: float) -> HookMetrics:
     """Return the metrics: statistics and losses in the order of the fields, and what follows."""
     clean, patched, zero, mean = measured[-4:]
-    derived = (recovered(ablated, patched, clean) for ablated in (zero, mean))
-    values: Any = (tokens, *measured, patched - clean, *derived)
+    recovered = (  # None where ablation does no harm
+        (ablated - patched) / (ablated - clean) if ablated > clean else None
+        for ablated in (zero, mean)
+    )
+    values: Any = (tokens, *measured, patched - clean, *recovered)
     return HookMetrics(hook=hook, **dict(zip(OF_RECORD, values, strict=True)))
-
-
-def recovered(ablated: float, patched: float, clean: float) -> float | None:
-    """Return (ablated − patched) / (ablated − clean); None where ablation does no harm."""
-    return (ablated - patched) / (ablated - clean) if ablated > clean else None
 
 
 @torch.no_grad()

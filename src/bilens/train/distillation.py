@@ -54,19 +54,11 @@ def distil(
     last line and on with steps half as long.
     """
     given, first, held_out = texts
-    run = new_run(trained, recipe)
-    minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
     if group.shard:
         student = student.twin()  # for what is divided stays divided
-    every = map(student.at, student.sites)
-    blocks = [block for block in every if any(one.requires_grad for one in block.parameters())]
-    places = places_of(student.module, trained) if group.shard else []
-    take = group.learner(student.module, minimised, blocks, unused=has_experts(student))
-    if group.shard:
-        run = new_run([getattr(*place) for place in places], recipe)
-        for one in trained:
-            one.data = one.new_empty(0)  # until the parts are put together
-    run.group = group
+    minimised = loss or (lambda texts, _done: kl_on(teacher, student, texts, recipe))
+    run = shared_run(student, trained, minimised, recipe, group)
+    (take,) = run.losses
     if not load_checkpoint(folder, run, silent):
         save_checkpoint(folder, run)
     limit, began = math.inf, time.monotonic()
@@ -92,16 +84,7 @@ def distil(
         run.seconds += time.monotonic() - began
         with group.joined(take):
             means = token_table(teacher, student, held_out).mean(dim=(0, 1))
-        theirs, ours, held_out_kl, *_ = means.tolist()
-        if math.isnan(held_out_kl):  # of numbers
-            held_out_kl = ours - theirs
-        line = {
-            "step": run.step,
-            "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
-            "held_out_kl": held_out_kl,
-            "loss_added": ours - theirs,
-            "tokens_per_second": run.step * recipe.batch_size * recipe.n_ctx / run.seconds,
-        }
+        line = line_of(run, means, recipe)
         run.sums = torch.zeros_like(run.sums)
         save_checkpoint(folder, run)
         yield line
@@ -114,6 +97,40 @@ def distil(
 
 def has_experts(host: Host) -> bool:
     return any(site.expert is not None for site in host.sites)
+
+
+def shared_run(
+    student: Host,
+    trained: Sequence[nn.Parameter],
+    minimised: Callable[[Tensor, float], Tensor],
+    recipe: ConversionRecipe,
+    group: Processes,
+) -> TrainingRun[nn.ParameterList]:
+    """Return a training of some weights of a student at its start, whole or a part of each."""
+    run, every = new_run(trained, recipe), map(student.at, student.sites)
+    blocks = [block for block in every if any(one.requires_grad for one in block.parameters())]
+    places = places_of(student.module, trained) if group.shard else []
+    take = group.learner(student.module, minimised, blocks, unused=has_experts(student))
+    if group.shard:
+        run = new_run([getattr(*place) for place in places], recipe)
+        for one in trained:
+            one.data = one.new_empty(0)  # until the parts are put together
+    run.group, run.losses = group, (take,)
+    return run
+
+
+def line_of(
+    run: TrainingRun[nn.ParameterList], means: Tensor, recipe: ConversionRecipe
+) -> dict[str, Any]:
+    """Return a line of the history; `means` are those of a `token_table` of held-out texts."""
+    theirs, ours, held_out_kl, *_ = means.tolist()
+    return {
+        "step": run.step,
+        "kl": float(run.sums[0] / run.sums[1].clamp(min=1)),
+        "held_out_kl": ours - theirs if math.isnan(held_out_kl) else held_out_kl,  # of numbers
+        "loss_added": ours - theirs,
+        "tokens_per_second": run.step * recipe.batch_size * recipe.n_ctx / run.seconds,
+    }
 
 
 def new_run(

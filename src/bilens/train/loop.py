@@ -81,9 +81,12 @@ class TrainingTask(ABC, Generic[Model, LineT]):
     def learning_rate(self, epoch: int, step: int) -> float:
         """Return the learning rate of a step, counted from 0 in its epoch."""
 
+    def prepare_epoch(self, run: TrainingRun[Model]) -> Any:
+        """Draw the order of an epoch, or all else that its steps share; the same when resumed."""
+
     @abstractmethod
-    def open_epoch(self, run: TrainingRun[Model]) -> Callable[[], None]:
-        """Return the function of step `run.step`: it updates the model, and adds to `sums`."""
+    def take_step(self, run: TrainingRun[Model], prepared: Any) -> None:
+        """Update the model at step `run.step` of an epoch that was prepared, and add to `sums`."""
 
     @abstractmethod
     def metrics(self, run: TrainingRun[Model], rate: float) -> LineT:
@@ -118,13 +121,13 @@ def train(
     with task.disturbed(run):
         while run.epoch < task.epochs and not task.stopped(run):
             began = time.perf_counter()
-            num_steps, take_step = task.num_steps(run.epoch), task.open_epoch(run)
+            num_steps, prepared = task.num_steps(run.epoch), task.prepare_epoch(run)
             run.model.train()
             while run.step < num_steps:
                 rate = task.learning_rate(run.epoch, run.step)
                 for group in run.optimizer.param_groups:
                     group["lr"] = rate
-                take_step()
+                task.take_step(run, prepared)
                 run.step += 1
                 run.seconds += time.perf_counter() - began
                 after_step(run)

@@ -6,7 +6,6 @@ once that a process has ended; tensors of an accelerator over the library of the
 
 import copy
 import gc
-import importlib
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -245,7 +244,8 @@ def together(device: Device = "auto", shard: bool = False) -> Iterator[Processes
     kinds = dict.fromkeys((CPU.type, chosen.type))
     backend = ",".join(f"{one}:{distributed.get_default_backend_for_device(one)}" for one in kinds)
     # its functions keep the group that is there when they are read first, and with it its threads
-    importlib.import_module("torch.distributed.nn.functional")
+    from torch.distributed.nn import functional as _functional  # noqa: F401
+
     try:
         store, *_ = next(rendezvous("env://", rank, world, timeout=JOIN))
         distributed.init_process_group(

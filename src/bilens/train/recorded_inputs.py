@@ -109,9 +109,7 @@ class LayerInputs:
         place, recipe = Path(folder), dict(self.about)
         about = {"data": recipe.pop("data_sha256"), "recipe": recipe}
         if (place / RUN_NAME).exists():
-            # earlier folders do not say it, and are compared with what the model gives
-            usual = {name: recipe[name] for name in ("config_sha256",) if name in recipe}
-            check_same_run(place, about, "text", usual)
+            check_same_run(place, about, "text")
         elif place.is_file() or (place.exists() and any(place.iterdir())):
             raise OutputExistsError(f"{folder} holds no activations of bilens: name a new folder.")
         with lock_run(place):

@@ -197,17 +197,13 @@ def check_folder(
     resume: bool,
     overwrite: bool,
     data_noun: str = "data",
-    usual: Mapping[str, Any] | None = None,
 ) -> None:
-    """Refuse a folder that may not be written to; nothing is changed.
-
-    `usual` is what fields of the recipe mean that an earlier release did not have.
-    """
+    """Refuse a folder that may not be written to; nothing is changed."""
     if resume and overwrite:
         raise UsageError("--resume continues a run and --overwrite removes it: give one of them.")
     names = names_in(folder, "run")
     if resume:
-        check_same_run(folder, about, data_noun, usual)
+        check_same_run(folder, about, data_noun)
         return
     content = sorted(name for name in names if not is_left_over(name))
     if content and not overwrite:
@@ -222,9 +218,7 @@ def check_folder(
         )
 
 
-def check_same_run(
-    folder: Path, about: Mapping[str, Any], data_noun: str, usual: Mapping[str, Any] | None = None
-) -> None:
+def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> None:
     """Refuse to resume a run of another recipe or other data, naming what differs."""
     if not (folder / RUN_NAME).exists():
         raise CheckpointError(
@@ -234,7 +228,6 @@ def check_same_run(
     old, new = before.get("recipe"), about["recipe"]
     if not isinstance(old, dict):
         raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
-    old = {**(usual or {}), **old}
     differing = [name for name in new if old.get(name) != new[name]]
     if differing:
         raise UsageError(

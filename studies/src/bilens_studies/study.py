@@ -25,7 +25,7 @@ from bilens.nn import BilinearClassifier
 from bilens.train.corpus import CorpusOptions
 from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import RUN_NAME
-from bilens.train.tasks.image_stack import train_classifiers_in_folder
+from bilens_studies.image_stack import train_classifiers_in_folder
 from bilens_studies.page_writer import templates
 from bilens_studies.published import Published, Reproduced, read_published
 

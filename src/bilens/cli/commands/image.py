@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -121,7 +121,7 @@ def demo(output: Output, options: DemoOptions, overwrite: Overwrite = False) -> 
     folder = options.data_dir
     data = embedded_digits() if folder is None else load_images("mnist", folder)
     output.say(f"Images: {data.source}")
-    recipe = ImageRecipe.from_dict({**job.DEMO_RECIPE.to_dict(), "seed": options.seed})
+    recipe = replace(job.DEMO_RECIPE, seed=options.seed)
     with output.progress() as progress:
         report = job.run_demo(
             options.out,

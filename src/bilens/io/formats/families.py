@@ -316,7 +316,7 @@ def unknown_model(folder: Path, kind: object) -> CheckpointError:
         f"{folder}: the model is of the type {kind!r}, which is not known: names alone do not say "
         "which branch has the activation, nor whether there is more to it. "
         f"{what_is_read()} Of another one, say which tensor is what, and the activation.",
-        Retry(str(folder), {"roles": {"up": "TENSOR", "down": "TENSOR"}, "activation": "relu"}),
+        [Retry(str(folder), {"roles": {"up": "TENSOR", "down": "TENSOR"}, "activation": "relu"})],
     )
 
 

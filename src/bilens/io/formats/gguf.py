@@ -125,8 +125,7 @@ def parts_of(path: Path) -> list[tuple[GGUFHeader, Opened]]:
         if not file.is_file():
             raise CheckpointError(f"{path}: is one of {number} parts, and {file.name} is missing.")
         whole = opened(file)
-        with file.open("rb") as source:
-            header = HeaderReader(file, source, whole.size).header()
+        header = HeaderReader(whole).header()
         if not place and header.number("split.count") > 1:
             number = header.number("split.count")
             if not path.name.endswith(end := f"-00001-of-{number:05}.gguf"):

@@ -3,10 +3,9 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from io import BufferedReader
-from pathlib import Path
 
 from bilens.base.errors import CheckpointError
+from bilens.io.byte_ranges import Opened, take
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -14,6 +13,7 @@ VERSIONS = (2, 3)
 SCALARS = {**dict(enumerate("BbHhIif?")), **dict(enumerate("Qqd", start=10))}
 STRING, ARRAY = 8, 9
 MAX_COUNT, MAX_NAME, MAX_AXES = 100_000, 65_535, 4
+WINDOW = 1 << 18  # bytes that are read at once
 Value = int | float | bool | str
 
 
@@ -49,10 +49,10 @@ class GGUFHeader:
 class HeaderReader:
     """A file that is being read, each claim of which is checked against its size."""
 
-    path: Path
-    file: BufferedReader
-    size: int
+    file: Opened
     where: int = 0
+    held: bytes = b""  # of the file, from `start` on
+    start: int = 0
 
     def header(self) -> GGUFHeader:
         if self.take(4) != MAGIC:
@@ -60,8 +60,8 @@ class HeaderReader:
         version = self.unpack("I")
         if version not in VERSIONS:
             raise CheckpointError(
-                f"{self.path}: is of GGUF version {version}; versions 2 and 3 are read (in little-"
-                "endian order): convert the model again."
+                f"{self.file.path}: is of GGUF version {version}; versions 2 and 3 are read (in "
+                "little-endian order): convert the model again."
             )
         num_tensors, num_values = self.count("Q", MAX_COUNT), self.count("Q", MAX_COUNT)
         values = {}
@@ -89,15 +89,15 @@ class HeaderReader:
         if kind in SCALARS:
             return self.unpack(SCALARS[kind])
         if kind == STRING:
-            return self.text(self.size)
+            return self.text(self.file.size)
         if kind != ARRAY:
             raise self.damaged(f"has a value of the unknown type {kind}")
-        inner, length = self.unpack("I"), self.count("Q", self.size)
+        inner, length = self.unpack("I"), self.count("Q", self.file.size)
         if inner in SCALARS:
             self.skip(length * struct.calcsize(f"<{SCALARS[inner]}"))
         elif inner == STRING:
             for _ in range(length):
-                self.skip(self.count("Q", self.size))
+                self.skip(self.count("Q", self.file.size))
         else:
             raise self.damaged(f"has an array of the type {inner}")
         return None
@@ -120,17 +120,20 @@ class HeaderReader:
         return number  # type: ignore[no-any-return]
 
     def take(self, length: int) -> bytes:
+        begin = self.where
         self.skip(length)
-        self.file.seek(self.where - length)
-        return self.file.read(length)
+        if begin < self.start or self.where > self.start + len(self.held):
+            stop = min(max(self.where, begin + WINDOW), self.file.size)
+            self.start, self.held = begin, bytes(take(self.file, begin, stop))
+        return self.held[begin - self.start : self.where - self.start]
 
     def skip(self, length: int) -> None:
-        if self.where + length > self.size:
-            raise self.damaged(f"ends after {self.size} bytes, in the middle of its header")
+        if self.where + length > self.file.size:
+            raise self.damaged(f"ends after {self.file.size} bytes, in the middle of its header")
         self.where += length
 
     def damaged(self, how: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path}: is not a readable GGUF file ({how}): check that the download is "
+            f"{self.file.path}: is not a readable GGUF file ({how}): check that the download is "
             "complete and that the file is what its name says."
         )

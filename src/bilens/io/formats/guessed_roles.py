@@ -75,7 +75,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
         raise CheckpointError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
-            *([example] if matrices else []),
+            [example] if matrices else [],
         )
     if not layers:
         refuse_like_gates(path, blocks, read, shapes)
@@ -141,7 +141,7 @@ def refuse_like_gates(
                 f"{path}: {name} {shapes[name]} beside {layer.up} has the shape of a part of the "
                 "layer, and its name does not say which: without a gate the layer would be another "
                 "function. Say what each is; gate has the activation.",
-                Retry(str(path), said),
+                [Retry(str(path), said)],
             )
 
 
@@ -158,7 +158,7 @@ def refuse_numbered_gate(path: Path, prefix: str, layer: MLPLocation, shapes: Sh
             f"{path}: {', '.join(sorted(roles.values()))} are a gated MLP, or three layers one "
             "behind the other: names and shapes fit both. Say which is what, with up.0, up.1 and "
             "down.1 for the layers; gate has the activation.",
-            Retry(str(path), {"roles": dict(layer.named())}),
+            [Retry(str(path), {"roles": dict(layer.named())})],
         )
 
 
@@ -170,7 +170,7 @@ def refuse_adapters(path: Path, blocks: Mapping[str, MLPLocation]) -> None:
             raise CheckpointError(
                 f"{path}: {layer.up} and {layer.down} of an adapter may come in either order. Say "
                 "which is what; the matrix that reads the input has the role up.",
-                Retry(str(path), {"roles": roles}),
+                [Retry(str(path), {"roles": roles})],
             )
 
 
@@ -191,7 +191,7 @@ def chain(path: Path, shapes: Shapes) -> list[MLPLocation]:
             f"{path}: {len(orders)} orders of its matrices fit, for example "
             f"{' → '.join(orders[0])} and {' → '.join(orders[1])}. Say which is what, with "
             f"{GRAMMAR}.",
-            Retry(str(path), {"roles": roles}),
+            [Retry(str(path), {"roles": roles})],
         )
     return in_order(shapes, orders[0]) if orders else []
 

@@ -36,8 +36,7 @@ from bilens.io.formats.llama import (
     read_llama,
     views_of_llama,
 )
-from bilens.io.formats.named_roles import NOT_OPENED
-from bilens.io.formats.pickled import open_pickles, pickles_in
+from bilens.io.formats.pickled import NOT_OPENED, open_pickles, pickles_in
 from bilens.io.formats.quantised import (
     Packed,
     check_numbers,
@@ -47,13 +46,19 @@ from bilens.io.formats.quantised import (
 )
 from bilens.io.formats.safetensors_folder import folder_sha256, further_modules, open_folder, shards
 from bilens.io.formats.source import Module, all_of, compare_with_source
-from bilens.io.loaded_model import CONFIG_NAME, Format, LoadedModel, ReadOptions, foreign_keys
+from bilens.io.loaded_model import (
+    CONFIG_NAME,
+    NOTHING_SAID,
+    Format,
+    LoadedModel,
+    ReadOptions,
+    foreign_keys,
+)
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP, headers_of
 from bilens.io.tensors import MixedDtypesError, check_names
 from bilens.nn.agreement import Agreement
 
 MAX_EXPERTS = 10_000
-NOTHING_SAID = ReadOptions()
 Located = tuple[MLPLocation, list[Module]]  # an MLP, and where it runs
 
 
@@ -66,7 +71,7 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
         if not options.allow_pickle:
             raise CheckpointError(
                 f"{folder}: holds its weights in {files[0].name}. It {NOT_OPENED['allow_pickle']}.",
-                Retry(str(folder), {"allow_pickle": True}),
+                [Retry(str(folder), {"allow_pickle": True})],
             )
         why, store = "its weights are a pickle", open_pickles(files)
         return read_layers(folder, why, pickled=store, sha256=file_sha256(*files))

@@ -1,19 +1,19 @@
 """MLPs in any file of tensors: which tensor is what is said, or guessed and shown."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry, UsageError
-from bilens.base.files import file_sha256, shortened
+from bilens.base.files import shortened
 from bilens.io.file_kinds import kind_of
 from bilens.io.formats.families import NamedActivation, activation_named
 from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_network, misfit
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
 from bilens.io.formats.pickled import open_pickled
-from bilens.io.formats.safetensors_folder import folder_sha256, header, open_folder
+from bilens.io.formats.safetensors_folder import WeightsFile, header, open_folder
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import Activations, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
@@ -21,62 +21,37 @@ from bilens.io.tensors import check_one_dtype
 from bilens.nn.layer_view import Gives, Reads
 
 ROLE = re.compile(r"(up|gate|down)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
-NOT_OPENED = {
-    "allow_pickle": "is a pickle, which can hold code (none of it is run), and is opened when you "
-    "allow it"
-}
 
 
 def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
     options.refuse_residual(path, "is read by the names of its tensors, which add no inputs")
-    return read_roles(path, *open_tensors(path), options)
+    return read_roles(path, open_tensors(path), options)
 
 
-def open_tensors(path: Path, allow_pickle: bool = False) -> tuple[Store, str]:
-    """Return the tensors of a file or of a folder of shards, and the SHA-256."""
+def open_tensors(path: Path, allow_pickle: bool = False) -> WeightsFile:
+    """Return the tensors of a file or of a folder of shards."""
     if path.is_dir():
-        return open_folder(path, lambda _: False), folder_sha256(path)
+        return WeightsFile(path, open_folder(path, lambda _: False))
     if path.suffix in WEIGHTS_ALONE:
-        return read_hdf5(path), file_sha256(path)
+        return WeightsFile(path, read_hdf5(path))
     if path.suffix == ".safetensors":
-        return header(path, lambda _: False), file_sha256(path)
+        return WeightsFile(path, header(path, lambda _: False))
     if allow_pickle and kind_of(path) == "torch":
-        return open_pickled(path, allowed=True).store, file_sha256(path)
+        return open_pickled(path, allowed=True)
     raise CheckpointError(
         f"{path}: is no file of tensors under names, of which roles are said: leave them out."
     )
 
 
-def read_roles(
-    path: Path,
-    whole: Store,
-    sha256: str,
-    options: ReadOptions,
-    kind: str = "safetensors file",
-    beside: Sequence[str] = (),
-    asks: Mapping[str, str] | None = None,
-) -> LoadedModel:
-    """Return the MLPs among tensors, or ask at once for all that is not said: `asks`, and more."""
-    asks, answers = dict(asks or {}), {"allow_pickle": True, "activation": "relu"}
-    shapes = {name: stored.shape for name, stored in whole.items()}
+def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedModel:
+    """Return the MLPs among tensors, or ask at once for all that is not said."""
+    asks, shapes = dict(file.asks), {name: stored.shape for name, stored in file.store.items()}
     if options.activation is None:
         asks["activation"] = (
             "does not say its activation: name the one that it was trained with, here relu for an "
             "example, or identity for a product without one"
         )
-    try:
-        if options.roles is None:
-            layers = guess_roles(path, shapes)
-            refuse_bias_of_product(path, whole, layers)
-        else:
-            layers = parse_roles(path, with_numbers(path, options.roles, whole), whole)
-    except (CheckpointError, UsageError) as error:
-        told = {**options.given_options(), **{name: answers[name] for name in asks}}
-        retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
-        raise type(error)(error.sentence, *retries) from error
-    check_axes(path, layers, shapes)
-    used = {name: whole[name] for layer in layers for name in layer.tensors()}
-    check_one_dtype(path, [one.added_to or one.dtype for one in used.values()])
+    layers = located_layers(path, file.store, shapes, options, asks)
     transposed = orientation(path, layers, shapes, options.transposed)
     if transposed is None:
         first = layers[0].up
@@ -87,37 +62,62 @@ def read_roles(
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        told = {**options.given_options(), **{name: answers.get(name, False) for name in asks}}
         raise (CheckpointError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
-            Retry(str(path), told),
+            [Retry(str(path), answered(options, asks))],
         )
-    activations = said_activations(path, layers, options.activation)
-    network = is_network(layers)
-    views, said = {}, {}
+    activations, views, said = said_activations(path, layers, options.activation), {}, {}
+    network, way = is_network(layers), "(in, out)" if transposed else "(out, in)"
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         name = "layer" if len(layers) == 1 else f"layers.{index}"
         location = replace(layer, name=name, transposed=bool(transposed))
-        stored = StoredMLP.at_location(whole, location, activation.phi, activation.scale)
+        stored = StoredMLP.at_location(file.store, location, activation.phi, activation.scale)
         stored.read_layer()  # NaN is refused here
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
         views[name] = stored.view(reads=reads, gives=gives)
-        way = "matrices are (in, out)" if transposed else "matrices are (out, in)"
-        said[name] = f"{layer}; {activation}; {way}"
+        said[name] = f"{layer}; {activation}; matrices are {way}"
+    used = {name for layer in layers for name in layer.tensors()}
     left_out = (
         *normalisations(shapes, {size for view in views.values() for size in view.sizes[1:]}),
-        *(f"tensor {name}" for name in whole if name not in used),
+        *(f"tensor {name}" for name in file.store if name not in used),
+        *file.left_out,
     )
     return LoadedModel(
         None,
         str(path),
-        sha256,
-        provenance={"format": f"{kind} with named roles"},
+        file.sha256,
+        provenance={"format": f"{file.kind} with named roles"},
         views=views,
-        load_report=LoadReport(said, options.roles is None, {}, (*left_out, *beside)),
-        stored=whole,
+        load_report=LoadReport(said, options.roles is None, {}, left_out),
+        stored=file.store,
     )
+
+
+def located_layers(
+    path: Path, store: Store, shapes: Shapes, options: ReadOptions, asks: Collection[str]
+) -> list[MLPLocation]:
+    """Return which tensors the layers are, as they are said or guessed; their shapes fit."""
+    try:
+        if options.roles is None:
+            layers = guess_roles(path, shapes)
+            refuse_bias_of_product(path, store, layers)
+        else:
+            layers = parse_roles(path, with_numbers(path, options.roles, store), store)
+    except (CheckpointError, UsageError) as error:
+        told = answered(options, asks)
+        retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
+        raise type(error)(error.sentence, retries) from error
+    check_axes(path, layers, shapes)
+    used = [store[name] for layer in layers for name in layer.tensors()]
+    check_one_dtype(path, [one.added_to or one.dtype for one in used])
+    return layers
+
+
+def answered(options: ReadOptions, asks: Collection[str]) -> dict[str, object]:
+    """Return the options of the caller, with an example of an answer to all that is asked for."""
+    answers = {"allow_pickle": True, "activation": "relu", "transposed": False}
+    return {**options.given_options(), **{name: answers[name] for name in asks}}
 
 
 def normalisations(shapes: Shapes, widths: Collection[int]) -> list[str]:

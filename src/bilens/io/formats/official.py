@@ -20,8 +20,8 @@ from bilens.base.errors import CheckpointError, Retry, UsageError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.file_kinds import PICKLES, kind_of
 from bilens.io.formats.llama import build_transformer
-from bilens.io.formats.named_roles import NOT_OPENED, read_named_roles, read_roles
-from bilens.io.formats.pickled import open_pickled
+from bilens.io.formats.named_roles import read_named_roles, read_roles
+from bilens.io.formats.pickled import NOT_OPENED, open_pickled
 from bilens.io.formats.safetensors_folder import header
 from bilens.io.loaded_model import (
     CONFIG_NAME,
@@ -66,16 +66,13 @@ def read_file(path: Path, options: ReadOptions) -> LoadedModel:
 def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the model in a file of PyTorch: one of the paper's, or MLPs as in any other file."""
     found = open_pickled(path, options.allow_pickle)
-    names = {*found.store}
-    if options.name_roles or not is_of_paper(names):
-        sha256 = file_sha256(path)
-        asks = {} if options.allow_pickle else NOT_OPENED
-        return read_roles(path, found.store, sha256, options, found.about, found.left_out, asks)
+    if options.name_roles or not is_of_paper(found.store):
+        return read_roles(path, found, options)
     if not options.allow_pickle:
-        unsaid = names >= IMAGE and options.residual is None and found.residual is None
+        unsaid = {*found.store} >= IMAGE and options.residual is None and found.residual is None
         ways = [{"residual": True}, {"residual": False}] if unsaid else [{}]
         retries = [Retry(str(path), {"allow_pickle": True, **way}) for way in ways]
-        raise CheckpointError(f"{path}: {NOT_OPENED['allow_pickle']}.", *retries)
+        raise CheckpointError(f"{path}: {NOT_OPENED['allow_pickle']}.", retries)
     tensors = {name: tensor.read_tensor() for name, tensor in found.store.items()}
     check_kinds(path, tensors)
     residual = options.agreed_residual(path, found.residual)
@@ -152,7 +149,7 @@ def build_official_image(
         raise UsageError(
             f"{path}: does not say whether the model has a residual path, and its shapes cannot "
             "reveal it: say it as it was trained.",
-            *(Retry(str(path), {"residual": way}) for way in (True, False)),
+            [Retry(str(path), {"residual": way}) for way in (True, False)],
         )
     state = {name: tensors[name] for name in ("embed.weight", "head.weight")}
     check_matrices(path, state)

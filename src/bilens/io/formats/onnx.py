@@ -267,7 +267,7 @@ class OnnxGraph:
 
     def translated(self, node: Any, said: dict[str, Any], given: list[Any]) -> Any:
         """Return a node as operations of torch; None for one that is not read."""
-        kind, call, count = node.op_type, self.to.call, len(node.output)
+        kind, call = node.op_type, self.to.call
         if kind == "Constant":
             self.numbers[node.output[0]] = said.get("value")
             return self.constant(node.output[0], said["value"])
@@ -313,22 +313,31 @@ class OnnxGraph:
             y = call(functional.linear if said.get("transB", 0) else torch.matmul, x, weight)
             return y if bias is None else call(operator.add, y, bias)
         if kind == "Conv" and said.get("auto_pad", b"NOTSET") == b"NOTSET":
-            axes = len(said["kernel_shape"])
-            pads = said.get("pads", [0] * 2 * axes)
-            if pads[:axes] != pads[axes:]:
-                return None
-            steps, apart = (said.get(key, [1] * axes) for key in ("strides", "dilations"))
-            sizes = steps, pads[:axes], apart, said.get("group", 1)
-            return self.to.convolution(x, weight, bias, *sizes)
+            return self.convolution(said, x, weight, bias)
         if kind == "Split":
-            sizes = said.get("split") or self.numbers_of((*node.input, "")[1])
-            if sizes and len({*sizes}) > 1:
-                ends = pairwise(accumulate(sizes, initial=0))
-                parts = [call(operator.getitem, x, (..., slice(*part))) for part in ends]
-                return tuple(parts) if last and "axis" in said else None
-            whole = call(torch.chunk, x, count, said.get("axis", 0))
-            return tuple(call(operator.getitem, whole, index) for index in range(count))
+            return self.parts_of(node, said, x, last)
         return None
+
+    def convolution(self, said: dict[str, Any], x: Any, weight: Any, bias: Any) -> Any:
+        """Return a convolution that is padded alike on both sides; None for another."""
+        axes = len(said["kernel_shape"])
+        pads = said.get("pads", [0] * 2 * axes)
+        if pads[:axes] != pads[axes:]:
+            return None
+        steps, apart = (said.get(key, [1] * axes) for key in ("strides", "dilations"))
+        sizes = steps, pads[:axes], apart, said.get("group", 1)
+        return self.to.convolution(x, weight, bias, *sizes)
+
+    def parts_of(self, node: Any, said: dict[str, Any], x: Any, along_last: bool) -> Any:
+        """Return the parts that a value is split into; None for other sizes along another axis."""
+        call, count = self.to.call, len(node.output)
+        sizes = said.get("split") or self.numbers_of((*node.input, "")[1])
+        if sizes and len({*sizes}) > 1:
+            ends = pairwise(accumulate(sizes, initial=0))
+            parts = [call(operator.getitem, x, (..., slice(*part))) for part in ends]
+            return tuple(parts) if along_last and "axis" in said else None
+        whole = call(torch.chunk, x, count, said.get("axis", 0))
+        return tuple(call(operator.getitem, whole, index) for index in range(count))
 
     def numbers_of(self, name: str) -> Any:
         """Return whole numbers that the file holds; None for others."""

@@ -19,7 +19,7 @@ from bilens.io.file_kinds import kind_of
 from bilens.io.formats.ends import T5, Ends, ends_of
 from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
-from bilens.io.formats.named_roles import NOT_OPENED, open_tensors, read_roles
+from bilens.io.formats.named_roles import open_tensors, read_roles
 from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import header
 from bilens.io.loaded_model import WEIGHTS_NAME as MODEL_NAME, Format, LoadedModel, ReadOptions
@@ -85,37 +85,15 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
         )
     config = read_json(folder / CONFIG_NAME)
     updates = updates_of(folder, config)
-    pairs = [one for one in updates.values() if "A" in one.parts]
-    kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
-    ranks = ", ".join(map(str, sorted({one.parts["A"].shape[0] for one in pairs})))
-    about = f"{kind} of rank {ranks} on {len(updates)} tensors"
-    named = str(config.get("base_model_name_or_path") or "the model below it")
-    there = next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
-    base = options.base or there
-    if base is not None and there is not None and base.resolve() != there.resolve():
-        raise CheckpointError(
-            f"{folder}: was made for {there}, and {base} is another folder: name {there} as the "
-            f"baseline, or, where both are one model, correct base_model_name_or_path in "
-            f"{CONFIG_NAME}."
-        )
-    is_torch = base is not None and base.is_file() and kind_of(base) == "torch"
-    by_name = is_torch or (base is not None and base.suffix == ".safetensors")
-    if base is None or not (by_name or HUGGINGFACE.matches(base)):
-        sizes = [float(one.change().norm()) for one in pairs] or [0.0]
-        raise CheckpointError(
-            f"{folder}: is an adapter ({about}: {shortened([*updates])}; ‖ΔW‖ {min(sizes):.2g} "
-            f"to {max(sizes):.2g}), and {str(base or named)!r} is neither a folder of Hugging "
-            "Face nor a file of tensors here: "
-            f"name its model, `bilens audit {folder} --baseline FOLDER` or bl.load(…, base=folder)."
-        )
-    below = {} if by_name else read_json(base / "config.json")
+    base, about = base_of(folder, config, updates, options), in_words(config, updates)
+    about = f"{about} is added to {base}"
+    below = {} if has_no_config(base) else read_json(base / "config.json")
     square = config.get("fan_in_fan_out") is True or below.get("model_type") == "gpt2"
-    change, about = partial(added, folder, updates, square), f"{about} is added to {base}"
-    if by_name or options.name_roles:
-        opened = open_pickled(base, options.allow_pickle) if is_torch else None
-        whole, sha256 = (opened.store, file_sha256(base)) if opened else open_tensors(base)
-        asks = {} if options.allow_pickle or not is_torch else NOT_OPENED
-        found = read_roles(folder, change(whole), sha256, options, "adapted tensors", (), asks)
+    change = partial(added, folder, updates, square)
+    if has_no_config(base) or options.name_roles:
+        file = open_pickled(base, options.allow_pickle) if is_torch(base) else open_tensors(base)
+        file = replace(file, store=change(file.store), kind="adapted tensors", left_out=())
+        found = read_roles(folder, file, options)
         found = replace(found, provenance={**found.provenance, "read": about})
     else:
         refuse_config(base, below)
@@ -150,6 +128,46 @@ PEFT = Format(
     lambda path: path.name == WEIGHTS_NAME or (path / CONFIG_NAME).is_file(),
     read_adapter,
 )
+
+
+def is_torch(path: Path) -> bool:
+    return path.is_file() and kind_of(path) == "torch"
+
+
+def has_no_config(base: Path) -> bool:
+    """Tell whether a model is a file of tensors, of which names say what they are."""
+    return base.suffix == ".safetensors" or is_torch(base)
+
+
+def in_words(config: Mapping[str, Any], updates: Mapping[str, Update]) -> str:
+    kind = "DoRA" if config.get("use_dora") else "rsLoRA" if config.get("use_rslora") else "LoRA"
+    ranks = sorted({one.parts["A"].shape[0] for one in updates.values() if "A" in one.parts})
+    return f"{kind} of rank {', '.join(map(str, ranks))} on {len(updates)} tensors"
+
+
+def base_of(
+    folder: Path, config: Mapping[str, Any], updates: Mapping[str, Update], options: ReadOptions
+) -> Path:
+    """Return the model that an adapter is added to: that of the caller, or the one it names."""
+    named = str(config.get("base_model_name_or_path") or "the model below it")
+    there = next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
+    base = options.base or there
+    if base is not None and there is not None and base.resolve() != there.resolve():
+        raise CheckpointError(
+            f"{folder}: was made for {there}, and {base} is another folder: name {there} as the "
+            f"baseline, or, where both are one model, correct base_model_name_or_path in "
+            f"{CONFIG_NAME}."
+        )
+    if base is not None and (has_no_config(base) or HUGGINGFACE.matches(base)):
+        return base
+    pairs = (one for one in updates.values() if "A" in one.parts)
+    sizes = [float(one.change().norm()) for one in pairs] or [0.0]
+    raise CheckpointError(
+        f"{folder}: is an adapter ({in_words(config, updates)}: {shortened([*updates])}; ‖ΔW‖ "
+        f"{min(sizes):.2g} to {max(sizes):.2g}), and {str(base or named)!r} is neither a folder of "
+        "Hugging Face nor a file of tensors here: name its model, "
+        f"`bilens audit {folder} --baseline FOLDER` or bl.load(…, base=folder)."
+    )
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:

@@ -3,7 +3,7 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Unchanged
-from bilens.io.formats.safetensors_folder import INDEX_NAME, inside
+from bilens.io.formats.safetensors_folder import INDEX_NAME, WeightsFile, inside
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.pickle_contents import Made, TensorAt, TorchFile, damaged, read_torch_file, tensor_of
 from bilens.io.stored_mlp import Store, StoredTensor
@@ -24,16 +24,13 @@ WRAPPERS = (
 OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 
-class Pickled(NamedTuple):
-    """The weights in a file of PyTorch."""
-
-    store: Store
-    left_out: list[str]  # in words
-    residual: bool | None  # what a configuration beside the weights says
-    about: str  # what kind of file it is
+NOT_OPENED = {
+    "allow_pickle": "is a pickle, which can hold code (none of it is run), and is opened when you "
+    "allow it"
+}
 
 
-def open_pickled(path: Path, allowed: bool) -> Pickled:
+def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     """Return the weights in a file of PyTorch, as its pickle names them, left where they lie."""
     unchanged, file = Unchanged.now(path), read_torch_file(path, allowed)
     content = file.content if isinstance(file.content, Made) else Made()
@@ -58,8 +55,14 @@ def open_pickled(path: Path, allowed: bool) -> Pickled:
         store[name] = StoredTensor(path, name, one.shape, dtype, fetch)
     config = content.children().get("config")
     said = config.children().get("residual") if isinstance(config, Made) else None
-    about = "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch"
-    return Pickled(store, left_out, said if isinstance(said, bool) else None, about)
+    return WeightsFile(
+        path,
+        store,
+        "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch",
+        left_out,
+        said if isinstance(said, bool) else None,
+        {} if allowed else NOT_OPENED,
+    )
 
 
 def refuse_modules(path: Path, content: Made) -> None:

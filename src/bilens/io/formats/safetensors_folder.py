@@ -1,9 +1,9 @@
 """The tensors of safetensors files, one file or several shards, left where they lie."""
 
 import re
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError
@@ -18,6 +18,23 @@ from bilens.io.tensors import OTHER_DTYPES, check_names, checked_dtype
 INDEX_NAME = "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
 MAX_INDEX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class WeightsFile:
+    """A file, or a folder of shards, of tensors under names that say nothing of a layer."""
+
+    path: Path
+    store: Store
+    kind: str = "safetensors file"
+    left_out: Sequence[str] = ()  # what else it holds, in words
+    residual: bool | None = None  # what a configuration in it says
+    # what the caller has to say before it is read: the option, and why
+    asks: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        return folder_sha256(self.path) if self.path.is_dir() else file_sha256(self.path)
 
 
 def open_folder(

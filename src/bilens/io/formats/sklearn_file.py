@@ -28,7 +28,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
             f"{path}: is a pickle, which runs whatever code is in it when it is opened, and cannot "
             "be read otherwise: open it only if you trust where it comes from, or save the model "
             "with skops.io.dump, which needs no trust.",
-            Retry(str(path), {"trust_pickle": True}),
+            [Retry(str(path), {"trust_pickle": True})],
         )
     try:
         import joblib
@@ -62,7 +62,7 @@ def read_skops(path: Path, options: ReadOptions) -> Any:
         raise CheckpointError(
             f"{path}: holds types that skops does not know to be safe ({', '.join(unknown[:6])}): "
             "allow them only if you trust where it comes from.",
-            Retry(str(path), {"trust_pickle": True}),
+            [Retry(str(path), {"trust_pickle": True})],
         )
     return skops.io.load(path, trusted=types)
 

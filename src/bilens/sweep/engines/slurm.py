@@ -22,7 +22,8 @@ class SlurmEngine(SweepEngine):
 
     def __init__(self, workers: int | None, threads: int, options: Mapping[str, str]) -> None:
         super().__init__(workers, threads, options)
-        submitit = optional_package("submitit", "slurm", "The engine slurm")
+        submitit = optional_package("submitit", "slurm", "The engine slurm", "submitit.helpers")
+        self.helpers = submitit.helpers
         folder, cluster = self.text("folder", "slurm-logs"), self.text("cluster", "slurm")
         self.least = math.ceil(self.number("mem_gb", 1, 1))
         given: dict[str, int | str] = {"timeout_min": 60, "cpus_per_task": threads}
@@ -46,6 +47,12 @@ class SlurmEngine(SweepEngine):
         size = max(self.least, math.ceil((num_bytes + PROCESS) / 2**30))
         self.waiting.append((size, spec))
 
+    def checkpointed(self, spec: Spec) -> Any:
+        """Return `run_spec` of a job, which is queued again where Slurm ends it."""
+        found = self.helpers.FunctionSequence()
+        found.add(run_spec, spec)
+        return found
+
     def hand_over(self) -> Iterator[Outcome]:
         """Make one array of all that wants the same memory; yield what is larger than any node."""
         waiting, self.waiting = sorted(self.waiting, key=lambda one: one[0]), []
@@ -54,7 +61,7 @@ class SlurmEngine(SweepEngine):
             self.executor.update_parameters(mem_gb=size)
             try:
                 with self.executor.batch():
-                    jobs = [self.executor.submit(Checkpointed(), spec) for spec in specs]
+                    jobs = [self.executor.submit(self.checkpointed(spec)) for spec in specs]
             except (RuntimeError, OSError) as error:
                 said = " ".join(str(error).split())
                 if not any(words in said for words in TOO_LARGE):
@@ -73,7 +80,7 @@ class SlurmEngine(SweepEngine):
             error = job.exception()
             number = self.running.pop(job).number
             if error is None:
-                yield job.result()
+                yield from job.result()
             else:
                 memory = job.state.startswith("OUT_OF_ME")
                 yield Outcome(number, lost=" ".join(str(error).split("\n")[:2]), memory=memory)
@@ -82,14 +89,3 @@ class SlurmEngine(SweepEngine):
         for job in self.running:
             with suppress(OSError):
                 job.cancel(check=False)
-
-
-class Checkpointed:
-    """`run_spec`, which submitit queues again where Slurm ends it: done rows are not done again."""
-
-    def __call__(self, spec: Spec) -> Outcome:
-        return run_spec(spec)
-
-    def checkpoint(self, spec: Spec) -> Any:
-        submitit = optional_package("submitit", "slurm", "The engine slurm", "submitit.helpers")
-        return submitit.helpers.DelayedSubmission(self, spec)

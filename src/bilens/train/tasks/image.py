@@ -5,7 +5,6 @@ import math
 from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -120,9 +119,9 @@ class ImageTask(TrainingTask[BilinearClassifier, EpochMetrics]):
     def disturbed(self, run: Run) -> AbstractContextManager[None]:
         return self.noise.added_to((run.model.embed, *run.model.layers))
 
-    def open_epoch(self, run: Run) -> Callable[[], None]:
+    def prepare_epoch(self, run: Run) -> tuple[Tensor, NoisePool | None]:
         order, pools = self.drawn(run.epoch, {self.recipe.noise})
-        return partial(self.take_step, run, order, pools.get(self.recipe.noise))
+        return order, pools.get(self.recipe.noise)
 
     def drawn(self, epoch: int, noises: Set[float]) -> tuple[Tensor, dict[float, NoisePool]]:
         """Return the order of the images in an epoch, and what levels of noise are read from."""
@@ -132,8 +131,8 @@ class ImageTask(TrainingTask[BilinearClassifier, EpochMetrics]):
         pools = NoisePool.draw(stds, shape, images, recipe.seed, epoch) if stds else {}
         return order.to(images.device), pools
 
-    def take_step(self, run: Run, order: Tensor, pool: NoisePool | None) -> None:
-        recipe = self.recipe
+    def take_step(self, run: Run, prepared: tuple[Tensor, NoisePool | None]) -> None:
+        recipe, (order, pool) = self.recipe, prepared
         x, y, generator = self.batch(run, order)
         if pool is not None:
             x = x + pool.batch(generator)

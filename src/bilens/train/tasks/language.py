@@ -102,10 +102,7 @@ class LanguageTask(TrainingTask[BilinearTransformer, LanguageMetrics]):
             modules += [block.attention, block.mlp]
         return self.noise.added_to(modules)
 
-    def open_epoch(self, run: Run) -> Callable[[], None]:
-        return partial(self.take_step, run)
-
-    def take_step(self, run: Run) -> None:
+    def take_step(self, run: Run, _: None) -> None:
         step = self.first_step(run.epoch) + run.step
         texts = self.group.share(self.batches.batch(step)).to(self.group.device)
         same_noise = partial(self.noise.start_step, self.recipe.seed, 0, step)

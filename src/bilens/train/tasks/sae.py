@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -139,8 +139,8 @@ class SAESteps(TrainingTask[nn.ModuleList, SAELine]):
         r, done, total = self.recipe, epoch * self.steps + step, self.epochs * self.steps
         return learning_rate(r.learning_rate, r.schedule, r.warmup, done, total)
 
-    def open_epoch(self, run: Run) -> Callable[[], None]:
-        return partial(self.take_step, run, self.activations.buffer(run.epoch))
+    def prepare_epoch(self, run: Run) -> ActivationBuffer:
+        return self.activations.buffer(run.epoch)
 
     def take_step(self, run: Run, buffer: ActivationBuffer) -> None:
         recipe, group = self.recipe, self.group

@@ -149,20 +149,7 @@ def train_table_in_folder(
     fit, f = task.fitted(x, ~test, report)
     module = classifier_of_map(f, fit.mean, fit.scale)
     outputs = f((x - fit.mean) / fit.scale)
-    scores = [score(outputs, table.target, rows) for rows in (~test, test)]
-    metrics = TableMetrics(
-        task="regression" if task.is_regression else "classification",
-        score="R²" if task.is_regression else "accuracy",
-        train_score=scores[0] or 0.0,
-        test_score=scores[1],
-        chance_score=score(chance_outputs(outputs, table.target, ~test), table.target, test),
-        train_rows=int((~test).sum()),
-        test_rows=int(test.sum()),
-        inputs=len(table.names),
-        hidden=module.embed.out_features,
-        alpha=fit.alpha,
-        iterations=len(fit.steps),
-    )
+    metrics = measure(task, outputs, fit, module.embed.out_features)
     reading = structs.replace(table.reading, train_score=metrics.train_score)
     with written_by_us(folder):
         save(
@@ -193,6 +180,24 @@ def train_table_in_folder(
             }
         )
     return metrics
+
+
+def measure(task: TableTask, outputs: Tensor, fit: TableFit, hidden: int) -> TableMetrics:
+    """Return how good the outputs for all rows are, on those that were fitted to and on others."""
+    target, test = task.fitted_table.target, task.test_rows
+    return TableMetrics(
+        task="regression" if task.is_regression else "classification",
+        score="R²" if task.is_regression else "accuracy",
+        train_score=score(outputs, target, ~test) or 0.0,
+        test_score=score(outputs, target, test),
+        chance_score=score(chance_outputs(outputs, target, ~test), target, test),
+        train_rows=int((~test).sum()),
+        test_rows=int(test.sum()),
+        inputs=len(task.fitted_table.names),
+        hidden=hidden,
+        alpha=fit.alpha,
+        iterations=len(fit.steps),
+    )
 
 
 def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:

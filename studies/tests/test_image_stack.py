@@ -13,9 +13,9 @@ import runs
 import tiny
 from bilens.base.errors import CheckpointError, InterruptedRunError, NumericalError, UsageError
 from bilens.train.loop import train
-from bilens.train.tasks import image_stack
 from bilens.train.tasks.image import ImageRecipe, ImageTask, train_classifier
-from bilens.train.tasks.image_stack import (
+from bilens_studies import image_stack
+from bilens_studies.image_stack import (
     StackTask,
     in_passes,
     train_classifiers_in_folder,

@@ -12,9 +12,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -23,19 +22,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bilens import ImageDataset, load
 from bilens.base.errors import CheckpointError, NumericalError, UsageError
 from bilens.base.files import file_sha256, read_json, write_file
-from bilens.data.images import ImageDataset
-from bilens.io.load import load
-from bilens.io.model_folder import WEIGHTS_NAME
 from bilens.nn import BilinearClassifier
-from bilens.nn.mlp import GATES
 from bilens.train.device import CPU, autocast
 from bilens.train.loop import Line, TrainingRun, TrainingTask, check_training_memory
 from bilens.train.randomness import ActivationNoise, NoisePool
 from bilens.train.run_folder import RUN_NAME, run_in_folder
 from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
 
+WEIGHTS_NAME = "model.safetensors"
 HASH_NAME = "weights.sha256"  # of a classifier that is kept
 OF_A_CELL = ("weight_decay", "noise")  # may differ in a stack
 ARCHITECTURE = ("d_hidden", "n_layers", "bias", "residual", "gate")
@@ -94,7 +91,7 @@ class ClassifierStack(nn.Module):
         for index in range(recipe.n_layers):
             left, right = self.branches(f"layers_{index}", h)
             if recipe.gate is not None:
-                left = GATES[recipe.gate](left)
+                left = getattr(functional, recipe.gate)(left)
             product = self.disturbed(left * right)
             h = product + h if recipe.residual else product
         return torch.bmm(self.weights["head_weight"], h)
@@ -167,12 +164,11 @@ class StackTask(TrainingTask[nn.ModuleList, StackMetrics]):
     def learning_rate(self, epoch: int, step: int) -> float:
         return self.alone.learning_rate(epoch, step)
 
-    def open_epoch(self, run: Run) -> Callable[[], None]:
-        drawn = self.alone.drawn(run.epoch, {one.noise for one in self.recipes})
-        return partial(self.take_step, run, *drawn)
+    def prepare_epoch(self, run: Run) -> tuple[Tensor, Mapping[float, NoisePool]]:
+        return self.alone.drawn(run.epoch, {one.noise for one in self.recipes})
 
-    def take_step(self, run: Run, order: Tensor, pools: Mapping[float, NoisePool]) -> None:
-        recipe = self.recipes[0]
+    def take_step(self, run: Run, drawn: tuple[Tensor, Mapping[float, NoisePool]]) -> None:
+        recipe, (order, pools) = self.recipes[0], drawn
         clean, y, generator = self.alone.batch(run, order)
         place, stacks = generator.get_state(), [*stacks_of(run)]
         parts: list[list[Tensor]] = [[] for _ in stacks]
