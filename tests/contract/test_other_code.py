@@ -4,7 +4,13 @@ Each was seen to pass as exact, or as the same as its baseline: another class wi
 setting called p, a hook that did nothing yet, a class of somebody's own that bounds far out.
 """
 
+import copy
+import math
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +113,83 @@ def test_parts_of_the_same_code_are_the_same(part: Callable[[], nn.Module]) -> N
 def test_how_much_is_dropped_in_training_is_no_difference() -> None:
     found = bl.audit(around(nn.Dropout(0.1)), baseline=around(nn.Dropout(0.9)), **FEW)
     assert found.record.difference.around == ""
+
+
+class Holding(nn.Module):
+    """Gives what it is given, and holds a setting of any kind."""
+
+    def __init__(self, setting: object) -> None:
+        super().__init__()
+        self.setting = setting
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@dataclass(slots=True)
+class Slots:
+    bound: float
+
+
+@dataclass
+class Tensors:
+    bound: Tensor
+
+
+class Bound:
+    def __init__(self, far: float) -> None:
+        self.far, self.own = far, self
+
+    def act(self, x: Tensor) -> Tensor:
+        return x.clamp(max=self.far)
+
+
+SETTINGS: dict[str, Callable[[int], object]] = {
+    "slots": lambda n: Slots(float(n)),
+    "tensors of a record": lambda n: Tensors(torch.arange(n)),
+    "a set": lambda n: frozenset([n]),
+    "a range": range,
+    "a window": lambda n: slice(0, n),
+    "a queue": lambda n: deque([n]),
+    "a fraction": lambda n: Fraction(1, n),
+    "a type": lambda n: (torch.float16, torch.float32, torch.float64)[n - 1],
+    "the object of a method": lambda n: Bound(n).act,
+    "not a number": lambda n: [math.nan, n],
+    "objects in objects": lambda n: {"a": {"b": {"c": {"d": [n]}}}},
+}
+
+
+@cell("compare", "own object", "same function", "other function")
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_settings_of_every_kind_are_compared(kind: str) -> None:
+    made = SETTINGS[kind]
+    one, same, other = (around(Holding(made(n))) for n in (2, 2, 3))
+    assert bl.audit(one, baseline=same, **FEW).record.difference.around == ""
+    assert bl.audit(one, baseline=other, **FEW).record.difference.around == "parts"
+
+
+@cell("compare", "own object", "same function")
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_model_is_the_same_as_itself_compiled_or_from_disk(tied: bool, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 50}
+    torch.manual_seed(0)
+    config = LlamaConfig(**sizes, **heads, tie_word_embeddings=tied, max_position_embeddings=64)
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(tmp_path)
+    compiled, checkpointed = copy.deepcopy(model), copy.deepcopy(model)
+    compiled.compile()
+    checkpointed.config.use_cache = False
+    others = [model, compiled, checkpointed, LlamaForCausalLM.from_pretrained(tmp_path)]
+    pairs = [(one, model) for one in others]
+    pairs += [(torch.compile(around(nn.Identity())), around(nn.Identity()))]
+    for one, baseline in pairs:
+        found = bl.audit(one, baseline=baseline, fail_on=["changed_layers"], **FEW)
+        assert found.record.difference.around == ""
+        assert found.passed is not False
 
 
 class Distance(nn.Module):

@@ -4,9 +4,10 @@ Equal layers are no equal models: one may run them in another order, twice, or t
 them. Where nothing shows that the two are alike there, nobody may say so.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ CONFIG = "config.json"
 STORAGE = ("torch_dtype", "dtype", "quantization_config")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alone is told by name
 # Keys of a configuration.
-BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", *STORAGE, *LAYER_COUNTS}
+BESIDE_THE_FUNCTION = {"_name_or_path", "transformers_version", "use_cache"}
+BESIDE_THE_FUNCTION |= {*STORAGE, *LAYER_COUNTS}
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 WITHOUT_EFFECT = (nn.Identity, nn.Flatten, *DROPOUTS)  # in evaluation, on answers that are equal
 # What each part has, or Hugging Face notes in it; the configuration is compared as that of all.
 OF_ANY_PART = {*vars(nn.Module()), "inplace", "config", "generation_config", "name_or_path"}
-OF_ANY_PART |= {"warnings_issued", "_is_hf_initialized", "_keys_to_ignore_on_save"}
-DEEPEST = 4  # objects in objects whose attributes are compared
+OF_ANY_PART |= {"warnings_issued", "gradient_checkpointing", "_compiled_call_impl"}
+LIBRARIES = ("torch.", "transformers.")  # what their parts hold under private names follows
+DEEPEST = 8  # objects in objects whose attributes are compared
 LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
@@ -82,10 +85,11 @@ def compare_answers_of_modules(
 ) -> tuple[AlignmentNote, ...]:
     """Run both on the data and at several scales; the model with the weights of the other, too."""
     unknown, answers = ((AlignmentNote(f"{AROUND}{kind}", ()),) for kind in ("unknown", "answers"))
-    mine, theirs = (one.original or one.module for one in (model, baseline))
+    given = (one.original or one.module for one in (model, baseline))
+    mine, theirs = (getattr(one, "_orig_mod", one) for one in given)  # what torch.compile wraps
     if mine is None or theirs is None:
         return unknown
-    x, own, other = inputs_of(mine, model, data), mine.state_dict(), theirs.state_dict()
+    x, own, other = inputs_of(mine, model, data), weights_of(mine), weights_of(theirs)
     made, expected = answer_of(mine, x, own), answer_of(theirs, x, other)
     if made is None or expected is None or not bool(expected.isfinite().any()):
         return unknown
@@ -124,32 +128,47 @@ def configuration_of(module: nn.Module) -> dict[str, object]:
 
 def settings_of(part: nn.Module) -> dict[str, object]:
     """Return the attributes of a part, without parameters, buffers and parts of its own."""
+    seen: dict[int, int] = {}
+    of_library = type(part).__module__.startswith(LIBRARIES)
     return {
-        name: make_comparable(one) for name, one in vars(part).items() if name not in OF_ANY_PART
+        name: make_comparable(one, seen)
+        for name, one in vars(part).items()
+        if name not in OF_ANY_PART and not (of_library and name.startswith("_"))
     }
 
 
-def make_comparable(value: Any, depth: int = 0) -> object:
-    """Return a value as one that equals another where both do the same, as far as can be told."""
-    deeper: Callable[[Any], object] = partial(make_comparable, depth=depth + 1)
+def make_comparable(value: Any, seen: dict[int, int], depth: int = 0) -> object:
+    """Return a value as one that equals another where both do the same, as far as can be told.
+
+    `seen` numbers the objects that were met, so that each is looked into once.
+    """
+    deeper: Callable[[Any], object] = partial(make_comparable, seen=seen, depth=depth + 1)
     if isinstance(value, nn.Module | nn.Parameter) or depth > DEEPEST:
         return type(value)  # the former are compared as parts and weights
+    if isinstance(value, float):
+        return repr(value)  # NaN is that of the other
     if isinstance(value, MethodType):
-        return deeper(value.__func__)
+        return [*map(deeper, (value.__func__, value.__self__))]
     if isinstance(value, FunctionType):
         cells = [one.cell_contents for one in value.__closure__ or ()]
         return value.__code__, [*map(deeper, (value.__defaults__, value.__kwdefaults__, cells))]
     if isinstance(value, partial):
         return [*map(deeper, (value.func, value.args, value.keywords))]
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list | deque):
         return [*map(deeper, value)]
     if isinstance(value, Mapping):
         return {name: deeper(one) for name, one in value.items()}
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
-        return str(value.dtype), value.tolist()
-    inside = getattr(value, "__dict__", None)
-    plain = isinstance(value, bool | int | float | complex | str | bytes | set | type | None)
-    return value if plain or (callable(value) and not inside) else (type(value), deeper(inside))
+        return str(value.dtype), deeper(value.tolist())
+    slots = getattr(type(value), "__slots__", ())
+    names = [slots] if isinstance(slots, str) else [*slots]
+    inside = {name: getattr(value, name, None) for name in names} | getattr(value, "__dict__", {})
+    if not inside or isinstance(value, type | ModuleType):
+        return value
+    if id(value) in seen:
+        return seen[id(value)]
+    seen[id(value)] = len(seen)
+    return type(value), deeper(inside)
 
 
 def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Tensor:
@@ -163,6 +182,11 @@ def inputs_of(module: nn.Module, model: LoadedModel, data: Tensor | None) -> Ten
     width = next(iter(model.layers.values())).sizes.d_in
     x = inputs_far_out(width)
     return x if data is None or data.shape[1:] != (width,) else torch.cat([x, data.double()])
+
+
+def weights_of(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name, each of a tied pair once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
 
 
 def answer_of(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor | None:
