@@ -27,8 +27,7 @@ from bilens.report.sections.table_page import (
     column_page,
     columns,
     reading,
-    rows_asked,
-    rows_chosen,
+    rows,
 )
 from bilens.report.text import Catalogue
 
@@ -51,6 +50,18 @@ def difference_section(t: Catalogue, audit: Audit, found: Difference) -> Markup:
     if audit.classes is not None:
         names, painter = class_names(audit), class_painter(audit)
     return difference(t, found, names, painter, lead)
+
+
+def rows_asked(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
+    """Return the rows that were asked for, which stand in front of the columns."""
+    asked = any(row.kind == "asked" for row in found.rows)
+    return rows(t, record, found) if asked else Markup()
+
+
+def rows_chosen(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
+    """Return the rows where none was asked for."""
+    asked = any(row.kind == "asked" for row in found.rows)
+    return Markup() if asked else rows(t, record, found)
 
 
 # In the order of a page: a type of readings, and a section that is there where one of it is.

@@ -276,18 +276,6 @@ def pair_label(names: Sequence[str], pair: PairEffect) -> str:
     return f"{shortened(first, short)} × {shortened(second, room - short)}"
 
 
-def rows_asked(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
-    """Return the rows that were asked for, which stand in front of the columns."""
-    asked = any(row.kind == "asked" for row in found.rows)
-    return rows(t, record, found) if asked else Markup()
-
-
-def rows_chosen(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
-    """Return the rows where none was asked for."""
-    asked = any(row.kind == "asked" for row in found.rows)
-    return Markup() if asked else rows(t, record, found)
-
-
 def rows(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
     cards = [
