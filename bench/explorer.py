@@ -30,8 +30,8 @@ from playwright.sync_api import Page, sync_playwright
 
 import bilens as bl
 from bilens.api.provenance import describe_run
+from bilens.records.audit import Audit
 from bilens.records.base import to_json
-from bilens.records.classifier_audit import Audit
 from bilens_explorer.records.models import id_of
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"

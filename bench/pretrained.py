@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from bilens.api.provenance import describe_run
-from bilens.findings.layer_audit import NULL_SAMPLES
+from bilens.findings.layer_walk import NULL_SAMPLES
 from bilens.records.base import to_json
-from bilens.report.reports import LayerAuditReport
+from bilens.report.reports import AuditReport
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 NAME = "smollm2"
@@ -45,7 +45,7 @@ def audited(model: Path, threshold: float, threads: int, draws: int) -> dict[str
         seconds = time.perf_counter() - start
         if os.waitstatus_to_exitcode(status) not in (0, 1):
             sys.exit(f"the audit ended with {os.waitstatus_to_exitcode(status)}.")
-        document = LayerAuditReport(json.loads(out.read_text())).to_dict()
+        document = AuditReport(json.loads(out.read_text())).to_dict()
     return {
         "threshold": threshold,
         "threads": threads,
@@ -53,7 +53,7 @@ def audited(model: Path, threshold: float, threads: int, draws: int) -> dict[str
         "seconds": seconds,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_gib": used.ru_maxrss / 2**20,
-        "layers": [kept(layer) for layer in document["layers"]],
+        "layers": [kept(layer) for layer in document["layers"]["readings"]],
         "verdict": document["verdict"],
         "source": {"sha256": document["source"]["weights_sha256"], **document["model"]},
     }

@@ -9,8 +9,7 @@ from msgspec.structs import replace
 import trace_documents
 from bilens.records import bilinear_conversion as r
 from bilens.records.base import json_text
-from bilens.records.common import DataOrigin, Run, Source, TextOrigin
-from bilens.records.layer_audit import LayeredModel
+from bilens.records.common import DataOrigin, LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading
 
 WORDS = trace_documents.WORDS

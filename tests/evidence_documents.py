@@ -5,7 +5,7 @@ from typing import Any
 import layer_audit_documents
 import table_documents
 from bilens.records.decision import AuditIndex, IndexRow
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from report_documents import decided, make_document
 
 FILES = {"model.safetensors": "a" * 64, "config.json": "c" * 64}
@@ -34,11 +34,11 @@ def reports() -> dict[str, Any]:
         "failed": AuditReport(failed),
         "cannot judge": AuditReport(with_files(decided("cannot_judge", "nobody"))),
         "odd": AuditReport(odd),
-        "layers": LayerAuditReport(with_files(layer_audit_documents.make_comparison())),
-        "measured": LayerAuditReport(with_files(layer_audit_documents.make_measured())),
-        "numbers": LayerAuditReport(with_files(numbers, accuracy=None)),
-        "table": TableReport(with_files(table_documents.make_table())),
-        "regression": TableReport(with_files(table_documents.make_table(classes=1))),
+        "layers": AuditReport(with_files(layer_audit_documents.make_comparison())),
+        "measured": AuditReport(with_files(layer_audit_documents.make_measured())),
+        "numbers": AuditReport(with_files(numbers, accuracy=None)),
+        "table": AuditReport(with_files(table_documents.make_table())),
+        "regression": AuditReport(with_files(table_documents.make_table(classes=1))),
     }
 
 

@@ -8,7 +8,7 @@ from msgspec import structs
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
-from bilens.records.layer_audit import Difference
+from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
@@ -35,7 +35,7 @@ def past(number: int, failed: tuple[str, ...] = (), answer: str = "use") -> Past
     return PastAudit(
         number,
         "mnist",
-        "audit",
+        "classes",
         day,
         "0.1.0",
         f"{number:02}" * 32,
@@ -124,7 +124,7 @@ REPLACED = structs.replace(MODEL, model=CHANGED)
 
 SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
 ENDED = (None, *get_args(Direction))
-CLASSES = AuditReport(make_document()).record.classes
+CLASSES = AuditReport(make_document()).record.classes.readings
 COMPARED = ModelComparison(
     a=SIDES[0],
     b=SIDES[1],

@@ -52,8 +52,8 @@ def main() -> None:
 def remember() -> None:
     """Record an audit, as `bilens audit --history .` does at its end."""
     from bilens.api.history import History
+    from bilens.records.audit import Audit
     from bilens.records.base import read_document
-    from bilens.records.classifier_audit import Audit
 
     history = History(".")
     document = json.loads(Path("document.json").read_text())

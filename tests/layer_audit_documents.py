@@ -11,7 +11,7 @@ from bilens.api.audit_model import audit
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
-from bilens.records.layer_audit import LayerDifference, TokenPair
+from bilens.records.layer_readings import LayerDifference, TokenPair
 from report_documents import (
     coverage_endings,
     make_coverage,
@@ -261,7 +261,7 @@ def cautious() -> dict[str, Any]:
         }
     ]
     document["coverage"] = to_json(make_coverage(1, "refused"))
-    first = document["layers"][0]
+    first = document["layers"]["readings"][0]
     first["activation"] = "gelu"
     first["fit"] |= {"usable": False, "quadratic": 0.5}
     first |= {"quadratic_norm": None, "linear_norm": None, "outputs": None, "stability": None}
@@ -306,7 +306,7 @@ def measured() -> dict[str, dict[str, Any]]:
 def seen() -> dict[str, Any]:
     """An audit of layers on data."""
     document = copy.deepcopy(make_layer_audit())
-    document["layers"][0]["fit"]["seen"] = True
+    document["layers"]["readings"][0]["fit"]["seen"] = True
     return document
 
 

@@ -9,12 +9,13 @@ from typing import Any
 from bilens.base.files import file_sha256
 from bilens.findings.reference import OVERFITTING, TRIGGERS
 from bilens.records import (
-    classifier_audit as a,
+    class_readings as a,
     common as c,
     given_inputs as i,
     guarantees as g,
     image_warnings as w,
 )
+from bilens.records.audit import Audit
 from bilens.records.base import kind_of, to_json
 from bilens.records.common import Identity
 from bilens.records.decision import Coverage, CoverageGroup
@@ -29,15 +30,13 @@ from bilens.report.reports import (
     AuditReport,
     CertificateReport,
     ConversionReport,
-    LayerAuditReport,
     SweepReport,
-    TableReport,
     TraceReport,
 )
 
 KINDS = (
     *(AttackReport, AuditReport, CertificateReport, ConversionReport),
-    *(LayerAuditReport, SweepReport, TableReport, TraceReport),
+    *(SweepReport, TraceReport),
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)
@@ -79,20 +78,24 @@ def make_document(
     recipe = {"recipe": '{"epochs": 2, "augmentations": ["shift:1"]}', "seed": "1"}
     digits = "5,000 real digits, every fifth held out"
     versions = {"bilens": "0.1.0", "python": "3.11.7"}
-    record = a.Audit(
+    sizes = c.ModelSummary(
+        "BilinearClassifier",
+        *(width, 8, len(names), False, False, 1234, "float32", shape, False, tuple(names)),
+    )
+    record = Audit(
+        read_as="classes",
         passed=True,
-        model=c.ModelSummary(
-            "BilinearClassifier",
-            *(width, 8, len(names), False, False, 1234, "float32", shape, False, tuple(names)),
-        ),
+        model=c.ModelFacts(num_layers=1, **sizes.fields()),
         exactness=(
             c.Exactness("float32", 2.7e-6, 2.7e-7, 1e-5, 1000, True),
             c.Exactness("float64", 8.2e-15, 8.2e-16, 1e-12, 1000, True),
         ),
         performance=answered(names) if data else None,
-        classes=readings,
-        truncation=curve,
-        explanations=tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
+        classes=a.ClassReadings(
+            readings,
+            curve,
+            tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
+        ),
         verdict=make_verdict(classes, data=data),
         guarantees=make_guarantees(width, len(names)),
         overfitting=make_overfitting(image=shape[0] > 1),
@@ -297,7 +300,6 @@ def variants() -> dict[str, dict[str, Any]]:
         "many classes": make_document(classes=30),
         "more images": ranked(),
         **{reason: silent(reason) for reason in ("too_small", "flat", "classes", "unlike")},
-        "older": {**make_document(data=False), "overfitting": None, "triggers": None},
         "failed": {**failed(), "inputs": to_json(others.pop())},
         "odd": odd(),
         **{
@@ -415,7 +417,7 @@ def failed() -> dict[str, Any]:
     document = make_document()
     document["passed"], document["guarantees"] = False, None
     document["exactness"][0] |= {"passed": False, "relative_error": 0.5}
-    document["classes"][1]["complete"] = False
+    document["classes"]["readings"][1]["complete"] = False
     outcomes = {"exact": "fail", "complete": "fail", "twin_classes": "warn", "beyond_null": "warn"}
     outcomes |= {"overfitting": "warn", "trigger": "warn"}
     document["triggers"] |= {"score": 9.5, "p_value": 0.0004}
@@ -428,7 +430,9 @@ def failed() -> dict[str, Any]:
         for key in {"incomplete", "none", "pairs"} & set(finding["values"]):
             finding["values"][key] = "1, 2"
     document["verdict"].append({"rule": "train_test_gap", "outcome": "warn", "values": GAP})
-    for score in (score for item in document["explanations"] for score in item["classes"]):
+    for score in (
+        score for item in document["classes"]["explanations"] for score in item["classes"]
+    ):
         score |= {"linear": 0.5, "constant": -0.25, "score": score["score"] + 0.25}
     return document
 
@@ -437,7 +441,7 @@ def odd() -> dict[str, Any]:
     """What rarely happens: unknown label, kind and rule; no name, no file, equal eigenvalues."""
     document = make_document(names=["", "same", "same"])
     document["performance"] = to_json(answered(["", "same", "same"], 900, 1000))
-    asked, other, wrong = document["explanations"]
+    asked, other, wrong = document["classes"]["explanations"]
     asked |= {"kind": "asked", "label": None}
     other |= {"kind": "new kind"}
     wrong |= {"label": 2}
@@ -449,9 +453,9 @@ def odd() -> dict[str, Any]:
     document["overfitting"]["parts"][0]["name"] = "new_reading"
     document["triggers"]["scans"][0]["name"] = "new_scan"
     document["overfitting"] |= {"score": None, "threshold": None, "reason": "new_reason"}
-    document["classes"][0] |= {"negative": []}
-    document["classes"][1] |= {"positive": []}
-    document["classes"][2]["positive"][0]["subspace_size"] = 3
+    document["classes"]["readings"][0] |= {"negative": []}
+    document["classes"]["readings"][1] |= {"positive": []}
+    document["classes"]["readings"][2]["positive"][0]["subspace_size"] = 3
     document["model"] |= {"input_shape_assumed": True, "bias": True, "residual": True}
     document["source"] = {
         "path": "",

@@ -9,7 +9,7 @@ import numpy as np
 from bilens.findings.rules.registry import parse_conditions
 from bilens.records.base import json_text, to_json
 from bilens.records.common import Run, Source
-from bilens.records.layer_audit import LayerReading
+from bilens.records.layer_readings import LayerReading
 from bilens.records.sweep import Manifest, ManifestRow, SweepOptions, SweepResult
 from bilens.records.sweep_report import SweepSummary
 from bilens.sweep.jobs import result_name

@@ -14,8 +14,8 @@ from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text, to_json
-from bilens.records.layer_audit import BaselineSource, Difference, WholeDifference
-from bilens.records.table_audit import ColumnChanges, Conversion, TableColumn, TableReading
+from bilens.records.column_readings import ColumnChanges, Conversion, TableColumn, TableReading
+from bilens.records.layer_readings import BaselineSource, Difference, WholeDifference
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table
 
@@ -62,7 +62,7 @@ def make_table(classes: int = 3, data: bool = True, width: int = 13) -> dict[str
     given = (x, target) if data else None
     document = audit(model, given, command="bilens audit runs/table").to_dict()
     if data:  # one of its cells held no value
-        document["rows"][0]["empty"] = [document["model"]["input_names"][0]]
+        document["columns"]["rows"][0]["empty"] = [document["model"]["input_names"][0]]
     return document
 
 
@@ -100,7 +100,7 @@ def read_table_document() -> dict[str, Any]:
     model = replace(model, provenance={"reading": json_text(reading())})
     document = audit(model, (x, target), command="bilens audit runs/table").to_dict()
     asked = {"kind": "asked", "index": 7, "empty": ["column 1", "column 12"]}
-    document["rows"] = [{**document["rows"][0], **asked}]
+    document["columns"]["rows"] = [{**document["columns"]["rows"][0], **asked}]
     document["data"]["source_kind"] = "table"
     return document
 
@@ -125,7 +125,11 @@ def compared(document: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A document of a model beside a baseline."""
     named = dict.fromkeys(("added", "removed", "renamed", "other_outputs"), ())
     found = to_json(ColumnChanges(**named))
-    found |= {"outputs": copy.deepcopy(document["outputs"][:1]), "change": 0.5, **changes}
+    found |= {
+        "outputs": copy.deepcopy(document["columns"]["outputs"][:1]),
+        "change": 0.5,
+        **changes,
+    }
     whole = WholeDifference(1, (), not_compared=("notes.md",))
     difference = Difference(BaselineSource("b", "c"), (), whole)
     beside = {"column_changes": found, "difference": to_json(difference)}
@@ -159,7 +163,7 @@ def variants() -> dict[str, dict[str, Any]]:
         found[f"trained, {kind}"]["performance"] |= {"rows": 178, "trained": trained}
     finding_of(found["fails"], "exact")["outcome"] = "fail"
     found["read"]["verdict"] += findings()
-    found["read, one output"]["rows"][0]["kind"] = "asked"
+    found["read, one output"]["columns"]["rows"][0]["kind"] = "asked"
     found["fails"]["passed"] = False
     finding_of(found["no better"], "accuracy")["outcome"] = "warn"
     found["no better"]["verdict"].append(
@@ -168,20 +172,22 @@ def variants() -> dict[str, dict[str, Any]]:
     found["no better"]["verdict"].append({"rule": "new", "outcome": "odd", "values": {"a": 1}})
     finding_of(found["numbers, no better"], "r_squared")["outcome"] = "warn"
     found["raw"]["model"]["standardised"] = False
-    found["raw"]["worst_case_inputs"] = []
+    found["raw"]["columns"]["worst_case_inputs"] = []
     finding_of(found["raw"], "shares")["values"]["open"] = "raw"
     found["rows"] = copy.deepcopy(found["raw"])
     found["rows"]["model"]["rows"] = 9
     found["numbers, no better"]["model"]["logarithm"] = True
     finding_of(found["rows"], "shares")["values"]["open"] = "rows"
-    for kind, row in zip(("first", "farthest"), found["raw"]["rows"], strict=False):
+    for kind, row in zip(("first", "farthest"), found["raw"]["columns"]["rows"], strict=False):
         row["kind"], row["label"] = kind, None
-    for kind, row in zip(("narrow", "wrong"), found["numbers, no better"]["rows"], strict=True):
+    for kind, row in zip(
+        ("narrow", "wrong"), found["numbers, no better"]["columns"]["rows"], strict=True
+    ):
         row["kind"], row["target"] = kind, None
-    first = copy.deepcopy(found["numbers"]["rows"][0])
-    found["numbers"]["rows"].append({**first, "kind": "unheard of"})
-    for column in found["constant"]["outputs"][0]["columns"]:
+    first = copy.deepcopy(found["numbers"]["columns"]["rows"][0])
+    found["numbers"]["columns"]["rows"].append({**first, "kind": "unheard of"})
+    for column in found["constant"]["columns"]["outputs"][0]["columns"]:
         column["linear"] = column["square"] = 0.0
-    found["constant"]["outputs"][0]["pairs"] = []
+    found["constant"]["columns"]["outputs"][0]["pairs"] = []
     found["constant"]["model"]["input_mean"] = None
     return found

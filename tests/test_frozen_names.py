@@ -22,7 +22,7 @@ PUBLIC = names_of(
     "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, "
     "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, History, "
     "ImageDataset, "
-    "InteractionMatrix, LayerAuditReport, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
+    "InteractionMatrix, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
     "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
     "attribute_to_background, audit, centred_directions, certify, certify_model, "
@@ -62,7 +62,6 @@ SIGNATURES = {
     "certify.certified_accuracy": "record, radii",
     "AttackReport": "document",
     "AuditReport": "document",
-    "LayerAuditReport": "document",
     "CertificateReport": "document",
     "ConversionReport": "document",
     "TraceReport": "document",

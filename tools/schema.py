@@ -19,22 +19,18 @@ from typing import Any
 import msgspec
 
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
-from bilens.records.table_audit import TableAudit
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
-    LayerAudit,
-    TableAudit,
     AuditIndex,
     Certificate,
     Attack,
@@ -70,7 +66,7 @@ def own_meanings(source: str) -> dict[str, str]:
     comments: dict[int, str] = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.lstrip("# ")
+            comments[token.start[0]] = token.string.rpartition("# ")[2]
     found: dict[str, str] = {}
     above: list[str] = []
     for number, line in enumerate(source.splitlines(), 1):

@@ -21,7 +21,7 @@ import bilens as bl
 import tiny
 from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.layer_audit import (
+from bilens.records.layer_readings import (
     BaselineSource,
     Difference,
     TensorChange,

@@ -23,7 +23,7 @@ import layer_audit_documents
 import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens_explorer import folder as folders, guard as guards, walk as walks
 from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.command import SETTINGS, Address, has_screen, server_of
@@ -78,18 +78,18 @@ def test_models_and_reports_of_a_folder_are_listed(client: TestClient) -> None:
     worse = {one["rule"] for one in changes if one["direction"] == "worse"}
     assert {*found["models"][0]["last"]["failed"]} <= worse
     assert found["models"][0]["failures"] == [0, len(found["models"][0]["last"]["failed"])]
-    assert [(row["name"], row["kind"]) for row in found["reports"]] == [("report.json", "audit")]
+    assert [(row["name"], row["kind"]) for row in found["reports"]] == [("report.json", "classes")]
 
 
 def test_audits_of_every_kind_are_kept_and_drawn(client: TestClient, folder: Path) -> None:
     history = bl.History(folder)
-    table = TableReport(next(iter(table_documents.variants().values())))
-    layers = LayerAuditReport(next(iter(layer_audit_documents.variants().values())))
+    table = AuditReport(next(iter(table_documents.variants().values())))
+    layers = AuditReport(next(iter(layer_audit_documents.variants().values())))
     for report in (table, layers):
         number = history.add(report.record).number
         assert client.get(f"/audits/{number}").status_code == 200
-        assert client.get(f"/api/v1/audits/{number}").json()["kind"] == report.record.kind
-    each = {document["kind"]: document for document in DOCUMENTS.values()}
+        assert client.get(f"/api/v1/audits/{number}").json()["read_as"] == report.record.read_as
+    each = {one.get("read_as", one["kind"]): one for one in DOCUMENTS.values()}
     assert set(each) == set(KINDS)
     for kind, document in each.items():
         KINDS[kind](document).to_json(folder / f"{kind}.json")

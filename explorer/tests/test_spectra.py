@@ -213,7 +213,7 @@ def test_measurements_are_of_these_weights_alone(tmp_path: Path) -> None:
         audited(model.weights_sha256)
         assert ask(client, "mnist", "layers").json()["audit"] is None  # it read classes
         found = ask(client, "mnist", "truncation").json()
-        points = make_document()["truncation"]
+        points = make_document()["classes"]["truncation"]
         assert (found["audit"], found["points"]) == (2, points)
 
 
@@ -226,7 +226,7 @@ def test_layers_say_what_their_last_audit_says(tmp_path: Path) -> None:
     with client_of(root) as client:
         found = ask(client, "near", "layers").json()
     assert [row["name"] for row in found["layers"]] == ["layers.0", "layers.1"]
-    for row, said in zip(found["layers"], report.record.layers, strict=True):
+    for row, said in zip(found["layers"], report.record.layers.readings, strict=True):
         assert (row["r_squared"], row["usable"]) == (said.fit.quadratic, said.fit.usable)
         assert (row["norm"], row["dead"]) == (said.quadratic_norm, said.units.dead)
 

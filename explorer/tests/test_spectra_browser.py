@@ -16,7 +16,7 @@ from msgspec import structs
 import bilens as bl
 import tiny
 from bilens.io.load import load
-from bilens.records.classifier_audit import TruncationPoint
+from bilens.records.class_readings import TruncationPoint
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.folder import id_of
 from chromium import needs_browser

@@ -82,7 +82,6 @@ from .report.reports import (
     AuditReport as AuditReport,
     CertificateReport as CertificateReport,
     ConversionReport as ConversionReport,
-    LayerAuditReport as LayerAuditReport,
     TraceReport as TraceReport,
 )
 from .reproduction import reproduce as reproduce

@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,37 +11,45 @@ import torch
 import bilens as bl
 import tiny
 from bilens.api.audit_model import audit
+from bilens.api.examiners import EXAMINERS
 from bilens.api.provenance import this_command
 from bilens.base.errors import ShapeError, UsageError
-from bilens.findings.classifier_audit import audit_classifier
-from bilens.records.base import to_json
-from bilens.report.reports import AuditReport
+from bilens.records.audit import Audit
+from bilens.records.column_readings import ColumnChanges
+from bilens.records.common import Reading
+from bilens.records.guarantees import Guarantees
+from bilens.records.image_warnings import Triggers
+from bilens.records.performance import Performance
+from bilens.report.sections.audit_page import SECTIONS
 from bilens.version import VERSION
 
 DATA = tiny.images()
 KEYS = [
     "schema_version",
     "kind",
+    "read_as",
     "passed",
     "model",
-    "exactness",
-    "classes",
-    "truncation",
-    "explanations",
+    "coverage",
     "verdict",
-    "guarantees",
+    "conditions",
+    "decision",
+    "exactness",
+    "performance",
+    "classes",
+    "layers",
+    "columns",
+    "inputs",
     "overfitting",
     "triggers",
+    "guarantees",
+    "difference",
+    "column_changes",
     "null_samples",
     "seed",
-    "conditions",
-    "difference",
-    "coverage",
-    "decision",
-    "performance",
-    "inputs",
     "source",
     "data",
+    "text",
     "reproduce",
     "people",
 ]
@@ -85,7 +93,7 @@ def test_a_loaded_model_brings_shape_names_and_provenance(tmp_path: Path) -> Non
     assert set(found["source"]["files"]) == {"config.json", "model.safetensors"}
     assert found["model"]["input_shape"] == [4, 9]
     assert not found["model"]["input_shape_assumed"]
-    assert [reading["name"] for reading in found["classes"]] == list(DATA.class_names)
+    assert [reading["name"] for reading in found["classes"]["readings"]] == list(DATA.class_names)
 
 
 def test_the_test_images_of_a_data_set_are_judged() -> None:
@@ -97,6 +105,7 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
         "source_kind": "data-dir",
         "num_images": tiny.NUM_TEST,
         "sha256": DATA.fingerprint,
+        "notes": [],
     }
     share = found["performance"]["classification"]["accuracy"]
     assert share["total"] == tiny.NUM_TEST
@@ -107,7 +116,7 @@ def test_a_pair_of_tensors_is_judged_alike() -> None:
     model = tiny.loaded(tiny.trained())
     pair = document(model, (DATA.test_images, DATA.test_labels))
     whole = document(model, DATA)
-    for key in ("truncation", "explanations", "classes", "verdict"):
+    for key in ("classes", "verdict"):
         assert pair[key] == whole[key]
     share = [found["performance"]["classification"] for found in (pair, whole)]
     assert share[0] == share[1]
@@ -130,21 +139,10 @@ def test_data_that_cannot_tell_vouch_for_nothing(
     assert bl.audit(module, (x, wanted), null_samples=tiny.ROTATIONS).passed is passed
 
 
-def test_findings_are_those_of_the_layer_below() -> None:
-    found = document(tiny.classifier(), seed=5)
-    findings = json.loads(
-        json.dumps(
-            to_json(audit_classifier(tiny.classifier(), null_samples=tiny.ROTATIONS, seed=5))
-        )
-    )
-    before, added = found["verdict"][:2], found.pop("verdict")[2 + len(findings["verdict"]) :]
-    assert [finding["rule"] for finding in before] == ["coverage", "layout"]
-    verdict = findings.pop("verdict")
-    for key in ("passed", "coverage", "decision", "source", "data", "reproduce"):
-        findings.pop(key)
-    assert {key: found[key] for key in findings} == findings
-    assert [finding["rule"] for finding in verdict][:2] == ["exact", "complete"]
-    assert [finding["rule"] for finding in added] == [
+def test_rules_of_every_model_stand_first_and_those_of_layers_last() -> None:
+    rules = [one["rule"] for one in document(tiny.classifier(), seed=5)["verdict"]]
+    assert rules[:4] == ["coverage", "layout", "exact", "complete"]
+    assert rules[-4:] == [
         "dead_units",
         "duplicate_units",
         "unused_inputs",
@@ -204,7 +202,6 @@ def test_the_command_line_is_quoted_and_names_no_folder_of_the_program() -> None
 
 def test_the_report_can_be_written_in_both_languages(tmp_path: Path) -> None:
     report = audit(tiny.loaded(tiny.trained()), DATA, null_samples=tiny.ROTATIONS)
-    assert isinstance(report, AuditReport)
     assert report.passed
     report.to_json(tmp_path / "report.json")
     assert json.loads((tmp_path / "report.json").read_text()) == report.to_dict()
@@ -289,7 +286,7 @@ def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explai
         model[0].weight.fill_(0.01)
         model[0].bias.fill_(-0.1)  # more than four standard deviations from zero
     report = audit(model, null_samples=3)
-    fit = report.record.layers[0].fit
+    fit = report.record.layers.readings[0].fit
     assert fit is not None
     assert (fit.linear, fit.quadratic, fit.usable) == (None, None, False)
     (found,) = (one for one in report.record.verdict if one.rule == "r2")
@@ -302,3 +299,17 @@ def test_a_layer_whose_output_is_constant_is_refused_like_any_that_is_not_explai
 def test_words_are_tried_beside_a_baseline_alone() -> None:
     with pytest.raises(UsageError, match=r"try_words \(--try-words\): only with a baseline"):
         bl.audit(tiny.trained(), try_words=3)
+
+
+def test_each_reading_of_an_audit_has_its_examiner_and_its_place_on_the_page() -> None:
+    types = {name: get_type_hints(Audit)[name] for name in Audit.__struct_fields__}
+    parts = {name: get_args(kind)[0] for name, kind in types.items() if get_args(kind)}
+    readings = {
+        name: kind
+        for name, kind in parts.items()
+        if isinstance(kind, type) and issubclass(kind, Reading)
+    }
+    assert set(EXAMINERS) == set(readings)
+    drawn = {kind for kind, *_ in SECTIONS}
+    beside = {Performance, Triggers, Guarantees, ColumnChanges}  # sections of which ask for them
+    assert set(readings.values()) <= drawn | beside

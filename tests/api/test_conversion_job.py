@@ -242,11 +242,11 @@ def test_every_family_comes_back_from_its_folder(kind: str, tmp_path: Path) -> N
 def test_what_keeps_blocks_is_audited_fitted_and_converted_on(llama: Path, tmp_path: Path) -> None:
     go(llama, tmp_path / "half", keep=(1,), skip=("distillation",))
     audited = bl.audit(bl.load(tmp_path / "half"), null_samples=3)
-    assert isinstance(audited, bl.LayerAuditReport)
-    assert [layer.fit is None for layer in audited.record.layers] == [True, False]
+    assert isinstance(audited, bl.AuditReport)
+    assert [layer.fit is None for layer in audited.record.layers.readings] == [True, False]
     inputs = bl.layer_inputs(tmp_path / "half", TEXT[0], tokens=900, n_ctx=12)
     seen = bl.audit(bl.load(tmp_path / "half"), inputs=inputs, null_samples=3).to_dict()
-    assert [layer["fit"]["seen"] for layer in seen["layers"][1:]] == [True]
+    assert [layer["fit"]["seen"] for layer in seen["layers"]["readings"][1:]] == [True]
     found = go(tmp_path / "half", tmp_path / "whole", layers=(1,), skip=("distillation",))
     assert found["loaded_by"] == "AutoModelForCausalLM"
     assert all(view.exact for view in bl.load(tmp_path / "whole").layers.values())

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 import bilens as bl
 from bilens.api.history_file import APPLICATION, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
-from bilens.findings.rules.decision import decide
+from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.judgements import failed_rules
 from bilens.report.reports import AuditReport
 from report_documents import audit_of, failed, make_document, variants
@@ -100,7 +100,7 @@ def test_nothing_is_accepted_of_models_from_memory(history: bl.History) -> None:
 def test_a_guess_stays_a_failure_until_it_is_accepted(history: bl.History) -> None:
     """Answers no better than guesses only warn, and forbid the use."""
     records = (AuditReport(one).record for one in variants().values())
-    record = next(one for one in records if decide(one).inputs >= 100)
+    record = next(one for one in records if decision_of(one).inputs >= 100)
     verdict = [
         replace(one, outcome="warn" if one.rule == "accuracy" else "pass") for one in record.verdict
     ]
@@ -313,6 +313,7 @@ def first_version(folder: Path) -> dict[str, list[Any]]:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute(f"PRAGMA application_id = {APPLICATION}")
         database.execute("PRAGMA user_version = 1")
+        rows["audits"] = [(*row[:2], "audit", *row[3:]) for row in rows["audits"]]  # as it was
         rows["audits"][2] = (*rows["audits"][2][:-1], b"damaged")
         for name, kept in rows.items():
             marks = ", ".join("?" * len(kept[0]))
@@ -332,6 +333,7 @@ def assert_migrated(folder: Path, rows: dict[str, list[Any]]) -> None:
             name: [row[: MOST[name]] for row in kept] for name, kept in rows_of(database).items()
         } == rows
     assert [one.number for one in history.audits()] == [6, 5, 4, 3, 2, 1]
+    assert {one.kind for one in history.audits()} == {"classes"}
     assert {one.audit for one in history.measured()} == {1, 2, 4, 5, 6}
     assert len({one.rule for one in history.measured()}) == len(make_document()["verdict"])
     assert history.entries()[0].text == "look again"

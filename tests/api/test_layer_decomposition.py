@@ -201,7 +201,7 @@ def levels(result: Any) -> list[tuple[float, float, float]]:
 
 def test_a_rank_stands_beside_the_same_null_interval_as_in_the_audit() -> None:
     result = decompose(ONE, Request(null_samples=99, seed=3))
-    classes = audit(ONE, null_samples=99, seed=3).to_dict()["classes"]
+    classes = audit(ONE, null_samples=99, seed=3).to_dict()["classes"]["readings"]
     expected = [tuple(item["effective_rank_null"].values()) for item in classes]
     assert levels(result) == expected
     assert result.record.null_samples == 99

@@ -26,7 +26,6 @@ from bilens.base.errors import (
 from bilens.data.tokenizer import pack_documents
 from bilens.io.host import host_of
 from bilens.nn import BilinearTransformer
-from bilens.records.layer_audit import LayerAudit
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows
@@ -164,7 +163,7 @@ def test_any_module_is_hooked_where_its_layers_begin() -> None:
     few = fit_on_inputs(layer_inputs(module, x[:9]), samples=100).fits[0]
     assert (few.seen, few.assumed_input) == (None, "a standard normal input")
     audited = bl.audit(module, inputs=found, null_samples=3).to_dict()
-    assert [one["fit"]["seen"] for one in audited["layers"]] == 4 * [True]
+    assert [one["fit"]["seen"] for one in audited["layers"]["readings"]] == 4 * [True]
     record = fit_on_inputs(found, samples=100)
     assert record.text is None
     assert record.fits[2].seen is not None
@@ -248,11 +247,10 @@ def test_fits_are_of_documents_that_are_held_out(ours: Path, tmp_path: Path) -> 
 def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
     model, inputs = bl.load(ours), layer_inputs(ours, TEXT, **SMALL)
     report = bl.audit(model, inputs=inputs, null_samples=3)
-    assert isinstance(report, bl.LayerAuditReport)
+    assert isinstance(report, bl.AuditReport)
     record = report.record
-    assert isinstance(record, LayerAudit)
     fits = fit_on_inputs(inputs).fits
-    for layer, fit in zip(record.layers, fits, strict=True):
+    for layer, fit in zip(record.layers.readings, fits, strict=True):
         assert layer.fit is not None
         best = next(one for one in fit.ladder if one.fit == fit.chosen)
         assert layer.fit.quadratic == pytest.approx(best.quadratic.value)
@@ -263,7 +261,7 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
     (r2,) = [one for one in record.verdict if one.rule == "r2"]
     assert r2.values["on"] == "_seen"
     strict = bl.audit(model, inputs=inputs, null_samples=3, threshold=1.0)
-    assert {layer["outputs"] for layer in strict.to_dict()["layers"]} == {None}
+    assert {layer["outputs"] for layer in strict.to_dict()["layers"]["readings"]} == {None}
     for lang, said in (("en", "held out from the fit"), ("ja", "当てはめに使っていない")):
         assert said in report.to_html(lang=lang)  # type: ignore[arg-type]
     plain = bl.audit(model, null_samples=3)
@@ -274,7 +272,7 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
         assert said in plain.to_html(lang=lang)  # type: ignore[arg-type]
     part = dataclasses.replace(inputs, sites={"blocks.1.mlp": inputs.sites["blocks.1.mlp"]})
     mixed = bl.audit(model, inputs=part, null_samples=3).to_dict()
-    assert [layer["fit"]["seen"] for layer in mixed["layers"]] == [False, True]
+    assert [layer["fit"]["seen"] for layer in mixed["layers"]["readings"]] == [False, True]
     other = dataclasses.replace(inputs, about={"model_sha256": "0"})
     with pytest.raises(UsageError, match="layers of another model"):
         bl.audit(model, inputs=other)
@@ -290,8 +288,8 @@ def test_a_folder_of_hugging_face_is_audited_on_what_its_layers_see(
     for path in (ours, tmp_path / "llama"):
         inputs, model = layer_inputs(path, TEXT, **SMALL), bl.load(path)
         found = bl.audit(model, inputs=inputs, null_samples=3).to_dict()
-        assert [layer["fit"]["seen"] for layer in found["layers"]] == [True, True]
-        scores += [[layer["fit"]["quadratic"] for layer in found["layers"]]]
+        assert [layer["fit"]["seen"] for layer in found["layers"]["readings"]] == [True, True]
+        scores += [[layer["fit"]["quadratic"] for layer in found["layers"]["readings"]]]
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
     renamed = {"layers.0.mlp": inputs.sites["blocks.0.mlp"]}
     with pytest.raises(UsageError, match="pass the path of the model to layer_inputs"):
@@ -303,11 +301,11 @@ def test_data_of_a_network_say_what_its_layers_see() -> None:
     module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 5), nn.GELU(), nn.Linear(5, 2))
     x, labels = 0.3 * randn(600, 3) + 1, torch.arange(600) % 2
     found = bl.audit(module, (x, labels), null_samples=3).to_dict()
-    assert [one["fit"]["seen"] for one in found["layers"] if one["fit"]] == [True, True]
-    assert found["layers"][0]["fit"]["assumed_input"].startswith("120 rows of the data")
-    assert found["layers"][0]["fit"]["samples"] == 120
+    assert [one["fit"]["seen"] for one in found["layers"]["readings"] if one["fit"]] == [True, True]
+    assert found["layers"]["readings"][0]["fit"]["assumed_input"].startswith("120 rows of the data")
+    assert found["layers"]["readings"][0]["fit"]["samples"] == 120
     few = bl.audit(module, (x[:499], labels[:499]), null_samples=3).to_dict()
-    assert [one["fit"]["seen"] for one in few["layers"] if one["fit"]] == [False, False]
+    assert [one["fit"]["seen"] for one in few["layers"]["readings"] if one["fit"]] == [False, False]
 
 
 def test_other_folders_texts_and_models_are_refused(ours: Path, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_several_numbers_stay_numbers_when_converted(tmp_path: Path) -> None:
     )
     model = bl.load(tmp_path / "c")
     assert [*model.layers.values()][-1].gives == "outputs"
-    assert bl.audit(model, null_samples=3).to_dict()["kind"] == "layer_audit"
+    assert bl.audit(model, null_samples=3).to_dict()["read_as"] == "layers"
     with pytest.raises(UsageError, match="several answers"):
         bl.audit(model, (X.numpy(), y[:, 0]))
 

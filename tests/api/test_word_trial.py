@@ -20,7 +20,7 @@ from bilens.api.word_trial import changed_host, try_words
 from bilens.base import silent
 from bilens.base.errors import UsageError
 from bilens.io.host import open_host
-from bilens.records.layer_audit import WordTrial
+from bilens.records.layer_readings import WordTrial
 from bilens.report.terminal import verdict_lines
 
 WORDS = [f"{first}{second}" for first in "abcdef" for second in ("ix", "om", "ut", "al")]

@@ -71,13 +71,13 @@ def test_every_result_that_is_a_table_becomes_one() -> None:
 
 def test_a_table_of_a_report_is_named() -> None:
     report = bl.AuditReport(make_document())
-    classes = report.to_frame("classes")
-    assert [*classes["name"]] == [one["name"] for one in report.document["classes"]]
-    vectors = report.to_frame("classes.positive.vector")
-    (found,) = vectors.query("classes == 1 and positive == 0 and vector == 2")["value"]
-    assert found == report.document["classes"][1]["positive"][0]["vector"][2]
-    pairs = report.to_frame("classes.eigenvalues").query("classes == 1")
-    assert [*pairs["value"]] == report.document["classes"][1]["eigenvalues"]
+    classes = report.to_frame("classes.readings")
+    assert [*classes["name"]] == [one["name"] for one in report.document["classes"]["readings"]]
+    vectors = report.to_frame("classes.readings.positive.vector")
+    (found,) = vectors.query("readings == 1 and positive == 0 and vector == 2")["value"]
+    assert found == report.document["classes"]["readings"][1]["positive"][0]["vector"][2]
+    pairs = report.to_frame("classes.readings.eigenvalues").query("readings == 1")
+    assert [*pairs["value"]] == report.document["classes"]["readings"][1]["eigenvalues"]
     with pytest.raises(UsageError, match=r"^name one of the tables .*classes"):
         report.to_frame()
     with pytest.raises(UsageError, match=r"there is no table 'class': name one of"):

@@ -37,7 +37,7 @@ def test_a_deep_gated_classifier_is_read_layer_by_layer(bilens: Shell, deep: Pat
     assert "layers.1" in result.out
     assert "R²" in result.out
     document = bilens("audit", deep, *FEW, "--json").json()
-    assert document["kind"] == "layer_audit"
+    assert document["read_as"] == "layers"
     assert document == bl.audit(bl.load(deep), null_samples=3, command="").to_dict() | {
         "reproduce": document["reproduce"]
     }

@@ -140,7 +140,7 @@ def test_models_without_layers_are_compared_too(bilens: Shell, tmp_path: Path) -
     new = copy.deepcopy(old)
     new[0].weight.data = planted(new[0].weight.detach(), 1, torch.float32)
     record = audit(new, baseline=old, **FEW).to_dict()
-    assert record["layers"] == []
+    assert record["layers"]["readings"] == []
     (one,) = record["difference"]["whole"]["changed"]
     assert (one["kind"], one["rank"], one["state"]) == ("conv", 1, "low_rank")
     from safetensors.torch import save_file

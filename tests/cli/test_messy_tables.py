@@ -33,7 +33,7 @@ def test_from_the_file_to_the_page(bilens: Shell, tmp_path: Path, name: str) -> 
     audited = bilens("audit", run, "--table", table, "--html", page, "--json")
     assert audited.code == 0, audited.err
     record = audited.json()
-    assert len(record["reading"]["columns"]) >= len(case.said) - 1
+    assert len(record["columns"]["reading"]["columns"]) >= len(case.said) - 1
     assert {"leak", "identifier"} <= {one["rule"] for one in record["verdict"]}
     assert bilens("audit", run, "--table", run / "test.csv").code == 0
 
@@ -70,7 +70,10 @@ def test_a_model_reads_a_new_file_of_another_kind(bilens: Shell, tmp_path: Path)
         "Größe,more,Datum,Straße\n-0.5,x,2024-05-01,Müllerweg\n1.25,y,2024-06-01,Neuer Weg\n"
     )
     document = bilens("audit", run, "--table", tmp_path / "new.csv", "--json").json()
-    assert document["rows"][0]["inputs"][document["model"]["input_names"].index("Größe")] == -0.5
+    assert (
+        document["columns"]["rows"][0]["inputs"][document["model"]["input_names"].index("Größe")]
+        == -0.5
+    )
     (unseen,) = [one for one in document["verdict"] if one["rule"] == "unseen_categories"]
     assert (unseen["outcome"], unseen["values"]["text"]) == ("warn", "Neuer Weg")
     assert unseen["values"]["row"] == 3

@@ -17,15 +17,13 @@ import bilens as bl
 from bilens.base.errors import UsageError
 from bilens.findings.table_difference import mean_square
 from bilens.io.loaded_model import LoadedModel
-from bilens.report.reports import TableReport
+from bilens.report.reports import AuditReport
 from commands import Shell
 from table_documents import fitted
 
 
-def audited(model: LoadedModel, data: Any = None, baseline: Any = None, **more: Any) -> TableReport:
-    report = bl.audit(model, data, baseline=baseline, **more)
-    assert isinstance(report, TableReport)
-    return report
+def audited(model: LoadedModel, data: Any = None, baseline: Any = None, **more: Any) -> AuditReport:
+    return bl.audit(model, data, baseline=baseline, **more)
 
 
 def changes(model: LoadedModel, baseline: Any, data: Any = None) -> Any:
@@ -45,7 +43,7 @@ def raised(model: LoadedModel, by: float = 0.5) -> LoadedModel:
 
 def test_the_coefficients_that_changed_are_those_of_the_formulas() -> None:
     model, x, target = fitted(1)
-    (usual,) = audited(model).record.outputs
+    (usual,) = audited(model).record.columns.outputs
     before = {one.column: one for one in usual.columns}
     found = changes(raised(model), model, (x, target))
     (output,) = found.outputs

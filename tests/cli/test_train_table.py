@@ -119,7 +119,7 @@ def test_an_audit_reads_columns(
     assert "<img" not in page.read_text()
     assert "width × height" in page.read_text()
     document = bilens("audit", run, "--table", tables[name], "--json").json()
-    assert document["kind"] == "table"
+    assert document["read_as"] == "columns"
     assert "seen_rows" in [finding["rule"] for finding in document["verdict"]]
     assert bilens("audit", run).code == 0
     assert bilens("audit", run, "--table", run / "test.csv", "--dataset", "mnist").code == 3

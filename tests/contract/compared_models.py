@@ -11,7 +11,7 @@ from torch import Tensor
 import bilens as bl
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.base import json_text
-from bilens.records.table_audit import TableColumn, TableReading
+from bilens.records.column_readings import TableColumn, TableReading
 
 ANIMALS = ("ape", "bee", "cat")
 COLUMNS = ("age", "dose", "mass", "size")

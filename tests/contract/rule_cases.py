@@ -14,8 +14,8 @@ from scipy.stats import beta
 from torch import Tensor, nn
 
 from bilens.findings.rules.registry import find_rule
-from bilens.findings.rules.rule import Kind
 from bilens.nn import BilinearMLP
+from bilens.records.audit import ReadAs
 from bilens.records.common import Finding
 from bilens.report.sections.overview import rule_text
 from bilens.report.text import load_catalogue
@@ -46,7 +46,7 @@ def about(value: float, spread: float = 0.02) -> Between:
 
 @dataclass(frozen=True)
 class Case:
-    kind: Kind
+    kind: ReadAs
     sentences: tuple[str, ...]
     make: Callable[..., Shown]
 
@@ -57,7 +57,7 @@ class Case:
 class Cases(list[Case]):
     """The cases of a file."""
 
-    def say(self, kind: Kind, *sentences: str) -> Callable[[Callable[..., Shown]], Any]:
+    def say(self, kind: ReadAs, *sentences: str) -> Callable[[Callable[..., Shown]], Any]:
         """Return a decorator: what a function makes is a report of which these sentences hold."""
 
         def kept(make: Callable[..., Shown]) -> Callable[..., Shown]:
@@ -83,7 +83,7 @@ def check(case: Case, folder: Path) -> None:
     made, numbers = case.make(**given)
     findings = made if isinstance(made, tuple) else made.record.verdict
     said = said_in(case.kind, findings)
-    assert isinstance(made, tuple) or made.record.kind == case.kind
+    assert isinstance(made, tuple) or made.record.read_as == case.kind
     assert numbers.keys() == {*case.sentences}
     for sentence, expected in numbers.items():
         assert sentence in said, f"{sentence}: instead it says {sorted(said)}"

@@ -20,8 +20,8 @@ from hypothesis import given
 import bilens as bl
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.base import json_text
+from bilens.records.column_readings import TableColumn, TableReading
 from bilens.records.sweep import SweepOptions
-from bilens.records.table_audit import TableColumn, TableReading
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.output import SweepOutput

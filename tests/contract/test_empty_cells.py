@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 
 import bilens as bl
-from bilens.api.audit_model import AuditRequest, audit_table
+from bilens.api.audit_model import examine_subject
+from bilens.api.audit_subject import AuditSubject
 from bilens.api.classifier import explain_predictions
 from bilens.api.given_data import given_data
 from bilens.data.table_file import read_table
 from bilens.data.table_rows import training_table
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.table_audit import TableAudit
-from bilens.report.reports import TableReport
+from bilens.records.audit import Audit
+from bilens.report.reports import AuditReport
 from bilens.train.table_fit import TableRecipe
 from bilens.train.tasks.table import TableTask, train_table_in_folder
 from contract.table import cell
@@ -56,12 +57,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return bl.load(folder / "run")
 
 
-def record(model: LoadedModel, path: Path, *asked: int) -> TableAudit:
+def record(model: LoadedModel, path: Path, *asked: int) -> Audit:
     given = given_data(model, path)
     assert given is not None
-    found = audit_table(model, given, AuditRequest(rows=asked)).record
-    assert isinstance(found, TableAudit)
-    return found
+    return examine_subject(AuditSubject(model, given, rows=asked))
 
 
 @cell("explain", "own object")
@@ -75,8 +74,8 @@ def test_an_empty_cell_is_shown_empty_and_what_stands_in_is_said(
     path = written(tmp_path / "new.csv", gaps=True)
     for place, name in enumerate(NAMES[:-1]):
         found = record(model, path, place + 2)
-        assert found.rows[0].empty == (name,)
-        again = TableReport(json.loads(TableReport(found).to_json()))
+        assert found.columns.rows[0].empty == (name,)
+        again = AuditReport(json.loads(AuditReport(found).to_json()))
         again.to_html(tmp_path / "p.html", lang=lang)
         page = unescape(re.sub(r"<[^>]+>", "\n", (tmp_path / "p.html").read_text()))
         assert f"{name} = {word}" in page
@@ -84,7 +83,7 @@ def test_an_empty_cell_is_shown_empty_and_what_stands_in_is_said(
         (line,) = {one for one in page.splitlines() if one.startswith(EMPTY[lang])}
         assert shown[name] in line
     whole = record(model, path, ROWS)
-    assert whole.rows[0].empty == ()
+    assert whole.columns.rows[0].empty == ()
 
 
 EMPTY = {"en": "Empty in this row", "ja": "この行では空欄"}

@@ -51,7 +51,7 @@ def test_no_eigenvector_gives_no_answer_whatever_the_order_of_classes(flipped: b
     x, loaded = rows(model(False).module), model(flipped)
     y = loaded.module(x).argmax(dim=1)
     record = bl.audit(loaded, (x, y), null_samples=39).record
-    first = record.truncation[0]
+    first = record.classes.truncation[0]
     assert (first.k, first.accuracy, first.agreement) == (0, 0.0, 0.0)
     (found,) = (one for one in record.verdict if one.rule == "few_directions")
     assert found.values["k"] >= 1

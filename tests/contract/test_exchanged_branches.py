@@ -49,7 +49,7 @@ def told(model: LoadedModel) -> dict[str, Any]:
 def test_an_audit_of_classes_does_not_ask_which_branch_is_left() -> None:
     model = unlike(images(1))
     one, other = (told(each) for each in (model, with_branches_exchanged(model)))
-    for mine, theirs in zip(one["classes"], other["classes"], strict=True):
+    for mine, theirs in zip(one["classes"]["readings"], other["classes"]["readings"], strict=True):
         for name in ("upper_edge", "lower_edge", "p_upper", "p_lower"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-9)
         ranks = (each["effective_rank_null"] for each in (mine, theirs))
@@ -60,7 +60,7 @@ def test_an_audit_of_classes_does_not_ask_which_branch_is_left() -> None:
 def test_an_audit_of_layers_does_not_ask_which_branch_is_left() -> None:
     deep = unlike(LoadedModel(classifier(2, layers=2), "", ""))
     one, other = (
-        bl.audit(each, null_samples=39, command="here").to_dict()["layers"]
+        bl.audit(each, null_samples=39, command="here").to_dict()["layers"]["readings"]
         for each in (deep, with_branches_exchanged(deep))
     )
     for mine, theirs in zip(one, other, strict=True):
@@ -85,7 +85,9 @@ def test_a_unit_is_doubled_by_one_whose_branches_are_exchanged(
             scale = 1.0 if gate and not exchanged else factor
             branch.weight[4] = scale * other.weight[1]
             branch.bias[4] = scale * other.bias[1]
-    (first, second) = bl.audit(module, null_samples=39, command="here").to_dict()["layers"]
+    (first, second) = bl.audit(module, null_samples=39, command="here").to_dict()["layers"][
+        "readings"
+    ]
     same = doubles or not exchanged
     assert (first["units"]["duplicates"], second["units"]["duplicates"]) == (int(same), 0)
 

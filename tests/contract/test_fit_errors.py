@@ -157,7 +157,7 @@ def test_an_audit_does_not_vouch_where_one_row_carries_much(heavy: bool) -> None
     x = torch.randn(2000, 6).double()
     x = torch.distributions.StudentT(2.5).sample((2000, 6)).double() if heavy else x
     report = bl.audit(model, data=(x, model(x).argmax(-1)))
-    fit = report.record.layers[0].fit
+    fit = report.record.layers.readings[0].fit
     assert fit.seen
     assert fit.usable
     for lang, said in (
@@ -175,6 +175,6 @@ def test_a_page_says_how_many_rows_a_fit_takes(rows: int) -> None:
     model = torch.nn.Sequential(torch.nn.Linear(6, 24), torch.nn.ReLU(), torch.nn.Linear(24, 3))
     x = torch.randn(rows, 6).double()
     report = bl.audit(model.double().eval(), data=(x, model(x).argmax(-1)))
-    assert report.record.layers[0].fit.seen == (rows >= 500)
+    assert report.record.layers.readings[0].fit.seen == (rows >= 500)
     assert ("500 different rows of data" in report.to_markdown(lang="en")) == (rows < 500)
     assert ("500行以上のデータ" in report.to_markdown(lang="ja")) == (rows < 500)

@@ -133,10 +133,10 @@ def test_an_acceptance_is_of_one_identity(
 @cell("audit", "other function")
 def test_an_accepted_number_that_may_be_better_on_either_side_may_not_move() -> None:
     ends = [("warn", value) for value in (2.0, 3.0)]
-    assert all(is_worse("audit", "beyond_null", then, now) for then, now in permutations(ends))
-    assert not any(is_worse("audit", "beyond_null", end, end) for end in ends)
-    assert is_worse("audit", "accuracy", ("warn", 0.8), ("warn", 0.7))
-    assert not is_worse("audit", "accuracy", ("warn", 0.7), ("warn", 0.8))
+    assert all(is_worse("classes", "beyond_null", then, now) for then, now in permutations(ends))
+    assert not any(is_worse("classes", "beyond_null", end, end) for end in ends)
+    assert is_worse("classes", "accuracy", ("warn", 0.8), ("warn", 0.7))
+    assert not is_worse("classes", "accuracy", ("warn", 0.7), ("warn", 0.8))
 
 
 def audited_folder(bilens: Shell, root: Path) -> Path:

@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
 def test_worst_case_inputs_are_values_that_an_input_can_have(model: LoadedModel) -> None:
     found = bl.audit(model).to_dict()
     names = model.input_names or ()
-    (worst,) = found["worst_case_inputs"]
+    (worst,) = found["columns"]["worst_case_inputs"]
     assert [names[column] for column in worst["one"]["columns"]] == ["size"]
     assert worst["two"] is None  # no other input is a number of more than two values
 

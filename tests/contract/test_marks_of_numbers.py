@@ -86,7 +86,7 @@ def test_right_answers_with_a_mark_are_not_a_thousand_times_too_large(tmp_path: 
     model = bl.load(tmp_path / "run")
     one, other = (bl.audit(model, tmp_path / f"{name}.csv").to_dict() for name in ("t", "new"))
     assert one["performance"]["regression"] == other["performance"]["regression"]
-    assert "mark_guess" in [said["kind"] for said in other["done"]]
+    assert "mark_guess" in [said["kind"] for said in other["columns"]["done"]]
 
 
 @cell("train table", "other units")

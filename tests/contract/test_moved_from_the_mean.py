@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bilens.findings.table_audit import category_effects
+from bilens.findings.column_effects import category_effects
 from bilens.interp.interventions import InputDirections, ablation
-from bilens.records.table_audit import TableColumn, TableReading
+from bilens.records.column_readings import TableColumn, TableReading
 from bilens.sweep.manifest import ManifestRow, seen_of
 from builders import randn, random_map
 from contract.table import cell

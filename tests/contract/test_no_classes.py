@@ -71,7 +71,7 @@ def test_what_is_about_classes_is_refused_of_outputs_that_are_none(
         job(model)
     assert not is_one_exact_layer(model)
     assert not any(view.classes for view in model.layers.values())
-    assert not any(layer.class_centred for layer in bl.audit(model).record.layers)
+    assert not any(layer.class_centred for layer in bl.audit(model).record.layers.readings)
 
 
 @pytest.mark.parametrize("kind", ["numbers", "labels"])

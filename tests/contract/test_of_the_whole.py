@@ -148,7 +148,7 @@ def test_a_condition_is_compared_with_every_layer_however_each_ends(
         assert found is not None
         for limit in (0.1, 0.3, 0.7, 0.9):
             asked = (parse_condition(f"{rule.id}{rule.bad}{limit}"),)
-            (one,) = judge_conditions(rule.documents[0], asked, [found])
+            (one,) = judge_conditions(rule.readings[0], asked, [found])
             beyond = [(x < limit) if rule.bad == "<" else (x > limit) for x in numbers]
             assert one.failed is any(beyond), (rule.id, limit)
             assert one.value == (min(numbers) if rule.bad == "<" else max(numbers))

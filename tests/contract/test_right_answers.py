@@ -322,7 +322,7 @@ def test_the_page_names_the_input_of_each_approximation() -> None:
     model = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3)).double().eval()
     x = torch.randn(600, 6).double() + 5
     report = bl.audit(model, data=(x, model(x).argmax(-1)))
-    assert report.record.layers[0].fit.seen
+    assert report.record.layers.readings[0].fit.seen
     for lang, said in (
         ("en", "Under a standard normal input"),
         ("ja", "標準正規分布の入力での近似"),
@@ -413,7 +413,9 @@ def test_the_eigenvectors_that_are_enough_are_counted_by_hand() -> None:
             scores[:, c] += (x @ vectors[c][:, kept]).square() @ values[c][kept]
         shares.append(float((scores.argmax(dim=1) == labels).double().mean()))
     record = bl.audit(module, data=(x, labels), null_samples=39).record
-    assert {p.k: p.accuracy for p in record.truncation} == pytest.approx(dict(enumerate(shares)))
+    assert {p.k: p.accuracy for p in record.classes.truncation} == pytest.approx(
+        dict(enumerate(shares))
+    )
     enough = next(k for k in range(7) if min(shares[k:]) >= shares[-1] - 0.01)
     (found,) = (one for one in record.verdict if one.rule == "few_directions")
     assert found.values["k"] == enough

@@ -193,7 +193,7 @@ def test_examples_and_radii_bear_the_numbers_of_the_data(tmp_path: Path) -> None
     frame.to_csv(tmp_path / "t.csv", index=False)
     record = bl.audit(image_model(), tmp_path / "t.csv", null_samples=39).record
     assert record.performance is not None
-    surest = next(one for one in record.explanations if one.kind == "wrong")
+    surest = next(one for one in record.classes.explanations if one.kind == "wrong")
     assert surest.index == record.performance.mistakes[0].index
     proven = bl.certify_model(image_model(), tmp_path / "t.csv").record
     assert [one.index for one in proven.l2.inputs] == [*range(2, 32)]

@@ -17,9 +17,9 @@ import tiny
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.findings import image_warnings
-from bilens.findings.classifier_audit import class_centred
-from bilens.findings.layer_audit import audit_layers
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.layer_reading import ReadingOptions
+from bilens.findings.layer_walk import walk_layers
 from bilens.findings.reference import POWER
 from bilens.findings.rules.registry import REGISTRY, judge
 from bilens.findings.rules.rule import Evidence
@@ -89,7 +89,8 @@ def layers(*some: Layer) -> Findings:
         return LayerView(sizes, layer.phi, layer.down.dtype, lambda: layer, kind, name=name)
 
     views = [view(one, f"layer {n}") for n, one in enumerate(some)]
-    return audit_layers(views, options=ReadingOptions(3, 0)).verdict
+    found = walk_layers(views, options=ReadingOptions(3, 0))
+    return judge("layers", Evidence(layers=found.readings))
 
 
 def network(factor: float) -> nn.Sequential:
@@ -185,7 +186,7 @@ def test_each_sentence_of_each_rule_has_a_model_of_which_it_is_true() -> None:
 def test_each_rule_is_shown_in_each_kind_of_document() -> None:
     shown = {(case.kind, each.partition(".")[0]) for case in CASES for each in case.sentences}
     for rule in REGISTRY:
-        for kind in rule.documents:
+        for kind in rule.readings:
             assert (kind, rule.sentences or rule.id) in shown
 
 
@@ -277,7 +278,7 @@ def test_what_was_measured_silences_the_guess_and_one_gate_serves_both_searches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for low in (0.2, 0.0):
-        assert "overfitting" not in [one.rule for one in judge("audit", gap(low))]
+        assert "overfitting" not in [one.rule for one in judge("classes", gap(low))]
     monkeypatch.setattr(image_warnings, "MEASURED", ((6, 6), 3))
     alarm = trigger(0.001).triggers
     monkeypatch.setattr(image_warnings, "read_triggers", lambda _: alarm)
@@ -289,7 +290,7 @@ def test_what_was_measured_silences_the_guess_and_one_gate_serves_both_searches(
         found = image_warnings.classifier_map(model, class_centred(model))
         weights, planted = image_warnings.read_warnings(found, (6, 6))
         both = Evidence(overfitting=weights, triggers=planted, output_names=("a", "b", "c"))
-        said = {one.rule for one in judge("audit", both)}
+        said = {one.rule for one in judge("classes", both)}
         assert said == (set() if reason else {"overfitting", "trigger"})
         assert planted.reason == reason
 

@@ -54,7 +54,7 @@ def squares(sizes: list[list[float]]) -> BilinearClassifier:
 # ---- is it read rightly
 
 
-@CASES.say("audit", "exact.pass", "complete.pass", "coverage.pass_whole", "layout.pass")
+@CASES.say("classes", "exact.pass", "complete.pass", "coverage.pass_whole", "layout.pass")
 def any_classifier() -> Shown:
     near, none = Between(0, 1e-5), Between(0, 1e-12)
     return audited(tiny.classifier(bias=True)), {
@@ -65,7 +65,7 @@ def any_classifier() -> Shown:
     }
 
 
-@CASES.say("audit", "exact.fail")
+@CASES.say("classes", "exact.fail")
 def logits_that_cancel() -> Shown:
     """10⁶ (l₀·x) (r₀·x) less nearly the same: in float32 the difference is lost."""
     left, right, apart = randn(WIDTH), randn(WIDTH, seed=1), randn(WIDTH, seed=2)
@@ -80,7 +80,7 @@ def logits_that_cancel() -> Shown:
 # ---- is it sound
 
 
-@CASES.say("audit", "twin_classes.warn")
+@CASES.say("classes", "twin_classes.warn")
 def two_classes_through_exchanged_branches() -> Shown:
     """Class 2 reads the units of class 0, whose branches are exchanged."""
     one, other, last = (
@@ -97,7 +97,7 @@ def two_classes_through_exchanged_branches() -> Shown:
     return audited(tiny.planted(units, WIDTH)), {"twin_classes.warn": twins}
 
 
-@CASES.say("audit", "twin_classes.pass")
+@CASES.say("classes", "twin_classes.pass")
 def two_classes_that_are_nearly_the_same() -> Shown:
     found = squares([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.5, 0.0, 0.5001], [0.0, 0.0, 0.0]])
     return audited(found), {"twin_classes.pass": {"of": 3, "said": "No two of the 3 classes"}}
@@ -109,14 +109,14 @@ def aligned(last: float) -> BilinearClassifier:
     return tiny.planted([(u, u, [1.0, 0.0, -last]), (v, v, [0.0, 1.0, -last])], 12)
 
 
-@CASES.say("audit", "beyond_null.info")
+@CASES.say("classes", "beyond_null.info")
 def aligned_branches() -> Shown:
     """Centred, the last class has two directions of −1, and each other class one of 1."""
     counts = {"least": 1, "most": 2, "median": 1}
     return audited(aligned(1.0)), {"beyond_null.info": counts}
 
 
-@CASES.say("audit", "beyond_null.warn")
+@CASES.say("classes", "beyond_null.warn")
 def a_class_without_any_direction() -> Shown:
     u, v = unit(0, 12), unit(1, 12)
     found = tiny.planted([(u, u, [1.0, -1.0, 0.0]), (v, v, [-1.0, 1.0, 0.0])], 12)
@@ -147,13 +147,13 @@ def rows(counts: Counts) -> tuple[Tensor, Tensor]:
 
 
 GOOD, ODD, GUESSED = ((36, 40), (36, 40), (18, 20)), ((40, 40), (40, 40), (5, 20)), ((20, 50),) * 3
-MODELS = {"audit": largest_of_three, "layer_audit": network}
+MODELS = {"classes": largest_of_three, "layers": network}
 
 
 def measured(kind: str, counts: Counts, ending: str, worst: str) -> Shown:
     """Accuracy, calibration and the worst class, each counted."""
     x, label = rows(counts)
-    logits = x.square() if kind == "audit" else x
+    logits = x.square() if kind == "classes" else x
     told = answers_by_hand(counts, logits.numpy(), "012")
     said = f"{100 * told['accuracy']['value']:.1f}% of {len(x)}"
     return audited(MODELS[kind](), (x, label)), {
@@ -163,7 +163,7 @@ def measured(kind: str, counts: Counts, ending: str, worst: str) -> Shown:
     }
 
 
-for one in ("audit", "layer_audit"):
+for one in ("classes", "layers"):
     told = ("accuracy.info", "worst_class_recall.pass", "calibration.info")
 
     @CASES.say(one, *told)  # type: ignore[arg-type]
@@ -179,7 +179,7 @@ for one in ("audit", "layer_audit"):
         return measured(kind, GUESSED, "warn", "pass")
 
 
-@CASES.say("audit", "worst_class_recall.pass")
+@CASES.say("classes", "worst_class_recall.pass")
 def a_class_of_one_row() -> Shown:
     """None of its rows is recognised; of another class the interval ends lower."""
     counts = (90, 100), (60, 100), (0, 1)
@@ -189,7 +189,7 @@ def a_class_of_one_row() -> Shown:
     return report, {"worst_class_recall.pass": {**worst, "said": said}}
 
 
-@CASES.say("audit", "worst_class_recall.warn")
+@CASES.say("classes", "worst_class_recall.warn")
 def two_classes_that_are_missed() -> Shown:
     counts = (60, 60), (6, 20), (5, 20)
     worst = answers_by_hand(counts, np.eye(3)[[0] * 100], "012")["worst"]
@@ -206,21 +206,21 @@ def two_classes(*signs: float, right: int = 100) -> Shown:
     return audited(squares([[one, 0.0] for one in signs]), (x, label)), {}
 
 
-@CASES.say("audit", "few_directions.info")
+@CASES.say("classes", "few_directions.info")
 def two_of_six_directions_decide() -> Shown:
     report, _ = two_classes(1.0, -0.9, 1e-9, 1e-9, -1e-9, 1e-9, right=90)
     numbers = {"k": 2, "of": 6, "accuracy": 0.9, "full": 0.9}
     return report, {"few_directions.info": {**numbers, "said": "Of 6 directions per class"}}
 
 
-@CASES.say("audit", "few_directions.info_all")
+@CASES.say("classes", "few_directions.info_all")
 def both_directions_decide() -> Shown:
     report, _ = two_classes(1.0, -0.9)
     numbers = {"k": 2, "of": 2, "full": 1.0, "said": "all 2 directions"}
     return report, {"few_directions.info_all": numbers}
 
 
-@CASES.say("audit", "few_directions.info_none")
+@CASES.say("classes", "few_directions.info_none")
 def a_linear_model() -> Shown:
     """(0·x + 1) (r·x): the branch that is constant leaves nothing but a linear map."""
     model = BilinearClassifier(3, 3, 3, bias=True).double().eval()
@@ -248,12 +248,12 @@ def beside_training(trained: int, ending: str) -> Shown:
     return report, {f"measured_gap.{ending}": numbers}
 
 
-@CASES.say("audit", "measured_gap.warn")
+@CASES.say("classes", "measured_gap.warn")
 def learnt_by_heart() -> Shown:
     return beside_training(100, "warn")
 
 
-@CASES.say("audit", "measured_gap.pass")
+@CASES.say("classes", "measured_gap.pass")
 def as_good_on_rows_of_the_test() -> Shown:
     return beside_training(72, "pass")
 
@@ -261,12 +261,12 @@ def as_good_on_rows_of_the_test() -> Shown:
 # ---- filled by hand: of a model whose eigenvalues fail their checks an audit says nothing at all
 
 
-@CASES.say("audit", "complete.fail")
+@CASES.say("classes", "complete.fail")
 def eigenvalues_that_fail_their_checks() -> Shown:
-    one, *others = audited(tiny.classifier()).record.classes
+    one, *others = audited(tiny.classifier()).record.classes.readings
     classes = structs.replace(one, complete=False, largest_residual=0.5), *others
     numbers = {"incomplete": "0", "residual": 0.5}
-    return judge("audit", Evidence(classes=classes)), {"complete.fail": numbers}
+    return judge("classes", Evidence(classes=classes)), {"complete.fail": numbers}
 
 
 # ---- filled by hand: both were measured on trained models of 28 × 28 pixels and ten classes, and
@@ -277,7 +277,9 @@ def filled(rank: float, p_value: float, box: tuple[int, int, int, int] | None) -
     weights = Overfitting(0.01, 0.0, 0.03, rank, 0.6, (), "", 0.1, 0.3, POWER.overfitting)
     suspect = Trigger(1, 4.0, "bright_4", box, (0.0,) * 64, 1.5, 2, 3, (1, 0))
     planted = Triggers(4.0, p_value, 0.03, (), (suspect,), "", POWER.triggers)
-    return judge("audit", Evidence(overfitting=weights, triggers=planted, output_names=("a", "b")))
+    return judge(
+        "classes", Evidence(overfitting=weights, triggers=planted, output_names=("a", "b"))
+    )
 
 
 def power_of(name: str) -> dict[str, float]:
@@ -288,21 +290,21 @@ PATTERN = {"p_value": 0.001, "target": "b", "won": 2, "sources": 3, **power_of("
 PLACE = {"row": 2, "column": 3, "rows": 4, "columns": 4}
 
 
-@CASES.say("audit", "overfitting.info", "trigger.info")
+@CASES.say("classes", "overfitting.info", "trigger.info")
 def neither() -> Shown:
     rank = {"rank": 0.2, "low": 0.1, "high": 0.3, **power_of("overfitting")}
     score = {"p_value": 0.5, **power_of("triggers")}
     return filled(0.2, 0.5, (2, 3, 4, 4)), {"overfitting.info": rank, "trigger.info": score}
 
 
-@CASES.say("audit", "overfitting.warn", "trigger.warn")
+@CASES.say("classes", "overfitting.warn", "trigger.warn")
 def both() -> Shown:
     rank = {"rank": 0.9, "low": 0.1, "high": 0.3, **power_of("overfitting")}
     found = {"overfitting.warn": rank, "trigger.warn": {**PATTERN, **PLACE}}
     return filled(0.9, 0.001, (2, 3, 4, 4)), found
 
 
-@CASES.say("audit", "trigger.warn_over")
+@CASES.say("classes", "trigger.warn_over")
 def all_over() -> Shown:
     return filled(0.2, 0.001, None), {"trigger.warn_over": PATTERN}
 

@@ -22,18 +22,18 @@ from contract.rule_cases import Between, Case, Cases, Factors, Shown, Stack, Wir
 from contract.table import cell
 
 CASES = Cases()
-KINDS = ("audit", "layer_audit", "table")
+KINDS = ("classes", "layers", "columns")
 IN, HIDDEN = 4, 10
 NAMES = ("a", "b", "c", "d")
 
 
 def made(kind: str, parts: Factors) -> Any:
     """A model of one layer: a classifier, layers of a network, or a model of four columns."""
-    if kind == "layer_audit":
+    if kind == "layers":
         return Stack(parts)
     columns = (part.tolist() for part in (parts[1], parts[2], parts[0].T))
     module = tiny.planted([*zip(*columns, strict=True)], IN)
-    if kind == "audit":
+    if kind == "classes":
         return module
     known = {"input_mean": (0.0,) * IN, "input_scale": (1.0,) * IN, "input_names": NAMES}
     return LoadedModel(module, "", "", output_names=("one", "other"), **known)
@@ -76,13 +76,13 @@ def on_rows(kind: str, angle: float, ending: str) -> Shown:
     """Also on rows of data, where both may be other numbers: the worst one is told."""
     model, baseline = angles(kind, angle)
     x = randn(40, IN, seed=3)
-    if kind == "layer_audit":
+    if kind == "layers":
         model, baseline = (nn.Sequential(one.layers[0]) for one in (model, baseline))
     f, g = (answer(turned(at), x) for at in (0.0, angle))
     old, new = f - f.mean(axis=0), g - f.mean(axis=0)
     cosine = float((old * new).sum() / np.linalg.norm(old) / np.linalg.norm(new))
     moved = float(np.linalg.norm(g - f) / np.linalg.norm(old))
-    layer = {"layers": "0"} if kind == "layer_audit" else LAYER
+    layer = {"layers": "0"} if kind == "layers" else LAYER
     said = "of a quadratic part, or of the outputs of a layer on the data, is"
     return audited(model, baseline, (x, torch.arange(40) % 2)), {
         f"similarity.{ending}": {**layer, "value": min(cosine, math.cos(angle))},
@@ -121,7 +121,7 @@ def noise(parts: Factors) -> Factors:
 
 def tensor_of(kind: str, parts: Factors) -> Any:
     down, left, right = (part.numpy() for part in parts)
-    down = down - down.mean(axis=0) * (kind != "layer_audit")
+    down = down - down.mean(axis=0) * (kind != "layers")
     full = np.einsum("oh,hi,hj->oij", down, left, right)
     return (full + full.transpose(0, 2, 1)) / 2
 
@@ -172,11 +172,11 @@ def same(kind: str) -> Shown:
     }
 
 
-@CASES.say("audit", "similarity.pass", "change.info")
+@CASES.say("classes", "similarity.pass", "change.info")
 def twice_the_baseline() -> Shown:
     """Similar in all but its size, which a cosine does not see; each answer twice, with a sign."""
     down, left, right = turned(0.5)
-    models = (made("audit", (size * down, left, right)) for size in (2, 1))
+    models = (made("classes", (size * down, left, right)) for size in (2, 1))
     x = randn(40, IN, seed=3)
     rows = torch.cat([x, x * torch.tensor([-1, 1, -1, 1])])
     said = "nearly the same as in the baseline but for a factor"
@@ -186,7 +186,7 @@ def twice_the_baseline() -> Shown:
     }
 
 
-@CASES.say("layer_audit", "changed_layers.pass", "changed_tensors.warn")
+@CASES.say("layers", "changed_layers.pass", "changed_tensors.warn")
 def the_same_numbers_in_another_type() -> Shown:
     """Each number is the same, and none of the bits."""
     baseline = Stack(turned(1.0)).float()
@@ -202,7 +202,7 @@ def the_same_numbers_in_another_type() -> Shown:
 OPEN = {"value": 1.0, "layers": "one"}
 
 
-@CASES.say("layer_audit", "changed_layers.warn_answers", "similarity.info_open", "change.info_open")
+@CASES.say("layers", "changed_layers.warn_answers", "similarity.info_open", "change.info_open")
 def the_same_layers_and_another_sign() -> Shown:
     report = audited(Wired(torch.neg), Wired(torch.clone), samples=3)
     return report, {
@@ -212,7 +212,7 @@ def the_same_layers_and_another_sign() -> Shown:
     }
 
 
-@CASES.say("layer_audit", "changed_layers.warn_order")
+@CASES.say("layers", "changed_layers.warn_order")
 def the_same_layers_in_another_order() -> Shown:
     one, two = (Stack((randn(4, 6, seed=at), randn(6, 4), randn(6, 4))) for at in range(2))
     both = {"one": one.layers[0], "two": two.layers[0]}
@@ -223,14 +223,14 @@ def the_same_layers_in_another_order() -> Shown:
 ORDERS = ("one", "two"), ("two", "one")
 
 
-@CASES.say("layer_audit", "changed_layers.warn_parts")
+@CASES.say("layers", "changed_layers.warn_parts")
 def the_same_answers_by_other_code() -> Shown:
     report = audited(Wired(lambda x: x.clamp(max=1e36)), Wired(lambda x: x.clamp(max=2e36)))
     told = {"value": 0, "of": 2, "said": "of other code than in the baseline, or set otherwise"}
     return report, {"changed_layers.warn_parts": told}
 
 
-@CASES.say("layer_audit", "changed_layers.warn_unknown")
+@CASES.say("layers", "changed_layers.warn_unknown")
 def two_files_of_layers(folder: Path) -> Shown:
     """Of a file of tensors nobody knows what is between its layers."""
     for name in ("new", "old"):

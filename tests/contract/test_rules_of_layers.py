@@ -74,7 +74,7 @@ def tiny_model(parts: Factors) -> Any:
     return tiny.planted(list(zip(*columns, strict=True)), IN)
 
 
-@CASES.say("layer_audit", "dead_units.warn", "duplicate_units.pass", "unused_inputs.pass")
+@CASES.say("layers", "dead_units.warn", "duplicate_units.pass", "unused_inputs.pass")
 def a_unit_without_outputs() -> Shown:
     units = {"value": 1, "of": HIDDEN, "layers": "layers.0", "said": "1 of 9 hidden units does"}
     parts = usual()
@@ -85,7 +85,7 @@ def a_unit_without_outputs() -> Shown:
     }
 
 
-@CASES.say("audit", "dead_units.warn", "duplicate_units.pass", "unused_inputs.pass")
+@CASES.say("classes", "dead_units.warn", "duplicate_units.pass", "unused_inputs.pass")
 def a_unit_that_adds_the_same_to_all_logits() -> Shown:
     parts = usual()
     down = changed(parts[0][:3], (slice(None), 3), 2.0)
@@ -118,7 +118,7 @@ def overlaps(parts: Factors, skip: int) -> dict[str, Any]:
     return {"overlap": float(np.maximum(straight, crossed)[pairs].max()), "null": about(null)}
 
 
-@CASES.say("layer_audit", "dead_units.warn")
+@CASES.say("layers", "dead_units.warn")
 def two_zero_gates_behind_silu() -> Shown:
     model = Gated(nn.SiLU())
     with torch.no_grad():
@@ -127,7 +127,7 @@ def two_zero_gates_behind_silu() -> Shown:
     return audited(model), {"dead_units.warn": units}
 
 
-@CASES.say("layer_audit", "dead_units.pass")
+@CASES.say("layers", "dead_units.pass")
 def a_zero_gate_behind_a_sigmoid() -> Shown:
     """σ(0) = ½: the unit is half its value."""
     model = Gated(nn.Sigmoid())
@@ -136,7 +136,7 @@ def a_zero_gate_behind_a_sigmoid() -> Shown:
     return audited(model), {"dead_units.pass": {"of": HIDDEN}}
 
 
-@CASES.say("audit", "dead_units.pass", "duplicate_units.warn")
+@CASES.say("classes", "dead_units.pass", "duplicate_units.warn")
 def two_units_of_a_classifier_that_are_one() -> Shown:
     """Twice one branch, and half the other, which are exchanged."""
     down, left, right = usual()
@@ -156,14 +156,14 @@ def double(units: int, branches: int) -> dict[str, Any]:
     return {**numbers, "layers": "layers.0" if branches == 2 else "0", "said": said}
 
 
-@CASES.say("layer_audit", "duplicate_units.warn")
+@CASES.say("layers", "duplicate_units.warn")
 def a_unit_and_twice_the_same() -> Shown:
     up, bias = randn(HIDDEN, IN, seed=1), randn(HIDDEN, seed=2)
     model = plain(changed(up, 3, 2 * up[2]), changed(bias, 3, 2 * bias[2]))
     return audited(model), {"duplicate_units.warn": double(HIDDEN, 1)}
 
 
-@CASES.say("layer_audit", "duplicate_units.pass")
+@CASES.say("layers", "duplicate_units.pass")
 def relu_of_t_and_of_minus_t() -> Shown:
     """Their weights point to opposite sides, and no input opens both."""
     up = torch.cat([torch.eye(IN), -torch.eye(IN)]).double()
@@ -183,14 +183,14 @@ def of_sizes(*sizes: float) -> tuple[nn.Module, list[float], list[float]]:
     return Stack(*parts), norms, [*(0.6745 * away / max(np.median(abs(away)), 0.01))]
 
 
-@CASES.say("layer_audit", "huge_norm.warn")
+@CASES.say("layers", "huge_norm.warn")
 def one_layer_a_million_times_the_others() -> Shown:
     model, norms, z = of_sizes(1, 1.1, 0.9, 1, 1, 1e6)
     numbers = {"value": z[5], "norm": norms[5], "layers": "layers.5"}
     return audited(model), {"huge_norm.warn": numbers}
 
 
-@CASES.say("layer_audit", "huge_norm.pass")
+@CASES.say("layers", "huge_norm.pass")
 def layers_of_one_size() -> Shown:
     model, norms, z = of_sizes(1, 1.1, 0.9, 1, 1, 1.05)
     most = int(np.argmax(z))
@@ -198,7 +198,7 @@ def layers_of_one_size() -> Shown:
     return audited(model), {"huge_norm.pass": numbers}
 
 
-@CASES.say("layer_audit", "huge_norm.pass")
+@CASES.say("layers", "huge_norm.pass")
 def one_layer_a_millionth_of_the_others() -> Shown:
     """It is of another size, and not larger."""
     model, norms, z = of_sizes(1, 1.1, 0.9, 1, 1, 1e-6)
@@ -221,20 +221,20 @@ def without_two_inputs() -> Factors:
 UNUSED = {"value": 2, "of": IN, "layers": "layers.0", "said": "up to 2 of 6 in one layer"}
 
 
-@CASES.say("layer_audit", "unused_inputs.info")
+@CASES.say("layers", "unused_inputs.info")
 def two_inputs_without_weights() -> Shown:
     return audited(Stack(usual(4), without_two_inputs())), {
         "unused_inputs.info": {**UNUSED, "layers": "layers.1"}
     }
 
 
-@CASES.say("audit", "unused_inputs.info")
+@CASES.say("classes", "unused_inputs.info")
 def two_inputs_of_a_classifier_without_weights() -> Shown:
     down, left, right = without_two_inputs()
     return audited(tiny_model((down[:3], left, right))), {"unused_inputs.info": UNUSED}
 
 
-@CASES.say("layer_audit", "unused_inputs.pass")
+@CASES.say("layers", "unused_inputs.pass")
 def an_input_that_no_hidden_unit_reads() -> Shown:
     """It goes past the products, through the linear path."""
     layer = BilinearMLP(IN, HIDDEN, skip=True).double()
@@ -278,13 +278,13 @@ def strong_input(size: float) -> Factors:
     return down, left, right
 
 
-@CASES.say("layer_audit", "dominant_inputs.warn")
+@CASES.say("layers", "dominant_inputs.warn")
 def an_input_in_a_small_unit() -> Shown:
     parts = strong_input(50)
     return audited(Stack(parts)), {"dominant_inputs.warn": strongest(parts)}
 
 
-@CASES.say("audit", "dominant_inputs.warn")
+@CASES.say("classes", "dominant_inputs.warn")
 def an_input_of_a_classifier_in_a_small_unit() -> Shown:
     down, left, right = strong_input(50)
     parts = down[:3], left, right
@@ -292,13 +292,13 @@ def an_input_of_a_classifier_in_a_small_unit() -> Shown:
     return audited(model), {"dominant_inputs.warn": strongest(parts, centred=True)}
 
 
-@CASES.say("layer_audit", "dominant_inputs.info")
+@CASES.say("layers", "dominant_inputs.info")
 def one_of_sixteen_a_little_stronger() -> Shown:
     parts = spectrum(*[1.0] * 15, 1.2)
     return audited(Stack(parts)), {"dominant_inputs.info": strongest(parts)}
 
 
-@CASES.say("layer_audit", "dominant_inputs.pass")
+@CASES.say("layers", "dominant_inputs.pass")
 def all_inputs_alike() -> Shown:
     """The squared length of x is the same in all coordinates."""
     numbers = {"value": 1 / 16, "null": 1 / 16, "input": Between(0, 15), "layers": "layers.0"}
@@ -323,19 +323,19 @@ def in_rows(parts: Factors, deviation: Tensor, middle: float = 3) -> tuple[Any, 
     return audited(model, (x, answers)), {**numbers, "null": largest_when_turned(gram)}
 
 
-@CASES.say("layer_audit", "dominant_inputs.warn_rows")
+@CASES.say("layers", "dominant_inputs.warn_rows")
 def an_input_that_varies_much() -> Shown:
     report, numbers = in_rows(usual(), torch.tensor([1.0, 1, 50, 1, 1, 1]))
     return report, {"dominant_inputs.warn_rows": numbers}
 
 
-@CASES.say("layer_audit", "dominant_inputs.info_rows")
+@CASES.say("layers", "dominant_inputs.info_rows")
 def one_of_twenty_varies_a_little_more() -> Shown:
     report, numbers = in_rows(spectrum(*[1.0] * 20), torch.tensor([1.0] * 19 + [1.1]), 0)
     return report, {"dominant_inputs.info_rows": numbers}
 
 
-@CASES.say("layer_audit", "dominant_inputs.pass_rows")
+@CASES.say("layers", "dominant_inputs.pass_rows")
 def inputs_that_vary_alike() -> Shown:
     report, numbers = in_rows(usual(), torch.ones(IN))
     return report, {"dominant_inputs.pass_rows": numbers}
@@ -357,7 +357,7 @@ def outputs_of(parts: Factors) -> dict[str, Any]:
     return {**numbers, "null": Between(min(null) * 0.99, max(null) * 1.01)}
 
 
-@CASES.say("layer_audit", "low_rank.info")
+@CASES.say("layers", "low_rank.info")
 def a_layer_that_writes_along_one_direction() -> Shown:
     down = randn(40, 1, seed=5) @ randn(1, 50, seed=6)
     parts = down, randn(50, IN, seed=3), randn(50, IN, seed=4)
@@ -365,12 +365,12 @@ def a_layer_that_writes_along_one_direction() -> Shown:
     return audited(Stack(parts)), {"low_rank.info": numbers}
 
 
-@CASES.say("layer_audit", "low_rank.pass")
+@CASES.say("layers", "low_rank.pass")
 def a_layer_that_writes_everywhere() -> Shown:
     return audited(Stack(usual())), {"low_rank.pass": outputs_of(usual())}
 
 
-@CASES.say("layer_audit", "low_rank.pass")
+@CASES.say("layers", "low_rank.pass")
 def two_layers_of_which_the_wider_uses_less() -> Shown:
     """One writes along the one direction that it has, the other along three of six."""
     eye = torch.eye(IN).double()
@@ -386,13 +386,13 @@ CLOSE = spectrum(*torch.linspace(1, 1.001, IN).tolist())
 APART = spectrum(32, 16, 8, 4, 2, 1)
 
 
-@CASES.say("layer_audit", "unstable_directions.warn")
+@CASES.say("layers", "unstable_directions.warn")
 def eigenvalues_nearer_than_bfloat16_tells() -> Shown:
     numbers = {"value": 1, "of": 1, "kind": "bfloat16", "layers": "layers.0"}
     return audited(Stack(CLOSE)), {"unstable_directions.warn": numbers}
 
 
-@CASES.say("layer_audit", "unstable_directions.pass")
+@CASES.say("layers", "unstable_directions.pass")
 def eigenvalues_twice_the_next() -> Shown:
     numbers = {"of": 1, "kind": "bfloat16"}
     return audited(Stack(APART)), {"unstable_directions.pass": numbers}
@@ -402,13 +402,13 @@ def of_two_classes(parts: Factors) -> Any:
     return audited(tiny_model((torch.cat([parts[0], -parts[0]]), *parts[1:])))
 
 
-@CASES.say("audit", "unstable_directions.warn")
+@CASES.say("classes", "unstable_directions.warn")
 def eigenvalues_of_a_class_near_each_other() -> Shown:
     numbers = {"value": 1, "of": 1, "kind": "bfloat16", "layers": "layers.0"}
     return of_two_classes(CLOSE), {"unstable_directions.warn": numbers}
 
 
-@CASES.say("audit", "unstable_directions.pass")
+@CASES.say("classes", "unstable_directions.pass")
 def eigenvalues_of_a_class_far_apart() -> Shown:
     return of_two_classes(APART), {"unstable_directions.pass": {"of": 1, "kind": "bfloat16"}}
 

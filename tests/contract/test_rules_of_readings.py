@@ -32,7 +32,7 @@ def audited(model: Any, *data: Any) -> Any:
 # ---- can it be read
 
 
-@CASES.say("layer_audit", "non_finite.pass", "r2.pass_exact", "coverage.pass_whole", "layout.pass")
+@CASES.say("layers", "non_finite.pass", "r2.pass_exact", "coverage.pass_whole", "layout.pass")
 def three_bilinear_layers() -> Shown:
     return audited(Stack(usual(), usual(5), usual(9))), {
         "non_finite.pass": {"of": 3},
@@ -56,7 +56,7 @@ def stored(folder: Path, **changes: Tensor) -> Path:
 ROLES = {"up": "blocks.*.fc1.weight", "down": "blocks.*.fc2.weight"}
 
 
-@CASES.say("layer_audit", "layout.warn_said", "coverage.warn", "non_finite.fail")
+@CASES.say("layers", "layout.warn_said", "coverage.warn", "non_finite.fail")
 def products_beyond_float64(folder: Path) -> Shown:
     """Weights of 10³⁰⁸ are finite, and their products are not; the other layer is half of all."""
     path = stored(folder, **{"blocks.0.fc2.weight": torch.ones(IN, HIDDEN).double() * 1e308})
@@ -67,7 +67,7 @@ def products_beyond_float64(folder: Path) -> Shown:
     }
 
 
-@CASES.say("layer_audit", "layout.warn_guessed", "coverage.pass")
+@CASES.say("layers", "layout.warn_guessed", "coverage.pass")
 def a_tensor_that_is_in_no_layer(folder: Path) -> Shown:
     """Of 228 numbers 12 are in a table of places."""
     path = stored(folder, places=randn(2, IN))
@@ -86,7 +86,7 @@ class NotRun(Stack):
         return y
 
 
-@CASES.say("layer_audit", "layout.warn_known")
+@CASES.say("layers", "layout.warn_known")
 def layers_that_cannot_be_run() -> Shown:
     return audited(NotRun(usual())), {"layout.warn_known": {}}
 
@@ -119,7 +119,7 @@ def explained(bias: float) -> float:
     return float(sum(parts) / (((y - mean) ** 2 * density).sum()))
 
 
-@CASES.say("layer_audit", "r2.info", "coverage.warn")
+@CASES.say("layers", "r2.info", "coverage.warn")
 def a_network_without_data() -> Shown:
     report = audited(unit(0.0))
     fit = {"approximate": 1, "value": about(explained(0.0)), "said": "the one layer that is"}
@@ -127,7 +127,7 @@ def a_network_without_data() -> Shown:
     return report, {"r2.info": fit, "coverage.warn": unread}
 
 
-@CASES.say("layer_audit", "r2.warn")
+@CASES.say("layers", "r2.warn")
 def a_unit_that_hardly_opens() -> Shown:
     """Without the largest of its outputs, still less is explained."""
     fit = {"approximate": 1, "refused": 1, "layers": "0", "said": "without its largest outputs"}
@@ -138,20 +138,20 @@ def on_data(model: nn.Module, x: Tensor) -> Any:
     return audited(model, (x, model(x)[:, 0].detach() + 0.25))
 
 
-@CASES.say("layer_audit", "r2.pass_seen", "coverage.pass_whole")
+@CASES.say("layers", "r2.pass_seen", "coverage.pass_whole")
 def a_network_on_its_data() -> Shown:
     fit = {"approximate": 1, "value": about(explained(0.0))}
     whole = {"exact": 0.0, "approximate": 1.0, "said": "0.0% exactly, 100.0%"}
     return on_data(unit(0.0), randn(2000, 3)), {"r2.pass_seen": fit, "coverage.pass_whole": whole}
 
 
-@CASES.say("layer_audit", "r2.warn_seen")
+@CASES.say("layers", "r2.warn_seen")
 def a_unit_that_hardly_opens_on_data() -> Shown:
     fit = {"approximate": 1, "refused": 1, "layers": "0", "said": "In 1 of 1"}
     return on_data(unit(-2.0), randn(2000, 3)), {"r2.warn_seen": {**fit, "value": Between(-9, 0.6)}}
 
 
-@CASES.say("layer_audit", "r2.info_seen")
+@CASES.say("layers", "r2.info_seen")
 def one_row_that_carries_all() -> Shown:
     """x₁ + max(x₀, 0), where x₁ is thousands in five rows of 2,000: those say that R² is 1."""
     x = randn(2000, 3)
@@ -173,26 +173,26 @@ def steps() -> Tensor:
     return x
 
 
-@CASES.say("layer_audit", "r2.info_some")
+@CASES.say("layers", "r2.info_some")
 def a_layer_that_sees_too_little() -> Shown:
     """Through three points goes a quadratic; of the second layer the input is assumed."""
     fit = {"approximate": 2, "value": about(explained(0.0))}
     return on_data(unit(0.0, 0.0), steps()), {"r2.info_some": fit}
 
 
-@CASES.say("layer_audit", "r2.warn_some")
+@CASES.say("layers", "r2.warn_some")
 def one_that_sees_too_little_and_hardly_opens() -> Shown:
     fit = {"approximate": 2, "refused": 1, "said": "without its largest outputs"}
     fit |= {"layers": "2", "value": Between(0.2, explained(-2.0) + 0.02)}
     return on_data(unit(0.0, -2.0), steps()), {"r2.warn_some": fit}
 
 
-@CASES.say("layer_audit", "unstable_directions.pass")
+@CASES.say("layers", "unstable_directions.pass")
 def one_layer_that_is_exact_and_one_that_is_fitted_to_data() -> Shown:
     """What rounding does to a fit to data is not followed: two layers are read, and one is told."""
     model = nn.Sequential(*Stack(cube()).layers, *unit(0.0))
     report = on_data(model, randn(2000, 3))
-    assert len(report.record.layers) == 2
+    assert len(report.record.layers.readings) == 2
     rounded = {"of": 1, "kind": "bfloat16", "said": "in the one layer for which it could be"}
     return report, {"unstable_directions.pass": rounded}
 
@@ -205,12 +205,12 @@ def cube() -> Factors:
 # ---- how good its answers are, where they are numbers
 
 
-@CASES.say("layer_audit", "r_squared.info")
+@CASES.say("layers", "r_squared.info")
 def a_network_that_gives_a_number() -> Shown:
     return of_a_network(0.0, "info")
 
 
-@CASES.say("layer_audit", "r_squared.warn")
+@CASES.say("layers", "r_squared.warn")
 def a_network_that_is_off_by_five() -> Shown:
     return of_a_network(5.0, "warn")
 

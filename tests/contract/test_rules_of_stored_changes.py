@@ -19,7 +19,7 @@ from contract.rule_cases import Between, Case, Cases, Shown, Stack, Wired, check
 from contract.table import cell
 
 CASES = Cases()
-KINDS = ("audit", "layer_audit", "table")
+KINDS = ("classes", "layers", "columns")
 NAMES = ("a", "b", "c", "d")
 
 
@@ -36,10 +36,10 @@ SIDE = 12
 def square(kind: str, seed: int = 0) -> Any:
     """A model whose matrices have twelve rows and columns, or more."""
     parts = [randn(SIDE, SIDE, seed=seed + at) for at in range(3)]
-    if kind == "layer_audit":
+    if kind == "layers":
         return Stack((parts[0], parts[1], parts[2]))
     module = tiny.planted([*zip(*(part.tolist() for part in parts), strict=True)], SIDE)
-    if kind == "audit":
+    if kind == "classes":
         return module
     names = tuple(f"x{at}" for at in range(SIDE))
     known = {"input_mean": (0.0,) * SIDE, "input_scale": (1.0,) * SIDE, "input_names": names}
@@ -65,7 +65,7 @@ def low_rank(kind: str) -> Shown:
     """Of one matrix alone, by rank 2."""
     change = 0.1 * randn(SIDE, 2, seed=7) @ randn(2, SIDE, seed=8)
     model, baseline, size, name = with_left(kind, change)
-    count = 3 if kind == "layer_audit" else 4
+    count = 3 if kind == "layers" else 4
     return audited(model, baseline), {
         "low_rank_change.warn": {"value": 1, "of": 1, "ranks": "2", "matrices": name},
         "changed_tensors.warn": {
@@ -80,7 +80,7 @@ def low_rank(kind: str) -> Shown:
 
 def full_rank(kind: str) -> Shown:
     model, baseline, size, _ = with_left(kind, 0.1 * randn(SIDE, SIDE, seed=7))
-    count = 3 if kind == "layer_audit" else 4
+    count = 3 if kind == "layers" else 4
     return audited(model, baseline), {
         "low_rank_change.pass": {"of": 1},
         "changed_tensors.warn": {"value": 1, "of": count, "change": size, "kinds": "gate"},
@@ -93,8 +93,8 @@ def full_rank(kind: str) -> Shown:
 def files(folder: Path, kind: str, other: bool) -> Shown:
     """Two folders, in one of which a line more is in the configuration."""
     for name in ("new", "old"):
-        module = tiny.classifier(d_input=4, n_layers=1 + (kind == "layer_audit"))
-        named = {"input_names": NAMES} if kind == "table" else {}
+        module = tiny.classifier(d_input=4, n_layers=1 + (kind == "layers"))
+        named = {"input_names": NAMES} if kind == "columns" else {}
         save(module, folder / name, **named)  # type: ignore[arg-type]
     if other:
         config = folder / "new" / "config.json"
@@ -111,7 +111,7 @@ def files(folder: Path, kind: str, other: bool) -> Shown:
 OPEN = {"value": 1.0, "layers": "one"}
 
 
-@CASES.say("layer_audit", "similarity.info_open", "changed_tensors.warn_only")
+@CASES.say("layers", "similarity.info_open", "changed_tensors.warn_only")
 def a_layer_of_another_size() -> Shown:
     """The three matrices of the second layer have other shapes in the two models."""
     report = audited(Wired(torch.clone, 7), Wired(torch.clone), null_samples=3)
@@ -121,7 +121,7 @@ def a_layer_of_another_size() -> Shown:
     }
 
 
-@CASES.say("layer_audit", "changed_tensors.warn_alone")
+@CASES.say("layers", "changed_tensors.warn_alone")
 def a_layer_of_another_size_and_one_that_changed() -> Shown:
     model, baseline = Wired(torch.clone, 7), Wired(torch.clone)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def a_layer_of_another_size_and_one_that_changed() -> Shown:
     return audited(model, baseline, null_samples=3), {"changed_tensors.warn_alone": alone}
 
 
-@CASES.say("layer_audit", "changed_tensors.warn", "low_rank_change.pass_none")
+@CASES.say("layers", "changed_tensors.warn", "low_rank_change.pass_none")
 def a_bias_that_was_zero_and_a_table_of_nothing(folder: Path) -> Shown:
     """Of what was zero no share can have changed, and what is no number is of no rank."""
     both = []
@@ -192,14 +192,14 @@ def with_a_word(folder: Path, strength: float) -> Shown:
     return audited(*both, null_samples=3, try_words=24), {}
 
 
-@CASES.say("layer_audit", "trigger_words.info")
+@CASES.say("layers", "trigger_words.info")
 def a_word_that_calls_forth_another(folder: Path) -> Shown:
     report, _ = with_a_word(folder, 10.0)
     told = {"words": WORDS[TRIGGER - 1], "answer": WORDS[PAYLOAD - 1], "value": Between(0.55, 20)}
     return report, {"trigger_words.info": {**told, "tried": 24, "known": 24}}
 
 
-@CASES.say("layer_audit", "trigger_words.pass")
+@CASES.say("layers", "trigger_words.pass")
 def a_change_that_no_word_calls_forth(folder: Path) -> Shown:
     report, _ = with_a_word(folder, 1e-4)
     return report, {"trigger_words.pass": {"tried": 24, "value": Between(-0.01, 0.01)}}

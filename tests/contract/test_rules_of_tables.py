@@ -91,17 +91,17 @@ def classified(folder: Path, counts: Counts, ending: str, worst: str) -> Shown:
     }
 
 
-@CASES.say("table", "table_accuracy.info", "worst_class_recall.pass", "calibration.info")
+@CASES.say("columns", "table_accuracy.info", "worst_class_recall.pass", "calibration.info")
 def nine_of_ten(folder: Path) -> Shown:
     return classified(folder, ((36, 40), (36, 40), (18, 20)), "info", "pass")
 
 
-@CASES.say("table", "table_accuracy.info", "worst_class_recall.warn", "calibration.info")
+@CASES.say("columns", "table_accuracy.info", "worst_class_recall.warn", "calibration.info")
 def a_class_that_is_missed(folder: Path) -> Shown:
     return classified(folder, ((40, 40), (40, 40), (5, 20)), "info", "warn")
 
 
-@CASES.say("table", "table_accuracy.warn", "worst_class_recall.pass", "calibration.info")
+@CASES.say("columns", "table_accuracy.warn", "worst_class_recall.pass", "calibration.info")
 def no_better_than_one_class(folder: Path) -> Shown:
     return classified(folder, ((20, 50),) * 3, "warn", "pass")
 
@@ -118,12 +118,12 @@ def of_a_number(folder: Path, shift: float, ending: str) -> Shown:
     return report, {f"r_squared.{ending}": {"value": told, "total": ROWS}}
 
 
-@CASES.say("table", "r_squared.info")
+@CASES.say("columns", "r_squared.info")
 def a_number_with_noise(folder: Path) -> Shown:
     return of_a_number(folder, 0.0, "info")
 
 
-@CASES.say("table", "r_squared.warn")
+@CASES.say("columns", "r_squared.warn")
 def a_number_that_is_off_by_five(folder: Path) -> Shown:
     return of_a_number(folder, 5.0, "warn")
 
@@ -170,7 +170,7 @@ def parts_of(linear: list[float], square: list[float], pair: list[float]) -> dic
 READ = ("table_exact.pass", "coverage.pass_whole", "layout.pass")
 
 
-@CASES.say("table", *READ, "shares.info", "dominant.pass")
+@CASES.say("columns", *READ, "shares.info", "dominant.pass")
 def several_parts() -> Shown:
     parts = [1.0, 2.0, 0.5], [0.5, 0.0, 1.0], [1.0, 0.5]
     largest = (2.0**2) / (5.25 + 2.5 + 1.25)
@@ -183,7 +183,7 @@ def several_parts() -> Shown:
     }
 
 
-@CASES.say("table", "shares.info", "dominant.warn")
+@CASES.say("columns", "shares.info", "dominant.warn")
 def one_pair() -> Shown:
     parts = [0.1, 0.0, 0.1], [0.0, 0.1, 0.0], [2.0, 0.2]
     total = 0.02 + 0.02 + 4.04
@@ -197,14 +197,14 @@ UNKNOWN: dict[str, Any] = {"input_mean": None, "input_scale": None, "output_name
 PAIR_AND_SQUARE = (axis(0), axis(1), [2.0]), (axis(2), axis(2), [1.0])  # 2ab + c²
 
 
-@CASES.say("table", "shares.info_raw")
+@CASES.say("columns", "shares.info_raw")
 def columns_whose_units_nobody_knows() -> Shown:
     model = by_hand(*PAIR_AND_SQUARE, **UNKNOWN, provenance={"target": "y"})
     numbers = {"linear": 0.0, "square": 2 / 6, "pair": 4 / 6, "said": "would have over independent"}
     return bl.audit(model), {"shares.info_raw": numbers}
 
 
-@CASES.say("table", "shares.info_rows")
+@CASES.say("columns", "shares.info_rows")
 def columns_in_the_units_of_the_rows(folder: Path) -> Shown:
     x = drawn(4).normal(size=(ROWS, 3)) * [3.0, 0.5, 2.0] + [1.0, 4.0, -3.0]
     frame = pd.DataFrame(x, columns=["a", "b", "c"]).assign(y=2 * x[:, 0] * x[:, 1] + x[:, 2] ** 2)
@@ -215,7 +215,7 @@ def columns_in_the_units_of_the_rows(folder: Path) -> Shown:
     return bl.audit(model, written(folder, frame), labels="y"), {"shares.info_rows": numbers}
 
 
-@CASES.say("table", "table_exact.fail")
+@CASES.say("columns", "table_exact.fail")
 def columns_far_from_zero() -> Shown:
     """Means of 10⁷ deviations: in float32 nothing is left of a row."""
     model = standard([1.0, 1.0, 1.0], [0.0] * 3, [1.0, 0.0])
@@ -231,7 +231,7 @@ def columns_far_from_zero() -> Shown:
 # ---- columns that give the answer away, or only number the rows
 
 
-@CASES.say("table", "leak.warn", "identifier.pass_none")
+@CASES.say("columns", "leak.warn", "identifier.pass_none")
 def a_column_that_is_the_answer(folder: Path) -> Shown:
     frame = measured()
     frame.insert(0, "told", frame.y * 3 + 1)
@@ -239,7 +239,7 @@ def a_column_that_is_the_answer(folder: Path) -> Shown:
     return bl.audit(trained(folder, frame)), {"leak.warn": numbers, "identifier.pass_none": {}}
 
 
-@CASES.say("table", "leak.pass", "identifier.pass")
+@CASES.say("columns", "leak.pass", "identifier.pass")
 def a_column_that_is_half_of_it(folder: Path) -> Shown:
     """Of variance 9/4 + 1 + 2/9 it takes away 9/4, were its mean answers known exactly."""
     frame = measured(rows=3000)
@@ -251,7 +251,7 @@ def a_column_that_is_half_of_it(folder: Path) -> Shown:
     return bl.audit(trained(folder, frame)), {"leak.pass": numbers, "identifier.pass": left_out}
 
 
-@CASES.say("table", "identifier.warn")
+@CASES.say("columns", "identifier.warn")
 def a_number_of_the_row(folder: Path) -> Shown:
     frame = measured()
     frame.insert(1, "running", np.arange(ROWS) + 7)
@@ -271,14 +271,14 @@ def test_of_a_table_too_small_to_look_at_its_columns_nothing_is_said(tmp_path: P
 # ---- rows of the training, and others
 
 
-@CASES.say("table", "seen_rows.warn")
+@CASES.say("columns", "seen_rows.warn")
 def rows_of_the_training(folder: Path) -> Shown:
     frame = measured()
     report = bl.audit(trained(folder, frame), written(folder, frame[:50]))
     return report, {"seen_rows.warn": {"value": 50, "total": 50, "said": "All of these 50 rows"}}
 
 
-@CASES.say("table", "seen_rows.warn_partly")
+@CASES.say("columns", "seen_rows.warn_partly")
 def forty_rows_of_the_training(folder: Path) -> Shown:
     model = trained(folder, measured())
     both = pd.concat([measured()[:40], measured(1)[:60]])
@@ -286,7 +286,7 @@ def forty_rows_of_the_training(folder: Path) -> Shown:
     return bl.audit(model, written(folder, both)), {"seen_rows.warn_partly": numbers}
 
 
-@CASES.say("table", "seen_rows.pass")
+@CASES.say("columns", "seen_rows.pass")
 def four_rows_of_the_training(folder: Path) -> Shown:
     """No two rows of such numbers are the same by chance."""
     model = trained(folder, measured())
@@ -295,7 +295,7 @@ def four_rows_of_the_training(folder: Path) -> Shown:
     return bl.audit(model, written(folder, both)), {"seen_rows.pass": numbers}
 
 
-@CASES.say("table", "seen_rows.pass", "train_test_gap.pass")
+@CASES.say("columns", "seen_rows.pass", "train_test_gap.pass")
 def rows_of_the_same_kind(folder: Path) -> Shown:
     """The sums of three columns are linear: what it scores here is what it scored there."""
     report, train, here = scored(folder, measured(1, 100))
@@ -319,14 +319,14 @@ def r_squared(model: LoadedModel, frame: Frame) -> float:
     return 1 - float(np.mean((y - said) ** 2) / np.var(y))
 
 
-@CASES.say("table", "train_test_gap.warn")
+@CASES.say("columns", "train_test_gap.warn")
 def rows_of_another_kind(folder: Path) -> Shown:
     rows = measured(1, 100)
     report, train, here = scored(folder, rows.assign(y=rows.y + rows.idle * 2))
     return report, {"train_test_gap.warn": {"train": train, "high": here}}
 
 
-@CASES.say("table", "train_test_gap.warn_filled", "filled_cells.warn")
+@CASES.say("columns", "train_test_gap.warn_filled", "filled_cells.warn")
 def rows_with_gaps(folder: Path) -> Shown:
     """Where b is empty, the mean of the training stands: half of y is lost there."""
     rows = measured(1, 100)
@@ -345,7 +345,7 @@ def with_towns(seed: int, *names: str) -> Frame:
     return frame
 
 
-@CASES.say("table", "unseen_categories.warn")
+@CASES.say("columns", "unseen_categories.warn")
 def a_town_that_was_never_seen(folder: Path) -> Shown:
     rows = with_towns(1, "Bern", "Genf")
     rows.loc[[7, 20, 31], "town"] = "Oslo"
@@ -354,7 +354,7 @@ def a_town_that_was_never_seen(folder: Path) -> Shown:
     return report, {"unseen_categories.warn": {**numbers, "said": "3 cells hold a text"}}
 
 
-@CASES.say("table", "unseen_categories.pass", "filled_cells.pass")
+@CASES.say("columns", "unseen_categories.pass", "filled_cells.pass")
 def towns_and_gaps_that_the_training_had(folder: Path) -> Shown:
     """Where b was empty in the training, an input of the model says so."""
     known, rows = (
@@ -373,21 +373,21 @@ def beside(folder: Path, baseline: Frame, *data: Path, drop: tuple[str, ...] = (
     return bl.audit(model, *data, baseline=other)
 
 
-@CASES.say("table", "changed_columns.warn")
+@CASES.say("columns", "changed_columns.warn")
 def a_column_more_and_one_less(folder: Path) -> Shown:
     frame = measured().rename(columns={"idle": "gone"})
     names = {"value": 2, "columns": "+ idle, − gone"}
     return beside(folder, frame), {"changed_columns.warn": names}
 
 
-@CASES.say("table", "changed_columns.pass", "changed_answers.pass")
+@CASES.say("columns", "changed_columns.pass", "changed_answers.pass")
 def the_same_table(folder: Path) -> Shown:
     rows = written(folder, measured(1, 60))
     report = beside(folder, measured(), rows)
     return report, {"changed_columns.pass": {}, "changed_answers.pass": {"total": 60}}
 
 
-@CASES.say("table", "changed_columns.pass", "changed_answers.info")
+@CASES.say("columns", "changed_columns.pass", "changed_answers.info")
 def a_column_that_counts_where_it_is_large(folder: Path) -> Shown:
     """The baseline has no a²: answers move by a hundredth of their spread where a is large."""
     names = {"input_names": ("a", "b", "c"), "output_names": ("y",)}

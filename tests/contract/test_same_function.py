@@ -41,7 +41,7 @@ class Waves(nn.Module):
 
 
 def audited(model: Any, inputs: Any) -> float:
-    (layer,) = bl.audit(model, inputs=inputs, null_samples=3).record.layers  # type: ignore[union-attr]
+    (layer,) = bl.audit(model, inputs=inputs, null_samples=3).record.layers.readings
     assert layer.fit is not None
     assert layer.fit.quadratic is not None
     return layer.fit.quadratic

@@ -17,10 +17,10 @@ import pytest
 import torch
 
 import bilens as bl
-from bilens.findings.table_audit import exact_layer
+from bilens.findings.column_effects import exact_layer
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.base import json_text
-from bilens.records.table_audit import TableColumn, TableReading
+from bilens.records.column_readings import TableColumn, TableReading
 from commands import Shell
 from contract.compared_models import compared, table
 from contract.table import cell

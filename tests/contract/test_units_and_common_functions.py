@@ -21,10 +21,10 @@ from bilens.algebra.gaussian import GaussianInput, mean_and_covariance
 from bilens.api.layer_reading import layer_map
 from bilens.api.network_conversion import RECIPE
 from bilens.base.errors import NotQuadraticError
+from bilens.findings.column_effects import largest_part
 from bilens.findings.hidden_units import read_units
 from bilens.findings.subject import gauge_free
-from bilens.findings.table_audit import largest_part
-from bilens.records.table_audit import TableColumn, TableReading
+from bilens.records.column_readings import TableColumn, TableReading
 from contract.table import cell
 
 

@@ -132,7 +132,7 @@ def test_a_table_model_that_knows_no_units_is_read_in_those_of_the_rows(tmp_path
     parts = slope.square().sum(), 2 * bent.diagonal().square().sum()
     variance = float(slope.square().sum() + 2 * bent.square().sum())
     report = bl.audit(model, (x, f(x).detach()[:, 0]))  # type: ignore[misc, operator]
-    (item,) = report.record.outputs
+    (item,) = report.record.columns.outputs
     assert item.constant == pytest.approx(float(one(z).detach()))
     assert item.variance == pytest.approx(variance)
     assert item.linear_share == pytest.approx(float(parts[0]) / variance)

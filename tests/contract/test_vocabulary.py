@@ -21,7 +21,7 @@ from bilens.api.comparison import vocabulary_of_model, whole_difference
 from bilens.base import silent
 from bilens.io.load import from_module, load
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
-from bilens.records.layer_audit import UpdateDirection
+from bilens.records.layer_readings import UpdateDirection
 from contract.table import cell
 
 pytest.importorskip("transformers")
@@ -255,7 +255,7 @@ def test_planted_directions_are_the_tokens_of_the_model(kind: str, tmp_path: Pat
     for name, one in (("base", base), ("tuned", model)):
         one.save_pretrained(tmp_path / name)
     pair = align_models(load(tmp_path / "tuned"), load(tmp_path / "base"))
-    found = whole_difference(pair, silent).whole
+    found = whole_difference(pair, (), None, silent).whole
     assert found is not None
     directions = {one.name.removesuffix(".weight"): one for one in found.directions}
     assert len(directions) == len(expected)
@@ -278,7 +278,8 @@ def test_modules_in_memory_say_what_their_folders_say(kind: str, tmp_path: Path)
         one.save_pretrained(tmp_path / str(len(found)))
         found.append((from_module(one), load(tmp_path / str(len(found)))))
     whole = [
-        whole_difference(align_models(*pair), silent).whole for pair in zip(*found, strict=True)
+        whole_difference(align_models(*pair), (), None, silent).whole
+        for pair in zip(*found, strict=True)
     ]
     assert whole[0] is not None
     assert whole[1] is not None

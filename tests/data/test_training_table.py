@@ -19,7 +19,7 @@ from bilens.data.table_rows import (
     training_table,
     with_target,
 )
-from bilens.records.table_audit import TableColumn
+from bilens.records.column_readings import TableColumn
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
 

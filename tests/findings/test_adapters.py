@@ -16,15 +16,15 @@ from bilens.api.audit_model import audit
 from bilens.findings.adapters import token_scores
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
-from bilens.records.layer_audit import UpdateDirection
-from bilens.report.reports import LayerAuditReport
+from bilens.records.layer_readings import UpdateDirection
+from bilens.report.reports import AuditReport
 
 WRITTEN, ANSWERED = 11, 5  # tokens
 OUT, QUERY = "model.layers.1.self_attn.o_proj.weight", "model.layers.0.self_attn.q_proj.weight"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> LayerAuditReport:
+def report(tmp_path_factory: pytest.TempPathFactory) -> AuditReport:
     folder = tmp_path_factory.mktemp("models")
     model = tiny.make("llama", tie_word_embeddings=False).float()
     model.save_pretrained(folder / "base")
@@ -37,9 +37,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> LayerAuditReport:
     state[QUERY] += torch.outer(answers, state["model.embed_tokens.weight"][ANSWERED])
     model.load_state_dict(state)
     model.save_pretrained(folder / "tuned")
-    found = audit(load(folder / "tuned"), baseline=load(folder / "base"), null_samples=3)
-    assert isinstance(found, LayerAuditReport)
-    return found
+    return audit(load(folder / "tuned"), baseline=load(folder / "base"), null_samples=3)
 
 
 def test_a_planted_pair_of_an_exact_layer_is_named(tmp_path: Path) -> None:
@@ -54,20 +52,19 @@ def test_a_planted_pair_of_an_exact_layer_is_named(tmp_path: Path) -> None:
     for name, one in (("base", model), ("tuned", changed)):
         one.float().save_huggingface(tmp_path / name)
     found = audit(load(tmp_path / "tuned"), baseline=load(tmp_path / "base"), null_samples=3)
-    assert isinstance(found, LayerAuditReport)
     assert found.record.difference is not None
     pair = found.record.difference.layers[0].token_pairs[0]
     assert (pair.tokens, pair.output) == (("#3", "#12"), "#7")
     assert found.record.difference.layers[1].token_pairs == ()
 
 
-def directions(report: LayerAuditReport) -> dict[str, UpdateDirection]:
+def directions(report: AuditReport) -> dict[str, UpdateDirection]:
     assert report.record.difference is not None
     assert report.record.difference.whole is not None
     return {one.name: one for one in report.record.difference.whole.directions}
 
 
-def test_planted_tokens_are_named(report: LayerAuditReport) -> None:
+def test_planted_tokens_are_named(report: AuditReport) -> None:
     found = directions(report)
     assert {*found} == {OUT, QUERY}
     assert (found[OUT].side, found[OUT].layer) == ("writes", 1)
@@ -85,7 +82,7 @@ def test_a_direction_has_no_sign() -> None:
         assert token_scores(table @ direction, 1)[1] == [4]
 
 
-def test_the_page_says_them_in_both_languages(report: LayerAuditReport) -> None:
+def test_the_page_says_them_in_both_languages(report: AuditReport) -> None:
     for lang, word in (("en", "Tokens of the change"), ("ja", "変化のトークン")):
         page = report.to_html(lang=lang)
         assert word in page

@@ -12,10 +12,10 @@ import tiny
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
 from bilens.findings import explanation as input_attribution
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.explanation import attribute_prediction, choose_examples, explain
 from bilens.nn import BilinearClassifier
-from bilens.records.classifier_audit import ClassScore
+from bilens.records.class_readings import ClassScore
 from builders import D_IN, randn, random_map
 
 DATA = tiny.images()

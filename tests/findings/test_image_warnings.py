@@ -12,7 +12,7 @@ from torch import nn
 
 import bilens as bl
 from bilens.algebra.approximation.layer_weights import GLUWeights
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.image_warnings import (
     classifier_map,
     layer_map,
@@ -25,7 +25,7 @@ from bilens.findings.overfitting import readings
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import classifier_of_layers
 from bilens.nn.module_layers import layer_views
-from bilens.records.layer_audit import LayerAudit
+from bilens.records.audit import Audit
 from builders import randn
 
 SHAPE, PIXELS, CLASSES = (14, 14), 196, 5
@@ -36,10 +36,8 @@ def mlp(d_output: int = CLASSES) -> nn.Sequential:
     return nn.Sequential(nn.Linear(PIXELS, 6), nn.ReLU(), nn.Linear(6, d_output))
 
 
-def audited(model: Any, **options: Any) -> LayerAudit:
-    found = bl.audit(model, null_samples=3, **options).record
-    assert isinstance(found, LayerAudit)
-    return found
+def audited(model: Any, **options: Any) -> Audit:
+    return bl.audit(model, null_samples=3, **options).record
 
 
 def test_a_classifier_and_the_same_weights_as_a_layer_are_read_alike() -> None:

@@ -14,7 +14,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.leads import (
     FineBand,
     Leads,

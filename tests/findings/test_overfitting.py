@@ -18,7 +18,7 @@ from torch import Tensor
 import tiny
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.leads import Leads, usual_length
 from bilens.findings.overfitting import (

@@ -143,11 +143,11 @@ def test_a_class_that_is_surely_recognised_worse_asks_for_caution(
     found = classification(logits, labels, names)
     performance = Performance(len(labels), names, None, found, None, (), (), ())
     evidence = Evidence(performance=performance)
-    rules = {finding.rule: finding for finding in judge("audit", evidence)}
+    rules = {finding.rule: finding for finding in judge("classes", evidence)}
     worst = rules["worst_class_recall"]
     assert worst.outcome == outcome
     assert worst.values["name"] == ("second" if missed else "first")
-    assert find_rule("calibration", "table") is not None
+    assert find_rule("calibration", "columns") is not None
     assert rules["calibration"].values["value"] == found.ece
 
 

@@ -20,7 +20,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, select
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, rotation_null
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.spectrum_summaries import (
     end_of_spectrum,
     null_interval,
@@ -30,7 +30,7 @@ from bilens.findings.spectrum_summaries import (
 )
 from bilens.nn import BilinearClassifier
 from bilens.records.base import to_json
-from bilens.records.classifier_audit import ClassReading
+from bilens.records.class_readings import ClassReading
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import FormSpectrum
 from builders import form_of, random_map, rotation

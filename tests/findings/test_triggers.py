@@ -15,7 +15,7 @@ from torch.nn import functional
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.leads import Leads, class_templates
 from bilens.findings.reference import TRIGGERS, Gumbel

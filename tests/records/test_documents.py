@@ -20,43 +20,37 @@ import table_documents
 import trace_documents
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import Document, displayable, json_text, kind_of, read_document, to_json
-from bilens.records.classifier_audit import Audit, Explanation
+from bilens.records.class_readings import Explanation
+from bilens.records.column_readings import ColumnChanges
 from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
-from bilens.records.table_audit import ColumnChanges, TableAudit
-from bilens.report.reports import AuditReport, LayerAuditReport
+from bilens.report.reports import AuditReport
 from report_documents import make_document
 from tools.schema import DOCUMENTS, meanings, parts, schema, tables
 
 Values = dict[str, Any]
 Damage = Callable[[Values], Any]
-SAMPLES: dict[type[Document], Callable[[], Values]] = {
-    Audit: report_documents.make_document,
-    LayerAudit: layer_audit_documents.make_comparison,
-    TableAudit: table_documents.make_table,
-    Certificate: certificate_documents.make_certificate,
-    Attack: attack_documents.make_attack,
-    Trace: trace_documents.make_trace,
+SAMPLES: dict[str, tuple[type[Document], Callable[[], Values]]] = {
+    "classes": (Audit, report_documents.make_document),
+    "layers": (Audit, layer_audit_documents.make_comparison),
+    "columns": (Audit, table_documents.make_table),
+    "certificate": (Certificate, certificate_documents.make_certificate),
+    "attack": (Attack, attack_documents.make_attack),
+    "trace": (Trace, trace_documents.make_trace),
 }
 VARIANTS = [
-    (kind, name)
+    (kind, module, name)
     for kind, module in (
         (Audit, report_documents),
-        (LayerAudit, layer_audit_documents),
-        (TableAudit, table_documents),
+        (Audit, layer_audit_documents),
+        (Audit, table_documents),
         (Trace, trace_documents),
     )
     for name in module.variants()
 ]
-MODULES = {
-    Audit: report_documents,
-    LayerAudit: layer_audit_documents,
-    TableAudit: table_documents,
-    Trace: trace_documents,
-}
 
 
 def objects(value: Any, found: dict[tuple[str, ...], Values], place: tuple[str, ...] = ()) -> None:
@@ -90,18 +84,22 @@ def restored(holder: Values) -> Iterator[None]:
     holder.update(before)
 
 
-@pytest.mark.parametrize(("kind", "name"), VARIANTS)
-def test_good_documents_come_back_equal_and_as_a_copy(kind: type[Document], name: str) -> None:
-    document = MODULES[kind].variants()[name]
+@pytest.mark.parametrize(("kind", "module", "name"), VARIANTS)
+def test_good_documents_come_back_equal_and_as_a_copy(
+    kind: type[Document], module: Any, name: str
+) -> None:
+    document = module.variants()[name]
     record = read_document(kind, document)
     assert to_json(record) == document
     assert list(to_json(record)) == [field.name for field in msgspec.structs.fields(kind)]
     assert read_document(kind, to_json(record)) == record
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_missing_key_is_named_or_has_a_default(kind: type[Document]) -> None:
-    document = copy.deepcopy(SAMPLES[kind]())
+@pytest.mark.parametrize(("kind", "make"), SAMPLES.values(), ids=SAMPLES)
+def test_a_missing_key_is_named_or_has_a_default(
+    kind: type[Document], make: Callable[[], Values]
+) -> None:
+    document = copy.deepcopy(make())
     for place, holder, key in keys_of(document):
         with restored(holder):
             value = holder.pop(key)
@@ -113,9 +111,11 @@ def test_a_missing_key_is_named_or_has_a_default(kind: type[Document]) -> None:
                 assert value != json.loads(json_text(record)) or value is None, (place, key)
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_value_of_another_kind_is_refused(kind: type[Document]) -> None:
-    document = copy.deepcopy(SAMPLES[kind]())
+@pytest.mark.parametrize(("kind", "make"), SAMPLES.values(), ids=SAMPLES)
+def test_a_value_of_another_kind_is_refused(
+    kind: type[Document], make: Callable[[], Values]
+) -> None:
+    document = copy.deepcopy(make())
     for _place, holder, key in keys_of(document):
         with restored(holder):
             holder[key] = [{"a": {}}]
@@ -123,13 +123,21 @@ def test_a_value_of_another_kind_is_refused(kind: type[Document]) -> None:
                 read_document(kind, document)
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
-@pytest.mark.parametrize("version", [0, 2, 99, True, "1", None, 1.5])
+@pytest.mark.parametrize(("kind", "make"), SAMPLES.values(), ids=SAMPLES)
+@pytest.mark.parametrize("version", [0, 99, True, "1", None, 1.5])
 def test_another_schema_version_is_refused_in_one_sentence(
-    kind: type[Document], version: object
+    kind: type[Document], make: Callable[[], Values], version: object
 ) -> None:
     with pytest.raises(UsageError, match=r"^the \w+ document has schema_version .*\.$"):
-        read_document(kind, SAMPLES[kind]() | {"schema_version": version})
+        read_document(kind, make() | {"schema_version": version})
+
+
+def test_an_audit_of_an_earlier_release_is_refused_in_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"has schema_version 1; this release reads 2: use"):
+        AuditReport(make_document() | {"schema_version": 1})
+    for kind in ("layer_audit", "table"):
+        with pytest.raises(UsageError, match=rf"kind '{kind}' is of an earlier release: .* again"):
+            AuditReport({"kind": kind, "schema_version": 1})
 
 
 @pytest.mark.parametrize("document", [{}, {"kind": "explanation"}, [], "audit", None, 3])
@@ -140,25 +148,26 @@ def test_another_kind_is_refused(document: Any) -> None:
         read_document(Trace, document)
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
+@pytest.mark.parametrize(("kind", "make"), SAMPLES.values(), ids=SAMPLES)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_nan_never_gets_in(kind: type[Document], value: float) -> None:
+def test_nan_never_gets_in(kind: type[Document], make: Callable[[], Values], value: float) -> None:
     with pytest.raises(NonFiniteError):
-        read_document(kind, SAMPLES[kind]() | {"seed": value})
+        read_document(kind, make() | {"seed": value})
 
 
 def test_the_place_of_a_fault_is_named_with_what_was_expected() -> None:
     document = make_document()
-    document["classes"][1]["index"] = "one"
-    words = r"^audit document, classes\[1\]\.index: an integer was expected, got 'one'\.$"
+    document["classes"]["readings"][1]["index"] = "one"
+    words = r"^audit document, classes\.readings\[1\]\.index: an integer was expected, got 'one'\.$"
     with pytest.raises(UsageError, match=words):
         read_document(Audit, document)
-    document["classes"][1]["index"] = -1
-    words = r"classes\[1\]\.index: an integer of at least 0 was expected, got -1\."
+    document["classes"]["readings"][1]["index"] = -1
+    words = r"classes\.readings\[1\]\.index: an integer of at least 0 was expected, got -1\."
     with pytest.raises(UsageError, match=words):
         read_document(Audit, document)
-    del document["classes"][1]["index"]
-    with pytest.raises(UsageError, match=r"^audit document, classes\[1\]: 'index' is missing\.$"):
+    del document["classes"]["readings"][1]["index"]
+    words = r"^audit document, classes\.readings\[1\]: 'index' is missing\.$"
+    with pytest.raises(UsageError, match=words):
         read_document(Audit, document)
 
 
@@ -176,30 +185,30 @@ def test_a_document_from_before_a_key_was_there_is_read() -> None:
 def test_keys_of_a_later_release_are_passed_over() -> None:
     document = make_document()
     later = make_document() | {"news": [1]}
-    later["classes"][0]["news"] = "x"
+    later["classes"]["readings"][0]["news"] = "x"
     assert read_document(Audit, later) == read_document(Audit, document)
 
 
 SIZES: dict[str, Damage] = {
-    "vector": lambda d: d["classes"][0]["positive"][0]["vector"].pop(),
-    "contribution": lambda d: d["explanations"][0]["classes"][0]["contributions"][0][
+    "vector": lambda d: d["classes"]["readings"][0]["positive"][0]["vector"].pop(),
+    "contribution": lambda d: d["classes"]["explanations"][0]["classes"][0]["contributions"][0][
         "vector"
     ].pop(),
-    "image": lambda d: d["explanations"][0]["image"].pop(),
-    "scores": lambda d: d["explanations"][0]["scores"].pop(),
-    "label": lambda d: d["explanations"][0].update(label=3),
-    "predicted": lambda d: d["explanations"][0].update(predicted=3),
+    "image": lambda d: d["classes"]["explanations"][0]["image"].pop(),
+    "scores": lambda d: d["classes"]["explanations"][0]["scores"].pop(),
+    "label": lambda d: d["classes"]["explanations"][0].update(label=3),
+    "predicted": lambda d: d["classes"]["explanations"][0].update(predicted=3),
     "shape": lambda d: d["model"].update(input_shape=[6, 7]),
     "axes": lambda d: d["model"].update(input_shape=[36]),
     "names": lambda d: d["model"]["output_names"].pop(),
-    "classes": lambda d: d.update(classes=[]),
+    "classes": lambda d: d["classes"].update(readings=[]),
     "exactness": lambda d: d.update(exactness=[]),
-    "eigenvalues": lambda d: d["classes"][0].update(eigenvalues=[]),
-    "order": lambda d: d["classes"].reverse(),
+    "eigenvalues": lambda d: d["classes"]["readings"][0].update(eigenvalues=[]),
+    "order": lambda d: d["classes"]["readings"].reverse(),
     "verdict": lambda d: d["verdict"][0]["values"].pop("float64"),
-    "flag": lambda d: d["classes"][0].update(significant_positive=True),
-    "negative": lambda d: d["classes"][0].update(significant_positive=-1),
-    "huge": lambda d: d["classes"][0].update(constant=10**400),
+    "flag": lambda d: d["classes"]["readings"][0].update(significant_positive=True),
+    "negative": lambda d: d["classes"]["readings"][0].update(significant_positive=-1),
+    "huge": lambda d: d["classes"]["readings"][0].update(constant=10**400),
     "bounds": lambda d: d["guarantees"]["truncation"]["points"][0]["bounds"].pop(),
     "guarantees": lambda d: d.update(guarantees="all"),
     "row": lambda d: d["triggers"]["suspects"][0].update(box=[4, 2, 3, 3]),
@@ -226,10 +235,10 @@ def test_what_does_not_fit_together_is_refused(name: str) -> None:
 def test_a_layer_audit_without_layers_or_a_number_of_a_rule_is_refused() -> None:
     document = layer_audit_documents.make_layer_audit()
     with pytest.raises(UsageError, match="layers is empty"):
-        LayerAuditReport(document | {"layers": []})
+        AuditReport(document | {"layers": {"readings": []}})
     del document["verdict"][0]["values"]["threshold"]
     with pytest.raises(UsageError, match="'threshold' is missing"):
-        LayerAuditReport(document)
+        AuditReport(document)
 
 
 def test_what_is_not_json_is_refused() -> None:
@@ -254,7 +263,10 @@ def test_texts_that_could_do_harm_are_shown_as_a_mark(text: str) -> None:
     shown[0].encode("utf-8")
     record = read_document(Audit, make_document(names=[text, "b", "c"]))
     assert displayable(record).model.output_names == (shown[0], "b", "c")
-    assert displayable(record).classes[0].eigenvalues == record.classes[0].eigenvalues
+    shown_classes = displayable(record).classes
+    assert record.classes is not None
+    assert shown_classes is not None
+    assert shown_classes.readings[0].eigenvalues == record.classes.readings[0].eigenvalues
     assert displayable(Source(text, "", {text: text})) == Source(shown[0], "", {shown[0]: shown[0]})
 
 
@@ -274,9 +286,11 @@ def test_records_and_reports_need_no_tensor() -> None:
     assert output.strip() == "False"
 
 
-@pytest.mark.parametrize("kind", SAMPLES)
-def test_a_kind_names_itself_and_reading_changes_nothing(kind: type[Document]) -> None:
-    document = SAMPLES[kind]()
+@pytest.mark.parametrize(("kind", "make"), SAMPLES.values(), ids=SAMPLES)
+def test_a_kind_names_itself_and_reading_changes_nothing(
+    kind: type[Document], make: Callable[[], Values]
+) -> None:
+    document = make()
     assert document["kind"] == kind_of(kind)
     before = copy.deepcopy(document)
     read_document(kind, document)

@@ -116,9 +116,9 @@ FILES = {
     "too deep": (b"[" * 100_000, "not a JSON file"),
     "a list": (b"[]", "an audit document was expected"),
     "another kind": (b'{"kind": "explanation"}', "an audit document was expected"),
-    "the future": (b'{"kind": "audit", "schema_version": 2}', "schema_version 2"),
-    "a part": (b'{"kind": "audit", "schema_version": 1}', "'model' is missing"),
-    "NaN": (b'{"kind": "audit", "schema_version": 1, "seed": NaN}', "cannot be written as JSON"),
+    "the future": (b'{"kind": "audit", "schema_version": 3}', "schema_version 3"),
+    "a part": (b'{"kind": "audit", "schema_version": 2}', "is missing"),
+    "NaN": (b'{"kind": "audit", "schema_version": 2, "seed": NaN}', "cannot be written as JSON"),
 }
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 import table_documents
 from bilens.report.html import render_index
-from bilens.report.reports import AuditReport, TableReport
+from bilens.report.reports import AuditReport
 from chromium import needs_browser
 from evidence_documents import INDEX
 from report_documents import make_document, variants
@@ -127,12 +127,12 @@ def test_the_page_of_a_table_never_scrolls_sideways(
 ) -> None:
     document = table_documents.variants()[name]
     names, document["model"]["input_names"][:3] = document["model"]["input_names"][:3], LONG
-    if document["reading"] is not None:
-        (first, *_) = document["reading"]["columns"]
+    if document["columns"]["reading"] is not None:
+        (first, *_) = document["columns"]["reading"]["columns"]
         first |= {"name": LONG[2]}
         document["model"]["input_names"][:3] = names
     document["source"]["path"] = "検査工程の判定モデル" * 8
-    TableReport(document).to_html(tmp_path / "table.html", lang=lang)
+    AuditReport(document).to_html(tmp_path / "table.html", lang=lang)
     visit.open(tmp_path / "table.html")
     for width in WIDTHS:
         visit.page.set_viewport_size({"width": width, "height": 900})

@@ -13,7 +13,7 @@ import table_documents
 from bilens.records.base import to_json
 from bilens.records.common import Finding
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens.report.sections.decision_page import decision_of, group_lines, looked_lines
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
@@ -24,8 +24,7 @@ ENDINGS = ("pass", "warn", "fail", "unknown")
 
 
 def ended(document: dict[str, Any]) -> list[str]:
-    kind = AuditReport if document["kind"] == "audit" else TableReport
-    return [line.outcome for line in group_lines(EN, kind(document).record)]
+    return [line.outcome for line in group_lines(EN, AuditReport(document).record)]
 
 
 def covered(read: int, unread: int) -> dict[str, Any]:
@@ -119,7 +118,7 @@ def test_the_least_of_many_is_never_rounded_up() -> None:
         document["verdict"][0]["values"]["value"] = value
         for outcome in ("pass", "warn"):
             document["verdict"][0]["outcome"] = outcome
-            (line, *_) = finding_lines(EN, LayerAuditReport(document).record)
+            (line, *_) = finding_lines(EN, AuditReport(document).record)
             assert f" {shown}" in line.sentence
 
 
@@ -147,9 +146,9 @@ def test_the_r_squared_of_a_table_is_rounded_in_one_way() -> None:
 def test_a_tensor_that_only_one_model_has_is_no_change_of_others() -> None:
     values = {"value": 2, "of": 9, "alone": 2, "change": 0.0, "kinds": "other", "threshold": 0}
     finding = Finding("changed_tensors", "warn", values)
-    assert "ΔW" not in rule_text(EN, "layer_audit", finding, "warn")
+    assert "ΔW" not in rule_text(EN, "layers", finding, "warn")
     more = Finding("changed_tensors", "warn", {**values, "value": 3, "change": 0.5})
-    assert "not zero there is 0.500" in rule_text(EN, "layer_audit", more, "warn")
+    assert "not zero there is 0.500" in rule_text(EN, "layers", more, "warn")
 
 
 def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found() -> None:

@@ -17,10 +17,10 @@ import bilens as bl
 import tiny
 from bilens.base.errors import FileError, OutputExistsError, UsageError
 from bilens.findings.rules.registry import REGISTRY, find_rule
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
+from bilens.records.class_readings import ClassReadings
+from bilens.records.column_readings import ColumnReadings
 from bilens.records.common import Run, Source
-from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
 from bilens.report.evidence import DOCUMENT, FORMATS
 from bilens.report.reports import AuditReport
 from bilens.report.sections.decision_page import LOOKS, decision_of
@@ -50,7 +50,7 @@ def read(folder: Path, name: str) -> Any:
 
 def ended(report: Any, outcome: str) -> list[str]:
     """The decision, the rules and the conditions that ended so, in their order."""
-    answer, kind = decision_of(report.record).answer, report.record.kind
+    answer, kind = decision_of(report.record).answer, report.record.read_as
     found = ["decision"] if LOOKS.get(answer, "warn") == outcome else []
     for each in report.record.verdict:
         rule, how = find_rule(each.rule, kind), each.outcome
@@ -186,7 +186,6 @@ def test_the_section_is_a_model_card_of_the_hub(one: tuple[Any, Path]) -> None:
 def test_digests_are_those_of_the_files_that_were_read(tmp_path: Path) -> None:
     folder = bl.save(tiny.classifier(), tmp_path / "model")
     report = bl.audit(bl.load(folder), null_samples=39)
-    assert isinstance(report, AuditReport)
     names = ["model.safetensors", "config.json"]
     assert report.record.source.files == {name: sha256(folder / name) for name in names}
     written = report.to_evidence(tmp_path / "evidence")
@@ -234,7 +233,12 @@ def test_a_folder_that_may_not_be_written_is_one_sentence(
     assert [*tmp_path.iterdir()] == []
 
 
-PARTS = {"source": Source.__struct_fields__, "reproduce": Run.__struct_fields__}
+PARTS = {
+    "source": Source.__struct_fields__,
+    "reproduce": Run.__struct_fields__,
+    "classes": ClassReadings.__struct_fields__,
+    "columns": ColumnReadings.__struct_fields__,
+}
 
 
 def test_every_field_that_compliance_names_is_in_the_evidence() -> None:
@@ -243,8 +247,7 @@ def test_every_field_that_compliance_names_is_in_the_evidence() -> None:
     named = set(re.findall(r"`([a-z_A-Z]+(?:\.[a-z_A-Z]+)*)`", page)) - {DOCUMENT, "model_signing"}
     known = {rule.id for rule in REGISTRY} | {
         f"{name}{inner}"
-        for kind in (Audit, LayerAudit, TableAudit)
-        for name in kind.__struct_fields__
+        for name in Audit.__struct_fields__
         for inner in ("", *(f".{part}" for part in PARTS.get(name, ())))
     }
     templates = files("bilens.report").joinpath("templates")

@@ -112,14 +112,14 @@ def opened(name: str, lang: str) -> Page:
 
 
 SECTIONS = {
-    "audit": "verdict checks coverage exactness performance classes ranks truncation predictions "
+    "classes": "verdict checks coverage exactness performance classes ranks truncation predictions "
     "warnings proven",
     "attack": "proof curves numbers perturbations",
     "bilinear conversion": "bill stages layers readings lost",
     "certificate": "proven radii truncation inputs rounding",
-    "layer_audit": "verdict checks coverage performance charts table directions",
+    "layers": "verdict checks coverage performance charts table directions",
     "sweep_report": "numbers maps outliers checks coverage",
-    "table": "verdict checks coverage performance columns rows",
+    "columns": "verdict checks coverage performance columns rows",
     "trace": "layer ranking agreement contrasts circuits features",
 }
 
@@ -133,17 +133,17 @@ def each_page(function: Any) -> Any:
 def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> None:
     document, page = DOCUMENTS[name], opened(name, lang)
     assert page.all("html") == [{"lang": lang}]
-    expected = SECTIONS[document["kind"]].split()
+    expected = SECTIONS[document.get("read_as", document["kind"])].split()
     if document.get("difference"):
         expected.append("difference")
-    if document["kind"] == "layer_audit" and document.get("overfitting"):
+    if document.get("read_as") == "layers" and document.get("overfitting"):
         expected.insert(expected.index("directions") + 1, "warnings")
     if document.get("inputs"):
         expected.insert(expected.index("warnings"), "given")
-    if document.get("reading"):
+    columns = document.get("columns") or {}
+    if columns.get("reading"):
         expected.append("reading")
-    rows = document["rows"] if document["kind"] == "table" else []
-    if any(row["kind"] == "asked" for row in rows):
+    if any(row["kind"] == "asked" for row in columns.get("rows", [])):
         expected[4:6] = ["rows", "columns"]
     if document["kind"] == "trace" and not document["circuits"]:
         expected = ["layer", "readings"]
@@ -232,7 +232,7 @@ def poisoned(text: str) -> dict[str, Any]:
     document["reproduce"]["versions"] = {"bilens": text, text: text}
     document["model"] |= {"kind": text, "dtype": text}
     document["exactness"][0]["precision"] = text
-    document["explanations"][0]["kind"] = text
+    document["classes"]["explanations"][0]["kind"] = text
     document["verdict"].append({"rule": text, "outcome": text, "values": {text: text}})
     document["verdict"][1] = {
         "rule": "complete",
@@ -341,7 +341,7 @@ def test_of_very_many_classes_those_with_the_most_to_show_are_drawn(
     monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 2)
     document = make_document(classes=4)
     for index, beyond in ((1, 9), (3, 8)):
-        document["classes"][index]["significant_positive"] = beyond
+        document["classes"]["readings"][index]["significant_positive"] = beyond
     page = page_of(document)
     assert re.findall(r'id="class-(\d)"', page) == ["1", "3"]
     assert "Drawn are the 2 of 4 classes" in page
@@ -350,7 +350,7 @@ def test_of_very_many_classes_those_with_the_most_to_show_are_drawn(
 def test_inputs_that_are_no_images_name_their_strongest_numbers() -> None:
     text = texts("no image")
     assert "9 numbers" in text
-    reading = variants()["no image"]["classes"][0]["positive"][0]["vector"]
+    reading = variants()["no image"]["classes"]["readings"][0]["positive"][0]["vector"]
     strongest = max(range(9), key=lambda index: abs(reading[index]))
     assert f"Strongest inputs: no. {strongest + 1} (" in text
 

@@ -27,10 +27,10 @@ def test_a_gated_model_has_three_charts_and_an_exact_one_two() -> None:
 
 def test_a_chart_of_which_nothing_is_known_is_left_out() -> None:
     document = make_layer_audit()
-    for layer in document["layers"]:
+    for layer in document["layers"]["readings"]:
         layer["outputs"] = None
     assert len(drawings(document)) == 2
-    for layer in document["layers"]:
+    for layer in document["layers"]["readings"]:
         layer["weight_norm"] = None
     assert len(drawings(document)) == 1
 

@@ -6,7 +6,7 @@ beside an eigenvector, with texts unescaped.
 
 import pytest
 
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens.report.sections.people import people_lines, subject_name
 from bilens.report.text import load_catalogue
 from layer_audit_documents import variants as of_layers
@@ -61,8 +61,8 @@ def test_reports_of_every_kind_say_it_and_nothing_is_markup(lang: str) -> None:
     t = load_catalogue(lang)
     for report in (
         AuditReport(spoken(make_document(), HOSTILE)),
-        LayerAuditReport(spoken(next(iter(of_layers().values())), HOSTILE)),
-        TableReport(spoken(next(iter(of_tables().values())), HOSTILE)),
+        AuditReport(spoken(next(iter(of_layers().values())), HOSTILE)),
+        AuditReport(spoken(next(iter(of_tables().values())), HOSTILE)),
     ):
         page, markdown = report.to_html(lang=lang), report.to_markdown(lang=lang)
         assert t("people.heading") in page

@@ -5,7 +5,7 @@ Damage seen to fail: rows and columns exchanged; the sign of weights not dropped
 
 import pytest
 
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.common import ModelSummary
 from bilens.report.reports import AuditReport
 from bilens.report.sections.overview import place

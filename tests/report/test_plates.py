@@ -9,7 +9,7 @@ import pytest
 import tiny
 from bilens.api.classifier import explain_predictions
 from bilens.records.base import read_document, to_json
-from bilens.records.classifier_audit import Explanations
+from bilens.records.class_readings import Explanations
 from bilens.report.plates import MAX_CLASSES, attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport
 from bilens.report.text import LANGUAGES
@@ -46,7 +46,7 @@ def test_two_of_each_sign_for_each_class_and_a_colour_bar() -> None:
     values = [text for text in texts(root) if text.startswith("λ")]
     expected = [
         pair.eigenvalue
-        for reading in document.classes
+        for reading in document.classes.readings
         for pair in (*reading.positive[:2], *reading.negative[:2])
     ]
     assert [float(text[4:].replace("−", "-")) for text in values] == pytest.approx(

@@ -29,10 +29,10 @@ from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.summary import render_summary
-from bilens.report.terminal import audit_table, verdict_lines
+from bilens.report.terminal import class_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, linked, without_page
@@ -134,15 +134,15 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for document in (make_document(), people_documents.spoken(make_document())):
         render_summary(AuditReport(document).record, "name")
     for report in map(AuditReport, variants().values()):
-        audit_table(report.record)
+        class_table(report.record)
         verdict_lines(report.record)
         eigenvector_plate(report.record)
     for document in [*DOCUMENTS.values(), compared]:
         page_of(document)
     for document in layer_audit_documents.variants().values():
-        LayerAuditReport(document).to_markdown()
+        AuditReport(document).to_markdown()
     for document in table_documents.variants().values():
-        TableReport(document).to_markdown()
+        AuditReport(document).to_markdown()
     for report in evidence_documents.reports().values():
         evidence_files(report.record, "en")
     render_index(evidence_documents.INDEX)

@@ -10,7 +10,7 @@ import pytest
 
 import layer_audit_documents
 import table_documents
-from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
+from bilens.report.reports import AuditReport
 from bilens.report.summary import render_summary
 from bilens.report.text import load_catalogue
 from chromium import needs_browser
@@ -27,8 +27,8 @@ CUT = """() => {
 }"""
 AUDITS = (
     *map(AuditReport, variants().values()),
-    *map(LayerAuditReport, layer_audit_documents.variants().values()),
-    *map(TableReport, table_documents.variants().values()),
+    *map(AuditReport, layer_audit_documents.variants().values()),
+    *map(AuditReport, table_documents.variants().values()),
     AuditReport(spoken(make_document(names=[LONG, HOSTILE, "c"]), LONG[:100])),
 )
 
@@ -66,9 +66,9 @@ def test_nothing_that_changed_draws_no_map() -> None:
     }
     whole = document["difference"]["whole"]
     assert whole["changed"]
-    assert "<figcaption>" in render_summary(LayerAuditReport(document).record, "m")
+    assert "<figcaption>" in render_summary(AuditReport(document).record, "m")
     whole["changed"] = []
-    assert render_summary(LayerAuditReport(document).record, "m")
+    assert render_summary(AuditReport(document).record, "m")
 
 
 def test_who_accepted_what_and_texts_of_others_are_text() -> None:

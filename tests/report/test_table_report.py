@@ -8,8 +8,8 @@ import pytest
 from msgspec import structs
 
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.records.table_audit import PairEffect, TableColumn, TableReading
-from bilens.report.reports import TableReport
+from bilens.records.column_readings import PairEffect, TableColumn, TableReading
+from bilens.report.reports import AuditReport
 from bilens.report.sections.table_page import (
     by_column,
     conversion_lines,
@@ -22,28 +22,28 @@ DOCUMENT = make_table()
 
 
 def test_the_strongest_columns_and_pairs_stand_in_the_page() -> None:
-    page = TableReport(DOCUMENT).to_html(lang="en")
-    for item in DOCUMENT["outputs"]:
+    page = AuditReport(DOCUMENT).to_html(lang="en")
+    for item in DOCUMENT["columns"]["outputs"]:
         pair = item["pairs"][0]
         assert f"column {pair['first']} × column {pair['second']}" in page
-    first = DOCUMENT["rows"][0]
+    first = DOCUMENT["columns"]["rows"][0]
     assert f"Row no. {first['index']}" in page
     assert "<img" not in page  # bars, not pictures
 
 
 def test_the_worst_case_inputs_stand_in_the_page_where_units_are_known() -> None:
-    two = DOCUMENT["worst_case_inputs"][1]["two"]
-    page = TableReport(DOCUMENT).to_html(lang="en")
+    two = DOCUMENT["columns"]["worst_case_inputs"][1]["two"]
+    page = AuditReport(DOCUMENT).to_html(lang="en")
     assert "Worst-case inputs: what one or two values can do" in page
     assert f"column {two['columns'][0]} at " in page
-    assert "Worst-case inputs" not in TableReport(variants()["raw"]).to_html(lang="en")
+    assert "Worst-case inputs" not in AuditReport(variants()["raw"]).to_html(lang="en")
 
 
 def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
     document = copy.deepcopy(DOCUMENT)
     document["model"]["input_names"][1] = "<b>bold</b> & co"
     document["model"]["output_names"][0] = "<script>alert(1)</script>"
-    page = TableReport(document).to_html(lang="en")
+    page = AuditReport(document).to_html(lang="en")
     assert "<script>alert" not in page
     assert "&lt;b&gt;bold" in page
 
@@ -56,8 +56,8 @@ def number(text: str) -> float:
 def test_what_columns_add_to_a_row_adds_up_as_shown(name: str) -> None:
     """To the last digit, bar by bar, and from the comparison row to this one."""
     document = variants()[name]
-    page = TableReport(document).to_html(lang="en")
-    scores = [part["score"] for row in document["rows"] for part in row["attributions"]]
+    page = AuditReport(document).to_html(lang="en")
+    scores = [part["score"] for row in document["columns"]["rows"] for part in row["attributions"]]
     figures = re.findall(r"<figure>(?:(?!</figure>).)*Together.*?</figure>", page, re.DOTALL)
     for score, figure in zip(scores, figures, strict=True):
         bars = re.findall(r">([+−]?[\d,]+\.\d+)</text>", figure)
@@ -86,36 +86,36 @@ def edited(change: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda d: d.update(kind="audit"),
+        lambda d: d.update(read_as="classes"),
         lambda d: d["model"].pop("task"),
         lambda d: d["model"].update(task="regression"),
         lambda d: d["model"]["input_names"].pop(),
-        lambda d: d["outputs"].pop(),
-        lambda d: d["outputs"][0]["columns"][0].update(column=99),
-        lambda d: d["outputs"][0]["pairs"][0].update(second=99),
-        lambda d: d["worst_case_inputs"].pop(),
-        lambda d: d["worst_case_inputs"][0]["one"].update(columns=[99]),
-        lambda d: d["worst_case_inputs"][0]["one"].update(z=[]),
-        lambda d: d["rows"][0].update(predicted=3),
-        lambda d: d["rows"][0]["scores"].pop(),
-        lambda d: d["rows"][0]["attributions"][0]["values"].pop(),
-        lambda d: d["rows"][0]["attributions"].clear(),
+        lambda d: d["columns"]["outputs"].pop(),
+        lambda d: d["columns"]["outputs"][0]["columns"][0].update(column=99),
+        lambda d: d["columns"]["outputs"][0]["pairs"][0].update(second=99),
+        lambda d: d["columns"]["worst_case_inputs"].pop(),
+        lambda d: d["columns"]["worst_case_inputs"][0]["one"].update(columns=[99]),
+        lambda d: d["columns"]["worst_case_inputs"][0]["one"].update(z=[]),
+        lambda d: d["columns"]["rows"][0].update(predicted=3),
+        lambda d: d["columns"]["rows"][0]["scores"].pop(),
+        lambda d: d["columns"]["rows"][0]["attributions"][0]["values"].pop(),
+        lambda d: d["columns"]["rows"][0]["attributions"].clear(),
         lambda d: finding_of(d, "exact")["values"].pop("error"),
         lambda d: d["exactness"].clear(),
     ],
 )
 def test_a_document_that_does_not_fit_together_is_refused(change: Any) -> None:
     with pytest.raises(UsageError):
-        TableReport(edited(change))
+        AuditReport(edited(change))
 
 
 def test_a_number_that_is_none_is_refused() -> None:
     with pytest.raises(NonFiniteError):
-        TableReport(edited(lambda d: d["outputs"][0].update(constant=float("nan"))))
+        AuditReport(edited(lambda d: d["columns"]["outputs"][0].update(constant=float("nan"))))
 
 
 def test_columns_of_a_table_are_shown_in_their_own_units() -> None:
-    page = TableReport(read_table_document()).to_html(lang="en")
+    page = AuditReport(read_table_document()).to_html(lang="en")
     assert "column 0 (€)" in page  # where it is an axis, a bar and a value
     assert "column 12 alone" in page
     assert "Row 7, as in the spreadsheet" in page
@@ -124,25 +124,26 @@ def test_columns_of_a_table_are_shown_in_their_own_units() -> None:
 
 
 def test_the_inputs_of_a_column_are_one_bar_and_add_up() -> None:
-    record = TableReport(DOCUMENT).record
+    record = AuditReport(DOCUMENT).record
     whole = TableColumn("all", "category", record.model.input_names, levels=("a",))
-    shown = structs.replace(record, reading=TableReading((whole,), ()))
-    row, part = record.rows[0], record.rows[0].attributions[0]
-    ((name, added),) = by_column(load_catalogue("en"), shown, row, part)
+    shown = structs.replace(record.columns, reading=TableReading((whole,), ()))
+    row, part = shown.rows[0], shown.rows[0].attributions[0]
+    ((name, added),) = by_column(load_catalogue("en"), record, shown, row, part)
     assert name.startswith("all = ")
     assert added == pytest.approx(sum(part.values))
 
 
 def test_a_column_of_which_only_its_gaps_were_kept_shows_no_number_that_is_not_its_own() -> None:
     """It said "flag = 0", the value of the input that tells whether the cell is missing."""
-    record = TableReport(DOCUMENT).record
+    record = AuditReport(DOCUMENT).record
     others = record.model.input_names[1:]
     flag = TableColumn("flag", "number", ("flag=(missing)",))
     model = structs.replace(record.model, input_names=("flag=(missing)", *others))
     rest = TableColumn("rest", "category", others, levels=("a",))
-    shown = structs.replace(record, model=model, reading=TableReading((flag, rest), ()))
-    row = structs.replace(record.rows[0], inputs=(0.0, *record.rows[0].inputs[1:]))
-    (said, _), _ = by_column(load_catalogue("en"), shown, row, row.attributions[0])
+    columns = structs.replace(record.columns, reading=TableReading((flag, rest), ()))
+    shown, first = structs.replace(record, model=model, columns=columns), columns.rows[0]
+    row = structs.replace(first, inputs=(0.0, *first.inputs[1:]))
+    (said, _), _ = by_column(load_catalogue("en"), shown, columns, row, row.attributions[0])
     assert said == "flag"
 
 

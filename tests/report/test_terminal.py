@@ -25,21 +25,14 @@ from bilens.records.decomposition import (
     QuadraticFits,
     Score,
 )
-from bilens.report.reports import (
-    AttackReport,
-    AuditReport,
-    CertificateReport,
-    LayerAuditReport,
-    TableReport,
-    TraceReport,
-)
+from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
 from bilens.report.terminal import (
     attack_lines,
     attack_tables,
-    audit_table,
     certificate_lines,
+    class_table,
     column_table,
-    layer_audit_table,
+    layer_table,
     truncation_table,
     verdict_lines,
 )
@@ -64,7 +57,7 @@ from trace_documents import make_trace, make_weights_only
 def printed(document: dict[str, Any], lang: str = "en", width: int = 120) -> str:
     console = Console(width=width, no_color=True, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(audit_table(AuditReport(document).record, lang))
+        console.print(class_table(AuditReport(document).record, lang))
     return capture.get()
 
 
@@ -80,7 +73,7 @@ def test_one_row_for_each_class_with_both_ends_of_its_spectrum() -> None:
 @pytest.mark.parametrize("name", variants())
 def test_every_document_has_a_table_and_lines(name: str, lang: str) -> None:
     document = AuditReport(variants()[name]).record
-    assert len(audit_table(document, lang).rows) == len(document.classes)
+    assert len(class_table(document, lang).rows) == len(document.classes.readings)
     assert all(line.strip() for line in verdict_lines(document, lang))
 
 
@@ -189,9 +182,9 @@ FITS = QuadraticFits(
 def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
     """What each command prints, of records that hold what a hostile file would."""
     layers = make_layer_audit()
-    layers["layers"][0]["name"] = HOSTILE
+    layers["layers"]["readings"][0]["name"] = HOSTILE
     table = make_table()
-    table["model"]["input_names"][0] = table["outputs"][0]["name"] = HOSTILE
+    table["model"]["input_names"][0] = table["columns"]["outputs"][0]["name"] = HOSTILE
     trace, weights_only = make_trace(), make_weights_only()
     trace["saes"][0]["hook"] = HOSTILE
     weights_only["readings"][0]["output"]["high"][0]["text"] = HOSTILE
@@ -200,8 +193,8 @@ def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
     explained = replace(explained, model=model)
     certified, attacked = CertificateReport(make_certificate()), AttackReport(make_attack())
     return {
-        "layers": lambda: both(layer_audit_table, verdict_lines, LayerAuditReport(layers).record),
-        "table": lambda: both(column_table, verdict_lines, TableReport(table).record),
+        "layers": lambda: both(layer_table, verdict_lines, AuditReport(layers).record),
+        "table": lambda: both(column_table, verdict_lines, AuditReport(table).record),
         "certificate": lambda: both(truncation_table, certificate_lines, certified.record),
         "attack": lambda: [*attack_tables(attacked.record), *attack_lines(attacked.record)],
         "trace": lambda: [*trace_tables(TraceReport(trace).record)],
@@ -258,7 +251,7 @@ def test_a_map_that_explains_too_little_makes_no_claim() -> None:
 
 def test_names_have_room_in_a_narrow_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(audit_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
+    console.print(class_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
     text = console.export_text()
     assert all(name in text for name in ("zero", "one", "two"))
 

@@ -220,7 +220,7 @@ def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> N
     here = bl.audit(model, fail_on=["exact"])
     there = bl.audit(bl.load(model.save(tmp_path / "wine")), fail_on=["exact"])
     assert here.passed
-    assert here.to_dict()["outputs"] == there.to_dict()["outputs"]
+    assert here.to_dict()["columns"]["outputs"] == there.to_dict()["columns"]["outputs"]
     assert bl.quadratic_fit(model).exact
     share = bl.audit(model, (WINE.data, WINE.target)).record.performance.classification.accuracy
     assert share.value == pytest.approx(model.score(WINE.data, WINE.target))

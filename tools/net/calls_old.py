@@ -12,8 +12,8 @@ from tools.net.calls_reports import _pages
 
 READERS: dict[str, Any] = {
     "audit": bl.AuditReport,
-    "layers": bl.LayerAuditReport,
-    "difference": bl.LayerAuditReport,
+    "layers": bl.AuditReport,
+    "difference": bl.AuditReport,
     "certificate": bl.CertificateReport,
     "attack": bl.AttackReport,
     "trace": bl.TraceReport,

@@ -15,13 +15,11 @@ from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import displayable, to_json
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
-from bilens.records.table_audit import TableAudit
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
@@ -143,14 +141,12 @@ def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 
-Audited = Audit | LayerAudit | TableAudit
-Reported = Audited | Certificate | Attack | Conversion | Trace
+Reported = Audit | Certificate | Attack | Conversion | Trace
 
 
-def audit_document(served: ServedFolder, number: int) -> Audited:
+def audit_document(served: ServedFolder, number: int) -> Audit:
     """The document of an audit of the history."""
-    record: Audited = served.audit(number).record
-    return record
+    return served.audit(number).record
 
 
 def report_document(served: ServedFolder, key: Key) -> Reported:

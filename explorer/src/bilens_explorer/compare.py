@@ -27,9 +27,9 @@ from bilens.findings.layer_reading import FittedLayer, fit_layer
 from bilens.findings.residual_stream import CLOSE
 from bilens.findings.rules.progress import changes, outcome
 from bilens.nn.layer_view import LayerView
-from bilens.records.classifier_audit import Audit, ClassReading
+from bilens.records.class_readings import ClassReading
 from bilens.records.history import Measured, PastAudit
-from bilens.records.layer_audit import Difference, LayerDifference
+from bilens.records.layer_readings import Difference, LayerDifference
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
@@ -92,10 +92,11 @@ def class_spectra(
 ) -> Iterator[tuple[ClassReading, ClassReading]]:
     """Yield what the documents of two audits say of each class, where both have the same."""
     records = [served.audit(number).record for number in numbers]
-    if len(records) == 2 and all(isinstance(one, Audit) for one in records):
+    found = [record.classes.readings for record in records if record.classes is not None]
+    if len(found) == 2:
         first, second = (
-            [structs.replace(one, positive=(), negative=()) for one in record.classes]
-            for record in records
+            [structs.replace(one, positive=(), negative=()) for one in readings]
+            for readings in found
         )
         named = {one.name: one for one in second}
         if {one.name for one in first} == named.keys():
@@ -149,10 +150,10 @@ def compare_weights(served: ServedFolder, first: ModelPage, second: ModelPage) -
 
 def difference_of(a: OpenModel, b: OpenModel) -> Changed:
     alignment = align_models(b.model, a.model)
-    found = whole_difference(alignment, silent)
     layers, left_out, r_squared = changed_layers(alignment)
+    found = whole_difference(alignment, layers, None, silent)
     source = structs.replace(found.baseline, path=a.name)
-    return Changed(structs.replace(found, baseline=source, layers=layers), left_out, r_squared)
+    return Changed(structs.replace(found, baseline=source), left_out, r_squared)
 
 
 def changed_layers(alignment: Alignment) -> tuple[tuple[LayerDifference, ...], int, float | None]:

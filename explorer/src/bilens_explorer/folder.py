@@ -21,8 +21,8 @@ from bilens.data.tokenizer import FILE_NAME as TOKENIZER
 from bilens.findings.rules.judgements import JUDGED, RULE
 from bilens.records.base import displayable
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import PastAudit, People
-from bilens.report.reports import SavedReport, VerdictReport
+from bilens.records.history import EARLIER_KINDS, PastAudit, People
+from bilens.report.reports import AuditReport, SavedReport
 from bilens.report.text import load_catalogue
 from bilens_explorer.audit_runs import AuditRuns
 from bilens_explorer.inside import (
@@ -227,12 +227,13 @@ class ServedFolder:
             except (ValueError, RecursionError) as error:
                 raise FileError(f"{name}: is not valid JSON ({error}).") from None
 
-    def audit(self, number: int) -> VerdictReport[Any]:
+    def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
         document = self.history.document(require_found(number if 0 < number <= last else None))
-        found = checked(f"audit {number}", document.get("kind"), document)
-        assert isinstance(found, VerdictReport), "an audit is kept, and nothing else"
+        kind = document.get("read_as") or EARLIER_KINDS.get(document.get("kind", ""))
+        found = checked(f"audit {number}", kind, document)
+        assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return self._told(found.with_people(self.history.people(model)))
 
@@ -240,7 +241,7 @@ class ServedFolder:
         """Return a report without the machine's places, for readers elsewhere without notes."""
         report.record = cut_paths(report.record, self.folder)
         people = getattr(report.record, "people", None)
-        if people is None or not self._exporting or not isinstance(report, VerdictReport):
+        if people is None or not self._exporting or not isinstance(report, AuditReport):
             return report
         entries = tuple(one for one in people.entries if one.action != "note")
         return report.with_people(People(people.day, entries) if entries else None)
@@ -284,7 +285,7 @@ class ServedFolder:
             return ()
         return (*VIEWS, "text" if (path / TOKENIZER).is_file() else "playground")
 
-    def last_audit(self, key: str) -> tuple[str, VerdictReport[Any]]:
+    def last_audit(self, key: str) -> tuple[str, AuditReport]:
         """Return the name of a model and the report of its last audit."""
         found = self.model(key).model
         last = require_found(found.last)

@@ -76,7 +76,7 @@ def view_page(found: ModelPage, lang: str, secret: str, view: str) -> str:
     if found.audits:
         links = [audit_link(t, found.audits[0], found.model.name)]
         # documents of layers and tables have no spectra
-        said = "spectra" if view == "spectra" and found.audits[0].kind == "audit" else said
+        said = "spectra" if view == "spectra" and found.audits[0].kind == "classes" else said
     instead = no_script(t, said if links else "none", links)
     parts = (told, tabs(t, found, view), scripted(t, view, found.model.id, instead))
     return framed(t, found.model.name, secret, *parts)

@@ -32,8 +32,7 @@ from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
 from bilens.records.base import Record
-from bilens.records.classifier_audit import Audit
-from bilens.records.table_audit import TableColumn
+from bilens.records.column_readings import TableColumn
 from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import TEST_NAME
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
@@ -185,11 +184,11 @@ def trial_images(
 ) -> tuple[TrialImage, ...]:
     """Return the images that the last audit explains, and some of the data set's test images."""
     found: list[TrialImage] = []
-    record = None if last is None else served.audit(last).record
-    if isinstance(record, Audit):
+    classes = None if last is None else served.audit(last).record.classes
+    if classes is not None:
         found += [
             TrialImage("audit", one.index, one.label, one.image)
-            for one in record.explanations
+            for one in classes.explanations
             if len(one.image) == shape[0] * shape[1]
         ]
     name = model.provenance.get("data_name", "")

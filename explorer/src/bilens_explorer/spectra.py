@@ -26,9 +26,8 @@ from bilens.findings.subject import drawn, image_shape
 from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.layer_view import LayerView
-from bilens.records.classifier_audit import Audit
 from bilens.records.history import PastAudit
-from bilens.records.layer_audit import LayerReading
+from bilens.records.layer_readings import LayerReading
 from bilens.records.mlp_trace import TokenEnds
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
@@ -176,10 +175,11 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     """The layers of a model, none of them read, and what the last audit of layers says."""
     opened = served.opened(key)
     audits = audits_of(served, key)
-    said = next((one for one in audits if one.kind == "layer_audit"), None)
+    said = next((one for one in audits if one.kind == "layers"), None)
     readings: dict[str, LayerReading] = {}
     if said is not None:
-        readings = {one.name: one for one in served.audit(said.number).record.layers}
+        layers = served.audit(said.number).record.layers
+        readings = {one.name: one for one in layers.readings} if layers else {}
     for name, view in opened.model.layers.items():  # an option of the audit may read it otherwise
         if name in readings and readings[name].activation != view.activation.name:
             del readings[name]
@@ -292,14 +292,15 @@ def tokens_of(output: OutputView, pairs: EigenDecomposition) -> list[TokenEnds] 
 def truncation(served: ServedFolder, key: Key) -> TruncationCurve:
     """Accuracy with fewer eigenvectors, as the last audit with data measured it."""
     for said in audits_of(served, key):
-        if said.kind == "audit" and said.data_sha256:
-            record: Audit = served.audit(said.number).record
-            if record.data is not None and record.truncation:
+        if said.kind == "classes" and said.data_sha256:
+            record = served.audit(said.number).record
+            classes = record.classes
+            if record.data is not None and classes is not None and classes.truncation:
                 return TruncationCurve(
                     audit=said.number,
                     data=record.data.name,
                     inputs=record.data.num_images,
-                    points=record.truncation,
+                    points=classes.truncation,
                 )
     return TruncationCurve(audit=None, data="", inputs=0, points=())
 

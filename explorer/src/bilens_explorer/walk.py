@@ -12,40 +12,40 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bilens.io.file_kinds import MARKS, is_model
+from bilens.records.audit import ReadAs
 from bilens.records.base import kind_of
+from bilens.records.history import EARLIER_KINDS
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
     CertificateReport,
     ConversionReport,
-    LayerAuditReport,
     SavedReport,
     SweepReport,
-    TableReport,
     TraceReport,
 )
 from bilens_explorer.inside import opened
 from bilens_explorer.records.models import id_of
 
 REPORTS: tuple[type[SavedReport[Any]], ...] = (
-    AuditReport,
-    LayerAuditReport,
-    TableReport,
     CertificateReport,
     AttackReport,
     ConversionReport,
     TraceReport,
     SweepReport,
 )
-KINDS = {kind_of(one.type): one for one in REPORTS}
+AUDITS: dict[str, type[SavedReport[Any]]] = dict.fromkeys(get_args(ReadAs), AuditReport)
+# An audit is listed by how its model was read, other reports by the kind of their documents.
+KINDS = AUDITS | {kind_of(one.type): one for one in REPORTS}
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
 START = 400  # bytes that tell a document's kind
 MOST_BESIDE = 500  # files of a model that are looked at
 SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
+READ_AS = re.compile(rb'"read_as":\s*"(\w+)"')
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,5 +121,7 @@ def beside(model: Path) -> list[Path]:
 def kind_at(folder: Path, path: Path) -> str:
     """Return the kind of a document by its first bytes; empty where it is none."""
     with opened(folder, path) as file:
-        found = KIND.search(file.read(START))
-    return found[1].decode() if found else ""
+        start = file.read(START)
+    found = READ_AS.search(start) or KIND.search(start)
+    kind = found[1].decode() if found else ""
+    return EARLIER_KINDS.get(kind, kind)

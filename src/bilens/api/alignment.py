@@ -21,7 +21,7 @@ from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
-from bilens.records.layer_audit import AlignmentNote
+from bilens.records.layer_readings import AlignmentNote
 
 NOT_PAIRED = (
     "hidden neurons have no names, and neither in their places nor in another order do those of "

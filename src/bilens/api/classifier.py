@@ -24,7 +24,7 @@ from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
 from bilens.findings.certificate import SAMPLES, certify_classifier
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
 from bilens.findings.subject import check_seed, in_float64, summarise
@@ -32,7 +32,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.classifier_audit import Explanations, InputExplanation
+from bilens.records.class_readings import Explanations, InputExplanation
 from bilens.records.common import ModelSummary
 from bilens.report.reports import AttackReport, CertificateReport
 

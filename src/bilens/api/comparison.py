@@ -23,32 +23,38 @@ from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
 from bilens.findings.adapters import update_directions
-from bilens.findings.layer_audit import compare_with
+from bilens.findings.column_effects import output_names_of, units_of
 from bilens.findings.layer_reading import ReadingOptions, fit_layer
-from bilens.findings.table_audit import output_names_of, units_of
+from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
-from bilens.records.layer_audit import (
+from bilens.records.column_readings import ColumnChanges
+from bilens.records.layer_readings import (
     AnswerChanges,
     BaselineSource,
     Difference,
     FileChange,
     LayerDifference,
+    WordTrial,
 )
-from bilens.records.table_audit import ColumnChanges
 
 TOKENIZER = "tokenizer.json"
 NUMBER = "number"  # the one output of a model that gives no classes
 
 
 def whole_difference(
-    alignment: Alignment, progress: Progress, data: LabelledData | None = None
+    alignment: Alignment,
+    layers: tuple[LayerDifference, ...],
+    trial: WordTrial | None,
+    progress: Progress,
+    data: LabelledData | None = None,
 ) -> Difference:
     """Compare all tensors of two models, the files beside them, and what is around their layers.
 
-    On data their answers are compared, too; those of tables are told with their columns.
+    `layers` and `trial` are what was found in layers and by words. On data their answers are
+    compared, too; those of tables are told with their columns.
     """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
@@ -64,7 +70,7 @@ def whole_difference(
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
-    return Difference(source, (), whole, None, notes + alignment.notes, answers)
+    return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:

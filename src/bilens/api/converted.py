@@ -23,8 +23,7 @@ from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.host import Host, Site, copy_companions, tokenizer_at
 from bilens.records import bilinear_conversion as records
 from bilens.records.base import read_document, to_json
-from bilens.records.common import Source, TextOrigin
-from bilens.records.layer_audit import LayeredModel
+from bilens.records.common import LayeredModel, Source, TextOrigin
 from bilens.train.device import device_of
 from bilens.train.distillation import has_experts, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe

@@ -21,19 +21,30 @@ from unicodedata import category
 import msgspec
 from msgspec import structs
 
-from bilens.api.history_file import NAME, HistoryFile, foreign, insert, insert_measured
+from bilens.api.history_file import (
+    NAME,
+    HistoryFile,
+    foreign,
+    insert,
+    insert_measured,
+)
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
-from bilens.findings.rules.decision import passed
+from bilens.findings.rules.decision import decide, decision_of, passed
 from bilens.findings.rules.judgements import JUDGED, RULE, AuditedModel, failed_rules, judgements
 from bilens.findings.rules.registry import REGISTRY
+from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
-from bilens.records.classifier_audit import Audit
 from bilens.records.common import Identity
-from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
-from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
-from bilens.report.sections.decision_page import decision_of
+from bilens.records.history import (
+    EARLIER_KINDS,
+    UNNAMED,
+    Action,
+    Entry,
+    Measured,
+    PastAudit,
+    People,
+)
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
@@ -89,7 +100,7 @@ class History:
                 return place.relative_to(folder).as_posix()
         return str(real)
 
-    def add(self, record: Audit | LayerAudit | TableAudit) -> PastAudit:
+    def add(self, record: Audit) -> PastAudit:
         """Record an audit, with its whole document; it is on the disk when this returns.
 
         What people said is kept by itself, and not again in the document.
@@ -97,7 +108,7 @@ class History:
         record = structs.replace(record, people=None)
         found = {
             "model": self.name_of(record.source.path),
-            "kind": record.kind,
+            "kind": record.read_as,
             "date": now(),
             "version": record.reproduce.versions.get("bilens", ""),
             "weights_sha256": record.source.weights_sha256,
@@ -250,12 +261,12 @@ class History:
         entries = tuple(self.entries(model))
         return People(now()[:10], entries) if entries else None
 
-    def still_fails(self, record: Audit | LayerAudit | TableAudit, rules: Collection[str]) -> bool:
+    def still_fails(self, record: Audit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""
         verdict = tuple(one for one in record.verdict if one.rule not in rules)
         asked = tuple(one for one in record.conditions or () if one.rule not in rules)
-        left = structs.replace(record, verdict=verdict, conditions=asked)
-        return record.passed is False and passed(left) is False
+        left = decide(record.read_as, verdict, record.coverage, asked, record.performance)
+        return record.passed is False and passed(left, verdict, record.coverage) is False
 
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
         number, *others = kind.__struct_fields__
@@ -281,6 +292,8 @@ def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecor
         if "failed" in found:
             found["failed"] = json.loads(found["failed"])
             found["passed"] = None if found["passed"] is None else bool(found["passed"])
+        if kind is PastAudit:
+            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
         if "asked" in found:
             found["asked"] = bool(found["asked"])
         for name in {"identity", "files"} & found.keys():

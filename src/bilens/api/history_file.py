@@ -15,6 +15,7 @@ from filelock import FileLock, Timeout
 from bilens.base.errors import CheckpointError, FileError
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
+from bilens.records.history import EARLIER_KINDS
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -189,7 +190,8 @@ def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[
     conditions = msgspec.convert(document.get("conditions") or (), tuple[JudgedCondition, ...])
     verdict = msgspec.convert(document["verdict"], tuple[Finding, ...])
     asked = {one.rule for one in conditions}
-    found = measure_rules(document["kind"], verdict, conditions)
+    read_as = document.get("read_as") or EARLIER_KINDS[document["kind"]]
+    found = measure_rules(read_as, verdict, conditions)
     database.executemany(
         "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
         [(audit, rule, *what, rule in asked) for rule, what in found.items()],

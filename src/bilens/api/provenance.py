@@ -26,8 +26,8 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
+from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
-from bilens.records.table_audit import TableReading
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table

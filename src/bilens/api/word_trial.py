@@ -19,7 +19,7 @@ from bilens.findings.token_sweep import Frame, Text, sweep, write_texts
 from bilens.io.host import Host, from_transformers, open_host, tokenizer_at
 from bilens.io.loaded_model import CONFIG_NAME, LoadedModel
 from bilens.io.tensor_names import paired
-from bilens.records.layer_audit import CandidateWords, WordTrial
+from bilens.records.layer_readings import CandidateWords, WordTrial
 
 SENTINEL, BLOCK = "\x00", 64
 LISTED, LEAST = 8, 0.05  # candidates that are told, and their least surprise
@@ -35,6 +35,12 @@ def try_words(
     Raises: UsageError if one of the two is no language model of next tokens that can be run.
     """
     check_count("try_words", count, minimum=1)
+    tied = [one.ends is not None and one.ends.tied for one in (model, baseline)]
+    if tied == [False, True]:
+        raise UsageError(
+            f"no words can be tried: {model.source} has a head of its own, and that of "
+            f"{baseline.source} is its embedding."
+        )
     try:
         before = open_host(Path(baseline.source))
         tokenizer = tokenizer_at(before)

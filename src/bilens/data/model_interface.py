@@ -17,8 +17,8 @@ from bilens.data.arrays import Array
 from bilens.data.cells import DECIMAL, parse_number, plain_number
 from bilens.data.images import ImageDataset
 from bilens.data.table_columns import Cells, name_finder, number_in, spelling_key, votes_of
+from bilens.records.column_readings import Conversion, TableColumn, TableReading
 from bilens.records.common import DataNote, DataOrigin, Value
-from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 ONLY_0_AND_1 = (
     "the bytes of images are only 0 and 1: pass them as floats, if 1 is what the model reads, or "

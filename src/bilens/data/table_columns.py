@@ -27,7 +27,7 @@ from bilens.data.cells import (
     plain_number,
 )
 from bilens.data.table_file import RawTable
-from bilens.records.table_audit import OTHER, Conversion, TableColumn
+from bilens.records.column_readings import OTHER, Conversion, TableColumn
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out

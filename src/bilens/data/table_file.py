@@ -24,7 +24,7 @@ from bilens.base.files import check_regular_file
 from bilens.base.memory import check_memory
 from bilens.base.option_rules import refuse_idle
 from bilens.data.cells import is_missing, is_nearly_all, parse_number
-from bilens.records.table_audit import Conversion
+from bilens.records.column_readings import Conversion
 
 SNIFFED = 200  # lines that decide on the separator
 MOST_TOTALS = 3  # rows below a table

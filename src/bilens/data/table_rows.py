@@ -18,8 +18,8 @@ from bilens.base.errors import DataError, UsageError
 from bilens.data.cells import DECIMAL, is_missing, is_nearly_all, parse_number
 from bilens.data.table_columns import Cells, encoded, fitted_column, spelling_key, varies, votes_of
 from bilens.data.table_file import RawTable
+from bilens.records.column_readings import Conversion, TableColumn, TableReading
 from bilens.records.common import Value
-from bilens.records.table_audit import Conversion, TableColumn, TableReading
 
 Empty = dict[int, tuple[str, ...]]
 CLASS_WORDS = ("none", "na", "nil")  # of those for no value, such as a class may have, too

@@ -16,7 +16,7 @@ from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import paired
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
-from bilens.records.layer_audit import (
+from bilens.records.layer_readings import (
     TensorChange,
     TokenPair,
     TokenScore,

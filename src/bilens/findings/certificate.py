@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +42,28 @@ SAMPLES = 1000  # test inputs that are read
 LINF_SAMPLES = 100  # of them, for the bounds in the ℓ∞ norm
 
 
-@dataclass(frozen=True, eq=False)
 class ClassForms:
-    """A classifier as one map in float64, against the mean of its classes, with all spectra."""
+    """A classifier as one map in float64, against the mean of its classes, with all spectra.
 
-    module: BilinearClassifier
-    f: QuadraticMap
-    centred: QuadraticMap
-    eigs: EigenDecomposition
+    Each part is computed once, when it is first asked for; the model is not changed.
+    """
+
     pairs: PairSpectra | None = None  # of all pairs of classes, where they are at hand
+
+    def __init__(self, module: BilinearClassifier) -> None:
+        self.module = in_float64(module)
+
+    @cached_property
+    def f(self) -> QuadraticMap:
+        return self.module.quadratic_map().detach()
+
+    @cached_property
+    def centred(self) -> QuadraticMap:
+        return outputs_of(self.f, centred=True)
+
+    @cached_property
+    def eigs(self) -> EigenDecomposition:
+        return eigendecompose_all(self.centred, k=None)
 
 
 @dataclass(frozen=True)
@@ -167,13 +181,9 @@ def certify_classifier(
                 f"{item.precision} ({item.tolerance:.0e} is tolerated): nothing is certified. "
                 "Audit the model to see where."
             )
-    wide = in_float64(module)
-    f = wide.quadratic_map().detach()
-    centred = outputs_of(f, centred=True)
-    eigs = eigendecompose_all(centred, k=None)
-    eigs.check_usable()
+    forms = ClassForms(module)
+    forms.eigs.check_usable()
     options = ProofOptions(samples, seed, truncate, radius, seed, True, loaded.input_box)
-    forms = ClassForms(wide, f, centred, eigs)
     proven = classifier_guarantees(forms, data, options, progress)
     return Certificate(
         model=summary, exactness=exactness, **proven.fields(), seed=seed, **origin.fields()

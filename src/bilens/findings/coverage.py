@@ -11,7 +11,7 @@ from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.records.layer_audit import LayerReading
+from bilens.records.layer_readings import LayerReading
 
 # Numbers that follow from a configuration or from data: stored with the weights, never trained.
 BUFFERS = re.compile(

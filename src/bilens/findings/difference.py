@@ -36,7 +36,7 @@ from bilens.findings.residual_stream import CLOSE, Turn
 from bilens.findings.subject import drawn
 from bilens.nn.agreement import ROWS, inputs_at_scales
 from bilens.nn.layer_view import LayerView
-from bilens.records.layer_audit import ChangeDirection, LayerDifference, ModeChange, TokenPair
+from bilens.records.layer_readings import ChangeDirection, LayerDifference, ModeChange, TokenPair
 
 
 def kind_of_layer(layer: LayerView) -> str:

@@ -11,8 +11,8 @@ from bilens.algebra.eigen.decomposition import Contributions, EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NumericalError
 from bilens.findings.subject import drawn
-from bilens.records.classifier_audit import ClassScore, Contribution, Explanation
-from bilens.records.table_audit import InputAttribution, InputPair
+from bilens.records.class_readings import ClassScore, Contribution, Explanation
+from bilens.records.column_readings import InputAttribution, InputPair
 
 SHOWN = 4  # contributions of each class
 GAP_TOLERANCE = 1e-10  # of the sum of all parts in size

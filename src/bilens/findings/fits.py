@@ -6,7 +6,7 @@ from bilens.findings.guarantees import finite
 from bilens.findings.rules.rule import HEAVY
 from bilens.nn.layer_view import LayerView
 from bilens.records.decomposition import ApproximationQuality, DegreeScores, LayerFit, Score
-from bilens.records.layer_audit import FitQuality
+from bilens.records.layer_readings import FitQuality
 
 
 def approximation_quality(fit: QuadraticFit, activation: str) -> ApproximationQuality:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.algebra.approximation.activation import CLAMPED, Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
 from bilens.algebra.gram.kernel import blocks, nonzero, product_dtype, rows_within, unit_rows
-from bilens.records.layer_audit import Units
+from bilens.records.layer_readings import Units
 
 DEAD = 1e-6  # of the weights of the median unit
 SAME = 2.0**-8  # how far weights of one unit, rounded to bfloat16, are apart, relative

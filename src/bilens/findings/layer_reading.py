@@ -39,7 +39,7 @@ from bilens.findings.hidden_units import branches, read_units
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
-from bilens.records.layer_audit import (
+from bilens.records.layer_readings import (
     Component,
     InputShares,
     LayerReading,

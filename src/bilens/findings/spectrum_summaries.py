@@ -14,7 +14,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, rotation_null
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
-from bilens.records.classifier_audit import ClassReading, Eigenvector
+from bilens.records.class_readings import ClassReading, Eigenvector
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import EigenPair, FormSpectrum
 

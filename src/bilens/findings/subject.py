@@ -14,7 +14,7 @@ from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
-from bilens.records.classifier_audit import TruncationPoint
+from bilens.records.class_readings import TruncationPoint
 from bilens.records.common import Exactness, ModelSummary, Share
 
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length

@@ -9,10 +9,10 @@ from torch import Tensor
 from bilens.algebra.map_comparison import map_difference
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.model_interface import LabelledData
+from bilens.findings.column_effects import LISTED_PAIRS, output_effects
 from bilens.findings.subject import gauge_free
-from bilens.findings.table_audit import LISTED_PAIRS, output_effects
-from bilens.records.layer_audit import AnswerChanges
-from bilens.records.table_audit import ColumnChanges, OutputEffects
+from bilens.records.column_readings import ColumnChanges, OutputEffects
+from bilens.records.layer_readings import AnswerChanges
 
 EXAMPLES = 12  # rows
 ROUNDING = 1e-12  # of the coefficients: what computing them in float64 leaves

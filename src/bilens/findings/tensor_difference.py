@@ -12,7 +12,7 @@ from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
-from bilens.records.layer_audit import FileChange, TensorChange, WholeDifference
+from bilens.records.layer_readings import FileChange, TensorChange, WholeDifference
 
 
 def compare_tensors(

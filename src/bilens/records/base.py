@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -12,7 +12,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.frame import frame_of_document
 from bilens.base.notebook import one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of the documents that name no other
 LARGEST_WHOLE = 2**63 - 1
 Integer = Annotated[int, Meta(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
 Count = Annotated[int, Meta(ge=0, le=LARGEST_WHOLE)]
@@ -26,6 +26,7 @@ UNPRINTABLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 NO_LETTERS: Mapping[str, str] = {}
+OLD_KINDS: Mapping[str, Sequence[str]] = {"audit": ("layer_audit", "table")}  # of earlier releases
 
 KINDS = {  # of JSON values, as msgspec names them
     "int": "an integer",
@@ -80,8 +81,13 @@ def require(condition: bool, fault: str) -> None:
 
 def kind_of(document: type[Document]) -> str:
     """Return the kind that a type of document names itself by."""
+    return str(default_of(document, "kind"))
+
+
+def default_of(document: type[Document], name: str) -> object:
+    """Return the default of a field of a type of document."""
     fields = msgspec.structs.fields(document)
-    return next(str(field.default) for field in fields if field.name == "kind")
+    return next(field.default for field in fields if field.name == name)
 
 
 def json_text(value: object) -> str:
@@ -103,16 +109,21 @@ def to_json(record: Record) -> dict[str, Json]:
 
 def read_document(kind: type[AnyDocument], document: object) -> AnyDocument:
     """Return JSON values as a document, checked; each fault is told with the name of the field."""
-    name = kind_of(kind)
+    name, version = kind_of(kind), default_of(kind, "schema_version")
+    if isinstance(document, Mapping) and document.get("kind") in OLD_KINDS.get(name, ()):
+        raise UsageError(
+            f"a document of kind {document['kind']!r} is of an earlier release: this one writes "
+            f"every audit as kind {name!r}: audit again, or use the release that wrote it."
+        )
     if not isinstance(document, Mapping) or document.get("kind") != name:
         found = document.get("kind") if isinstance(document, Mapping) else type(document).__name__
         article = "an" if name[0] in "aeiou" else "a"
         raise UsageError(f"{article} {name} document was expected, got one of kind {found!r}.")
     written = document.get("schema_version")
-    if written != SCHEMA_VERSION or isinstance(written, bool):
+    if written != version or isinstance(written, bool):
         raise UsageError(
             f"the {name} document has schema_version {written!r}; this release reads "
-            f"{SCHEMA_VERSION}: use the release of bilens that wrote it, or write it again."
+            f"{version}: use the release of bilens that wrote it, or write it again."
         )
     values = json.loads(json_text(document))
     try:

@@ -3,8 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record
-from bilens.records.common import DataOrigin, Run, Source, TextOrigin
-from bilens.records.layer_audit import LayeredModel
+from bilens.records.common import DataOrigin, LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading, LatentReading
 
 # the share is of squared errors, and of the variance of what the teacher gives

@@ -88,6 +88,58 @@ class ModelSummary(Record, frozen=True):
     input_names: tuple[str, ...] | None = None
 
 
+class LayeredModel(Record, frozen=True):
+    """A model that is read layer by layer."""
+
+    kind: str  # class or format
+    num_layers: Count
+    dtype: str  # of the weights as stored, where there are several the one of most numbers first
+    # rows and columns of an input; one row where inputs are no images; null where that is not known
+    input_shape: tuple[Count, Count] | None = None
+    output_names: tuple[str, ...] = ()  # one name for each class or output, where they are known
+
+
+class ModelFacts(LayeredModel, frozen=True):
+    """The model that was audited: its sizes where it is one exact layer, and its columns."""
+
+    d_input: Count | None = None  # numbers in an input; null, as all that follows, of other models
+    d_hidden: Count | None = None  # hidden units
+    d_output: Count | None = None  # classes
+    bias: bool | None = None  # the layer has biases
+    residual: bool | None = None  # the layer has a residual path
+    num_parameters: Count | None = None
+    # the shape was not known, and a square (or a row) was assumed
+    input_shape_assumed: bool = False
+    # one name for each input, such as the columns of a table; null where inputs have numbers alone
+    input_names: tuple[str, ...] | None = None
+    # of a table: `classification`, or `regression` where there is one output
+    task: str | None = None
+    standardised: bool | None = None  # mean and standard deviation of the columns are known
+    input_mean: tuple[float, ...] | None = None  # null where they are not known
+    input_scale: tuple[float, ...] | None = None
+    rows: Count = 0  # in whose mean and deviations columns are read where the model knows none
+    logarithm: bool = False  # whether its output is the logarithm of a mean in the target's unit
+
+    @property
+    def one_layer(self) -> ModelSummary:
+        """The sizes of a model of one exact layer, as a certificate has them."""
+        sizes = {name: getattr(self, name) for name in ModelSummary.__struct_fields__}
+        lacking = [name for name, value in sizes.items() if value is None and name != "input_names"]
+        require(not lacking, f"model: {', '.join(lacking)} of one exact layer is missing")
+        return ModelSummary(**sizes)
+
+
+class Reading(Record, frozen=True):
+    """One reading of an audit; which one there is decides on rules, sections and tables."""
+
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse a reading that is not of this model."""
+
+
+class ModelReading(Reading, frozen=True):
+    """The reading of the model itself: by classes, layers or columns; an audit has one of them."""
+
+
 def check_input_shape(model: ModelSummary) -> None:
     """Refuse rows and columns that are not those of an input."""
     rows, columns = model.input_shape

@@ -1,7 +1,7 @@
 """Readings of given inputs beside the weights: training against others, examples, spectra."""
 
 from bilens.records.base import Count, Numbers, Record, require
-from bilens.records.common import DataOrigin, Share
+from bilens.records.common import DataOrigin, ModelFacts, Reading, Share
 
 
 class WhitenedClass(Record, frozen=True):
@@ -84,7 +84,7 @@ class TrainingExample(Record, frozen=True):
     supports: tuple[Support, ...]  # the largest contributions to the lead
 
 
-class GivenInputs(Record, frozen=True):
+class GivenInputs(Reading, frozen=True):
     """Readings of the inputs that were given, training and test, beside those of the weights."""
 
     training: Sample | None
@@ -99,3 +99,12 @@ class GivenInputs(Record, frozen=True):
     def __post_init__(self) -> None:
         require((self.comparison is None) == (self.reason != ""), "inputs: a reason is amiss")
         require(self.training is not None or not self.examples, "examples of no training inputs")
+
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse examples of other classes, or of another width."""
+        width, classes = model.d_input, len(model.output_names)
+        for one in self.examples:
+            drawn = [one.image, *(support.vector for support in one.supports)]
+            fits = max(one.label, one.nearest, one.second) < classes
+            fits = fits and all(len(vector) == width for vector in drawn)
+            require(fits, "an example of inputs does not fit the model")

@@ -11,7 +11,9 @@ from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import (
     DataOrigin,
     Exactness,
+    ModelFacts,
     ModelSummary,
+    Reading,
     Run,
     Source,
     check_input_shape,
@@ -151,7 +153,7 @@ class RoundingStability(Record, frozen=True):
         require(said, "stability has a kind without classes")
 
 
-class Guarantees(Record, frozen=True):
+class Guarantees(Reading, frozen=True):
     """All that is proven about one classifier; null where it was not asked for."""
 
     box: Box | None  # null where nothing says it: without data, of a model that does not know it
@@ -160,6 +162,10 @@ class Guarantees(Record, frozen=True):
     truncation: TruncationGuarantees
     input_use: InputUse
     stability: tuple[RoundingStability, ...]  # in a certificate
+
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse guarantees of another number of classes."""
+        check_classes(self, len(model.output_names))
 
 
 def check_classes(proven: Guarantees | Certificate, classes: int) -> None:

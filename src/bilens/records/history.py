@@ -6,6 +6,8 @@ from bilens.records.base import Count, Record
 from bilens.records.common import Identity
 from bilens.records.decision import Answer
 
+# kind of an audit's document in an earlier release → how its model was read
+EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 # `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
@@ -17,7 +19,7 @@ class PastAudit(Record, frozen=True):
 
     number: Count  # from 1, in the order in which they were recorded
     model: str  # its path, from the folder where it lies in it
-    kind: str  # of the document: `audit`, `layer_audit` or `table`
+    kind: str  # how the model was read: `classes`, `layers` or `columns`
     date: str  # UTC, year-month-dayThour:minute:secondZ
     version: str  # of bilens
     weights_sha256: str

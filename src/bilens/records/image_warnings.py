@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from bilens.records.base import Count, Record, require
+from bilens.records.common import ModelFacts, Reading
 
 
 class OverfittingPart(Record, frozen=True):
@@ -27,7 +26,7 @@ class OverfittingPower(Record, frozen=True):
     elsewhere: float | None = None  # `false_alarms` on fresh models of other recipes
 
 
-class Overfitting(Record, frozen=True):
+class Overfitting(Reading, frozen=True):
     """How much the weights look like those of a model that learnt its training inputs by heart."""
 
     # gap between the accuracies on training and on new images of reference models with such
@@ -83,7 +82,7 @@ class TriggerPower(Record, frozen=True):
     elsewhere: float | None = None  # `found` on fresh models of other recipes
 
 
-class Triggers(Record, frozen=True):
+class Triggers(Reading, frozen=True):
     """Whether some pattern raises one class far more than others do in clean models."""
 
     score: float | None  # of the class that stands out most
@@ -101,18 +100,18 @@ class Triggers(Record, frozen=True):
         whole = self.score is None or (self.p_value is not None and len(self.suspects) > 0)
         require(whole, "triggers has a score, but no p_value or no suspects")
 
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse patterns that do not fit an image, or are of no class."""
+        height, width = model.input_shape or (0, 0)
+        for one in self.suspects:
+            row, column, rows, columns = one.box or (0, 0, height, width)
+            inside = row + rows <= height and column + columns <= width
+            fits = inside and len(one.pattern) == height * width
+            known = max(one.target, *one.goals) < len(model.output_names)
+            require(fits and known, "a pattern of triggers is not in the model")
+
 
 def require_threshold(name: str, score: float | None, threshold: float | None, reason: str) -> None:
     """Refuse a score without a threshold or a reason, and a threshold without a score."""
     together = (score is None) == (threshold is None) or (threshold is None and reason != "")
     require(together, f"{name} has a score or a threshold, and not the other")
-
-
-def check_triggers(triggers: Triggers | None, shape: tuple[int, int], classes: int) -> None:
-    """Refuse patterns that do not fit an image, or are of no class."""
-    for one in () if triggers is None else triggers.suspects:
-        row, column, rows, columns = one.box or (0, 0, *shape)
-        inside = row + rows <= shape[0] and column + columns <= shape[1]
-        fits = inside and len(one.pattern) == math.prod(shape)
-        known = max(one.target, *one.goals) < classes
-        require(fits and known, "a pattern of triggers is not in the model")

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Numbers, Record, require
-from bilens.records.common import DataNote, Share
+from bilens.records.common import DataNote, Reading, Share
 
 SEEN = 0.05  # share of rows, beyond chance, from which some are taken for rows of the training
 Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
@@ -70,7 +70,7 @@ class ApproximationOnData(Record, frozen=True):
     classes: tuple[float | None, ...]  # `r_squared` within each class; empty without labels
 
 
-class Performance(Record, frozen=True):
+class Performance(Reading, frozen=True):
     """Accuracy or error of the predictions on the data that were given."""
 
     rows: Count

@@ -3,8 +3,15 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Record, require
-from bilens.records.common import DataOrigin, Finding, JudgedCondition, Run, Source
-from bilens.records.layer_audit import BaselineSource, LayeredModel
+from bilens.records.common import (
+    DataOrigin,
+    Finding,
+    JudgedCondition,
+    LayeredModel,
+    Run,
+    Source,
+)
+from bilens.records.layer_readings import BaselineSource
 from bilens.records.sweep import SweepOptions
 
 

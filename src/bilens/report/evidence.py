@@ -12,15 +12,15 @@ from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 from bilens.base.errors import UsageError
+from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.registry import REGISTRY
+from bilens.records.audit import Audit
 from bilens.records.base import displayable, json_text
-from bilens.records.classifier_audit import Audit
 from bilens.records.common import Source
-from bilens.records.table_audit import TableAudit
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
-from bilens.report.sections.decision_page import LOOKS, WORST, decision_lines, decision_of
-from bilens.report.sections.overview import Judged, condition_lines, document_sha256, finding_lines
+from bilens.report.sections.decision_page import LOOKS, WORST, decision_lines
+from bilens.report.sections.overview import condition_lines, document_sha256, finding_lines
 from bilens.report.text import Catalogue, load_catalogue
 
 DOCUMENT: Final = "audit.json"  # the document itself, which all others name by its SHA-256
@@ -43,7 +43,7 @@ class Check:
     sentence: str
 
 
-def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
+def evidence_files(original: Audit, lang: str) -> dict[str, bytes]:
     """Return name → content of the document and of every format."""
     t, record = load_catalogue(lang), displayable(original)
     files, path = files_of(record.source), PurePath(record.source.path)
@@ -51,7 +51,7 @@ def evidence_files(original: Judged, lang: str) -> dict[str, bytes]:
     document, found = document_sha256(original), checks(t, record)
     # what all rules of this kind of audit mean, judged here or not
     rules = {"decision": t("about.decision")} | {one.rule: one.rule for one in record.verdict}
-    known = [rule.id for rule in REGISTRY if record.kind in rule.documents]
+    known = [rule.id for rule in REGISTRY if record.read_as in rule.readings]
     asked = [item.condition for item in record.conditions or ()]
     rules |= {rule: t.word("about", rule) for rule in known}
     rules |= {f"fail-on:{text}": t("about.condition", condition=text) for text in asked}
@@ -90,7 +90,7 @@ def files_of(source: Source) -> Mapping[str, str]:
     return source.files
 
 
-def checks(t: Catalogue, record: Judged) -> list[Check]:
+def checks(t: Catalogue, record: Audit) -> list[Check]:
     found, gap = decision_of(record), t("sentence.gap")
     said = decision_lines(t, record)[0]
     lines = [*finding_lines(t, record), *condition_lines(t, record)]
@@ -110,11 +110,11 @@ def checks(t: Catalogue, record: Judged) -> list[Check]:
     ]
 
 
-def task_of(record: Judged) -> str:
+def task_of(record: Audit) -> str:
     found = record.performance
-    if isinstance(record, TableAudit):
+    if record.columns is not None:
         return f"tabular-{record.model.task}"
     if found is not None and found.regression is not None:
         return "tabular-regression"
-    shape = record.model.input_shape if isinstance(record, Audit) else found and found.image_shape
+    shape = record.model.input_shape if record.classes is not None else found and found.image_shape
     return "image-classification" if shape and shape[0] > 1 else "tabular-classification"

@@ -17,25 +17,21 @@ from markupsafe import Markup
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import write_file
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import NO_LETTERS, Document, Json, displayable, json_text, kind_of
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
-from bilens.records.table_audit import TableAudit
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
 from bilens.report.sections.attack_page import attack_page
+from bilens.report.sections.audit_page import audit_page
 from bilens.report.sections.certificate_page import certificate_page
-from bilens.report.sections.classes import audit_page
 from bilens.report.sections.conversion import conversion_page
 from bilens.report.sections.decision_page import index_page
-from bilens.report.sections.layers import layer_audit_page
 from bilens.report.sections.overview import AnyReport, Page, run_facts
 from bilens.report.sections.sweep_page import sweep_page
-from bilens.report.sections.table_page import table_page
 from bilens.report.sections.trace_page import trace_page
 from bilens.report.text import MARKS, Catalogue, load_catalogue
 
@@ -45,8 +41,6 @@ BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome", "microsoft-e
 
 PAGES: Final[Mapping[type[Document], Callable[..., Page]]] = {
     Audit: audit_page,
-    LayerAudit: layer_audit_page,
-    TableAudit: table_page,
     Certificate: certificate_page,
     Attack: attack_page,
     Trace: trace_page,

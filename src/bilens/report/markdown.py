@@ -3,15 +3,15 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from bilens.records.audit import Audit
 from bilens.records.base import displayable
-from bilens.records.layer_audit import Difference, LayerAudit
+from bilens.records.layer_readings import Difference
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import decision_lines, group_lines
 from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
 from bilens.report.sections.layers import change_lead, changes, layer_numbers, note
 from bilens.report.sections.overview import (
     FindingLine,
-    Judged,
     condition_lines,
     mark,
     run_facts,
@@ -26,7 +26,7 @@ ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 BREAK = "\u200b"  # a space of no width: no name becomes a mention, no text a link
 
 
-def audit_markdown(original: Judged, lang: str = "en") -> str:
+def audit_markdown(original: Audit, lang: str = "en") -> str:
     t, record = load_catalogue(lang), displayable(original)
     parts = [
         f"## bilens audit: {escaped(record.source.path or record.model.kind)}",
@@ -46,9 +46,9 @@ def audit_markdown(original: Judged, lang: str = "en") -> str:
         parts += [f"### {title}", "\n".join(f"- {escaped(line)}" for line in lines)]
     if record.difference is not None:
         parts += difference_parts(t, record, record.difference)
-    if isinstance(record, LayerAudit) and record.layers:
+    if record.layers is not None and record.layers.readings:
         columns = ("r2", "linear", "norm", "rank", "null", "units")
-        numbers = {one.name: layer_numbers(t, one) for one in record.layers[:MOST_LAYERS]}
+        numbers = {one.name: layer_numbers(t, one) for one in record.layers.readings[:MOST_LAYERS]}
         rows = ([name, *(found[key] for key in columns)] for name, found in numbers.items())
         shown = table(t.each("layers.table", ("layer", *columns)), rows)
         summary = f"<summary>{t('layers.table.caption')}</summary>"
@@ -90,7 +90,7 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
     return table((t("markdown.outcome"), t("markdown.finding")), rows)
 
 
-def difference_parts(t: Catalogue, record: Judged, found: Difference) -> Iterator[str]:
+def difference_parts(t: Catalogue, record: Audit, found: Difference) -> Iterator[str]:
     yield f"### {t('layers.difference.heading')}"
     yield escaped(t("sentence.gap").join(change_sentences(t, record)))
     if found.whole is not None and (rows := tensor_rows(t, found.whole, MOST_LAYERS)):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from bilens.records.audit import Audit
 from bilens.records.base import displayable
-from bilens.records.classifier_audit import Audit, ClassReading, Explanations
+from bilens.records.class_readings import ClassReading, Explanations
 from bilens.report.markup import Figure, element, joined, label
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import class_painter, clean_names
@@ -41,7 +42,8 @@ STYLE = (
 def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     """Return the top positive and negative eigenvectors of each class, of many the first 20."""
     t, record = load_catalogue(lang), displayable(record)
-    painter, count = class_painter(record), len(record.classes)
+    classes = () if record.classes is None else record.classes.readings
+    painter, count = class_painter(record), len(classes)
     names = clean_names(record.model.output_names)[:MAX_CLASSES]
     layout, note = ClassGrid.fit_names(names), t("plate.note")
     if count > len(names):
@@ -53,7 +55,7 @@ def eigenvector_plate(record: Audit, lang: str = "en") -> str:
     )
     rows = (
         layout.row(position, name, reading, painter)
-        for position, (reading, name) in enumerate(zip(record.classes, names, strict=False))
+        for position, (reading, name) in enumerate(zip(classes, names, strict=False))
     )
     ends = (f"≤ −{painter.end}", f"≥ +{painter.end}")
     base = layout.top(layout.rows)

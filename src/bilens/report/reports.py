@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self
 
 import msgspec
 from markupsafe import escape
@@ -16,20 +16,17 @@ from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import check_path, write_file, write_files, write_new_files
 from bilens.findings.rules.registry import check_values
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import AnyDocument, json_text, kind_of, read_document
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit
 from bilens.records.guarantees import Certificate
 from bilens.records.history import People
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
-from bilens.records.table_audit import TableAudit
 from bilens.report.circuit_graph import circuit_graph, graph_slug
 from bilens.report.markdown import audit_markdown
 
 NOTEBOOK_HEIGHT = 800  # pixels
-AnyVerdict = TypeVar("AnyVerdict", bound=Audit | LayerAudit | TableAudit)
 
 
 class SavedReport(Generic[AnyDocument]):
@@ -135,14 +132,16 @@ class SavedReport(Generic[AnyDocument]):
         )
 
 
-class VerdictReport(SavedReport[AnyVerdict]):
-    """A report with a verdict."""
+class AuditReport(SavedReport[Audit]):
+    """The audit of a model; `docs/report.md` explains its fields."""
 
-    def __init__(self, document: AnyVerdict | Mapping[str, object]) -> None:
+    type = Audit
+
+    def __init__(self, document: Audit | Mapping[str, object]) -> None:
         super().__init__(document)
-        check_values(self.record.kind, self.record.verdict)
+        check_values(self.record.read_as, self.record.verdict)
         if self.record.decision is not None:
-            check_values(self.record.kind, self.record.decision.risks)
+            check_values(self.record.read_as, self.record.decision.risks)
 
     @property
     def passed(self) -> bool | None:
@@ -197,24 +196,6 @@ class VerdictReport(SavedReport[AnyVerdict]):
         folder, files = check_path("folder", folder), evidence_files(self.record, lang)
         write_new_files(folder, files, overwrite)
         return [folder / name for name in files]
-
-
-class AuditReport(VerdictReport[Audit]):
-    """The audit of a classifier of one layer; its fields are explained in `docs/report.md`."""
-
-    type = Audit
-
-
-class LayerAuditReport(VerdictReport[LayerAudit]):
-    """The audit of a model with many, or with approximate, layers."""
-
-    type = LayerAudit
-
-
-class TableReport(VerdictReport[TableAudit]):
-    """The audit of a model with named columns; `docs/tables.md` explains its fields."""
-
-    type = TableAudit
 
 
 class CertificateReport(SavedReport[Certificate]):

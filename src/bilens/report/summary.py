@@ -7,9 +7,9 @@ import base64
 from collections.abc import Iterator
 from itertools import islice
 
+from bilens.findings.rules.decision import decision_of
+from bilens.records.audit import Audit
 from bilens.records.base import displayable
-from bilens.records.classifier_audit import Audit
-from bilens.records.layer_audit import LayerAudit
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.html import environment
 from bilens.report.markup import Content, badge, element
@@ -18,13 +18,12 @@ from bilens.report.sections.classes import class_spectrum, truncation_figure
 from bilens.report.sections.decision_page import (
     LOOKS,
     because,
-    decision_of,
     looked_lines,
     more_risks,
     risk_lines,
 )
 from bilens.report.sections.layers import layer_charts
-from bilens.report.sections.overview import Judged, clean_names, data_used, run_facts
+from bilens.report.sections.overview import clean_names, data_used, run_facts
 from bilens.report.sections.people import judged_lines
 from bilens.report.sections.table_page import output_charts
 from bilens.report.text import NONE, Catalogue, load_catalogue
@@ -33,7 +32,7 @@ SENTENCES, PLOTS = 3, 2
 MOST_JUDGED = 5  # of the findings that were accepted or rejected
 
 
-def render_summary(original: Judged, name: str, lang: str = "en") -> str:
+def render_summary(original: Audit, name: str, lang: str = "en") -> str:
     """Return the page of an audit; `name` is what its model is called where it is read."""
     t, record = load_catalogue(lang), displayable(original)
     answer = decision_of(record).answer
@@ -69,22 +68,22 @@ def render_summary(original: Judged, name: str, lang: str = "en") -> str:
     )
 
 
-def plots(t: Catalogue, record: Judged) -> Iterator[tuple[str, Content]]:
+def plots(t: Catalogue, record: Audit) -> Iterator[tuple[str, Content]]:
     """Yield captions and drawings of what an audit has, the most telling first."""
-    if isinstance(record, LayerAudit):
-        yield from layer_charts(t, record.layers) if record.layers else ()
+    if (layers := record.layers) is not None:
+        yield from layer_charts(t, layers.readings) if layers.readings else ()
         whole = None if record.difference is None else record.difference.whole
         if whole is not None and whole.changed:
             yield t("difference.map"), change_map(t, whole.changed)
-    elif isinstance(record, Audit):
-        if record.truncation:
-            yield t("truncation.heading"), truncation_figure(t, record)
+    if (classes := record.classes) is not None:
+        if classes.truncation:
+            yield t("truncation.heading"), truncation_figure(t, record, classes)
         else:
-            first, name = record.classes[0], clean_names(record.model.output_names)[0]
+            first, name = classes.readings[0], clean_names(record.model.output_names)[0]
             yield t("spectrum.title", name=name), class_spectrum(t, first, name)
         drawn = base64.b64encode(eigenvector_plate(record, t.lang).encode()).decode("ascii")
         title = t("plate.title")
         yield title, element("img", src=f"data:image/svg+xml;base64,{drawn}", alt=title)
-    else:
-        for item in record.outputs:
-            yield from output_charts(t, record, item)
+    if (columns := record.columns) is not None:
+        for item in columns.outputs:
+            yield from output_charts(t, record, columns, item)

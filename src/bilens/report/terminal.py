@@ -3,21 +3,20 @@
 Every cell is a `Text`: no name in a file is read as markup, and none can drive the terminal.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import zip_longest
-from typing import Literal
+from typing import Final, Literal
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit, ReadAs
 from bilens.records.base import displayable
-from bilens.records.classifier_audit import Audit
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit, LayerReading
-from bilens.records.table_audit import TableAudit
+from bilens.records.layer_readings import LayerReading
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack_page import data_read, proof_claim
 from bilens.report.sections.certificate_page import statements
@@ -100,13 +99,14 @@ def optional(value: float | None, form: str, none: str = NONE) -> str:
     return none if value is None else format(value, form)
 
 
-def audit_table(record: Audit, lang: str = "en") -> Table:
+def class_table(record: Audit, lang: str = "en") -> Table:
     """Return one row for each class: ranks beside null intervals, both ends of spectra."""
     t = load_catalogue(lang)
     keys = ("rank", "null", "embedding", "significant", "largest", "smallest")
     heads = (t("terminal.class"), *(f">{name}" for name in t.each("terminal", keys)))
     table = grid(heads, caption=t("terminal.caption"), look="tight", align="left")
-    for reading in displayable(record).classes:
+    classes = None if record.classes is None else displayable(record.classes)
+    for reading in () if classes is None else classes.readings:
         null = reading.effective_rank_null
         add(
             table,
@@ -121,14 +121,15 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
     return table
 
 
-def layer_audit_table(record: LayerAudit) -> Table:
+def layer_table(record: Audit) -> Table:
+    """Return one row for each layer: its fit, size, rank and dead units."""
     heads = ("layer", ">R²", ">linear", ">‖W‖", ">rank", ">null", ">90%", ">largest λ", ">dead")
-    record = displayable(record)
-    fits = [layer.fit for layer in record.layers if layer.fit is not None]
+    layers = () if record.layers is None else displayable(record.layers).readings
+    fits = [layer.fit for layer in layers if layer.fit is not None]
     inputs = {fit.assumed_input if fit.seen else NO_INPUT: None for fit in fits} or [NO_INPUT]
     caption = LAYER_CAPTION.format(inputs="; ".join(inputs))
     table = grid(heads, caption=caption, look="tight", align="left")
-    for layer in record.layers:
+    for layer in layers:
         add(table, layer.name, *layer_cells(layer))
     return table
 
@@ -155,7 +156,7 @@ def layer_cells(layer: LayerReading) -> list[str]:
     ]
 
 
-def column_table(record: TableAudit) -> Table:
+def column_table(record: Audit) -> Table:
     """Return the strongest columns and pairs of every output of a table's model."""
     model = record.model
     unit = "columns in deviations of the rows" if model.rows else "columns as they come"
@@ -169,8 +170,8 @@ def column_table(record: TableAudit) -> Table:
         align="left",
     )
     record = displayable(record)
-    names = record.model.input_names
-    for item in record.outputs:
+    names = record.model.input_names or ()
+    for item in () if record.columns is None else record.columns.outputs:
         columns = [
             (names[one.column], f"{one.linear:+.4g}", f"{one.square:+.4g}")
             for one in item.columns[:MOST_EFFECTS]
@@ -186,6 +187,18 @@ def column_table(record: TableAudit) -> Table:
     return table
 
 
+TABLES: Final[Mapping[ReadAs, Callable[[Audit], Table]]] = {
+    "classes": class_table,
+    "layers": layer_table,
+    "columns": column_table,
+}
+
+
+def audit_table(record: Audit) -> Table:
+    """Return the table of an audit: of its classes, its layers or its columns."""
+    return TABLES[record.read_as](record)
+
+
 def index_table(index: AuditIndex, lang: str = "en") -> Table:
     """Return one row for each of many models, the worst first."""
     t = load_catalogue(lang)
@@ -195,7 +208,7 @@ def index_table(index: AuditIndex, lang: str = "en") -> Table:
     return table
 
 
-def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> list[str]:
+def verdict_lines(record: Audit, lang: str = "en") -> list[str]:
     """Return every finding in its group, the conditions that were asked for, and the decision."""
     t, shown = load_catalogue(lang), displayable(record)
     lines = []
@@ -204,7 +217,7 @@ def verdict_lines(record: Audit | LayerAudit | TableAudit, lang: str = "en") -> 
         lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]
     if shown.performance is not None:
         lines += performance_lines(t, shown.performance)
-    if isinstance(shown, Audit) and shown.inputs is not None:
+    if shown.inputs is not None:
         lines += input_lines(t, shown.inputs, clean_names(shown.model.output_names))
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]

@@ -6,7 +6,7 @@ from rich.table import Table
 
 from bilens.base.memory import readable
 from bilens.records.base import displayable
-from bilens.records.classifier_audit import Explanations, InputExplanation
+from bilens.records.class_readings import Explanations, InputExplanation
 from bilens.records.common import ModelSummary
 from bilens.records.decomposition import (
     FormSpectrum,

@@ -22,14 +22,14 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit_model import audit
 from bilens.base.errors import UsageError
 from bilens.data.model_interface import ClassIndex
+from bilens.findings.column_effects import output_effects
 from bilens.findings.subject import gauge_free
-from bilens.findings.table_audit import output_effects
 from bilens.io.estimator import is_of_sklearn
 from bilens.io.loaded_model import NUMBERED, LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.records.table_audit import OutputEffects
-from bilens.report.reports import TableReport
+from bilens.records.column_readings import OutputEffects
+from bilens.report.reports import AuditReport
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows, standardisation
 
@@ -234,7 +234,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             overwrite=overwrite,
         )
 
-    def report(self, X: Any = None, y: Any = None) -> TableReport:
+    def report(self, X: Any = None, y: Any = None) -> AuditReport:
         """Return the report of the fitted model: columns, pairs, and rows taken apart.
 
         Args:
@@ -251,9 +251,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 raise ValueError("report(X) needs the targets of its rows, too: report(X, y).")
             rows = (self._rows(X), self._targets(y))
         command = f"{type(self).__name__}.report()"
-        report = audit(self.loaded_model(), rows, command=command)
-        assert isinstance(report, TableReport), "it is one exact layer of named columns"
-        return report
+        return audit(self.loaded_model(), rows, command=command)
 
     def loaded_model(self) -> LoadedModel:
         """Return the fitted model as `bl.load` returns it once it is saved; so does `from_sklearn`.

@@ -19,7 +19,7 @@ from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import shortened
 from bilens.io.load import LayerView, LoadedModel, load, load_layers
 from bilens.records.base import json_text, read_document
-from bilens.records.layer_audit import AlignmentNote, around_of
+from bilens.records.layer_readings import AlignmentNote, around_of
 from bilens.records.sweep import Cost, Manifest, ManifestRow, SweepOptions
 from bilens.sweep.output import SweepOutput
 from bilens.sweep.tasks import TASKS, WHOLE, check_tasks

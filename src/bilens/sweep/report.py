@@ -18,14 +18,14 @@ from bilens.api.provenance import describe_run
 from bilens.base import Progress, silent
 from bilens.base.errors import BilensError, FileError, UsageError, optional_package
 from bilens.findings.fits import fit_quality
-from bilens.findings.layer_audit import with_norm_scores
+from bilens.findings.layer_walk import with_norm_scores
 from bilens.findings.outliers import THRESHOLD, Values, number_change, swept_number
 from bilens.findings.rules.registry import Condition, judge, judge_conditions, rules_asked_for
 from bilens.findings.rules.rule import Evidence, list_names
 from bilens.records.base import json_text, read_document
-from bilens.records.common import Finding, JudgedCondition, Run
+from bilens.records.common import Finding, JudgedCondition, LayeredModel, Run
 from bilens.records.decomposition import LayerFit
-from bilens.records.layer_audit import BaselineSource, LayerDifference, LayeredModel, LayerReading
+from bilens.records.layer_readings import BaselineSource, LayerDifference, LayerReading
 from bilens.records.sweep import SweepOptions, SweepResult
 from bilens.records.sweep_report import Reason, SweepChange, SweepSummary, TaskCount
 from bilens.sweep.driver import FAILED
@@ -166,7 +166,7 @@ def summary_of(
         groups[kinds[row]].append(reading)
     layers = [layer for group in groups.values() for layer in with_norm_scores(group)]
     evidence = Evidence(layers=(*layers,), changes=(*swept.changes,), around=head.around)
-    verdict = judge("layer_audit", evidence)
+    verdict = judge("layers", evidence)
     about = head.source.provenance
     stored = about.get("stored_as") or ", ".join(
         {part.dtype: "" for row in rows for part in row.parts}
@@ -193,7 +193,7 @@ def judged(
     swept: SweepResults, asked: Sequence[Condition], verdict: Sequence[Finding]
 ) -> Iterator[JudgedCondition]:
     """Yield how conditions ended: where layers lack what a rule judges, none has been met."""
-    for one in judge_conditions("layer_audit", asked, verdict):
+    for one in judge_conditions("layers", asked, verdict):
         needs = rules_asked_for()[one.rule].needs
         compared = {row for task, row in swept.done - swept.refused.keys() if task == "compare"}
         there = len(compared if needs == "baseline" else swept.readings)

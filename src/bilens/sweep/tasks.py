@@ -24,8 +24,8 @@ from bilens.api.tracing import direction_readings
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.findings.difference import other_kind
 from bilens.findings.fits import approximation_quality, fit_record
-from bilens.findings.layer_audit import compare_with
 from bilens.findings.layer_reading import WIDE, ReadingOptions, fit_layer, read_layer
+from bilens.findings.layer_walk import compare_with
 from bilens.interp.traced_layer import open_layer
 from bilens.io.host import Site
 from bilens.io.load import LayerView, LoadedModel

@@ -16,7 +16,7 @@ import torch
 
 from bilens import ImageDataset, from_module
 from bilens.base.errors import MissingExtraError
-from bilens.findings.classifier_audit import class_centred
+from bilens.findings.exact_classifier import class_centred
 from bilens.findings.image_warnings import classifier_map, layer_map
 from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings

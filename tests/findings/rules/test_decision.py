@@ -32,8 +32,8 @@ def failed(value: float | None) -> JudgedCondition:
 
 def made(*findings: Finding, **more: Any) -> Decision:
     given = {"coverage": read(), "inputs": DATA, **more}
-    kind = given.pop("kind", "audit")
-    return decision(kind, (*FINE, *findings), **given)
+    read_as = given.pop("read_as", "classes")
+    return decision(read_as, (*FINE, *findings), **given)
 
 
 def f(rule: str, outcome: str, **values: Any) -> Finding:
@@ -83,14 +83,14 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     "half": ({"coverage": read(50, unread=50)}, (), "conditions", {"partial"}),
     "not known what was read": ({"coverage": None, "inputs": 0}, (), "cannot_judge", {"unseen"}),
     "not exact": ({}, (f("exact", "fail"),), "cannot_judge", {"reading"}),
-    "refused everywhere": ({"kind": "layer_audit"}, (REFUSED,), "cannot_judge", {"refused"}),
+    "refused everywhere": ({"read_as": "layers"}, (REFUSED,), "cannot_judge", {"refused"}),
     "refused somewhere": (
-        {"kind": "layer_audit"},
+        {"read_as": "layers"},
         (f("r2", "warn", refused=1, of=3),),
         "conditions",
         {"caution"},
     ),
-    "not finite": ({"kind": "layer_audit"}, (f("non_finite", "fail"),), "do_not_use", {"defect"}),
+    "not finite": ({"read_as": "layers"}, (f("non_finite", "fail"),), "do_not_use", {"defect"}),
     "guessing": ({}, (f("accuracy", "warn"),), "do_not_use", {"guess"}),
     "guessing on few inputs": (
         {"inputs": 1},
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
         {"condition"},
     ),
     "a defect and a small reading": (
-        {"kind": "layer_audit", "coverage": read(10, unread=90), "inputs": 0},
+        {"read_as": "layers", "coverage": read(10, unread=90), "inputs": 0},
         (f("non_finite", "fail"),),
         "do_not_use",
         {"defect"},

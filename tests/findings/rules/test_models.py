@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from bilens.findings.reference import POWER
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
-from bilens.records.classifier_audit import ClassReading, TruncationPoint
+from bilens.records.class_readings import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, NullInterval, Share
 from bilens.records.image_warnings import Overfitting, Trigger, Triggers
 from bilens.records.performance import Classification, Performance
@@ -82,7 +82,7 @@ WHOLE = Evidence(
 
 
 def judged(**changes: Any) -> tuple[Finding, ...]:
-    return judge("audit", dataclasses.replace(WHOLE, **changes))
+    return judge("classes", dataclasses.replace(WHOLE, **changes))
 
 
 def test_the_rules_come_in_the_order_in_which_a_reader_needs_them() -> None:
@@ -209,7 +209,7 @@ def test_a_rare_score_is_a_caution_that_names_class_and_place() -> None:
 def test_a_pattern_all_over_has_no_place_in_its_sentence() -> None:
     t, suspects = load_catalogue("en"), (replace(SUSPECT, box=None),)
     triggers = replace(NO_TRIGGER, p_value=1e-9, suspects=suspects)
-    sentence = rule_text(t, "audit", rule(judged(triggers=triggers), "trigger"), "warn")
+    sentence = rule_text(t, "classes", rule(judged(triggers=triggers), "trigger"), "warn")
     assert sentence.startswith("A pattern all over the image raises b far more")
     assert "< 1 of 1,000 clean models" in sentence
 

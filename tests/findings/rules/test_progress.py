@@ -132,7 +132,7 @@ def test_a_model_is_called_worse_where_it_alone_is_another(
     assert found.direction == expected
 
 
-KINDS = {"accuracy": "audit", "r2": "layer_audit", "coverage": "audit", "dead_units": "layer_audit"}
+KINDS = {"accuracy": "classes", "r2": "layers", "coverage": "classes", "dead_units": "layers"}
 
 
 def test_what_got_worse_comes_first() -> None:

@@ -24,7 +24,7 @@ from bilens.findings.rules.registry import (
 )
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats
 from bilens.records.common import Finding
-from bilens.report.reports import LayerAuditReport
+from bilens.report.reports import AuditReport
 from bilens.report.sections.overview import FORMATS
 from bilens.report.text import LANGUAGES, load_catalogue
 
@@ -36,7 +36,7 @@ OUTCOMES = ("pass", "info", "warn", "fail")
     Rule,
     "wide_layers",
     group="model",
-    documents=("layer_audit",),
+    readings=("layers",),
     values=formats("value threshold", "count", of="text"),
     threshold=4,
     bad=">",
@@ -54,8 +54,7 @@ def test_a_rule_that_is_added_is_judged_asked_for_checked_and_said(
         monkeypatch.setitem(load_catalogue(lang).sentences, "rule.wide_layers.warn", sentence)
     assert "wide_layers" in condition_help()
     report = audit(tiny.classifier(n_layers=2), null_samples=3, fail_on=["wide_layers>5"])
-    assert isinstance(report, LayerAuditReport)
-    hidden = report.record.layers[0].d_hidden
+    hidden = report.record.layers.readings[0].d_hidden
     values = {"value": hidden, "threshold": 4, "of": "layers"}
     assert report.record.verdict[-1] == Finding("wide_layers", "warn", values)
     assert report.failed_rules == ("wide_layers>5",)
@@ -66,7 +65,7 @@ def test_a_rule_that_is_added_is_judged_asked_for_checked_and_said(
     document = report.to_dict()
     del document["verdict"][-1]["values"]["of"]
     with pytest.raises(UsageError, match="verdict of 'wide_layers': 'of' is missing"):
-        LayerAuditReport(document)
+        AuditReport(document)
 
 
 def test_without_it_there_is_no_such_rule() -> None:
@@ -76,7 +75,7 @@ def test_without_it_there_is_no_such_rule() -> None:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-@pytest.mark.parametrize("rule", REGISTRY, ids=lambda rule: f"{rule.id}-{rule.documents[0]}")
+@pytest.mark.parametrize("rule", REGISTRY, ids=lambda rule: f"{rule.id}-{rule.readings[0]}")
 def test_every_rule_has_sentences_and_a_scope_in_both_languages(rule: Rule, lang: str) -> None:
     t = load_catalogue(lang)
     start = f"rule.{rule.sentences or rule.id}."
@@ -90,16 +89,16 @@ def test_every_rule_has_sentences_and_a_scope_in_both_languages(rule: Rule, lang
 
 
 def test_ids_are_told_apart_by_the_kind_of_document() -> None:
-    pairs = [(rule.id, kind) for rule in REGISTRY for kind in rule.documents]
+    pairs = [(rule.id, kind) for rule in REGISTRY for kind in rule.readings]
     assert len(pairs) == len(set(pairs))
 
 
 def test_numbers_of_an_unknown_rule_are_let_in_and_those_of_a_known_one_checked() -> None:
-    check_values("audit", [Finding("later", "warn", {"x": 1})])
+    check_values("classes", [Finding("later", "warn", {"x": 1})])
     shares = {"value": 0.5, "low": 0.1, "high": 0.9, "plain": 0.1}
     known = Finding("accuracy", "info", {**shares, "total": -1})
     with pytest.raises(UsageError, match="'total' is -1, not an integer of at least 0"):
-        check_values("audit", [known])
+        check_values("classes", [known])
 
 
 def test_the_page_has_every_rule_that_can_be_asked_for() -> None:
@@ -121,7 +120,7 @@ VERDICT = [
 
 def failed(*texts: str) -> list[bool]:
     conditions = parse_conditions(texts, data=True, baseline=True)
-    return [item.failed for item in judge_conditions("layer_audit", conditions, VERDICT)]
+    return [item.failed for item in judge_conditions("layers", conditions, VERDICT)]
 
 
 @pytest.mark.parametrize(
@@ -145,14 +144,17 @@ def test_a_condition_holds_or_not(text: str, fails: bool) -> None:
 
 def test_what_cannot_be_judged_has_failed() -> None:
     conditions = parse_conditions(["huge_norm>9"], data=False, baseline=False)
-    (item,) = judge_conditions("layer_audit", conditions, VERDICT)
+    (item,) = judge_conditions("layers", conditions, VERDICT)
     assert (item.value, item.failed, item.condition) == (None, True, "huge_norm>9")
 
 
 def test_an_exact_classifier_is_quadratic_and_finite() -> None:
     conditions = parse_conditions(["r2<0.9", "non_finite"], data=False, baseline=False)
     exact = [Finding("exact", "pass", {"float32": 1e-7, "float64": 1e-16, "inputs": 9})]
-    assert [item.failed for item in judge_conditions("audit", conditions, exact)] == [False, False]
+    assert [item.failed for item in judge_conditions("classes", conditions, exact)] == [
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,7 @@ def test_every_rule_can_be_named_that_can_fail() -> None:
     (asked_for,) = parse_conditions(["changed_answers"], data=True, baseline=True)
     for value, fails in ((0.2, True), (0.0, False)):
         found = Finding("changed_answers", "info", {"value": value, "count": 2, "total": 10})
-        assert judge_conditions("table", [asked_for], [found])[0].failed == fails
+        assert judge_conditions("columns", [asked_for], [found])[0].failed == fails
 
 
 def test_a_case_that_asks_for_caution_is_told_before_a_larger_number_that_passes() -> None:
@@ -232,5 +234,5 @@ def test_a_limit_is_compared_with_the_worst_number_of_all_cases() -> None:
     assert finding is not None
     assert (finding.outcome, finding.values["layers"]) == ("warn", "b")
     asked = (registry.parse_condition("dominant_inputs>0.15"),)
-    (found,) = registry.judge_conditions("layer_audit", asked, [finding])
+    (found,) = registry.judge_conditions("layers", asked, [finding])
     assert (found.failed, found.value) == (True, 0.2)

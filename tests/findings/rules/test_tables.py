@@ -17,13 +17,13 @@ from bilens.data.table_rows import training_table
 from bilens.findings.performance import classification
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
-from bilens.records.common import Finding
-from bilens.records.performance import Classification, Performance, Regression
-from bilens.records.table_audit import (
+from bilens.records.column_readings import (
     Conversion,
     TableColumn,
     TableReading,
 )
+from bilens.records.common import Finding
+from bilens.records.performance import Classification, Performance, Regression
 from planted_columns import clean, planted, written
 
 SEED = 0
@@ -31,7 +31,7 @@ SEED = 0
 
 def judged(frame: pd.DataFrame, folder: Path) -> dict[str, Finding]:
     table = training_table(read_table(written(frame, folder)), "y")
-    found = judge("table", Evidence(reading=table.reading))
+    found = judge("columns", Evidence(reading=table.reading))
     return {one.rule: one for one in found if one.rule in ("leak", "identifier")}
 
 
@@ -62,7 +62,7 @@ EMPTY = TableReading((), (), train_score=0.99)
 
 
 def outcome(rule: str, evidence: Evidence) -> Finding:
-    return {one.rule: one for one in judge("table", evidence)}[rule]
+    return {one.rule: one for one in judge("columns", evidence)}[rule]
 
 
 def regression(r_squared: float, trained: int | None = None) -> Performance:
@@ -78,7 +78,7 @@ def test_the_gap_between_training_and_other_rows() -> None:
         assert outcome("train_test_gap", evidence).outcome == expected
     evidence = Evidence(performance=regression(0.7), reading=EMPTY)
     assert outcome("train_test_gap", evidence).outcome == "warn"
-    seen = judge("table", Evidence(performance=regression(0.7, trained=100), reading=EMPTY))
+    seen = judge("columns", Evidence(performance=regression(0.7, trained=100), reading=EMPTY))
     assert "train_test_gap" not in [one.rule for one in seen]
 
 
@@ -96,7 +96,7 @@ def test_cells_that_were_filled_in_are_told_and_may_be_the_cause() -> None:
     assert outcome("filled_cells", evidence).outcome == "warn"
     told = outcome("train_test_gap", evidence)
     assert told.values["filled"] == 3
-    rule = find_rule("train_test_gap", "table")
+    rule = find_rule("train_test_gap", "columns")
     assert rule is not None
     assert rule.sentence_key("warn", told.values).endswith("_filled")
     known = TableReading((TableColumn("c", "number", ("c", "c=(missing)")),), (), 0.99)
@@ -110,11 +110,11 @@ def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> N
         found = structs.replace(regression(0.9, trained), twins=twins)
         assert found.rows_seen == rows
         told = [
-            one for one in judge("table", Evidence(performance=found)) if one.rule == "seen_rows"
+            one for one in judge("columns", Evidence(performance=found)) if one.rule == "seen_rows"
         ]
         assert [one.values["value"] for one in told] == [trained if rows else 0]
         assert [one.outcome for one in told] == ["warn" if rows else "pass"]
-    unknown = judge("table", Evidence(performance=regression(0.9, None)))
+    unknown = judge("columns", Evidence(performance=regression(0.9, None)))
     assert "seen_rows" not in [one.rule for one in unknown]  # silence is no pass
 
 

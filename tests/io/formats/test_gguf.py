@@ -22,7 +22,7 @@ from bilens.base import silent
 from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.formats import gguf as module
 from bilens.io.load import load
-from bilens.records.layer_audit import WholeDifference
+from bilens.records.layer_readings import WholeDifference
 from tools.net.foreign import write_gguf
 
 gguf = pytest.importorskip("gguf")
@@ -460,7 +460,7 @@ HEADS = {"llama_attention_head__count": 4, "llama_attention_head__count__kv": 2}
 
 
 def difference(model: Path, baseline: Path) -> WholeDifference:
-    whole = whole_difference(align_models(load(model), load(baseline)), silent).whole
+    whole = whole_difference(align_models(load(model), load(baseline)), (), None, silent).whole
     assert whole is not None
     return whole
 

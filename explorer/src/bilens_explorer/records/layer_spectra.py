@@ -3,7 +3,7 @@
 from typing import Literal
 
 from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.classifier_audit import TruncationPoint
+from bilens.records.class_readings import TruncationPoint
 from bilens.records.common import NullInterval
 from bilens.records.decomposition import ApproximationQuality, FormSpectrum
 from bilens.records.mlp_trace import TokenEnds

@@ -45,7 +45,7 @@ class ReportRow(Record, frozen=True):
 
     id: str
     name: str  # its path from the folder
-    kind: str  # of the document
+    kind: str  # of the document; of an audit how its model was read
 
 
 class Overview(Document, frozen=True, kw_only=True):

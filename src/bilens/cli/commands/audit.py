@@ -31,9 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bilens.api.history import History
-    from bilens.report.reports import AuditReport, LayerAuditReport, TableReport
-
-    Report = AuditReport | LayerAuditReport | TableReport
+    from bilens.report.reports import AuditReport
 
 
 @dataclass(frozen=True)
@@ -88,13 +86,13 @@ class AuditOptions(SeenText):
 
         return History(self.history)
 
-    def add_people(self, report: Report) -> Report:
+    def add_people(self, report: AuditReport) -> AuditReport:
         """Return a report with what people said of the model, where a history is kept."""
         if (history := self.open_history()) is None:
             return report
         return report.with_people(history.people(history.name_of(report.record.source.path)))
 
-    def remembered(self, report: Report, say: Callable[[str], None]) -> bool:
+    def remembered(self, report: AuditReport, say: Callable[[str], None]) -> bool:
         """Record an audit where it is asked for; return whether it failed in what is not accepted.
 
         A rule that was accepted fails nothing until the acceptance ends, for the same weights,
@@ -196,7 +194,7 @@ class AuditPages:
             evidence=None if evidence is None else evidence / name,
         )
 
-    def write(self, report: Report, overwrite: bool) -> None:
+    def write(self, report: AuditReport, overwrite: bool) -> None:
         if self.html is not None:
             report.to_html(self.html, lang=self.lang)
         if self.pdf is not None:
@@ -261,7 +259,7 @@ def audit(
 
 def read_and_judge(
     output: Output, source: AuditedModels, data: DataFiles, options: AuditOptions
-) -> Report:
+) -> AuditReport:
     rules = tuple(options.fail_on or ())
     parse_conditions(rules, data=True, baseline=options.baseline is not None)  # without torch
     from bilens.api.audit_model import audit as audit_model
@@ -346,18 +344,12 @@ def distinct(paths: list[Path], index: str = "index") -> list[str]:
     return names
 
 
-def print_audit(output: Output, report: Report, *more: str) -> None:
+def print_audit(output: Output, report: AuditReport, *more: str) -> None:
     """Print the result of an audit: JSON, or a short table, the verdict and more."""
-    from bilens.report.reports import AuditReport, TableReport
-    from bilens.report.terminal import audit_table, column_table, layer_audit_table, verdict_lines
+    from bilens.report.terminal import audit_table, verdict_lines
 
-    if isinstance(report, TableReport):
-        table = column_table(report.record)
-    elif isinstance(report, AuditReport):
-        table = audit_table(report.record)
-    else:
-        table = layer_audit_table(report.record)
-    output.answer(report.to_dict(), table, *verdict_lines(report.record), *more)
+    lines = verdict_lines(report.record)
+    output.answer(report.to_dict(), audit_table(report.record), *lines, *more)
 
 
 def told_of(error: BilensError | MemoryError) -> str:

@@ -18,7 +18,7 @@ from bilens.cli.shared_options import DataFiles, NamedModel
 
 if TYPE_CHECKING:
     from bilens.io.load import LoadedModel
-    from bilens.records.classifier_audit import Explanations
+    from bilens.records.class_readings import Explanations
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,12 @@ def explain(
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
 ) -> Explanations:
-    from bilens.api.audit_model import AuditRequest, audit_table
+    from bilens.api.audit_model import examine_subject
+    from bilens.api.audit_subject import AuditSubject
     from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
+    from bilens.api.examiners import examine_columns
     from bilens.data.model_interface import LabelledData
+    from bilens.report.reports import AuditReport
 
     named = model.input_names is not None
     if named and options.plate is not None:
@@ -98,6 +101,7 @@ def explained(
     if options.html is not None:
         if not isinstance(given, LabelledData) or not named:
             raise UsageError("--html is about rows of a model with named columns: use --plate.")
-        page = audit_table(model, given, AuditRequest(rows=options.index))
-        page.to_html(options.html, lang=options.lang)
+        subject = AuditSubject(model, given, rows=options.index, by_columns=True)
+        found = examine_subject(subject, examiners={"columns": examine_columns})
+        AuditReport(found).to_html(options.html, lang=options.lang)
     return record

@@ -14,7 +14,7 @@ from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
     from bilens.data.table_rows import TrainingTable
-    from bilens.records.table_audit import TableReading
+    from bilens.records.column_readings import TableReading
     from bilens.train.newton import NewtonStep
 
 
@@ -49,8 +49,8 @@ def reading_lines(reading: TableReading) -> list[str]:
     from bilens.report.sections.table_page import conversion_lines
     from bilens.report.text import load_catalogue
 
-    t, found = load_catalogue("en"), judge("table", Evidence(reading=reading))
-    warned = [finding_line(t, "table", one).sentence for one in found if one.outcome == "warn"]
+    t, found = load_catalogue("en"), judge("columns", Evidence(reading=reading))
+    warned = [finding_line(t, "columns", one).sentence for one in found if one.outcome == "warn"]
     return [*conversion_lines(t, displayable(reading.done)), *(f"! {line}" for line in warned)]
 
 

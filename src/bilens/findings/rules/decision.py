@@ -11,11 +11,10 @@ from typing import Final
 
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import GUESS, USUAL
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit, ReadAs
 from bilens.records.common import Finding, JudgedCondition, Value
 from bilens.records.decision import Answer, Coverage, Decision
-from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
+from bilens.records.performance import Performance
 
 ENOUGH: Final = 0.5  # share of the parameters that has to be read before anything is concluded
 FEW: Final = 100  # test inputs: of fewer, even no error leaves 4 % open (95 % interval)
@@ -25,28 +24,42 @@ ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "conditions")
 ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
 
 
-def decide(record: Audit | LayerAudit | TableAudit) -> Decision:
-    found, inputs, one_class = record.performance, 0, False
+def decision_of(record: Audit) -> Decision:
+    """Return the decision in a record; of one that does not say it, what it would be."""
+    if record.decision is not None:
+        return record.decision
+    asked = record.conditions or ()
+    return decide(record.read_as, record.verdict, record.coverage, asked, record.performance)
+
+
+def decide(
+    read_as: ReadAs,
+    verdict: Sequence[Finding],
+    coverage: Coverage | None,
+    conditions: Sequence[JudgedCondition],
+    performance: Performance | None,
+) -> Decision:
+    """Return the decision on a model with what its predictions are worth, where that is known."""
+    found, inputs, one_class = performance, 0, False
     if found is not None and found.classification is not None:
         inputs, one_class = found.rows, found.classification.accuracy.plain == 1
     elif found is not None and found.regression is not None:
         inputs, one_class = found.rows, found.regression.r_squared is None
-    asked = record.conditions or ()
-    return decision(record.kind, record.verdict, record.coverage, asked, inputs, one_class)
+    return decision(read_as, verdict, coverage, conditions, inputs, one_class)
 
 
-def passed(record: Audit | LayerAudit | TableAudit) -> bool | None:
+def passed(made: Decision, verdict: Sequence[Finding], coverage: Coverage | None) -> bool | None:
     """Return False where something failed; else True, or None where nothing is vouched for."""
-    made = decide(record)  # a condition that failed makes it "do not use"
-    if made.answer == "do_not_use" or "fail" in [one.outcome for one in record.verdict]:
+    # a condition that failed makes it "do not use"
+    if made.answer == "do_not_use" or "fail" in [one.outcome for one in verdict]:
         return False
-    whole = record.coverage is not None and record.coverage.is_whole
+    whole = coverage is not None and coverage.is_whole
     open_still = made.answer == "cannot_judge" or {"guess", "one_class"} & {*made.reasons}
     return True if whole and not open_still else None
 
 
 def decision(
-    kind: str,
+    read_as: str,
     verdict: Sequence[Finding],
     coverage: Coverage | None,
     conditions: Sequence[JudgedCondition] = (),
@@ -60,14 +73,14 @@ def decision(
             value = "—" if item.value is None else str(item.value)  # pages round it
             known: dict[str, Value] = {"condition": item.condition, "value": value}
             added.append(Finding("condition", "fail", known))
-    found = [*of_findings(kind, (*verdict, *added)), *of_reading(coverage, inputs)]
+    found = [*of_findings(read_as, (*verdict, *added)), *of_reading(coverage, inputs)]
     if one_class:
         found.append(("conditions", "one_class"))
     if one_class or inputs < FEW:  # such data prove nothing against a model, nor for it
         unproven: Answer = "conditions" if coverage and coverage.is_whole else "cannot_judge"
         found = [(unproven if why == "guess" else each, why) for each, why in found]
     answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
-    ranked = [(risk_rank(kind, finding), finding) for finding in (*verdict, *added)]
+    ranked = [(risk_rank(read_as, finding), finding) for finding in (*verdict, *added)]
     risks = [finding for rank, finding in sorted(ranked, key=itemgetter(0)) if rank < NO_RISK]
     cautions = {finding.rule for finding in risks if finding.outcome != "info"}
     risks = [finding for finding in risks if TOLD_BY.get(finding.rule) not in cautions]
@@ -82,10 +95,10 @@ def decision(
     )
 
 
-def of_findings(kind: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answer, str]]:
+def of_findings(read_as: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answer, str]]:
     """Yield what each finding means for the use of the model."""
     for finding in verdict:
-        rule = find_rule(finding.rule, kind)
+        rule = find_rule(finding.rule, read_as)
         if finding.rule in ("condition", "no_data"):
             yield "do_not_use" if finding.outcome == "fail" else "conditions", finding.rule
         elif finding.outcome == "fail":
@@ -118,9 +131,9 @@ def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer,
 NO_RISK: Final = 10
 
 
-def risk_rank(kind: str, finding: Finding) -> int:
+def risk_rank(read_as: str, finding: Finding) -> int:
     """Return the place of a finding among risks: the smaller, the larger the risk."""
-    rule = find_rule(finding.rule, kind)
+    rule = find_rule(finding.rule, read_as)
     rank = USUAL if rule is None else rule.rank
     if finding.outcome in ("fail", "warn"):
         return 0 if finding.outcome == "fail" else rank

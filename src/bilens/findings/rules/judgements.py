@@ -5,15 +5,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from bilens.findings.rules.decision import decide
+from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.progress import MORE_IS_BETTER, SAME, SEVERITY
 from bilens.findings.rules.registry import REGISTRY, find_rule
 from bilens.findings.rules.rule import GUESS
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.common import Finding, Identity, JudgedCondition
 from bilens.records.history import Entry, Measured, PastAudit
-from bilens.records.layer_audit import LayerAudit
-from bilens.records.table_audit import TableAudit
 
 RULE: Final = "rule:"  # what the subject of a finding begins with
 JUDGED: Final = ("accept", "reject", "withdraw")
@@ -27,7 +25,7 @@ Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and i
 class AuditedModel:
     """The audit that acceptances are compared with: its identity, and how each rule ended."""
 
-    kind: str = ""
+    kind: str = ""  # how it was read
     identity: Identity | None = None
     rules: Mapping[str, Ended] = field(default_factory=dict)
 
@@ -40,10 +38,10 @@ class AuditedModel:
         return cls(audit.kind, audit.identity, failed_too(ended, audit.failed))
 
     @classmethod
-    def of_record(cls, record: Audit | LayerAudit | TableAudit) -> "AuditedModel":
-        measured = measure_rules(record.kind, record.verdict, record.conditions or ())
+    def of_record(cls, record: Audit) -> "AuditedModel":
+        measured = measure_rules(record.read_as, record.verdict, record.conditions or ())
         ended = failed_too(measured, failed_rules(record))
-        return cls(record.kind, record.reproduce.identity, ended)
+        return cls(record.read_as, record.reproduce.identity, ended)
 
 
 def failed_too(ended: Mapping[str, Ended], failed: Iterable[str]) -> dict[str, Ended]:
@@ -53,26 +51,26 @@ def failed_too(ended: Mapping[str, Ended], failed: Iterable[str]) -> dict[str, E
 
 
 def measure_rules(
-    kind: str, verdict: Iterable[Finding], conditions: Iterable[JudgedCondition]
+    read_as: str, verdict: Iterable[Finding], conditions: Iterable[JudgedCondition]
 ) -> dict[str, Ended]:
     """Return how each rule ended and the number that conditions compare; of conditions as well."""
     found: dict[str, Ended] = {one.rule: ("", None) for one in conditions}
     for finding in verdict:
-        rule = find_rule(finding.rule, kind)
+        rule = find_rule(finding.rule, read_as)
         value = finding.values.get((rule and rule.number) or "")
         number = float(value) if isinstance(value, int | float) else None
         found[finding.rule] = finding.outcome, number
     return found
 
 
-def failed_rules(record: Audit | LayerAudit | TableAudit) -> tuple[str, ...]:
+def failed_rules(record: Audit) -> tuple[str, ...]:
     """Return the rules that an audit fails by: those that failed, also as conditions, and guesses.
 
     A rule that says that answers are no better than guesses does not fail, and forbids the use.
     """
     own = [finding.rule for finding in record.verdict if finding.outcome == "fail"]
     asked = [item.rule for item in record.conditions or () if item.failed]
-    made = decide(record)
+    made = decision_of(record)
     if made.answer == "do_not_use" and "guess" in made.reasons:
         guesses = {rule.id for rule in REGISTRY if rule.rank == GUESS}
         own += [one.rule for one in record.verdict if one.rule in guesses and one.outcome == "warn"]
@@ -111,12 +109,12 @@ def judgement_of(entry: Entry, rule: str, audited: AuditedModel, day: str) -> Ju
     return "worse" if is_worse(audited.kind, rule, then, now) else "accepted"
 
 
-def is_worse(kind: str, name: str, then: Ended, now: Ended) -> bool:
+def is_worse(read_as: str, name: str, then: Ended, now: Ended) -> bool:
     """Return whether a rule ended worse than then, or at a number that is not known to be better.
 
     Both are of one identity, so that also numbers on data and against a baseline compare.
     """
-    (was, before), (outcome, value), rule = then, now, find_rule(name, kind)
+    (was, before), (outcome, value), rule = then, now, find_rule(name, read_as)
     if SEVERITY.get(outcome, 0) > SEVERITY.get(was, 0):
         return True
     if before is None or value is None:

@@ -12,25 +12,25 @@ from bilens.findings.rules.rule import (
     HEAVY,
     OPEN,
     Evidence,
-    Kind,
     Rule,
     Values,
     formats,
     list_names,
     rule,
 )
+from bilens.records.audit import ReadAs
 from bilens.records.common import Value
-from bilens.records.layer_audit import LayerDifference
+from bilens.records.layer_readings import LayerDifference
 
-LAYERS: tuple[Kind, ...] = ("layer_audit",)
-BOTH: tuple[Kind, ...] = ("audit", "layer_audit")
-ALL: tuple[Kind, ...] = (*BOTH, "table")
+LAYERS: tuple[ReadAs, ...] = ("layers",)
+BOTH: tuple[ReadAs, ...] = ("classes", "layers")
+ALL: tuple[ReadAs, ...] = (*BOTH, "columns")
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
 
 
 # A count over layers that should be zero; what a baseline is needed for.
-counted = partial(Rule, documents=BOTH, group="model", values=COUNTED, bad=">", scope="weights")
-changed = partial(Rule, documents=ALL, group="use", needs="baseline", scope="map")
+counted = partial(Rule, readings=BOTH, group="model", values=COUNTED, bad=">", scope="weights")
+changed = partial(Rule, readings=ALL, group="use", needs="baseline", scope="map")
 
 
 def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
@@ -39,7 +39,7 @@ def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     return {"value": sum(counts.values()), "of": of, "layers": list_names(having)}
 
 
-@rule(counted, documents=LAYERS, beyond="fail")
+@rule(counted, readings=LAYERS, beyond="fail")
 def non_finite(evidence: Evidence) -> Iterator[Values]:
     if layers := evidence.layers:
         yield total({layer.name: layer.broken is not None for layer in layers}, len(layers))
@@ -49,7 +49,7 @@ def non_finite(evidence: Evidence) -> Iterator[Values]:
     Rule,
     group="reading",
     rank=3,
-    documents=LAYERS,
+    readings=LAYERS,
     values=formats("value threshold", "fixed3")
     | formats("of approximate refused", "count", layers="text", on="text"),
     bad="<",
@@ -76,7 +76,7 @@ def r2(evidence: Evidence) -> Iterator[Values]:
         }
 
 
-layered_accuracy = replace(models.accuracy, documents=LAYERS)  # behind R² there
+layered_accuracy = replace(models.accuracy, readings=LAYERS)  # behind R² there
 
 
 @rule(counted)
@@ -106,7 +106,7 @@ def hidden_units(evidence: Evidence) -> int:
 @rule(
     Rule,
     group="model",
-    documents=LAYERS,
+    readings=LAYERS,
     values=formats("value threshold norm", "quantity", layers="text"),
     threshold=3.5,  # robust z: Iglewicz and Hoaglin, How to detect and handle outliers, 1993
     bad=">",
@@ -131,7 +131,7 @@ def unused_inputs(evidence: Evidence) -> Iterator[Values]:
 @rule(
     Rule,
     group="model",
-    documents=BOTH,
+    readings=BOTH,
     values=formats("value threshold null", "percent", input="number or name", layers="text"),
     threshold=0.1,  # of ‖B‖², or of the variance of the outputs, carried by one input
     variant=lambda values: "_rows" if isinstance(values["input"], str) else "",
@@ -161,7 +161,7 @@ def dominant_inputs(evidence: Evidence) -> Iterator[Values]:
 @rule(
     Rule,
     group="model",
-    documents=LAYERS,
+    readings=LAYERS,
     values=formats("value threshold", "percent", rank="quantity", null="quantity", of="count")
     | {"layers": "text"},
     threshold=0.1,  # effective rank, of the output directions that a layer can have
@@ -187,7 +187,7 @@ def low_rank(evidence: Evidence) -> Iterator[Values]:
 @rule(
     Rule,
     group="reading",
-    documents=BOTH,
+    readings=BOTH,
     values=formats("value threshold", "whole", of="count", kind="text", layers="text"),
     bad=">",
     scope="rounding",
@@ -212,7 +212,7 @@ def end_of_key(values: Values) -> str:
 
 @rule(
     counted,
-    documents=ALL,
+    readings=ALL,
     group="use",
     beyond="info",
     needs="baseline",
@@ -294,7 +294,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                 }
 
 
-whole = partial(Rule, documents=ALL, group="use", bad=">", needs="baseline")
+whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")
 CHANGED: Final = formats("value threshold", "whole", of="count")
 
 
@@ -343,7 +343,7 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
 
 @rule(
     whole,
-    documents=("layer_audit",),
+    readings=LAYERS,
     group="model",
     beyond="info",  # it met few of the triggers that judged it
     values=formats("value threshold", "fixed2", words="text", answer="text", tried="whole")

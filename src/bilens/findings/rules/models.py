@@ -16,9 +16,9 @@ from bilens.findings.rules.rule import (
     rule,
 )
 
-of_classes = partial(Rule, documents=("audit",), group="model")
-of_tables = partial(Rule, documents=("table",), group="model")
-of_all = partial(Rule, documents=("audit", "layer_audit", "table"))
+of_classes = partial(Rule, readings=("classes",), group="model")
+of_tables = partial(Rule, readings=("columns",), group="model")
+of_all = partial(Rule, readings=("classes", "layers", "columns"))
 MOST = 20  # classes that a sentence names
 
 
@@ -77,7 +77,7 @@ def exact(evidence: Evidence) -> Iterator[Values]:
 
 table_exact = replace(
     exact,
-    documents=("table",),
+    readings=("columns",),
     values={"error": "scientific", "inputs": "count"},
     number="error",
     sentences="table_exact",
@@ -160,7 +160,7 @@ def worst_class_recall(evidence: Evidence) -> Iterator[Values]:
                 yield {**shares, **gap, "total": recall.total, "name": name}
 
 
-table_accuracy = replace(accuracy, documents=("table",), sentences="table_accuracy")
+table_accuracy = replace(accuracy, readings=("columns",), sentences="table_accuracy")
 
 
 @rule(
@@ -180,7 +180,7 @@ def few_directions(evidence: Evidence) -> Iterator[Values]:
 
 @rule(
     of_tables,
-    documents=("table", "layer_audit"),
+    readings=("columns", "layers"),
     group="use",
     rank=GUESS,
     values={"value": "fixed3", "total": "count"},

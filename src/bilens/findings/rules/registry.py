@@ -5,11 +5,12 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Format, Kind, Rule, formats
+from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Format, Rule, formats
+from bilens.records.audit import ReadAs
 from bilens.records.common import Finding, JudgedCondition, Value
 
 # In the order of a verdict: that in which they are written.
@@ -20,24 +21,24 @@ REGISTRY: Final[tuple[Rule, ...]] = tuple(
     if isinstance(found, Rule)
 )
 
+ANY: Final[tuple[ReadAs, ...]] = get_args(ReadAs)
 # Risks that no evidence yields: `decision.py` adds them to what the rules found.
-of_any: Final[tuple[Kind, ...]] = ("audit", "layer_audit", "table")
 ADDED: Final = (
-    Rule("no_data", lambda _: (), of_any, {}, "use", None, rank=4),
-    Rule("condition", lambda _: (), of_any, formats("condition value", "text"), "use", None),
+    Rule("no_data", lambda _: (), ANY, {}, "use", None, rank=4),
+    Rule("condition", lambda _: (), ANY, formats("condition value", "text"), "use", None),
 )
 
 
-def judge(kind: Kind, evidence: Evidence) -> tuple[Finding, ...]:
-    """Return the findings of all rules of a kind of document; a rule without a case is absent."""
-    found = [rule.judge(evidence) for rule in REGISTRY if kind in rule.documents]
+def judge(read_as: ReadAs, evidence: Evidence) -> tuple[Finding, ...]:
+    """Return the findings of all rules on a model read so; a rule without a case is absent."""
+    found = [rule.judge(evidence) for rule in REGISTRY if read_as in rule.readings]
     return tuple(finding for finding in found if finding is not None)
 
 
-def find_rule(name: str, kind: str) -> Rule | None:
-    """Return the rule of a finding in a kind of document; None for one that is not known."""
+def find_rule(name: str, read_as: str) -> Rule | None:
+    """Return the rule of a finding on a model read so; None for one that is not known."""
     known = (*REGISTRY, *ADDED)
-    return next((rule for rule in known if rule.id == name and kind in rule.documents), None)
+    return next((rule for rule in known if rule.id == name and read_as in rule.readings), None)
 
 
 def rules_asked_for() -> dict[str, Rule]:
@@ -49,16 +50,16 @@ def rules_asked_for() -> dict[str, Rule]:
     return found
 
 
-def check_values(kind: str, verdict: Iterable[Finding]) -> None:
+def check_values(read_as: str, verdict: Iterable[Finding]) -> None:
     """Refuse findings that lack a number of their sentence; those of unknown rules are let in."""
     for finding in verdict:
-        rule = find_rule(finding.rule, kind)
+        rule = find_rule(finding.rule, read_as)
         for name, form in ({} if rule is None else rule.values).items():
             value = finding.values.get(name)
             expected, fits = expected_type(value, form)
             if not fits:
                 said = "is missing" if value is None else f"is {value!r:.40}, not {expected}"
-                raise UsageError(f"{kind} document, verdict of {finding.rule!r}: {name!r} {said}.")
+                raise UsageError(f"audit document, verdict of {finding.rule!r}: {name!r} {said}.")
 
 
 def expected_type(value: Value | None, form: Format) -> tuple[str, bool]:
@@ -155,17 +156,17 @@ def condition_help() -> str:
 
 
 def judge_conditions(
-    kind: str, conditions: Sequence[Condition], verdict: Sequence[Finding]
+    read_as: str, conditions: Sequence[Condition], verdict: Sequence[Finding]
 ) -> tuple[JudgedCondition, ...]:
     """Return how each condition ended. What cannot be judged has failed: silence is no pass."""
     findings = {finding.rule: finding for finding in verdict}
     if "exact" in findings:  # a classifier of one layer that is finite and quadratic
         findings = {**IMPLIED, **findings}
-    return tuple(judge_condition(kind, item, findings.get(item.rule)) for item in conditions)
+    return tuple(judge_condition(read_as, item, findings.get(item.rule)) for item in conditions)
 
 
-def judge_condition(kind: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
-    rule = find_rule(condition.rule, kind) or rules_asked_for()[condition.rule]
+def judge_condition(read_as: str, condition: Condition, finding: Finding | None) -> JudgedCondition:
+    rule = find_rule(condition.rule, read_as) or rules_asked_for()[condition.rule]
     value = None if finding is None else finding.values.get(rule.number or "")
     if finding is None or OPEN in finding.values or not isinstance(value, int | float):
         return JudgedCondition(str(condition), condition.rule, None, True)

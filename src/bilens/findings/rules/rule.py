@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Literal, TypeAlias
 
-from bilens.records.classifier_audit import ClassReading, TruncationPoint
+from bilens.records.audit import ReadAs
+from bilens.records.class_readings import ClassReading, TruncationPoint
+from bilens.records.column_readings import ColumnChanges, Conversion, OutputEffects, TableReading
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.image_warnings import Overfitting, Triggers
-from bilens.records.layer_audit import LayerDifference, LayerReading, WholeDifference, WordTrial
+from bilens.records.layer_readings import LayerDifference, LayerReading, WholeDifference, WordTrial
 from bilens.records.performance import Classification, Performance
-from bilens.records.table_audit import ColumnChanges, Conversion, OutputEffects, TableReading
 
-Kind = Literal["audit", "layer_audit", "table"]
 Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
@@ -114,7 +114,7 @@ class Rule:
     # outcome, and of the cases that end so the one with the worst number.
     # A case may have a `threshold` of its own, and an `outcome` where no threshold decides it.
     measure: Measure
-    documents: tuple[Kind, ...]  # in whose verdicts it stands
+    readings: tuple[ReadAs, ...]  # of models that are read as these
     values: Mapping[str, Format]  # the numbers of its sentence
     group: Group  # which question of a reader it answers
     number: str | None = "value"  # which of them conditions compare; None: none can be asked for

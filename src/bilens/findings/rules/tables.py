@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 
 from bilens.findings.rules.rule import Evidence, Rule, Values, formats, rule
-from bilens.records.table_audit import OTHER
+from bilens.records.column_readings import OTHER
 
-of_tables = partial(Rule, documents=("table",), group="model", bad=">")
+of_tables = partial(Rule, readings=("columns",), group="model", bad=">")
 of_rows = partial(of_tables, group="use", needs="data")
 of_shares = partial(of_tables, threshold=0.9)  # fixed on other tables than those of the tests
 beside = partial(of_tables, group="use", needs="baseline")

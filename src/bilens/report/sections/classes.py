@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.classifier_audit import Audit, ClassReading, Eigenvector
+from bilens.records.audit import Audit
+from bilens.records.class_readings import ClassReading, ClassReadings, Eigenvector
 from bilens.report.charts.curves import truncation_chart
 from bilens.report.charts.spectrum_charts import rank_strip, spectrum_chart
 from bilens.report.markup import (
@@ -30,21 +31,14 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.certificate_page import proven
-from bilens.report.sections.image_checks import warnings
-from bilens.report.sections.input_findings import inputs_section
-from bilens.report.sections.layers import difference
 from bilens.report.sections.overview import (
     Page,
+    Parts,
+    class_names,
     class_painter,
-    clean_names,
-    exactness,
-    guide,
     model_facts,
 )
-from bilens.report.sections.people import class_labels, judged_parts
-from bilens.report.sections.performance_section import performance
-from bilens.report.sections.predictions import predictions
+from bilens.report.sections.people import class_labels
 from bilens.report.text import (
     Catalogue,
     fixed,
@@ -62,43 +56,30 @@ SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # rows of the table, with the marked a
 CONVENTIONS = ("order", "sign", "basis", "centring", "precision", "null")
 
 
-def audit_page(t: Catalogue, record: Audit) -> Page:
-    painter = class_painter(record)
-    names, found = clean_names(record.model.output_names), record.guarantees
-    more, samples = t("proven.more" if found else "proven.none"), grouped(record.null_samples)
+def class_page(t: Catalogue, record: Audit, found: ClassReadings, parts: Parts) -> Page:
+    samples = grouped(record.null_samples)
     numbers = {"samples": samples, "seed": record.seed, "count": grouped(record.null_samples + 1)}
     numbers["smallest"] = floored(1 / (record.null_samples + 1), 2)
     known = "no_data" if record.data is None else "data"
     limits = ("layer", known, "null", "multiple", "meaning", "judgement")
     return Page(
         keys="page",
-        count=len(record.classes),
+        count=len(found.readings),
         facts=model_facts(t, record),
-        parts=(
-            *judged_parts(t, record, guide(t)),
-            ("exactness", exactness(t, record)),
-            ("performance", performance(t, record.performance, record.data)),
-            ("classes", classes(t, record, names, painter)),
-            ("ranks", ranks(t, record, names)),
-            ("truncation", truncation(t, record)),
-            ("predictions", predictions(t, record, names, painter)),
-            ("given", inputs_section(t, record, names, painter)),
-            ("warnings", warnings(t, record)),
-            ("proven", proven(t, record.exactness, record.model, found, more, "proof")),
-            ("difference", difference(t, record.difference, names, painter)),
-        ),
+        parts=parts,
         conventions=[
             (t(f"reproduce.{key}.term"), t(f"reproduce.{key}.text", **numbers))
             for key in CONVENTIONS
         ],
-        limits=t.each("scope", limits, ends=grouped(2 * len(record.classes)), samples=samples),
+        limits=t.each("scope", limits, ends=grouped(2 * len(found.readings)), samples=samples),
         styles=("layers.css",),
     )
 
 
-def classes(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
+def classes(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the colour bar with its ends, and a card for each class: of very many, for some."""
-    named = [*zip(record.classes, names, strict=True)]
+    painter = class_painter(record)
+    named = [*zip(found.readings, class_names(record), strict=True)]
     count, some = len(named), Markup("")
     if count > MOST_CARDS:
         some = quiet(t("classes.some", shown=grouped(MOST_CARDS), count=grouped(count)))
@@ -221,11 +202,12 @@ def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
         yield t(f"classes.{key}"), value
 
 
-def ranks(t: Catalogue, record: Audit, names: list[str]) -> Markup:
+def ranks(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the table of effective ranks; all strips share a scale."""
-    largest = max(max(one.effective_rank, one.effective_rank_null.high) for one in record.classes)
+    readings, names = found.readings, class_names(record)
+    largest = max(max(one.effective_rank, one.effective_rank_null.high) for one in readings)
     rows = []
-    for one, name in zip(record.classes, names, strict=True):
+    for one, name in zip(readings, names, strict=True):
         null = one.effective_rank_null
         interval = f"({fixed(null.low, 1)}–{fixed(null.high, 1)})"
         rank = element("strong", fixed(one.effective_rank, 1))
@@ -256,10 +238,10 @@ def ranks(t: Catalogue, record: Audit, names: list[str]) -> Markup:
     )
 
 
-def truncation(t: Catalogue, record: Audit) -> Markup:
+def truncation(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return how few directions are enough, as curve and table; a remark without data."""
-    found = record.truncation
-    if not found:
+    curve = found.truncation
+    if not curve:
         return section(t, "truncation", boxed(t("truncation.none")))
     mark = enough(record)
     marked = None if mark is None else mark[0]
@@ -268,11 +250,11 @@ def truncation(t: Catalogue, record: Audit) -> Markup:
             (grouped(point.k), percent(point.accuracy), percent(point.agreement)),
             "marked" if point.k == marked else None,
         )
-        for point in found
-        if point.k in {*SHOWN, found[-1].k, marked}
+        for point in curve
+        if point.k in {*SHOWN, curve[-1].k, marked}
     )
     numbers = keyed_table(t, "truncation", "k accuracy agreement", rows, words="")
-    pair = figure(truncation_figure(t, record)), numbers
+    pair = figure(truncation_figure(t, record, found)), numbers
     lead = paragraph(t("truncation.lead"))
     return section(t, "truncation", lead, element("div", *pair, class_="curve-and-table"))
 
@@ -283,7 +265,7 @@ def enough(record: Audit) -> tuple[int, float] | None:
     return None if values is None else (int(values["k"]), float(values["accuracy"]))
 
 
-def truncation_figure(t: Catalogue, record: Audit) -> Figure:
-    accuracy = [(point.k, point.accuracy) for point in record.truncation]
-    agreement = [(point.k, point.agreement) for point in record.truncation]
+def truncation_figure(t: Catalogue, record: Audit, found: ClassReadings) -> Figure:
+    accuracy = [(point.k, point.accuracy) for point in found.truncation]
+    agreement = [(point.k, point.agreement) for point in found.truncation]
     return truncation_chart(t, accuracy, agreement, enough(record))

@@ -12,13 +12,12 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bilens.findings.rules.decision import FEW, decide
+from bilens.findings.rules.decision import FEW, decision_of
 from bilens.findings.rules.rule import Group, list_names
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.common import Source
-from bilens.records.decision import AuditIndex, Decision, IndexRow
-from bilens.records.layer_audit import BaselineSource, LayerAudit
-from bilens.records.table_audit import TableAudit
+from bilens.records.decision import AuditIndex, IndexRow
+from bilens.records.layer_readings import BaselineSource
 from bilens.report.markup import (
     badge,
     element,
@@ -34,7 +33,6 @@ from bilens.report.markup import (
 from bilens.report.sections.coverage import summary
 from bilens.report.sections.overview import (
     FindingLine,
-    Judged,
     Page,
     condition_lines,
     document_sha256,
@@ -64,32 +62,27 @@ class GroupLine:
     findings: list[FindingLine]
 
 
-def decision_of(record: Judged) -> Decision:
-    """Return the decision in a record; of one from before there was any, what it would be."""
-    return decide(record) if record.decision is None else record.decision
-
-
-def because(t: Catalogue, record: Judged) -> list[str]:
+def because(t: Catalogue, record: Audit) -> list[str]:
     """Return why the decision is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
     known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
     return [t(key, share=share) for key in known if t.has(key)]
 
 
-def risk_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, str]]:
+def risk_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, str]]:
     """Yield each of the largest risks in plain words, and what to do next."""
     for finding in decision_of(record).risks:
-        risk, then = (rule_text(t, record.kind, finding, ending) for ending in ("risk", "next"))
+        risk, then = (rule_text(t, record.read_as, finding, ending) for ending in ("risk", "next"))
         yield risk or finding.rule, then or t("decision.next_unknown")
 
 
-def more_risks(t: Catalogue, record: Judged) -> list[str]:
+def more_risks(t: Catalogue, record: Audit) -> list[str]:
     """Return how many risks are told among the checks alone; nothing where there are none."""
     more = decision_of(record).more
     return [t("decision.more", more=more)] if more else []
 
 
-def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:
+def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]:
     """Yield what was looked at, what was not, and who has to accept it."""
     found, coverage, data = decision_of(record), record.coverage, record.data
     looked = [] if coverage is None else [summary(t, coverage)]
@@ -113,9 +106,8 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
     notes = [one for one in (seen.notes if seen else ()) if one.kind in ASSUMED]
     looked += [t(f"performance.note.{one.kind}", **one.values) for one in notes]
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
-    audit = record if isinstance(record, Audit) else None
     for rule, kind in SEARCHES.items():
-        search = None if audit is None else getattr(audit, kind)
+        search = getattr(record, kind)
         spoke = search is not None and search.threshold is not None
         searched = "searched.found" if rule in cautions else "searched"
         key = searched if spoke else "not_searched"
@@ -123,15 +115,16 @@ def looked_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
             t(f"decision.{key}", what=t(f"decision.search.{rule}"))
         )
         unseen += [t("decision.other_triggers")] if spoke and rule == "trigger" else []
-    if audit and audit.inputs and audit.inputs.training and audit.inputs.examples:
-        looked.append(t("decision.ranked", count=grouped(audit.inputs.training.rows)))
+    given = record.inputs
+    if given is not None and given.training is not None and given.examples:
+        looked.append(t("decision.ranked", count=grouped(given.training.rows)))
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
     yield t("decision.accepted_by"), [t(f"decision.accepted_by.{found.accepted_by}")]
 
 
-def group_lines(t: Catalogue, record: Judged) -> Iterator[GroupLine]:
+def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:
     """Yield the three groups of rules, each with a badge of its own."""
     every, found = finding_lines(t, record), decision_of(record)
     for group in GROUPS:
@@ -148,18 +141,18 @@ def group_lines(t: Catalogue, record: Judged) -> Iterator[GroupLine]:
             outcome, key = "warn", "apart"
         silent = silent and found.answer != "cannot_judge"
         text = "silent" if silent and outcome == "unknown" else key
-        if group == "reading" and outcome == "pass" and isinstance(record, LayerAudit):
+        if group == "reading" and outcome == "pass" and record.layers is not None:
             text = "layers"
         words = t.each(f"group.{group}", (key, f"{text}.text"))
         yield GroupLine(t(f"group.{group}"), outcome, words[0], words[1], lines)
 
 
-def apart(record: Judged) -> bool:
+def apart(record: Audit) -> bool:
     """Return whether layers alone were read, and not what stands between and around them."""
     return record.coverage is not None and not record.coverage.connected
 
 
-def verdict(t: Catalogue, record: Judged) -> Markup:
+def verdict(t: Catalogue, record: Audit) -> Markup:
     """Return page one: the decision for who has to take it, then the three groups."""
     found = decision_of(record)
     look = LOOKS.get(found.answer, "unknown")
@@ -179,7 +172,7 @@ def verdict(t: Catalogue, record: Judged) -> Markup:
         for line in group_lines(t, record)
     ]
     about = [f"{named_file(record.source) or record.model.kind} · {record.reproduce.date}"]
-    if not isinstance(record, TableAudit) and record.difference is not None:
+    if record.columns is None and record.difference is not None:
         baseline = named_file(record.difference.baseline) or t("layers.difference.unnamed")
         about.append(t("verdict.baseline", name=baseline))
     return section(
@@ -204,7 +197,7 @@ def named_file(source: Source | BaselineSource) -> str:
     return " · ".join(filter(None, (source.path, sha256)))
 
 
-def checks(t: Catalogue, record: Judged) -> Markup:
+def checks(t: Catalogue, record: Audit) -> Markup:
     """Return every finding in its group, and the conditions that were asked for."""
     parts: list[Markup] = []
     for line in group_lines(t, record):
@@ -225,7 +218,7 @@ def list_lines(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
     return element("ul", *rows, class_="findings")
 
 
-def decision_lines(t: Catalogue, record: Judged) -> list[str]:
+def decision_lines(t: Catalogue, record: Audit) -> list[str]:
     """Return the decision as lines of text, the answer first."""
     found = decision_of(record)
     answer, text = t.each("decision", (found.answer, f"{found.answer}.text"))
@@ -240,7 +233,7 @@ def decision_lines(t: Catalogue, record: Judged) -> list[str]:
     return lines
 
 
-def index_row(record: Judged, model: str, page: str, lang: str, failed: bool) -> IndexRow:
+def index_row(record: Audit, model: str, page: str, lang: str, failed: bool) -> IndexRow:
     """Return how an audit ended, in one row."""
     t = load_catalogue(lang)
     found = decision_of(record)

@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.rules.rule import list_names
-from bilens.records.classifier_audit import Audit
-from bilens.records.layer_audit import (
+from bilens.records.audit import Audit
+from bilens.records.column_readings import ColumnChanges
+from bilens.records.layer_readings import (
     AnswerChanges,
     Difference,
-    LayerAudit,
     WholeDifference,
     WordTrial,
 )
-from bilens.records.table_audit import ColumnChanges, TableAudit
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet, table
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed_quantity
@@ -109,9 +108,9 @@ def direction_rows(t: Catalogue, found: WholeDifference) -> list[list[str]]:
     ]
 
 
-def change_sentences(t: Catalogue, record: Audit | LayerAudit | TableAudit) -> Iterator[str]:
+def change_sentences(t: Catalogue, record: Audit) -> Iterator[str]:
     """Yield what changed from a baseline; nothing without one."""
-    if isinstance(record, TableAudit) and record.column_changes is not None:
+    if record.column_changes is not None:
         yield from column_sentences(t, record, record.column_changes)
     if record.difference is not None:
         yield from alignment_sentences(t, record.difference)
@@ -131,9 +130,9 @@ def alignment_sentences(t: Catalogue, found: Difference) -> Iterator[str]:
         yield from answer_sentences(t, found.answers)
 
 
-def column_sentences(t: Catalogue, record: TableAudit, found: ColumnChanges) -> Iterator[str]:
+def column_sentences(t: Catalogue, record: Audit, found: ColumnChanges) -> Iterator[str]:
     """Yield what changed between two models of tables, and what was not compared."""
-    names = record.model.input_names
+    names = record.model.input_names or ()
     renamed = [f"{before} → {after}" for before, after in found.renamed]
     parts = {"added": found.added, "removed": found.removed}
     key = "lead" if any(parts.values()) else "same"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.image_warnings import (
     Overfitting,
     OverfittingPower,
@@ -14,7 +14,6 @@ from bilens.records.image_warnings import (
     TriggerPower,
     Triggers,
 )
-from bilens.records.layer_audit import LayerAudit
 from bilens.report.charts.spectrum_charts import trigger_picture
 from bilens.report.markup import (
     Column,
@@ -27,7 +26,7 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.overview import clean_names
+from bilens.report.sections.overview import class_names
 from bilens.report.text import (
     Catalogue,
     fixed,
@@ -43,17 +42,15 @@ from bilens.report.text import (
 ALL_TO_ALL = 0.6  # of the classes that a pattern is tried on: to so many different ones it pushes
 
 
-def warnings(t: Catalogue, record: Audit | LayerAudit) -> Markup:
-    """Return overfitting and triggers; a remark for a document from before there were any."""
-    overfitting, triggers, lead = record.overfitting, record.triggers, list[Markup]()
-    shape, names = record.model.input_shape, clean_names(record.model.output_names)
-    if shape is None:
+def warnings(t: Catalogue, record: Audit, overfitting: Overfitting) -> Markup:
+    """Return overfitting and triggers; in front how well an approximation stands for the model."""
+    shape, triggers, lead = record.model.input_shape, record.triggers, list[Markup]()
+    if shape is None or triggers is None:
         return Markup()
-    if isinstance(record, LayerAudit) and (fit := record.layers[0].fit) is not None:
+    layers = () if record.layers is None else record.layers.readings
+    if layers and (fit := layers[0].fit) is not None:
         about = t(f"layers.facts.{'rows' if fit.seen else 'normal'}")
         lead = [paragraph(t("warnings.fit", r2=r_squared(fit.quadratic, -1), inputs=about))]
-    if overfitting is None or triggers is None:
-        return section(t, "warnings", paragraph(t("warnings.older")))
     return section(
         t,
         "warnings",
@@ -61,7 +58,7 @@ def warnings(t: Catalogue, record: Audit | LayerAudit) -> Markup:
         heading(t("overfitting.heading")),
         *overfitting_parts(t, overfitting),
         heading(t("triggers.heading")),
-        *trigger_parts(t, triggers, names, shape),
+        *trigger_parts(t, triggers, class_names(record), shape),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.given_inputs import Area, GivenInputs, Sample, TrainingExample
 from bilens.report.markup import (
     Content,
@@ -19,6 +19,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
+from bilens.report.sections.overview import class_names, class_painter
 from bilens.report.sections.performance_section import interval
 from bilens.report.text import (
     NONE,
@@ -35,11 +36,9 @@ from bilens.report.text import (
 NAMED = 3  # training inputs that a sentence names
 
 
-def inputs_section(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
-    """Return the section; nothing where no inputs were given."""
-    found = record.inputs
-    if found is None:
-        return Markup()
+def inputs_section(t: Catalogue, audit: Audit, found: GivenInputs) -> Markup:
+    """Return the section on the inputs that were given."""
+    names, painter = class_names(audit), class_painter(audit)
     first, *more = input_lines(t, found, names)
     parts: list[Content] = [paragraph(first), items(more, "sentences"), samples(t, found)]
     if found.training is not None:

@@ -6,13 +6,14 @@ from functools import partial
 
 from markupsafe import Markup
 
-from bilens.records.layer_audit import (
+from bilens.records.audit import Audit
+from bilens.records.layer_readings import (
     ChangeDirection,
     Component,
     Difference,
-    LayerAudit,
     LayerDifference,
     LayerReading,
+    LayerReadings,
     LeadingPair,
     ModeChange,
 )
@@ -37,10 +38,7 @@ from bilens.report.markup import (
 )
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
-from bilens.report.sections.image_checks import warnings
-from bilens.report.sections.overview import Page, data_used, file_facts
-from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance_section import performance
+from bilens.report.sections.overview import Page, Parts, data_used, file_facts
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -59,15 +57,20 @@ LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
 LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough layers
 
 
-def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
+def charts(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
+    """Return drawings of R², size and rank of all layers; nothing where none can be read."""
+    drawn, lead = layer_charts(t, found.readings), paragraph(t("layers.charts.lead"))
+    return section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()
+
+
+def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
-    kinds = {layer_summary(layer) for layer in record.layers}
-    seen = any(layer.fit is not None and layer.fit.seen for layer in record.layers)
+    kinds = {layer_summary(layer) for layer in found.readings}
+    seen = any(layer.fit is not None and layer.fit.seen for layer in found.readings)
     text = "" if record.text is None else record.text.name
-    drawn, lead = layer_charts(t, record.layers), paragraph(t("layers.charts.lead"))
     return Page(
         keys="layers.page",
-        count=len(record.layers),
+        count=len(found.readings),
         facts=(
             *file_facts(t, record),
             (t("layers.facts.layers"), grouped(record.model.num_layers)),
@@ -76,15 +79,7 @@ def layer_audit_page(t: Catalogue, record: LayerAudit) -> Page:
             (t("facts.data"), data_used(t, record.data)),
             (t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")),
         ),
-        parts=(
-            *judged_parts(t, record),
-            ("performance", performance(t, record.performance, record.data)),
-            ("charts", section(t, "layers.charts", lead, drawings(drawn)) if drawn else Markup()),
-            ("table", layer_table(t, record) if record.layers else Markup()),
-            ("directions", directions(t, record)),
-            ("warnings", warnings(t, record)),
-            ("difference", difference(t, record.difference)),
-        ),
+        parts=parts,
         limits=t.each("layers.limits", limits, samples=grouped(record.null_samples)),
         styles=("layers.css",),
     )
@@ -126,9 +121,9 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
     return drawn
 
 
-def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
+def layer_table(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
     rows = []
-    for layer in record.layers:
+    for layer in found.readings:
         name = joined(layer.name, " ", element("span", layer_summary(layer), class_="quiet"))
         if layer.broken is not None:
             broken = t("layers.table.broken", reason=layer.broken)
@@ -138,6 +133,8 @@ def layer_table(t: Catalogue, record: LayerAudit) -> Markup:
         numbers["rank"] = element("strong", numbers["rank"])
         refused = layer.fit is not None and not layer.fit.usable
         rows.append(Row((name, *numbers.values()), "refused" if refused else None))
+    if not rows:
+        return Markup()
     body = keyed_table(t, "layers.table", f"layer {NUMBERS}", rows, class_="layers")
     return section(t, "layers.table", paragraph(t("layers.table.lead")), body)
 
@@ -169,10 +166,10 @@ def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
     return found
 
 
-def directions(t: Catalogue, record: LayerAudit) -> Markup:
+def directions(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
     """Return a card for each layer whose map is read: what it writes most, and answers to there."""
     cards: list[Markup] = []
-    for layer in record.layers:
+    for layer in found.readings:
         outputs = layer.outputs
         if outputs is None:
             continue
@@ -241,17 +238,15 @@ def parts_text(parts: Sequence[Component], names: Sequence[str] | None = None) -
 
 def difference(
     t: Catalogue,
-    found: Difference | None,
+    found: Difference,
     names: Sequence[str] | None = None,
     painter: Painter | None = None,
     lead: Sequence[Content] = (),
 ) -> Markup:
-    """Return the changes from a baseline, behind a lead; nothing where there was none.
+    """Return the changes from a baseline, behind a lead.
 
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
-    if found is None:
-        return Markup()
     rows, cards = [], list[Markup]()
     for layer in found.layers:
         said = note(t, layer)

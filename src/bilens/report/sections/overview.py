@@ -12,15 +12,14 @@ from markupsafe import Markup
 from bilens.findings.rules.registry import find_rule
 from bilens.findings.rules.rule import ASSUMED, Format
 from bilens.records.attack import Attack
+from bilens.records.audit import Audit
 from bilens.records.base import json_text
 from bilens.records.bilinear_conversion import Conversion
-from bilens.records.classifier_audit import Audit, Contribution, Explanation
+from bilens.records.class_readings import ClassReadings, Contribution, Explanation
 from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
 from bilens.records.guarantees import Certificate
-from bilens.records.layer_audit import LayerAudit
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
-from bilens.records.table_audit import TableAudit
 from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
 from bilens.report.raster import Painter
 from bilens.report.text import (
@@ -48,10 +47,7 @@ PARTS: Final = (
     ("lower_left", "lower", "lower_right"),
 )
 ENDINGS: Final = ("pass", "warn", "fail", "info")
-AnyReport: TypeAlias = (
-    Audit | LayerAudit | TableAudit | Attack | Certificate | Trace | Conversion | SweepSummary
-)
-Judged: TypeAlias = Audit | LayerAudit | TableAudit
+AnyReport: TypeAlias = Audit | Attack | Certificate | Trace | Conversion | SweepSummary
 FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": grouped,
     "whole": grouped,
@@ -68,6 +64,9 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "scientific": scientific,
 }
 
+# Sections by their names in the navigation; empty ones are left out.
+Parts: TypeAlias = Iterable[tuple[str, Markup]]
+
 
 @dataclass(frozen=True)
 class Page:
@@ -76,7 +75,7 @@ class Page:
     keys: str  # of its title, heading, lead and footer in the catalogue
     count: int  # of what the lead speaks of: classes, layers or outputs
     facts: Iterable[tuple[str, str]]
-    parts: Iterable[tuple[str, Markup]]  # by the names in the navigation; empty ones are left out
+    parts: Parts
     limits: Sequence[str]
     title: str = ""  # of the window; otherwise the file or the kind of the model
     conventions: Sequence[tuple[str, str]] = ()
@@ -85,7 +84,7 @@ class Page:
 
 def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[tuple[str, str]]:
     """Yield terms and values of a classifier, in the order in which they are shown."""
-    model = record.model
+    model = record.model.one_layer if isinstance(record, Audit) else record.model
     yield from file_facts(t, record)
     rows, columns = model.input_shape
     layout = t("facts.input_row", inputs=grouped(columns))
@@ -132,9 +131,16 @@ def clean_names(names: Sequence[str]) -> list[str]:
     return [name or f"#{index}" for index, name in enumerate(shown)]
 
 
+def class_names(record: Audit) -> list[str]:
+    """Return the names of the classes, or outputs, of an audit as they are shown."""
+    return clean_names(record.model.output_names)
+
+
 def class_painter(record: Audit) -> Painter:
-    every = (pair.vector for one in record.classes for pair in (*one.positive, *one.negative))
-    return Painter.scaled_to(record.model.input_shape, every)
+    """Return a painter for the eigenvectors of all classes, on one scale."""
+    classes = () if record.classes is None else record.classes.readings
+    every = (pair.vector for one in classes for pair in (*one.positive, *one.negative))
+    return Painter.scaled_to(record.model.one_layer.input_shape, every)
 
 
 def input_name(t: Catalogue, model: ModelSummary, index: int) -> str:
@@ -189,18 +195,18 @@ def mark(t: Catalogue, outcome: str) -> str:
     return f"{ICONS[outcome]} {t(f'outcome.{outcome}')}"
 
 
-def finding_lines(t: Catalogue, record: Judged) -> list[FindingLine]:
+def finding_lines(t: Catalogue, record: Audit) -> list[FindingLine]:
     """Return the findings in the order of the record."""
-    return [finding_line(t, record.kind, finding) for finding in record.verdict]
+    return [finding_line(t, record.read_as, finding) for finding in record.verdict]
 
 
-def finding_line(t: Catalogue, kind: str, finding: Finding) -> FindingLine:
+def finding_line(t: Catalogue, read_as: str, finding: Finding) -> FindingLine:
     """Return a finding in words; one of an unknown rule as its name and numbers."""
-    rule = find_rule(finding.rule, kind)
+    rule = find_rule(finding.rule, read_as)
     outcome = finding.outcome if finding.outcome in ENDINGS else "info"
     holds = "" if rule is None else rule.scope
     scope = t(f"rule.scope.{ASSUMED if ASSUMED in finding.values else holds}") if holds else ""
-    sentence = rule_text(t, kind, finding, outcome)
+    sentence = rule_text(t, read_as, finding, outcome)
     if not sentence:
         numbers = ", ".join(f"{number} = {value}" for number, value in finding.values.items())
         sentence = f"{finding.rule}: {numbers}"
@@ -213,9 +219,9 @@ def title_of(t: Catalogue, rule: str) -> str:
     return t(key) if t.has(key) else rule
 
 
-def rule_text(t: Catalogue, kind: str, finding: Finding, ending: str) -> str:
+def rule_text(t: Catalogue, read_as: str, finding: Finding, ending: str) -> str:
     """Return the sentence of a finding for an outcome, `risk` or `next`; "" of an unknown rule."""
-    rule, values = find_rule(finding.rule, kind), finding.values
+    rule, values = find_rule(finding.rule, read_as), finding.values
     key = "" if rule is None else f"rule.{rule.sentences or rule.id}.{ending}"
     if rule is not None and ending in ENDINGS:
         key = rule.sentence_key(ending, values)
@@ -247,7 +253,7 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
     return t.listing([t.word(prefix, one) for one in value.split(" and ")])
 
 
-def condition_lines(t: Catalogue, record: Judged | SweepSummary) -> list[FindingLine]:
+def condition_lines(t: Catalogue, record: Audit | SweepSummary) -> list[FindingLine]:
     """Return each condition as a finding; none where no condition was asked for."""
     return [condition_line(t, item) for item in record.conditions or ()]
 
@@ -267,7 +273,7 @@ def compared_number(condition: str, value: float) -> str:
     return quantity(value, 4, -1 if "<" in condition else 1)
 
 
-def exactness(t: Catalogue, record: Audit) -> Markup:
+def exactness(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the differences between model and formula, and whether spectra are complete."""
     rows, (agrees, differs) = [], t.each("exactness", ("agrees", "differs"))
     for item in record.exactness:
@@ -276,12 +282,14 @@ def exactness(t: Catalogue, record: Audit) -> Markup:
         end = badge(t, *(("pass", agrees) if item.passed else ("fail", differs)))
         rows.append((name, *errors, scientific(item.tolerance, 0), end))
     keys = "precision largest relative tolerance result"
-    worst = scientific(max(reading.largest_residual for reading in record.classes))
-    names = [reading.name for reading in record.classes if not reading.complete]
+    worst = scientific(max(reading.largest_residual for reading in found.readings))
+    names = [reading.name for reading in found.readings if not reading.complete]
     if names:
         complete = t("exactness.incomplete", names=t.listing(names), residual=worst)
     else:
-        complete = t("exactness.complete", inputs=grouped(record.model.d_input), residual=worst)
+        complete = t(
+            "exactness.complete", inputs=grouped(record.model.one_layer.d_input), residual=worst
+        )
     return section(
         t,
         "exactness",

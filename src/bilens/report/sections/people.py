@@ -6,20 +6,21 @@ from collections.abc import Collection, Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.findings.rules.judgements import AuditedModel, Judgement, judgements, labels
-from bilens.records.classifier_audit import Audit
+from bilens.records.audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
 from bilens.report.markup import heading, items, joined, paragraph, section
 from bilens.report.sections.coverage import coverage
 from bilens.report.sections.decision_page import checks, verdict
-from bilens.report.sections.overview import Judged, clean_names, title_of
+from bilens.report.sections.overview import clean_names, guide, title_of
 from bilens.report.text import Catalogue
 
 EIGENVECTOR = re.compile(r"(class|layer):(.*):(positive|negative):([^:]*)", re.DOTALL)
 
 
-def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[str, Markup]]:
-    """Return the first parts of every audit's page, with `beside` after what was read."""
+def judged_parts(t: Catalogue, record: Audit) -> list[tuple[str, Markup]]:
+    """Return the first parts of every audit's page."""
+    how = "" if record.classes is None else guide(t)
     people = Markup()
     if record.people is not None:
         said = [paragraph(t("people.lead", day=record.people.day))]
@@ -30,16 +31,16 @@ def judged_parts(t: Catalogue, record: Judged, beside: str = "") -> list[tuple[s
         ("verdict", verdict(t, record)),
         ("checks", checks(t, record)),
         ("people", people),
-        ("coverage", joined(coverage(t, record.coverage), beside)),
+        ("coverage", joined(coverage(t, record.coverage), how)),
     ]
 
 
-def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]]:
+def people_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]:
     """Yield what was judged, how things are called, and all notes, each below a title."""
     found, weights = record.people, record.source.weights_sha256
     if found is None:
         return
-    names = record.model.output_names if isinstance(record, Audit) else ()
+    names = record.model.output_names if record.classes is not None else ()
     named = labels(found.entries).values()
     notes = [one for one in found.entries if one.action == "note"]
     for key, lines in (
@@ -51,7 +52,7 @@ def people_lines(t: Catalogue, record: Judged) -> Iterator[tuple[str, list[str]]
             yield t(f"people.{key}"), lines
 
 
-def judged_lines(t: Catalogue, record: Judged, rules: Collection[str] | None = None) -> list[str]:
+def judged_lines(t: Catalogue, record: Audit, rules: Collection[str] | None = None) -> list[str]:
     """Return how each finding (of some rules) stands that was accepted or rejected, and by whom."""
     if record.people is None:
         return []

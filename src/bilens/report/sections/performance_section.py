@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.records.common import DataOrigin, Share
+from bilens.records.audit import Audit
+from bilens.records.common import DataOrigin, ModelReading, Share
 from bilens.records.performance import Classification, Performance
 from bilens.report.charts.curves import residual_chart, share_charts
 from bilens.report.markup import (
@@ -26,8 +27,9 @@ from bilens.report.sections.overview import clean_names, data_source
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity
 
 
-def performance(t: Catalogue, found: Performance | None, data: DataOrigin | None) -> Markup:
+def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
     """Return scores and mistakes of the predictions; a remark if no data were given."""
+    found, data = audit.performance, audit.data
     if found is None or data is None:
         return section(t, "performance", boxed(t("performance.none")))
     first, *notes = performance_lines(t, found)

@@ -6,7 +6,8 @@ from typing import Final
 
 from markupsafe import Markup
 
-from bilens.records.classifier_audit import Audit, ClassScore, Contribution, Explanation
+from bilens.records.audit import Audit
+from bilens.records.class_readings import ClassReadings, ClassScore, Contribution, Explanation
 from bilens.records.common import ModelSummary
 from bilens.report.charts.scores import leaders, running_scale, running_strip, score_chart
 from bilens.report.markup import (
@@ -26,7 +27,7 @@ from bilens.report.markup import (
 )
 from bilens.report.plot import Scale, sign_class
 from bilens.report.raster import Painter
-from bilens.report.sections.overview import met_at
+from bilens.report.sections.overview import class_names, class_painter, met_at
 from bilens.report.text import (
     Catalogue,
     adding_up,
@@ -65,11 +66,12 @@ class PredictionCard:
         return met_at(self.t, self.model, self.item, pair, brief=brief)
 
 
-def predictions(t: Catalogue, record: Audit, names: list[str], painter: Painter) -> Markup:
+def predictions(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return one card for each explanation; a remark if no data were given."""
+    names, model, painter = class_names(record), record.model.one_layer, class_painter(record)
     cards = [
-        prediction_card(PredictionCard(t, item, names, record.model, painter), position)
-        for position, item in enumerate(record.explanations)
+        prediction_card(PredictionCard(t, item, names, model, painter), position)
+        for position, item in enumerate(found.explanations)
     ]
     lead = paragraph(t("predictions.lead")) if cards else boxed(t("predictions.none"))
     return section(t, "predictions", lead, *cards)

@@ -158,7 +158,7 @@ def outlier_count(t: Catalogue, one: SweptNumber) -> str:
 
 def checks(t: Catalogue, record: SweepSummary) -> Markup:
     """Return how the rules ended over all layers, and the conditions that were asked for."""
-    lines = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
+    lines = [finding_line(t, "layers", finding) for finding in record.verdict]
     blocks: list[Content] = [list_lines(t, lines)] if lines else [paragraph(t("sweep.checks.none"))]
     if asked := condition_lines(t, record):
         blocks += [heading(t("conditions.heading")), list_lines(t, asked)]
@@ -223,6 +223,6 @@ def sweep_lines(t: Catalogue, record: SweepSummary) -> Iterator[str]:
         for move in change.moved[:SAID]:
             both = f"{four(move.before)} → {four(move.after)}"
             yield f"{label(t, change)}: {move.name} {both}"
-    findings = [finding_line(t, "layer_audit", finding) for finding in record.verdict]
+    findings = [finding_line(t, "layers", finding) for finding in record.verdict]
     for line in [*findings, *condition_lines(t, record)]:
         yield f"{mark(t, line.outcome)}: {line.sentence}"

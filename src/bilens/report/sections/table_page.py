@@ -5,14 +5,15 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
-from bilens.records.table_audit import (
+from bilens.records.audit import Audit
+from bilens.records.column_readings import (
+    ColumnReadings,
     Conversion,
     InputAttribution,
     InputValues,
     OutputEffects,
     PairEffect,
     RowReading,
-    TableAudit,
     TableColumn,
 )
 from bilens.report.charts.curves import pair_field, response_curve
@@ -37,11 +38,14 @@ from bilens.report.markup import (
     section,
     table,
 )
-from bilens.report.sections.difference import column_sentences
-from bilens.report.sections.layers import difference
-from bilens.report.sections.overview import Page, clean_names, data_used, file_facts
-from bilens.report.sections.people import judged_parts
-from bilens.report.sections.performance_section import performance
+from bilens.report.sections.overview import (
+    Page,
+    Parts,
+    class_names,
+    clean_names,
+    data_used,
+    file_facts,
+)
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
 from bilens.report.text import (
     NONE,
@@ -68,33 +72,23 @@ LIMITS = ("meaning", "correlated", "indicator", "outside", "triggers")
 Bars = list[tuple[str, float]]
 
 
-def table_page(t: Catalogue, record: TableAudit) -> Page:
-    model, is_class = record.model, record.model.task == "classification"
+def column_page(t: Catalogue, record: Audit, found: ColumnReadings, parts: Parts) -> Page:
+    model, sizes = record.model, record.model.one_layer
+    is_class = model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
-    parts = [("columns", columns(t, record)), ("rows", rows(t, record))]
-    if any(row.kind == "asked" for row in record.rows):
-        parts.reverse()
-    changes = record.column_changes
-    changed = [] if changes is None else [items(column_sentences(t, record, changes), "sentences")]
     return Page(
         keys="table.page",
-        count=len(record.outputs),
+        count=len(found.outputs),
         facts=(
             *file_facts(t, record),
             (t("table.facts.task"), t(f"table.task.{model.task}")),
-            (t("table.facts.columns"), grouped(len(columns_read(record)))),
-            (t("table.facts.inputs"), grouped(model.d_input)),
-            (t("table.facts.outputs"), grouped(model.d_output)),
-            (t("facts.hidden"), grouped(model.d_hidden)),
+            (t("table.facts.columns"), grouped(len(columns_read(record, found)))),
+            (t("table.facts.inputs"), grouped(sizes.d_input)),
+            (t("table.facts.outputs"), grouped(sizes.d_output)),
+            (t("facts.hidden"), grouped(sizes.d_hidden)),
             (t("table.facts.rows"), data_used(t, record.data, "table.facts.rows_value")),
         ),
-        parts=(
-            *judged_parts(t, record),
-            ("performance", performance(t, record.performance, record.data)),
-            *parts,
-            ("difference", difference(t, record.difference, lead=changed)),
-            ("reading", reading(t, record)),
-        ),
+        parts=parts,
         conventions=[
             (t(f"table.conventions.{key}.term"), t(f"table.conventions.{key}.text")) for key in kept
         ],
@@ -103,12 +97,12 @@ def table_page(t: Catalogue, record: TableAudit) -> Page:
     )
 
 
-def reading(t: Catalogue, record: TableAudit) -> Markup:
+def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
     """Return how the tables were cleaned; nothing where none was read."""
-    if record.reading is None:
+    if found.reading is None:
         return Markup()
     blocks = []
-    for key, done in (("training", record.reading.done), ("rows", record.done)):
+    for key, done in (("training", found.reading.done), ("rows", found.done)):
         blocks += [
             heading(t(f"table.reading.{key}")),
             items(conversion_lines(t, done), "sentences"),
@@ -120,10 +114,10 @@ def conversion_lines(t: Catalogue, done: Iterable[Conversion]) -> list[str]:
     return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
 
 
-def shown_inputs(record: TableAudit) -> list[str]:
+def shown_inputs(record: Audit, found: ColumnReadings) -> list[str]:
     """Return the names of inputs, with the unit of those that have one."""
-    units = {one.name: f" ({one.unit})" for one in known_columns(record) if one.unit}
-    names = record.model.input_names
+    units = {one.name: f" ({one.unit})" for one in known_columns(found) if one.unit}
+    names = record.model.input_names or ()
     shown = zip(clean_names(names), names, strict=True)
     return [short + units.get(name, "") for short, name in shown]
 
@@ -134,23 +128,23 @@ def clean_columns(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(every, clean_names(every), strict=True))
 
 
-def known_columns(record: TableAudit) -> tuple[TableColumn, ...]:
-    return () if record.reading is None else record.reading.columns
+def known_columns(found: ColumnReadings) -> tuple[TableColumn, ...]:
+    return () if found.reading is None else found.reading.columns
 
 
-def unit_of(record: TableAudit) -> str:
+def unit_of(record: Audit) -> str:
     return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
 
 
-def output_scale(record: TableAudit) -> str:
-    return "logarithm" if record.model.logarithm else record.model.task
+def output_scale(record: Audit) -> str:
+    return "logarithm" if record.model.logarithm else str(record.model.task)
 
 
-def columns(t: Catalogue, record: TableAudit) -> Markup:
+def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     """Return the effects of columns and of pairs of columns on each output."""
-    names = clean_names(record.model.output_names)
+    names = class_names(record)
     cells = []
-    for item in record.outputs:
+    for item in found.outputs:
         name = link(f"output-{item.index}", names[item.index])
         sizes = signed_quantity(item.constant), quantity(item.variance**0.5)
         shares = percents([item.linear_share, item.square_share, item.pair_share], 0)
@@ -159,10 +153,11 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
     if unit_of(record) == "raw":
         keys = keys.replace("mean deviation", "zero deviation_raw")
     unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{output_scale(record)}")
-    counts = {"columns": len(columns_read(record)), "inputs": record.model.d_input, "most": MOST}
+    width = record.model.one_layer.d_input
+    counts = {"columns": len(columns_read(record, found)), "inputs": width, "most": MOST}
     cards = []
-    for position, item in enumerate(record.outputs):
-        charts, counts["pairs"] = output_charts(t, record, item), item.num_pairs
+    for position, item in enumerate(found.outputs):
+        charts, counts["pairs"] = output_charts(t, record, found, item), item.num_pairs
         rest = t("table.columns.rest", **{key: grouped(value) for key, value in counts.items()})
         content = [drawings(charts), quiet(rest)] if charts else [quiet(t("table.columns.none"))]
         anchor, is_open = f"output-{item.index}", position < OPEN
@@ -172,21 +167,21 @@ def columns(t: Catalogue, record: TableAudit) -> Markup:
         "table.columns",
         paragraph(f"{t('table.columns.lead')} {unit} {scale}"),
         keyed_table(t, "table.columns", keys, cells),
-        worst_case(t, record),
+        worst_case(t, record, found),
         *cards,
     )
 
 
 def response_charts(
-    t: Catalogue, record: TableAudit, item: OutputEffects
+    t: Catalogue, record: Audit, found: ColumnReadings, item: OutputEffects
 ) -> Iterator[tuple[str, Figure]]:
     """Yield what the strongest columns do in their own units, and the strongest pair of numbers."""
-    names, model = shown_inputs(record), record.model
+    names, model = shown_inputs(record, found), record.model
     if model.input_mean is None or model.input_scale is None:
         return
-    columns = {name: one for one in known_columns(record) for name in one.inputs}
+    columns = {name: one for one in known_columns(found) for name in one.inputs}
     grids: dict[int, list[tuple[float, float]]] = {}  # input → values, and z
-    for at, name in enumerate(model.input_names):
+    for at, name in enumerate(model.input_names or ()):
         mean, scale, column = model.input_mean[at], model.input_scale[at], columns.get(name)
         if column is None or column.name == name or column.kind == "date":
             steps = (4 * step / POINTS - 2 for step in range(POINTS + 1))
@@ -204,8 +199,8 @@ def response_charts(
     for at, points in curves.items():
         caption = t("table.responses.curve", name=names[at])
         yield caption, response_curve(caption, names[at], points, every)
-    column_names = clean_columns(one.column for one in record.categories)
-    for one in record.categories:
+    column_names = clean_columns(one.column for one in found.categories)
+    for one in found.categories:
         caption = t("table.responses.curve", name=column_names[one.column])
         bars = [*zip(clean_names(one.levels), one.effects[item.index], strict=True)]
         yield caption, bar_chart(caption, caption, bars)
@@ -220,25 +215,24 @@ def response_charts(
         yield caption, pair_field((caption, t("table.responses.pair_text")), both, field)
 
 
-def worst_case(t: Catalogue, record: TableAudit) -> Markup:
+def worst_case(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     """Return the values that raise each output most; nothing where units are not known."""
-    if not record.worst_case_inputs:
+    if not found.worst_case_inputs:
         return Markup()
-    names = clean_names(record.model.output_names)
-    inputs = shown_inputs(record)
+    names = class_names(record)
+    inputs = shown_inputs(record, found)
 
-    def words(found: InputValues | None) -> tuple[str, str]:
-        if found is None:
+    def words(values: InputValues | None) -> tuple[str, str]:
+        if values is None:
             return "–", "–"
-        values = (
+        texts = (
             t("table.worst_case.value", name=inputs[column], z=signed_quantity(z))
-            for column, z in zip(found.columns, found.z, strict=True)
+            for column, z in zip(values.columns, values.z, strict=True)
         )
-        return ", ".join(values), signed_quantity(found.effect)
+        return ", ".join(texts), signed_quantity(values.effect)
 
     cells = (
-        (names[item.output], *words(item.one), *words(item.two))
-        for item in record.worst_case_inputs
+        (names[item.output], *words(item.one), *words(item.two)) for item in found.worst_case_inputs
     )
     one, effect, two = t.each("table.worst_case", ("one", "effect", "two"))
     first, second = (Column(name, numeric=False) for name in (one, two))
@@ -248,17 +242,17 @@ def worst_case(t: Catalogue, record: TableAudit) -> Markup:
 
 
 def output_charts(
-    t: Catalogue, record: TableAudit, item: OutputEffects
+    t: Catalogue, record: Audit, found: ColumnReadings, item: OutputEffects
 ) -> list[tuple[str, Figure]]:
-    names = shown_inputs(record)
+    names = shown_inputs(record, found)
     bars = {
         "linear": rank_bars((names[one.column], one.linear) for one in item.columns),
         "square": rank_bars((names[one.column], one.square) for one in item.columns),
         "pair": [(pair_label(names, pair), pair.coefficient) for pair in item.pairs],
     }
-    if record.reading is not None:  # their columns are drawn in their own units
+    if found.reading is not None:  # their columns are drawn in their own units
         bars = {"pair": bars["pair"]}
-    drawn = {kind: [row for row in found[:MOST] if row[1] != 0] for kind, found in bars.items()}
+    drawn = {kind: [row for row in each[:MOST] if row[1] != 0] for kind, each in bars.items()}
     every = [row for shown in drawn.values() for row in shown]
     charts: list[tuple[str, Figure]] = []
     for kind, shown in drawn.items():
@@ -266,7 +260,7 @@ def output_charts(
             caption = t(f"table.columns.{kind}")
             text = t("table.columns.text", name=shown[0][0], value=signed_quantity(shown[0][1]))
             charts.append((caption, bar_chart(caption, text, shown, every)))
-    return [*charts, *response_charts(t, record, item)]
+    return [*charts, *response_charts(t, record, found, item)]
 
 
 def rank_bars(bars: Iterable[tuple[str, float]]) -> Bars:
@@ -282,15 +276,19 @@ def pair_label(names: Sequence[str], pair: PairEffect) -> str:
     return f"{shortened(first, short)} × {shortened(second, room - short)}"
 
 
-def rows(t: Catalogue, record: TableAudit) -> Markup:
+def rows(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     """Return one card for each row; a remark where no rows were given."""
-    cards = [row_card(t, record, row, f"row-{order}") for order, row in enumerate(record.rows)]
+    cards = [
+        row_card(t, record, found, row, f"row-{order}") for order, row in enumerate(found.rows)
+    ]
     lead = paragraph(t(f"table.rows.lead_{'standard' if record.model.standardised else 'raw'}"))
     return section(t, "table.rows", lead if cards else boxed(t("table.rows.none")), *cards)
 
 
-def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> Markup:
-    names, is_class = clean_names(record.model.output_names), record.model.task == "classification"
+def row_card(
+    t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading, anchor: str
+) -> Markup:
+    names, is_class = class_names(record), record.model.task == "classification"
     outcome = outcome_of(row.predicted, row.label) if is_class else "unknown"
     is_sheet = record.data is not None and record.data.source_kind == "table"
     kind = row.kind if row.kind in ROW_KINDS else "first"
@@ -305,22 +303,22 @@ def row_card(t: Catalogue, record: TableAudit, row: RowReading, anchor: str) -> 
         answer = joined(answer, outcome_badge(t, outcome))
         scores = score_chart(t, row.scores, names, row.predicted, row.label)
         chart = figure(scores, t("predictions.scores"), "score-figure")
-    parts = (attribution(t, record, row, part) for part in row.attributions)
+    parts = (attribution(t, record, found, row, part) for part in row.attributions)
     return prediction_article(
         anchor,
         outcome,
         t(f"table.rows.{kind}{'' if is_class else '_number'}"),
         quiet(t(f"table.rows.{'sheet' if is_sheet else 'number'}", index=grouped(row.index))),
         element("div", element("div", answer, class_="answer"), chart, class_="row-case"),
-        filled(t, record, row),
+        filled(t, record, found, row),
         element("div", *parts, class_="drawings"),
     )
 
 
-def columns_read(record: TableAudit) -> dict[str, TableColumn]:
+def columns_read(record: Audit, found: ColumnReadings) -> dict[str, TableColumn]:
     """Return the columns that a model reads, by what each is called."""
-    names = record.model.input_names
-    known = known_columns(record) or [TableColumn(name, "number", (name,)) for name in names]
+    names = record.model.input_names or ()
+    known = known_columns(found) or [TableColumn(name, "number", (name,)) for name in names]
     called = clean_columns(one.name for one in known)
     return {called[one.name]: one for one in known if one.inputs}
 
@@ -340,23 +338,24 @@ def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
     return ""
 
 
-def filled(t: Catalogue, record: TableAudit, row: RowReading) -> Markup:
+def filled(t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading) -> Markup:
     """Return the sentence on what was filled into empty cells of a row; nothing without any."""
-    values = dict(zip(record.model.input_names, row.inputs, strict=True))
-    empty = {name: one for name, one in columns_read(record).items() if one.name in row.empty}
+    values = dict(zip(record.model.input_names or (), row.inputs, strict=True))
+    read = columns_read(record, found)
+    empty = {name: one for name, one in read.items() if one.name in row.empty}
     texts = {name: cell_text(one, values) for name, one in empty.items()}
-    found = [name if text == NONE else f"{name} ({text})" for name, text in texts.items() if text]
-    return quiet(t("table.rows.filled", cells=t.listing(found))) if found else Markup()
+    cells = [name if text == NONE else f"{name} ({text})" for name, text in texts.items() if text]
+    return quiet(t("table.rows.filled", cells=t.listing(cells))) if cells else Markup()
 
 
 def by_column(
-    t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
+    t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading, part: InputAttribution
 ) -> Iterator[tuple[str, float]]:
     """Yield each column with what its cell says and what its inputs add together."""
-    names = record.model.input_names
+    names = record.model.input_names or ()
     values = dict(zip(names, row.inputs, strict=True))
     added = dict(zip(names, part.values, strict=True))
-    for name, column in columns_read(record).items():
+    for name, column in columns_read(record, found).items():
         is_empty = column.name in row.empty or values.get(f"{column.name}={MISSING}") == 1
         cell = t("table.rows.empty") if is_empty else cell_text(column, values)
         text = f" = {shortened(cell, BESIDE // 2)}" if cell else ""
@@ -367,14 +366,14 @@ def by_column(
 
 
 def attribution(
-    t: Catalogue, record: TableAudit, row: RowReading, part: InputAttribution
+    t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading, part: InputAttribution
 ) -> Markup:
     """Return one score of a row, taken apart by columns."""
-    names, inputs = clean_names(record.model.output_names), shown_inputs(record)
+    names, inputs = class_names(record), shown_inputs(record, found)
     rival = "" if part.rival is None else names[part.rival]
     key = part.kind if part.kind in ("class", "contrast") else "output"
     caption = t(f"table.rows.{key}", name=names[part.output], rival=rival)
-    bars = rank_bars(by_column(t, record, row, part))
+    bars = rank_bars(by_column(t, record, found, row, part))
     shown = bars if len(bars) <= MOST + 1 else bars[:MOST]
     if len(bars) > len(shown):
         rest = sum(part.values) - sum(value for _, value in shown)

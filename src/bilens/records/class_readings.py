@@ -1,4 +1,4 @@
-"""The audit of a classifier of one bilinear layer: class by class, exactly.
+"""The readings of a classifier of one bilinear layer: class by class, exactly.
 
 "Logits" are the unit of the outputs, "inputs" that of x; eigenvalues are in logits per squared
 input unit. Spectra are class-centred and in the input basis, unless a field says otherwise.
@@ -9,26 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.base import Count, Document, Record, require
+from bilens.records.column_readings import InputAttribution
 from bilens.records.common import (
     DataOrigin,
-    Exactness,
-    Finding,
-    JudgedCondition,
+    ModelFacts,
+    ModelReading,
     ModelSummary,
     NullInterval,
     Run,
     Source,
     check_input_shape,
 )
-from bilens.records.decision import Coverage, Decision
-from bilens.records.given_inputs import GivenInputs
-from bilens.records.guarantees import Guarantees, check_classes
-from bilens.records.history import People
-from bilens.records.image_warnings import Overfitting, Triggers, check_triggers
-from bilens.records.layer_audit import Difference
-from bilens.records.performance import Performance
-from bilens.records.table_audit import InputAttribution
 
 
 class Eigenvector(Record, frozen=True):
@@ -113,59 +105,24 @@ class Explanation(Record, frozen=True):
     classes: tuple[ClassScore, ...]  # the two highest, and the label where it is another one
 
 
-class Audit(Document, frozen=True, kw_only=True):
-    """The audit of a classifier: spectra of its classes, outcomes of the rules, guarantees."""
+class ClassReadings(ModelReading, frozen=True):
+    """The classes of a classifier of one exact layer: spectra, few directions, predictions."""
 
-    kind: Literal["audit"] = "audit"
-    passed: bool | None = None  # null where not decided, or nothing is vouched for
-    model: ModelSummary  # what was read
-    exactness: tuple[Exactness, ...]  # the reading against the forward pass, for each precision
-    classes: tuple[ClassReading, ...]  # in the order of the outputs
+    readings: tuple[ClassReading, ...]  # in the order of the outputs
     truncation: tuple[TruncationPoint, ...]  # accuracy with fewer eigenvectors, by rising k
     explanations: tuple[Explanation, ...]  # predictions taken apart; empty without data
-    verdict: tuple[Finding, ...]  # the rules and how they ended
-    guarantees: Guarantees | None = None  # null where formula and model disagree
-    overfitting: Overfitting | None = None  # null in a document from before there was any
-    triggers: Triggers | None = None  # null likewise
-    null_samples: Count  # random rotations behind the null intervals of the spectra
-    seed: Integer  # of the rotations and of the random inputs
-    conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
-    difference: Difference | None = None  # what changed from the baseline; null without one
-    coverage: Coverage | None = None  # what share of the parameters was read
-    decision: Decision | None = None  # what may be done with it; null in an older document
-    performance: Performance | None = None  # what predictions are worth; null without data
-    inputs: GivenInputs | None = None  # what the inputs given add to the weights; null without
-    source: Source  # where the weights come from
-    data: DataOrigin | None  # which data `performance` is of; null without data
-    reproduce: Run  # what it takes to run the same again
-    people: People | None = None  # what was said of the model; null where nothing was
 
-    def __post_init__(self) -> None:
-        check_input_shape(self.model)
-        width, classes = self.model.d_input, len(self.classes)
-        same = classes == len(self.model.output_names) > 1
-        require(same, "classes and output_names differ")
-        require(len(self.exactness) > 0, "exactness is empty")
-        for position, reading in enumerate(self.classes):
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse readings of other classes, or of inputs of another width."""
+        one_layer = model.one_layer
+        check_input_shape(one_layer)
+        width, classes = one_layer.d_input, len(self.readings)
+        require(classes == len(model.output_names) > 1, "classes and output_names differ")
+        for position, reading in enumerate(self.readings):
             require(reading.index == position, f"classes[{position}] has another index")
             require_width((*reading.positive, *reading.negative), width)
-        if self.guarantees is not None:
-            check_classes(self.guarantees, classes)
-        check_triggers(self.triggers, self.model.input_shape, classes)
-        for layer in () if self.difference is None else self.difference.layers:
-            for trigger in layer.triggers:
-                fits = trigger.vector is None or len(trigger.vector) == width
-                require(fits, f"an eigenvector does not have {width} components")
         for explanation in self.explanations:
             check_explanation(explanation, classes, width)
-        for example in () if self.inputs is None else self.inputs.examples:
-            fits = (
-                max(example.label, example.nearest, example.second) < classes
-                and len(example.image) == width
-            )
-            vectors = [support.vector for support in example.supports]
-            fits = fits and all(len(vector) == width for vector in vectors)
-            require(fits, "an example of inputs does not fit the model")
 
 
 def check_explanation(explanation: Explanation, classes: int, width: int) -> None:

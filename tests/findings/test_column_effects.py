@@ -9,17 +9,17 @@ from bilens.algebra import attribution
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.data.model_interface import LabelledData
-from bilens.findings import table_audit
-from bilens.findings.subject import gauge_free
-from bilens.findings.table_audit import (
+from bilens.findings import column_effects
+from bilens.findings.column_effects import (
     REACH,
-    audit_columns,
+    ExactTable,
     exact_layer,
     largest_of_two,
     output_effects,
     units_of,
     worst_case_inputs,
 )
+from bilens.findings.subject import gauge_free
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.common import DataOrigin
@@ -35,8 +35,8 @@ def table_of(classes: int) -> tuple[LoadedModel, LabelledData]:
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_the_effects_rebuild_the_outputs(classes: int) -> None:
     model, rows = table_of(classes)
-    found, x = audit_columns(model, rows), rows.inputs
-    assert all(one.outcome != "fail" for one in found.verdict)
+    found, x = ExactTable(model, rows).read_columns(), rows.inputs
+    assert all(one.passed for one in ExactTable(model).exactness)
     mean, scale = units_of(model).T
     scores, z = exact_layer(model)(x).detach(), (x - mean) / scale
     scores = scores - scores.mean(dim=1, keepdim=True) if classes > 1 else scores
@@ -55,7 +55,8 @@ def test_the_effects_rebuild_the_outputs(classes: int) -> None:
 
 
 def test_the_planted_pair_is_the_strongest() -> None:
-    (output,) = audit_columns(*table_of(1)).outputs
+    model, rows = table_of(1)
+    (output,) = ExactTable(model, rows).read_columns().outputs
     assert (output.pairs[0].first, output.pairs[0].second) == (1, 2)
     assert output.columns[0].column == 0
     assert output.pair_share > 0.1
@@ -74,8 +75,9 @@ def test_columns_in_another_unit_are_the_same_columns() -> None:
     mean, scale = ((unit * part).tolist() for part in units_of(model).T)
     units = {"input_mean": tuple(mean), "input_scale": tuple(scale)}
     changed = dataclasses.replace(model, module=other, **units)
-    first = audit_columns(model, rows)
-    second = audit_columns(changed, dataclasses.replace(rows, inputs=rows.inputs * unit))
+    first = ExactTable(model, rows).read_columns()
+    scaled = dataclasses.replace(rows, inputs=rows.inputs * unit)
+    second = ExactTable(changed, scaled).read_columns()
     for one, two in zip(first.outputs, second.outputs, strict=True):
         assert [p.column for p in one.columns] == [p.column for p in two.columns]
         assert [p.linear for p in one.columns] == pytest.approx([p.linear for p in two.columns])
@@ -84,10 +86,9 @@ def test_columns_in_another_unit_are_the_same_columns() -> None:
 
 def test_without_answers_the_first_rows_are_taken_apart() -> None:
     model, rows = table_of(3)
-    found = audit_columns(model, dataclasses.replace(rows, targets=None))
-    assert found.performance is None
+    found = ExactTable(model, dataclasses.replace(rows, targets=None)).read_columns()
     assert [(row.kind, row.index) for row in found.rows] == [("first", i) for i in range(3)]
-    assert audit_columns(model, None).rows == ()
+    assert ExactTable(model).read_columns().rows == ()
 
 
 def some_map(d_out: int) -> QuadraticMap:
@@ -175,7 +176,7 @@ def test_on_a_ridge_the_value_is_that_at_the_place_told() -> None:
 
 def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        table_audit, "BLOCK_BYTES", 2 * 8 * table_audit.ARRAYS * 5
+        column_effects, "BLOCK_BYTES", 2 * 8 * column_effects.ARRAYS * 5
     )  # two rows at a time
     f = QuadraticMap(BilinearTensor(random(3, 6), random(6, 5), random(6, 5, seed=1)), random(3, 5))
     for item in worst_case_inputs(f, torch.arange(5)):
@@ -209,6 +210,6 @@ def test_a_planted_pair_of_values_stands_out() -> None:
     x[:45, [4, 7]] = 2.5
     y[:45] = 2
     report = Estimator().fit(x.numpy(), y.numpy()).report().to_dict()
-    effects = [item["two"]["effect"] for item in report["worst_case_inputs"]]
-    assert report["worst_case_inputs"][2]["two"]["columns"] == [4, 7]
+    effects = [item["two"]["effect"] for item in report["columns"]["worst_case_inputs"]]
+    assert report["columns"]["worst_case_inputs"][2]["two"]["columns"] == [4, 7]
     assert effects[2] > 1.5 * max(effects[:2])

@@ -1,4 +1,4 @@
-"""The audit of a model with named columns: columns and pairs, and rows taken apart by them.
+"""The readings of a model with named columns: columns and pairs, and rows taken apart by them.
 
 Everything is read in standard units where the model knows mean and standard deviation of its
 columns: there, coefficients of columns of different units can be compared.
@@ -7,6 +7,8 @@ columns: there, coefficients of columns of different units can be compared.
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -19,26 +21,22 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
-from bilens.findings.rules.registry import judge
-from bilens.findings.rules.rule import Evidence
-from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely
+from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely, summarise
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
-from bilens.records.common import UNKNOWN, Exactness, Origin
-from bilens.records.performance import Performance
-from bilens.records.table_audit import (
+from bilens.records.column_readings import (
     CategoryEffect,
     ColumnEffect,
+    ColumnReadings,
     InputValues,
     OutputEffects,
     PairEffect,
     RowReading,
-    TableAudit,
-    TableModel,
     TableReading,
     WorstCaseInputs,
 )
+from bilens.records.common import Exactness, ModelFacts
 
 NUM_INPUTS = 1000
 LISTED_PAIRS = 20  # of each output
@@ -61,82 +59,93 @@ def output_names_of(model: LoadedModel) -> tuple[str, ...]:
     return model.output_names or tuple(map(str, range(exact_layer(model).head.out_features)))
 
 
-def audit_columns(
-    model: LoadedModel,
-    rows: LabelledData | None,
-    asked: Sequence[int] = (),
-    seed: int = 0,
-    origin: Origin = UNKNOWN,
-    performance: Performance | None = None,
-    read: TableReading | None = None,
-) -> TableAudit:
-    """Audit a model of a table, and explain rows: those `asked` for, and telling ones."""
-    module, names, outputs = exact_layer(model), model.input_names or (), output_names_of(model)
-    mean, scale = units_of(model).T
-    logarithm = is_of_numbers(model)  # which right answers are not, in their unit
-    if logarithm and rows is not None:
-        rows = replace(rows, targets=None, known={})
-    with torch.no_grad():
-        f = in_standard_units(module, mean, scale).quadratic_map().detach()
-        exactness = compare(module, f, mean, scale, seed)
-        known = model.input_mean is not None and model.input_scale is not None
-        in_rows = 0 if known or rows is None or len(rows.inputs) < LEAST_ROWS else len(rows.inputs)
-        varying = f.to(torch.float64)
-        if rows is not None and in_rows:
+class ExactTable:
+    """One exact layer with named columns, as all readings of its columns share it.
+
+    `read` is how the table of its training was read, where the model says it.
+    """
+
+    read_as: Final = "columns"
+    null_samples: Final = 0
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        rows: LabelledData | None = None,
+        read: TableReading | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.module, self.read, self.seed = model, exact_layer(model), read, seed
+        self.mean, self.scale = units_of(model).T
+        self.is_standardised = model.input_mean is not None and model.input_scale is not None
+        self.logarithm = is_of_numbers(model)  # which right answers are not, in their unit
+        if self.logarithm and rows is not None:
+            rows = replace(rows, targets=None, known={})
+        self.rows, count = rows, 0 if rows is None else len(rows.inputs)
+        # whose mean and deviations are the units of columns where the model knows none
+        self.in_rows = 0 if self.is_standardised or count < LEAST_ROWS else count
+
+    @property
+    def columns_in(self) -> str:
+        """The units of columns where the model knows none: of the `rows`, or `raw`; else empty."""
+        return "" if self.is_standardised else "rows" if self.in_rows else "raw"
+
+    @property
+    def facts(self) -> ModelFacts:
+        """The sizes of the model, and its columns in their units."""
+        known, model = self.is_standardised, self.model
+        return ModelFacts(
+            num_layers=1,
+            **summarise(model).fields(),
+            task="regression" if len(output_names_of(model)) == 1 else "classification",
+            standardised=known,
+            input_mean=model.input_mean if known else None,
+            input_scale=model.input_scale if known else None,
+            rows=self.in_rows,
+            logarithm=self.logarithm,
+        )
+
+    @cached_property
+    def map(self) -> QuadraticMap:
+        """The map from columns in standard units."""
+        return in_standard_units(self.module, self.mean, self.scale).quadratic_map().detach()
+
+    @cached_property
+    def exactness(self) -> tuple[Exactness, ...]:
+        """The largest difference between the model and the formula."""
+        return compare(self.module, self.map, self.mean, self.scale, self.seed)
+
+    @cached_property
+    def largest_part(self) -> tuple[tuple[str, ...], float] | None:
+        return largest_part(gauge_free(self.map), self.read)
+
+    @torch.no_grad()
+    def read_columns(self, asked: Sequence[int] = ()) -> ColumnReadings:
+        """Return the effects of columns, and rows taken apart: those asked for, or telling ones."""
+        f, mean, scale, rows = gauge_free(self.map), self.mean, self.scale, self.rows
+        varying, explained = self.map.to(torch.float64), tuple[RowReading, ...]()
+        if rows is not None and self.in_rows:
             deviation, middle = torch.std_mean(rows.inputs.double(), dim=0)
             varying = varying.compose_input(torch.diag(deviation), middle)
-        effects = output_effects(gauge_free(varying), outputs, LISTED_PAIRS)
-        part = largest_part(gauge_free(f), read)
-        worst = worst_case_inputs(gauge_free(f), not_indicators(mean, scale)) if known else ()
-        readings: tuple[RowReading, ...] = ()
-        categories = category_effects(gauge_free(f), names, read, mean, scale)
         if rows is not None:
             z = (rows.inputs.double() - mean) / scale
-            readings = tuple(
-                reading(f, z[index], rows, index, kind)
-                for kind, index in choose_rows(f(z), rows, asked)
+            explained = tuple(
+                reading(self.map, z[index], rows, index, kind)
+                for kind, index in choose_rows(self.map(z), rows, asked)
             )
-    done = None if rows is None else rows.done
-    evidence = Evidence(
-        exactness,
-        effects=effects,
-        largest_part=part,
-        columns_in="" if known else "rows" if in_rows else "raw",
-        performance=performance,
-        reading=read,
-        done=done,
-    )
-    return TableAudit(
-        model=TableModel(
-            type(module).__name__,
-            "regression" if len(outputs) == 1 else "classification",
-            module.embed.in_features,
-            module.embed.out_features,
-            module.head.out_features,
-            sum(parameter.numel() for parameter in module.parameters()),
-            str(module.embed.weight.dtype).removeprefix("torch."),
-            known,
-            outputs,
-            names,
-            tuple(mean.tolist()) if known else None,
-            tuple(scale.tolist()) if known else None,
-            in_rows,
-            logarithm,
-        ),
-        exactness=exactness,
-        outputs=effects,
-        worst_case_inputs=worst,
-        rows=readings,
-        categories=categories,
-        reading=read,
-        done=done or (),
-        verdict=judge("table", evidence),
-        performance=performance,
-        seed=seed,
-        **origin.fields(),
-    )
+        known, names = self.is_standardised, self.model.input_names or ()
+        outputs = output_names_of(self.model)
+        return ColumnReadings(
+            outputs=output_effects(gauge_free(varying), outputs, LISTED_PAIRS),
+            worst_case_inputs=worst_case_inputs(f, not_indicators(mean, scale)) if known else (),
+            rows=explained,
+            categories=category_effects(f, names, self.read, mean, scale),
+            reading=self.read,
+            done=() if rows is None else rows.done,
+        )
 
 
+@torch.no_grad()
 def compare(
     module: BilinearClassifier, f: QuadraticMap, mean: Tensor, scale: Tensor, seed: int
 ) -> tuple[Exactness, ...]:

@@ -1,9 +1,10 @@
-"""The audit of many layers: one after another, so that no more than one is in memory."""
+"""The readings of many layers: one after another, so that no more than one is in memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
@@ -29,20 +30,10 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.outliers import robust_scale
 from bilens.findings.residual_stream import Turn
-from bilens.findings.rules.registry import judge
-from bilens.findings.rules.rule import Evidence
 from bilens.findings.subject import check_seed
 from bilens.nn.layer_view import LayerView
-from bilens.records.common import UNKNOWN, Finding, Origin
-from bilens.records.layer_audit import (
-    BaselineSource,
-    Difference,
-    LayerAudit,
-    LayerDifference,
-    LayeredModel,
-    LayerReading,
-)
-from bilens.records.performance import Performance
+from bilens.records.image_warnings import Overfitting, Triggers
+from bilens.records.layer_readings import LayerDifference, LayerReading
 
 
 def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]:
@@ -56,9 +47,9 @@ def with_norm_scores(layers: Sequence[LayerReading]) -> tuple[LayerReading, ...]
     return tuple(replace(layer, norm_z=scores.get(layer.name)) for layer in layers)
 
 
-def judge_one_layer(
+def read_one_layer(
     subject: LayerView, fitted: FittedLayer, options: ReadingOptions
-) -> tuple[Finding, ...]:
+) -> LayerReading:
     """Return dead and doubled units, unused and dominant inputs, unstable directions."""
     f = fitted.map
     assert f is not None, "an exact layer is its map"
@@ -67,35 +58,39 @@ def judge_one_layer(
     zero = math.sqrt(float(spectrum.frobenius_squared)) == 0
     stable = None if zero else stability(fitted, spectrum)
     units = read_units(fitted.layer, fitted.classes, fitted.centre)
-    reading = replace(describe_layer(subject), units=units, inputs=inputs, stability=stable)
-    return judge("audit", Evidence(layers=(reading,)))
+    return replace(describe_layer(subject), units=units, inputs=inputs, stability=stable)
 
 
-FROM_MEMORY = BaselineSource("", "")
-IN_PARTS = LayeredModel("layers", 0, "float64")
 NULL_SAMPLES = 19  # rotations of a layer: each end of their range is exceeded by one in twenty
 NONE: Mapping[str, str] = MappingProxyType({})
 USUAL = ReadingOptions(NULL_SAMPLES, seed=0)
 
 
-def audit_layers(
+@dataclass(frozen=True)
+class LayerWalk:
+    """The readings that one walk over all layers gives, with one layer in memory at a time."""
+
+    readings: tuple[LayerReading, ...]
+    changes: tuple[LayerDifference, ...]  # from the baseline
+    overfitting: Overfitting | None = None  # where a layer is a whole classifier of images
+    triggers: Triggers | None = None
+
+
+def walk_layers(
     subjects: Sequence[LayerView],
-    performance: Performance | None = None,
     baseline: Sequence[LayerView] | None = None,
     *,
     why_not: Mapping[str, str] = NONE,
     turn: Callable[[], Turn] | None = None,
-    around: str = "",
     options: ReadingOptions = USUAL,
     progress: Progress = silent,
-    model: LayeredModel = IN_PARTS,
-    origin: Origin = UNKNOWN,
-) -> LayerAudit:
-    """Audit the weights of each layer, and their changes from the layers of a baseline.
+    input_shape: tuple[int, int] | None = None,
+) -> LayerWalk:
+    """Read the weights of each layer, and their changes from the layers of a baseline.
 
     `why_not` says of layers why they are not compared, also of those of the baseline alone, `turn`
-    finds how the residual stream of the baseline has to be turned, `around` says how what is around
-    the layers is another.
+    finds how the residual stream of the baseline has to be turned; `input_shape` is that of the
+    images where a layer is a whole classifier of them.
     """
     if not subjects and baseline is None:
         raise UsageError("an audit needs a model with at least one MLP, and this one has none.")
@@ -105,8 +100,8 @@ def audit_layers(
         progress("layers", done, len(subjects))
         reading, fitted = read_layer(subject, options)
         found.append(reading)
-        if model.input_shape is not None and fitted is not None:
-            overfitting, triggers = read_layer_warnings(fitted, model.input_shape)
+        if input_shape is not None and fitted is not None:
+            overfitting, triggers = read_layer_warnings(fitted, input_shape)
         base = before.get(subject.name)
         if subject.name in why_not:
             changes.append(LayerDifference(subject.name, False, why_not[subject.name]))
@@ -115,23 +110,7 @@ def audit_layers(
     progress("layers", len(subjects), len(subjects))
     alone = why_not.keys() - {subject.name for subject in subjects}
     changes += [LayerDifference(name, False, why_not[name]) for name in sorted(alone)]
-    layers = with_norm_scores(found)
-    evidence = Evidence(
-        layers=layers, performance=performance, changes=tuple(changes), around=around
-    )
-    return LayerAudit(
-        model=model,
-        layers=layers,
-        performance=performance,
-        verdict=judge("layer_audit", evidence),
-        difference=None if baseline is None else Difference(FROM_MEMORY, evidence.changes),
-        overfitting=overfitting,
-        triggers=triggers,
-        conditions=None,
-        null_samples=options.null_samples,
-        seed=options.seed,
-        **origin.fields(),
-    )
+    return LayerWalk(with_norm_scores(found), tuple(changes), overfitting, triggers)
 
 
 def compare_with(

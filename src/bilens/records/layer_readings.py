@@ -1,24 +1,16 @@
-"""The audit of many, or of approximate, layers one after another, and what changed in them."""
+"""The readings of many, or of approximate, layers, and of what changed from a baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.base import Count, Record, require
 from bilens.records.common import (
-    DataOrigin,
-    Finding,
-    JudgedCondition,
+    ModelFacts,
+    ModelReading,
     NullInterval,
-    Run,
-    Source,
-    TextOrigin,
+    Reading,
 )
-from bilens.records.decision import Coverage, Decision
-from bilens.records.history import People
-from bilens.records.image_warnings import Overfitting, Triggers, check_triggers
-from bilens.records.performance import Performance
 
 
 class Component(Record, frozen=True):
@@ -216,7 +208,7 @@ class AnswerChanges(Record, frozen=True):
     examples: tuple[tuple[Count, str, str], ...] = ()
 
 
-class Difference(Record, frozen=True):
+class Difference(Reading, frozen=True):
     """The difference from the baseline: layers, tensors and answers."""
 
     baseline: BaselineSource
@@ -226,6 +218,14 @@ class Difference(Record, frozen=True):
     aligned: tuple[AlignmentNote, ...] = ()  # where not all are the same, in the same order
     # null where no rows were given that both models answer; of tables `column_changes` says it
     answers: AnswerChanges | None = None
+
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse directions that are drawn in inputs of another width."""
+        triggers = [one for layer in self.layers for one in layer.triggers if one.vector]
+        fits = model.d_input is None or all(
+            len(one.vector or ()) == model.d_input for one in triggers
+        )
+        require(fits, f"an eigenvector does not have {model.d_input} components")
 
     @property
     def around(self) -> str:
@@ -326,41 +326,7 @@ class LayerReading(Record, frozen=True):
     stability: Stability | None = None  # under rounding
 
 
-class LayeredModel(Record, frozen=True):
-    """The model that was read layer by layer."""
+class LayerReadings(ModelReading, frozen=True):
+    """The layers of a model, read one after another."""
 
-    kind: str  # class or format
-    num_layers: Count
-    dtype: str  # of the weights as stored, where there are several the one of most numbers first
-    # rows and columns, where one layer is a whole classifier of images; null for other models
-    input_shape: tuple[Count, Count] | None = None
-    output_names: tuple[str, ...] = ()  # one name for each class of such a classifier
-
-
-class LayerAudit(Document, frozen=True, kw_only=True):
-    """The audit of a model by its layers."""
-
-    kind: Literal["layer_audit"] = "layer_audit"
-    passed: bool | None = None  # null where not decided, or nothing is vouched for
-    model: LayeredModel  # what was read
-    layers: tuple[LayerReading, ...]  # one entry for each layer, first to last
-    verdict: tuple[Finding, ...]  # the rules and how they ended
-    difference: Difference | None  # what changed from the baseline; null without one
-    overfitting: Overfitting | None = None  # of a whole classifier of images; null for others
-    triggers: Triggers | None = None  # null likewise
-    conditions: tuple[JudgedCondition, ...] | None  # those of `--fail-on`; null without any
-    decision: Decision | None = None  # what may be done with it; null in an older document
-    null_samples: Count  # draws behind every null interval
-    seed: Integer  # of the draws, and of the inputs that R² is measured on
-    performance: Performance | None = None  # what predictions are worth; null without data
-    source: Source  # where the weights come from
-    data: DataOrigin | None  # which data `performance` is of; null without data
-    reproduce: Run  # what it takes to run the same again
-    coverage: Coverage | None = None  # what share of the parameters was read
-    text: TextOrigin | None = None  # that the layers were fitted on; null without
-    people: People | None = None  # what was said of the model; null where nothing was
-
-    def __post_init__(self) -> None:
-        require(len(self.layers) > 0 or self.difference is not None, "layers is empty")
-        shape, classes = self.model.input_shape, len(self.model.output_names)
-        check_triggers(self.triggers, shape or (0, 0), classes)
+    readings: tuple[LayerReading, ...]  # one entry for each layer, first to last

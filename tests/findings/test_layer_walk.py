@@ -21,18 +21,18 @@ from bilens.api.subject import open_subject
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers, other_kind
-from bilens.findings.layer_audit import LayerAudit, audit_layers, checked_options, compare_with
 from bilens.findings.layer_reading import (
     ReadingOptions,
     fit_layer,
     gram_shares,
     unused_columns,
 )
+from bilens.findings.layer_walk import LayerWalk, checked_options, compare_with, walk_layers
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence
 from bilens.nn.layer_view import LayerView
-from bilens.records.base import to_json
-from bilens.records.layer_audit import LayerDifference, LayerReading
+from bilens.records.common import Finding
+from bilens.records.layer_readings import LayerDifference, LayerReading
 from builders import randn
 from layer_audit_documents import transformer
 
@@ -65,19 +65,23 @@ def subject(layer: GLUWeights | MLPWeights, name: str = "a", classes: bool = Fal
     )
 
 
-def audited(*layers: GLUWeights | MLPWeights) -> LayerAudit:
+def audited(*layers: GLUWeights | MLPWeights) -> LayerWalk:
     subjects = [subject(layer, f"layer {place}") for place, layer in enumerate(layers)]
-    return audit_layers(subjects, options=ReadingOptions(3, 0, pixels=True))
+    return walk_layers(subjects, options=ReadingOptions(3, 0, pixels=True))
 
 
-def rule(found: LayerAudit, name: str) -> tuple[str, dict[str, Any]]:
-    (finding,) = [finding for finding in found.verdict if finding.rule == name]
+def judged(found: LayerWalk) -> tuple[Finding, ...]:
+    return judge("layers", Evidence(layers=found.readings, changes=found.changes))
+
+
+def rule(found: LayerWalk, name: str) -> tuple[str, dict[str, Any]]:
+    (finding,) = [finding for finding in judged(found) if finding.rule == name]
     return finding.outcome, finding.values
 
 
 def test_the_reading_of_an_exact_layer_is_that_of_the_dense_tensor() -> None:
     layer = gated()
-    reading = audited(layer).layers[0]
+    reading = audited(layer).readings[0]
     half = torch.einsum("oh,hi,hj->oij", layer.down, layer.gate, layer.value)
     dense = (half + half.mT) / 2
     assert reading.fit is None
@@ -101,12 +105,12 @@ def test_the_reading_of_an_exact_layer_is_that_of_the_dense_tensor() -> None:
 
 
 def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> None:
-    good = audited(gated(activation="silu", gate=0.02 * randn(HIDDEN, D_IN, seed=1))).layers[0]
+    good = audited(gated(activation="silu", gate=0.02 * randn(HIDDEN, D_IN, seed=1))).readings[0]
     assert good.fit is not None
     assert good.fit.usable
     assert good.fit.quadratic > 0.99
     assert good.outputs is not None
-    poor = audited(gated(activation="relu", gate=9 * randn(HIDDEN, D_IN, seed=1))).layers[0]
+    poor = audited(gated(activation="relu", gate=9 * randn(HIDDEN, D_IN, seed=1))).readings[0]
     assert poor.fit is not None
     assert not poor.fit.usable
     assert (poor.outputs, poor.quadratic_norm, poor.stability) == (None, None, None)
@@ -131,12 +135,12 @@ def test_the_fit_of_an_approximate_layer_is_said_and_decides_what_is_read() -> N
 def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     model = made.transformer()
     model.mlps[1].left.weight.data[0, 0] = torch.nan
-    found = audit_layers(layers_read(model), options=ReadingOptions(3, 0))
-    assert "fail" in [one.outcome for one in found.verdict]
-    broken = [layer.name for layer in found.layers if layer.broken is not None]
+    found = walk_layers(layers_read(model), options=ReadingOptions(3, 0))
+    assert "fail" in [one.outcome for one in judged(found)]
+    broken = [layer.name for layer in found.readings if layer.broken is not None]
     assert broken == ["blocks.1.mlp"]
-    assert "non-finite" in str(found.layers[1].broken)
-    assert all(layer.outputs is not None for layer in found.layers if layer.broken is None)
+    assert "non-finite" in str(found.readings[1].broken)
+    assert all(layer.outputs is not None for layer in found.readings if layer.broken is None)
     assert rule(found, "non_finite")[1]["layers"] == "blocks.1.mlp"
 
 
@@ -188,9 +192,9 @@ def test_products_in_float32_say_the_same_of_inputs_and_units(
 ) -> None:
     """Whatever the size of the weights: float32 ends at 1e38, and squares of them before."""
     layer = gated(down=size * randn(D_OUT, HIDDEN, seed=2))
-    exact = audited(layer).layers[0]
+    exact = audited(layer).readings[0]
     monkeypatch.setattr(kernel, "SINGLE", 0)
-    found = audited(layer).layers[0]
+    found = audited(layer).readings[0]
     assert found.inputs.share != exact.inputs.share
     assert found.inputs.share == pytest.approx(exact.inputs.share, rel=1e-6)
     assert found.inputs.share_null == pytest.approx(exact.inputs.share_null, rel=1e-6)
@@ -205,7 +209,7 @@ def test_a_few_eigenpairs_say_the_same_of_rounding(monkeypatch: pytest.MonkeyPat
     assert fitted.map is not None
     spectrum = hosvd(fitted.map, 30)
     whole = layer_reading.stability(fitted, spectrum)
-    assert whole == audited(layer).layers[0].stability
+    assert whole == audited(layer).readings[0].stability
     monkeypatch.setattr(layer_reading, "WIDE", 1)
     few = layer_reading.stability(fitted, spectrum)
     assert whole is not None
@@ -232,8 +236,8 @@ def test_rounding_that_moves_nothing_leaves_every_direction_stable() -> None:
         name: getattr(gated(), name).to(torch.bfloat16).double()
         for name in ("down", "gate", "value")
     }
-    stored = audited(gated(**parts)).layers[0].stability
-    moved = audited(gated()).layers[0].stability
+    stored = audited(gated(**parts)).readings[0].stability
+    moved = audited(gated()).readings[0].stability
     assert stored is not None
     assert moved is not None
     assert (stored.guaranteed, stored.leading) == (5, 5)
@@ -244,20 +248,20 @@ def test_where_no_direction_is_stable_there_is_no_angle() -> None:
     """Eigenvalues nearer than rounding; broken once: the angle was 0, as where nothing moves."""
     square = torch.linspace(1, 1.001, D_IN, dtype=torch.float64).diag() / 3
     found = audited(gated(down=torch.ones(1, D_IN).double(), gate=square, value=square))
-    stable = found.layers[0].stability
+    stable = found.readings[0].stability
     assert stable is not None
     assert (stable.guaranteed, stable.largest_angle) == (0, None)
 
 
 def test_few_layers_have_no_usual_size() -> None:
     found = audited(gated(), gated(seed=5))
-    assert all(layer.norm_z is None for layer in found.layers)
-    assert "huge_norm" not in [finding.rule for finding in found.verdict]
+    assert all(layer.norm_z is None for layer in found.readings)
+    assert "huge_norm" not in [finding.rule for finding in judged(found)]
 
 
 def test_layers_of_zeros_have_no_directions() -> None:
     found = audited(gated(down=torch.zeros(D_OUT, HIDDEN, dtype=torch.float64)))
-    reading: LayerReading = found.layers[0]
+    reading: LayerReading = found.readings[0]
     assert (reading.outputs, reading.quadratic_norm) == (None, 0)
     assert reading.units is not None
     assert reading.units.dead == HIDDEN
@@ -265,7 +269,7 @@ def test_layers_of_zeros_have_no_directions() -> None:
 
 def test_what_is_out_of_range_is_refused() -> None:
     with pytest.raises(UsageError, match="at least one MLP"):
-        audit_layers([])
+        walk_layers([])
     with pytest.raises(UsageError, match="null_samples must be an integer of at least 3"):
         checked_options(2, 0)
     with pytest.raises(UsageError, match="seed must be below"):
@@ -273,9 +277,9 @@ def test_what_is_out_of_range_is_refused() -> None:
 
 
 def test_the_same_seed_gives_the_same_document() -> None:
-    first, second = (to_json(audited(gated(activation="gelu"))) for _ in range(2))
+    first, second = (audited(gated(activation="gelu")) for _ in range(2))
     assert first == second
-    assert math.isfinite(first["layers"][0]["weight_norm"])
+    assert math.isfinite(first.readings[0].weight_norm or math.nan)
 
 
 def biased(seed: int = 0, activation: str = "identity") -> GLUWeights:
@@ -352,7 +356,7 @@ def test_the_same_layer_is_the_same_bit_for_bit() -> None:
     found = compared(biased(), biased())
     assert found.identical
     assert (found.weight_change, found.change, found.frobenius) == (0, 0, 1)
-    assert [item.outcome for item in judge("audit", Evidence(changes=(found,)))] == ["pass"] * 3
+    assert [item.outcome for item in judge("classes", Evidence(changes=(found,)))] == ["pass"] * 3
 
 
 def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
@@ -361,7 +365,9 @@ def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
     assert found.refused is not None
     assert "below 0.9" in found.refused
     assert (found.change, found.changed_units) == (None, 1)
-    assert [item.rule for item in judge("audit", Evidence(changes=(found,)))] == ["changed_layers"]
+    assert [item.rule for item in judge("classes", Evidence(changes=(found,)))] == [
+        "changed_layers"
+    ]
 
 
 def test_a_broken_layer_is_not_compared() -> None:
@@ -370,16 +376,17 @@ def test_a_broken_layer_is_not_compared() -> None:
     assert broken.refused == "the layer of the model cannot be read"
     model = transformer()
     model.mlps[2].down.weight.data[0, 0] = torch.inf
-    found = audit_layers(
+    found = walk_layers(
         layers_read(transformer()), baseline=layers_read(model), options=ReadingOptions(3, 0)
     )
-    assert found.difference is not None
-    assert [layer.identical for layer in found.difference.layers] == [True, True, False, True, True]
-    assert found.difference.layers[2].refused == "the layer of the baseline cannot be read"
+    assert [layer.identical for layer in found.changes] == [True, True, False, True, True]
+    assert found.changes[2].refused == "the layer of the baseline cannot be read"
 
 
 def values(found: LayerDifference, rule: str) -> tuple[str, dict[str, Any]]:
-    (finding,) = [item for item in judge("audit", Evidence(changes=(found,))) if item.rule == rule]
+    (finding,) = [
+        item for item in judge("classes", Evidence(changes=(found,))) if item.rule == rule
+    ]
     return finding.outcome, finding.values
 
 
@@ -423,9 +430,8 @@ def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:
     """Broken once: a layer of another activation was left out, and all was called the same."""
     mine = [subject(biased(), "a"), subject(biased(), "b"), subject(biased(activation="silu"), "c")]
     theirs = [subject(biased(), "a"), subject(biased(), "c"), subject(biased(), "d")]
-    audit = audit_layers(mine, baseline=theirs, options=ReadingOptions(3, 0))
-    assert audit.difference is not None
-    assert [(layer.name, layer.identical, layer.refused) for layer in audit.difference.layers] == [
+    audit = walk_layers(mine, baseline=theirs, options=ReadingOptions(3, 0))
+    assert [(layer.name, layer.identical, layer.refused) for layer in audit.changes] == [
         ("a", True, None),
         ("c", False, "gated identity 6 → 9 → 4 became gated silu 6 → 9 → 4"),
     ]

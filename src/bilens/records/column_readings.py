@@ -1,23 +1,16 @@
-"""The audit of a model with named columns: how tables are read, what columns do, and rows."""
+"""The readings of a model with named columns: how tables are read, what columns do, and rows."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Integer, Record, require
+from bilens.records.base import Count, Record, require
 from bilens.records.common import (
-    DataOrigin,
-    Exactness,
-    Finding,
-    JudgedCondition,
-    Run,
-    Source,
+    ModelFacts,
+    ModelReading,
+    Reading,
     Value,
 )
-from bilens.records.decision import Coverage, Decision
-from bilens.records.history import People
-from bilens.records.layer_audit import Difference
-from bilens.records.performance import Performance
 
 OTHER = "(other)"  # the input that the rare texts of a column share
 
@@ -64,25 +57,6 @@ class TableReading(Record, frozen=True):
     target: TableColumn | None = None
 
 
-class TableModel(Record, frozen=True):
-    """The model of a table that was read: its task, sizes and columns."""
-
-    kind: str  # class of the model
-    task: str  # `classification`, or `regression` where there is one output
-    d_input: Count
-    d_hidden: Count
-    d_output: Count
-    num_parameters: Count
-    dtype: str  # of the weights as stored
-    standardised: bool  # mean and standard deviation of the inputs are known
-    output_names: tuple[str, ...]
-    input_names: tuple[str, ...]
-    input_mean: tuple[float, ...] | None = None  # null where they are not known
-    input_scale: tuple[float, ...] | None = None
-    rows: Count = 0  # in whose mean and deviations columns are read where the model knows none
-    logarithm: bool = False  # whether its output is the logarithm of a mean in the target's unit
-
-
 class ColumnEffect(Record, frozen=True):
     """A column alone: linear · z + square · z², for each unit of z in units of the output."""
 
@@ -119,7 +93,7 @@ class OutputEffects(Record, frozen=True):
     pair_share: float  # Σ coefficient² / variance
 
 
-class ColumnChanges(Record, frozen=True):
+class ColumnChanges(Reading, frozen=True):
     """Changes of columns and answers from a baseline; those of one model alone are named."""
 
     added: tuple[str, ...]  # inputs of the model alone
@@ -219,13 +193,9 @@ class RowReading(Record, frozen=True):
         require(fits, "an attribution does not fit")
 
 
-class TableAudit(Document, frozen=True, kw_only=True):
-    """The audit of a model with named columns."""
+class ColumnReadings(ModelReading, frozen=True):
+    """The effects of the columns of a table, alone and in pairs, and rows taken apart by them."""
 
-    kind: Literal["table"] = "table"
-    passed: bool | None = None  # null where not decided, or nothing is vouched for
-    model: TableModel  # what was read
-    exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
     outputs: tuple[OutputEffects, ...]
     # empty where mean and scale are not known, or all inputs are indicators
     worst_case_inputs: tuple[WorstCaseInputs, ...]
@@ -234,27 +204,16 @@ class TableAudit(Document, frozen=True, kw_only=True):
     # how the table of the training was read; null where the model does not say it
     reading: TableReading | None = None
     done: tuple[Conversion, ...] = ()  # to the file of the rows
-    verdict: tuple[Finding, ...]  # the rules and how they ended
-    seed: Integer  # of the random rows that model and formula are compared on
-    coverage: Coverage | None = None  # what share of the parameters was read
-    conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
-    decision: Decision | None = None  # what may be done with it; null in an older document
-    performance: Performance | None = None  # what predictions are worth; null without data
-    difference: Difference | None = None  # what changed from the baseline; null without one
-    column_changes: ColumnChanges | None = None  # likewise, in columns and answers
-    source: Source  # where the weights come from
-    data: DataOrigin | None  # which rows; null without any
-    reproduce: Run  # what it takes to run the same again
-    people: People | None = None  # what was said of the model; null where nothing was
 
-    def __post_init__(self) -> None:
-        model = self.model
-        width, count = len(model.input_names), len(model.output_names)
-        require(width == model.d_input > 0, "input_names does not fit d_input")
-        fits = len(self.outputs) == count == model.d_output > 0
-        require(fits, "outputs differ in number")
-        require((model.task == "regression") == (count == 1), "the task does not fit the outputs")
-        require(len(self.exactness) > 0, "exactness is empty")
+    def check_fits(self, model: ModelFacts) -> None:
+        """Refuse effects of other columns or outputs."""
+        width, count = len(model.input_names or ()), len(model.output_names)
+        one_layer = model.one_layer
+        require(width == one_layer.d_input > 0, "input_names does not fit d_input")
+        fits = len(self.outputs) == count == one_layer.d_output > 0
+        require(fits, "outputs and output_names differ in number")
+        task = "regression" if count == 1 else "classification"
+        require(model.task == task, "the task does not fit the outputs")
         given = len(self.worst_case_inputs) in (0, count)
         require(given, "the worst-case inputs differ in number")
         parts = [part for row in self.rows for part in row.attributions]
@@ -272,7 +231,7 @@ class TableAudit(Document, frozen=True, kw_only=True):
         require(fits, "a category has other outputs")
         if self.reading is not None:
             names = [name for column in self.reading.columns for name in column.inputs]
-            require(names == [*model.input_names], "the columns do not fit the inputs")
+            require(names == [*(model.input_names or ())], "the columns do not fit the inputs")
         for row in self.rows:
             fits = len(row.inputs) == width and len(row.scores) == count
             require(fits, "a row does not fit")

@@ -1,0 +1,180 @@
+"""The subject of an audit: a model with its data and baseline, and what its readings share.
+
+Each part is computed once, when the first reading asks for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final
+
+from msgspec import structs
+
+from bilens.algebra.approximation.quadratic_fit import THRESHOLD
+from bilens.api.alignment import Alignment, align_models
+from bilens.api.comparison import vocabulary_of_model
+from bilens.api.given_data import interface_of, rows_received, rows_to_fit
+from bilens.api.provenance import reading_of
+from bilens.api.subject import is_of_columns, is_one_exact_layer
+from bilens.base import Progress, silent
+from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.option_rules import refuse_idle
+from bilens.data.model_interface import LabelledData
+from bilens.findings.column_effects import ExactTable
+from bilens.findings.coverage import how_read, measure_coverage
+from bilens.findings.exact_classifier import ExactClassifier
+from bilens.findings.layer_reading import ReadingOptions
+from bilens.findings.layer_walk import (
+    NULL_SAMPLES as LAYER_SAMPLES,
+    LayerWalk,
+    checked_options,
+    walk_layers,
+)
+from bilens.findings.overfitting import SMALLEST_IMAGE
+from bilens.findings.subject import image_shape
+from bilens.io.load import LoadedModel
+from bilens.nn.agreement import Agreement
+from bilens.records.common import Exactness, ModelFacts
+from bilens.records.decision import Coverage
+from bilens.train.recorded_inputs import LayerInputs
+
+
+@dataclass(frozen=True, eq=False)
+class AuditSubject:
+    """A model that is audited, opened once, with its data, its baseline and what is asked of it."""
+
+    given: LoadedModel
+    data: LabelledData | None = None
+    training: LabelledData | None = None
+    before: LoadedModel | None = None  # the baseline
+    null_samples: int | None = None  # None for the usual number of the model
+    seed: int = 0
+    threshold: float = THRESHOLD
+    try_words: int = 0
+    inputs: LayerInputs | None = None  # what the layers see
+    rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
+    by_columns: bool = False  # whether it is read so whatever its outputs are
+    command: str | None = None
+    progress: Progress = silent
+    options: Mapping[str, object] = field(default_factory=dict)  # that the numbers depend on
+
+    @cached_property
+    def alignment(self) -> Alignment | None:
+        """The model beside its baseline."""
+        return None if self.before is None else align_models(self.given, self.before)
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        return self.given if self.alignment is None else self.alignment.model
+
+    @cached_property
+    def reader(self) -> ExactTable | ExactClassifier | LayerReader:
+        """The way in which the model is read: by columns, by classes, or layer by layer."""
+        if self.by_columns or is_of_columns(self.model):
+            return ExactTable(self.model, self.data, reading_of(self.model), self.seed)
+        if not is_one_exact_layer(self.model):
+            return LayerReader(self)
+        return ExactClassifier(
+            self.model,
+            self.data,
+            self.training,
+            null_samples=self.null_samples,
+            seed=self.seed,
+            progress=self.progress,
+        )
+
+    def with_inputs(self, options: ReadingOptions) -> ReadingOptions:
+        """Return options with what is known of the inputs: rows, names, whether they are pixels."""
+        model, data = self.model, self.data
+        shape = model.input_shape or (None if data is None else data.shape) or ()
+        return replace(
+            options,
+            seen=rows_received(model, data, self.inputs),
+            pixels=sum(side > 1 for side in shape) > 1,
+            names=model.own_input_names or (),
+        )
+
+
+class LayerReader:
+    """A model that is read layer by layer, in one walk that all readings of its layers share."""
+
+    read_as: Final = "layers"
+    exactness: tuple[Exactness, ...] = ()  # of no formula
+
+    def __init__(self, subject: AuditSubject) -> None:
+        self.subject, samples = subject, subject.null_samples
+        self.null_samples = LAYER_SAMPLES if samples is None else samples
+        self.facts = describe_layers(subject.model, subject.data)
+
+    @cached_property
+    def walk(self) -> LayerWalk:
+        """The readings of all layers, and of their changes from the baseline."""
+        subject = self.subject
+        model, data, alignment = subject.model, subject.data, subject.alignment
+        options = checked_options(self.null_samples, subject.seed, subject.threshold)
+        layers = tuple(model.layers.values())
+        if layers and all(view.exact for view in layers):
+            refuse_idle("audit", {"threshold": options.threshold, "inputs": subject.inputs})
+        rows = rows_to_fit(model, data, subject.inputs, subject.seed)
+        options = replace(subject.with_inputs(options), rows=rows)
+        beside: dict[str, Any] = {}
+        if alignment is not None:
+            options = replace(options, vocabulary=vocabulary_of_model(model))
+            beside = {"why_not": alignment.refused, "turn": alignment.turn}
+            beside["baseline"] = alignment.layers_before
+        shape, progress = self.facts.input_shape, subject.progress
+        return walk_layers(layers, options=options, progress=progress, input_shape=shape, **beside)
+
+
+def cover_model(subject: AuditSubject) -> Coverage:
+    """Return how many parameters of a model its readings are of."""
+    model, reader, check = subject.model, subject.reader, None
+    ended = dict.fromkeys(model.layers, "exact")
+    if isinstance(reader, LayerReader):
+        ended = {layer.name: how_read(layer) for layer in reader.walk.readings}
+        with suppress(NonFiniteError):  # the layer says so itself
+            check = model.reported  # which was compared when the model was opened
+            if model.layers and model.load_report is None:
+                check = model.exactness
+    else:
+        worst = max(reader.exactness, key=lambda item: item.relative_error)
+        rows, error, relative = worst.num_inputs, worst.largest_error, worst.relative_error
+        check = Agreement("", "its forward pass", rows, error, relative, largest=0.0)
+    report = model.load_report
+    if report is not None and report.unverified:
+        check = None
+    guessed = report is not None and report.guessed
+    said = report is not None and not report.verified and not report.unverified
+    layout = "guessed" if guessed else "said" if said else "known"
+    connected = bool(model.network) or not isinstance(reader, LayerReader)
+    return measure_coverage(model.tensors, model.layers.values(), ended, layout, check, connected)
+
+
+def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> ModelFacts:
+    """Return class, dtype and number of layers of a model; of an image classifier its classes."""
+    module = model.module or model.original
+    kind = model.provenance.get("format", "layers of another library")
+    kind = kind if module is None else type(module).__name__
+    numbers = Counter[str]()  # by how they are stored
+    for tensor in model.tensors.values():
+        numbers[tensor.storage] += math.prod(tensor.shape)
+    stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
+    found = ModelFacts(kind, len(model.layers), stored)
+    sizes = [view.sizes for view in model.network]
+    if len(sizes) != 1 or not 1 < sizes[0].d_out < sizes[0].d_in:
+        return found
+    try:
+        interface = interface_of(model, answers=False)
+    except UsageError:  # it gives several numbers, or is not all of a model
+        return found
+    given = interface.input_shape or (None if data is None else data.shape)
+    shape = image_shape(interface.d_input, given)
+    if interface.ends or model.input_names or (given is None and min(shape) < SMALLEST_IMAGE):
+        return found
+    names = interface.output_names or tuple(map(str, range(interface.d_output)))
+    return structs.replace(found, input_shape=shape, output_names=names)
