@@ -105,7 +105,6 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
         "source_kind": "data-dir",
         "num_images": tiny.NUM_TEST,
         "sha256": DATA.fingerprint,
-        "notes": [],
     }
     share = found["performance"]["classification"]["accuracy"]
     assert share["total"] == tiny.NUM_TEST
