@@ -15,7 +15,7 @@ from bilens.records.mlp_trace import DirectionReading
 WORDS = trace_documents.WORDS
 
 
-def measured(name: str, added: float, *, fitted: bool = True, text: bool = False) -> r.Measured:
+def measured(name: str, added: float, *, fitted: bool = True, text: bool = False) -> r.DomainLoss:
     """A domain with round numbers."""
     draw = random.Random(name)
     sample = r.Continuation(WORDS[:3], WORDS[3:7], (*WORDS[3:5], "glad", WORDS[6]))
@@ -24,7 +24,7 @@ def measured(name: str, added: float, *, fitted: bool = True, text: bool = False
         r.LossAt("position", "4–7", 80, 0.25, 0.1),
     )
     parts = {"losses": losses, "worst": trace_documents.latent(draw, 0), "samples": (sample,)}
-    return r.Measured(
+    return r.DomainLoss(
         name=name,
         fitted=fitted,
         texts=20,
@@ -71,7 +71,7 @@ def make_conversion(**changes: Any) -> dict[str, Any]:
             measured("stories", 0.0625, text=True),
             measured("manuals", 0.125, fitted=False, text=True),
         ),
-        curve=(r.CurvePoint(1000, 0.25, 0.25), r.CurvePoint(2000, 0.0625, 0.125)),
+        curve=(r.DistillationPoint(1000, 0.25, 0.25), r.DistillationPoint(2000, 0.0625, 0.125)),
         line_tokens=2032,
         gain=(
             reading,

@@ -14,7 +14,7 @@ from bilens.findings.rules.rule import Rule
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text, to_json
-from bilens.records.column_readings import ColumnChanges, Conversion, TableColumn, TableReading
+from bilens.records.column_readings import CellConversion, ColumnChanges, TableColumn, TableReading
 from bilens.records.layer_readings import BaselineSource, Difference, WholeDifference
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_fit import TableRecipe, fit_table
@@ -75,13 +75,13 @@ def finding_of(document: dict[str, Any], rule: str) -> dict[str, Any]:
 SENTENCES = json.loads(files("bilens.report").joinpath("strings", "en.json").read_text("utf-8"))
 
 
-def conversions() -> tuple[Conversion, ...]:
+def conversions() -> tuple[CellConversion, ...]:
     """One of every kind, with a value for every place of its sentence."""
     names = "column count row text old new position encoding separator suffix kind sheet others"
     names += " unit first last kept rows inputs value"
     values = {name: 3 if name in ("count", "row", "position") else name for name in names.split()}
     kinds = [key.removeprefix("reading.") for key in SENTENCES if key.startswith("reading.")]
-    return tuple(Conversion(kind, dict(values)) for kind in kinds)
+    return tuple(CellConversion(kind, dict(values)) for kind in kinds)
 
 
 def reading() -> TableReading:

@@ -121,7 +121,8 @@ def _made() -> str:
     order = (7, 2, *(number for number in range(12) if number not in (2, 7)))
     checks = ((2, causal("sign_flip")), (5, None), (6, causal(active=False)))
     pairs = tuple(
-        r.Contrast(7, other, 0.3125, 0.4375, 0.71875, checked, 0.05) for other, checked in checks
+        r.LatentContrast(7, other, 0.3125, 0.4375, 0.71875, checked, 0.05)
+        for other, checked in checks
     )
     edges = (-1.0, -0.5, 0.0, 0.5, 1.0)
     return json_text(

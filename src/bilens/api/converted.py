@@ -207,7 +207,7 @@ class Converted:
     def looked_at(self) -> dict[str, Any]:
         """Measure losses of the student, show where they are, and read a few of its layers."""
         tables, student = self.tables(), self.student
-        bill, domains = self.bill(tables), list[records.Measured]()
+        bill, domains = self.bill(tables), list[records.DomainLoss]()
         sites = [*self.converted.values()]  # but for experts that kept their gate
         exact = [one for one in sites if getattr(student.at(one), "gate", None) is None]
         modules = map(student.at, exact), [student.module]
@@ -234,14 +234,14 @@ class Converted:
         data = TextOrigin(names, "given by --text", mixture.tokens, mixture.fingerprint)
         return {**sizes, "domains": domains, "gain": gain, "data": data}
 
-    def curve(self) -> list[records.CurvePoint]:
+    def curve(self) -> list[records.DistillationPoint]:
         """Return the lines of the distillation; a run that went on has some of them twice."""
         paths = [self.work / f"{name}.jsonl" for name in ("distillation", "unfrozen")]
         texts = [one for path in paths if path.exists() for one in path.read_text().splitlines()]
-        found, batch = dict[int, records.CurvePoint](), self.recipe.batch_size
+        found, batch = dict[int, records.DistillationPoint](), self.recipe.batch_size
         for one in map(json.loads, texts):  # of an earlier release, without the number of tokens
             seen = one.get("tokens", (self.layer_texts + one["step"] * batch) * self.recipe.n_ctx)
-            found[seen] = records.CurvePoint(seen, one["loss_added"], one["held_out_kl"])
+            found[seen] = records.DistillationPoint(seen, one["loss_added"], one["held_out_kl"])
         return [*found.values()]
 
     def tables(self, most: int | None = None) -> dict[str, Tensor]:
@@ -251,9 +251,9 @@ class Converted:
         texts = {name: one[:count] for name, one in self.mixture.held_out.items()}
         return {n: token_table(self.teacher, self.student, one) for n, one in texts.items()}
 
-    def bill(self, tables: dict[str, Tensor]) -> list[records.Measured]:
+    def bill(self, tables: dict[str, Tensor]) -> list[records.DomainLoss]:
         """Measure losses of the student on each domain, those that are learnt from first."""
-        learnt, found = len(self.mixture.domains), list[records.Measured]()
+        learnt, found = len(self.mixture.domains), list[records.DomainLoss]()
         for name, table in tables.items():
             found.append(one := average_losses(name, table, fitted=len(found) < learnt))
             self.say(f"{name}: {one.loss_added:+.4f} ± {one.error:.4f} {self.unit} so far.")

@@ -329,7 +329,7 @@ def contrasts_of(
         (first, second), (score, nonlinear, product) = pair, shares
         chance = chance_of(score, best)
         pairs.append(
-            records.Contrast(first, second, score, nonlinear, product, causal, p_value=chance)
+            records.LatentContrast(first, second, score, nonlinear, product, causal, p_value=chance)
         )
     return records.Contrasts(len(compared), tuple(pairs))
 

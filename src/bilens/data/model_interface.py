@@ -17,7 +17,7 @@ from bilens.data.arrays import Array
 from bilens.data.cells import DECIMAL, parse_number, plain_number
 from bilens.data.images import ImageDataset
 from bilens.data.table_columns import Cells, name_finder, number_in, spelling_key, votes_of
-from bilens.records.column_readings import Conversion, TableColumn, TableReading
+from bilens.records.column_readings import CellConversion, TableColumn, TableReading
 from bilens.records.common import DataNote, DataOrigin, Value
 
 ONLY_0_AND_1 = (
@@ -68,7 +68,7 @@ class ModelInterface:
     reads_bytes: str = ""  # by what it scales pixels from 0 to 255 itself; empty where it does not
     notes: list[DataNote] = field(default_factory=list)  # on the data that are read for it
     numbers: list[int] = field(default_factory=list)  # of their rows, as a spreadsheet shows them
-    done: list[Conversion] = field(default_factory=list)  # to a table
+    done: list[CellConversion] = field(default_factory=list)  # to a table
     empty: dict[int, tuple[str, ...]] = field(default_factory=dict)  # as of `LabelledData`
 
     @property
@@ -358,7 +358,7 @@ class LabelledData:
     names: tuple[str, ...] = ()  # of the files, one for each row, if they are files
     shape: tuple[int, ...] | None = None  # of an image, where an input is one
     numbers: tuple[int, ...] = ()  # of rows, as a spreadsheet shows them; empty where from 0
-    done: tuple[Conversion, ...] = ()  # to a table
+    done: tuple[CellConversion, ...] = ()  # to a table
     box: tuple[float, float] | None = None  # that every input lies in; None where nothing says it
     # columns of a table whose cell holds no value, by the place of the row, where it has one
     empty: Mapping[int, tuple[str, ...]] = field(default_factory=dict)

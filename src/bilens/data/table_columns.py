@@ -27,7 +27,7 @@ from bilens.data.cells import (
     plain_number,
 )
 from bilens.data.table_file import RawTable
-from bilens.records.column_readings import OTHER, Conversion, TableColumn
+from bilens.records.column_readings import OTHER, CellConversion, TableColumn
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
@@ -52,7 +52,7 @@ class Cells:
     name: str
     instead: str = "leave the rows out"  # of repairing a cell
     is_target: bool = False  # each cell holds a value, whatever it says
-    done: list[Conversion] = field(default_factory=list)
+    done: list[CellConversion] = field(default_factory=list)
     gone: list[bool] = field(default_factory=list)  # whether each cell was read as no value
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class Cells:
         self.known = [cell for _, cell in self.places]
 
     def say(self, kind: str, /, **values: int | str) -> None:
-        self.done.append(Conversion.of_kind(kind, column=self.name, **values))
+        self.done.append(CellConversion.of_kind(kind, column=self.name, **values))
 
     def decimal(self, votes: Counter[str], column: TableColumn | None = None) -> str:
         """Return the decimal mark of a column; `column` says how it was in training.

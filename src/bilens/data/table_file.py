@@ -1,6 +1,6 @@
 """A file as a table of cells: what kind it is, its encoding and separator, its header and its end.
 
-The content decides, not the name; what was decided or left out is said as a `Conversion`.
+The content decides, not the name; what was decided or left out is said as a `CellConversion`.
 """
 
 import codecs
@@ -24,7 +24,7 @@ from bilens.base.files import check_regular_file
 from bilens.base.memory import check_memory
 from bilens.base.option_rules import refuse_idle
 from bilens.data.cells import is_missing, is_nearly_all, parse_number
-from bilens.records.column_readings import Conversion
+from bilens.records.column_readings import CellConversion
 
 SNIFFED = 200  # lines that decide on the separator
 MOST_TOTALS = 3  # rows below a table
@@ -47,7 +47,7 @@ class RawTable:
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[int, ...]  # of the rows, as a spreadsheet shows them
-    done: tuple[Conversion, ...]
+    done: tuple[CellConversion, ...]
     separator: str
 
     @cached_property
@@ -82,9 +82,9 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         name, text = decoded(path, path.read_bytes(), encoding)
         separator = separator_of(text)
         if encoding is None and name != "utf-8-sig":
-            done.append(Conversion.of_kind("encoding", encoding=name))
+            done.append(CellConversion.of_kind("encoding", encoding=name))
         if separator != ",":
-            done.append(Conversion.of_kind("separator", separator=repr(separator).strip("'")))
+            done.append(CellConversion.of_kind("separator", separator=repr(separator).strip("'")))
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
         try:
             grid = [(row, [*map(str.strip, line)]) for row, line in enumerate(lines, 1)]
@@ -97,7 +97,7 @@ def read_table(path: Path, encoding: str | None = None) -> RawTable:
         refuse_idle("data", {"encoding": encoding})
         grid = frame_grid(path, kind, done)
     if KINDS.get(path.suffix.lower(), kind) != kind:
-        done.append(Conversion.of_kind("mislabelled", suffix=path.suffix, kind=kind))
+        done.append(CellConversion.of_kind("mislabelled", suffix=path.suffix, kind=kind))
     return tidied(path, [line for line in grid if any(line[1])], done, separator)
 
 
@@ -146,7 +146,7 @@ def separator_of(text: str) -> str:
     return max(found, key=lambda mark: found[mark])
 
 
-def frame_grid(path: Path, kind: str, done: list[Conversion]) -> Grid:
+def frame_grid(path: Path, kind: str, done: list[CellConversion]) -> Grid:
     """Return the rows of an Excel sheet, or of a Parquet file, whose names have no row."""
     try:
         if kind == "Excel":
@@ -172,7 +172,7 @@ def frame_grid(path: Path, kind: str, done: list[Conversion]) -> Grid:
     return [*head, *((row, [*map(cell_text, cells)]) for row, cells in enumerate(body, 1))]
 
 
-def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]:
+def excel_rows(path: Path, done: list[CellConversion]) -> Sequence[Sequence[object]]:
     """Return the first sheet that is shown and holds anything; merged cells say it in each row."""
     import openpyxl
 
@@ -190,7 +190,7 @@ def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]
         return []
     sheet, others = filled[0], ", ".join(one.title for one in filled[1:5])
     if others or sheet.sheet_state != "visible":
-        done.append(Conversion.of_kind("sheet", sheet=sheet.title, others=others or "—"))
+        done.append(CellConversion.of_kind("sheet", sheet=sheet.title, others=others or "—"))
     size = 200 * sheet.max_row * sheet.max_column
     check_memory(size, f"{path}, with cells {sheet.dimensions},", "delete those that are far away")
     rows = [[*cells] for cells in sheet.iter_rows(values_only=True)]
@@ -198,7 +198,7 @@ def excel_rows(path: Path, done: list[Conversion]) -> Sequence[Sequence[object]]
         for row in range(area.min_row, area.max_row):
             rows[row][area.min_col - 1] = rows[area.min_row - 1][area.min_col - 1]
     if sheet.merged_cells.ranges:
-        done.append(Conversion.of_kind("merged_cells", count=len(sheet.merged_cells.ranges)))
+        done.append(CellConversion.of_kind("merged_cells", count=len(sheet.merged_cells.ranges)))
     empty = [c for c in map(bytes.decode, FORMULA.findall(text)) if sheet[c].value is None]
     if empty:
         raise DataError(
@@ -221,11 +221,11 @@ def cell_text(value: object) -> str:
     return str(value).strip()
 
 
-def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> RawTable:
+def tidied(path: Path, grid: Grid, done: list[CellConversion], separator: str) -> RawTable:
     """Return the rows below the names, without what stands around a table."""
     top = header_position(grid)
     if top:
-        done.append(Conversion.of_kind("preamble", count=top, row=grid[top][0]))
+        done.append(CellConversion.of_kind("preamble", count=top, row=grid[top][0]))
     names, start = header(grid, top, done) if grid else ([], 0)
     body = without_footers(grid[start:], done)
     if not body:
@@ -243,7 +243,7 @@ def tidied(path: Path, grid: Grid, done: list[Conversion], separator: str) -> Ra
         while name in found:
             name, number = f"{given} ({number})", number + 1
         if name != given:
-            done.append(Conversion.of_kind("renamed", old=given, new=name, position=position))
+            done.append(CellConversion.of_kind("renamed", old=given, new=name, position=position))
         found[name] = None
     rows = tuple(tuple(cells[at] for at in kept) for _, cells in body)
     return RawTable(path, tuple(found), rows, tuple(n for n, _ in body), tuple(done), separator)
@@ -262,7 +262,7 @@ def header_position(grid: Grid) -> int:
     return first
 
 
-def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int]:
+def header(grid: Grid, top: int, done: list[CellConversion]) -> tuple[list[str], int]:
     """Return the names of the columns and where the rows begin: two, one or no row of names."""
     (row, first), *below = grid[top : top + SNIFFED]
     columns = [[cells[at] for _, cells in below if cells[at:]] for at in range(len(first))]
@@ -275,7 +275,7 @@ def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int
     mixed = 1 < len(numbers) == len(known) and values != sorted(values)
     counts = len(known) > 1 and all(after - before == 1 for before, after in pairwise(values))
     if row and named and (alike == named or mixed) and not counts:
-        done.append(Conversion.of_kind("no_header", row=row, text=first[named[0]][:40]))
+        done.append(CellConversion.of_kind("no_header", row=row, text=first[named[0]][:40]))
         return [f"column {at}" for at in range(1, len(first) + 1)], top
     second = [next(iter(cells), "") for cells in columns]
     words = [second[at] for at in numbers if not is_missing(second[at])]
@@ -284,7 +284,7 @@ def header(grid: Grid, top: int, done: list[Conversion]) -> tuple[list[str], int
     groups = [*accumulate(first, lambda group, name: name or group, initial="")][1:]
     lines = zip(first, groups, second, strict=True)
     names = [" ".join({group: 0, word: 0}) if word else name for name, group, word in lines]
-    done.append(Conversion.of_kind("two_headers", row=row, text=names[numbers[0]][:40]))
+    done.append(CellConversion.of_kind("two_headers", row=row, text=names[numbers[0]][:40]))
     return names, top + 2
 
 
@@ -295,7 +295,7 @@ def as_number(cell: str) -> float | None:
     return found and found[0]
 
 
-def without_footers(body: Grid, done: list[Conversion]) -> Grid:
+def without_footers(body: Grid, done: list[CellConversion]) -> Grid:
     """Leave out totals and remarks below a table."""
     starts = [next(filter(None, cells)).rstrip(": ：") for _, cells in body]
     end, totals = len(body), 0
@@ -313,5 +313,5 @@ def without_footers(body: Grid, done: list[Conversion]) -> Grid:
         end, totals = end - 1, totals + is_total
     if end < len(body):
         count, text = len(body) - end, starts[end][:40]
-        done.append(Conversion.of_kind("footer", count=count, row=body[end][0], text=text))
+        done.append(CellConversion.of_kind("footer", count=count, row=body[end][0], text=text))
     return body[:end]

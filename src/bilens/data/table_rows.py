@@ -18,7 +18,7 @@ from bilens.base.errors import DataError, UsageError
 from bilens.data.cells import DECIMAL, is_missing, is_nearly_all, parse_number
 from bilens.data.table_columns import Cells, encoded, fitted_column, spelling_key, varies, votes_of
 from bilens.data.table_file import RawTable
-from bilens.records.column_readings import Conversion, TableColumn, TableReading
+from bilens.records.column_readings import CellConversion, TableColumn, TableReading
 from bilens.records.common import Value
 
 Empty = dict[int, tuple[str, ...]]
@@ -32,7 +32,7 @@ class NamedRows:
 
     values: Tensor  # (rows, inputs) float64
     columns: tuple[str, ...]  # of the table, in the order of the inputs
-    done: tuple[Conversion, ...]  # what was done to what the file holds
+    done: tuple[CellConversion, ...]  # what was done to what the file holds
     empty: Empty  # columns of a row whose cells hold no value, of those rows that have one
 
 
@@ -52,10 +52,10 @@ def with_target(
     if not kept:
         return table
     if len(kept) < len(cells):
-        done.append(Conversion.of_kind("no_target", column=name, count=len(cells) - len(kept)))
+        done.append(CellConversion.of_kind("no_target", column=name, count=len(cells) - len(kept)))
     for text, count in counts.items():
         kind = "class_word" if text.lower() in words else "no_target_word"
-        done += [Conversion.of_kind(kind, column=name, text=text, count=count)] if text else []
+        done += [CellConversion.of_kind(kind, column=name, text=text, count=count)] if text else []
     rows, numbers = zip(*((table.rows[at], table.numbers[at]) for at in kept), strict=True)
     return replace(table, rows=rows, numbers=numbers, done=tuple(done))
 
@@ -125,7 +125,7 @@ def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
 # ---- a table to train on
 
 Task = Literal["auto", "classification", "regression"]
-Answers = tuple[Tensor, tuple[str, ...] | None, TableColumn, list[Conversion]]
+Answers = tuple[Tensor, tuple[str, ...] | None, TableColumn, list[CellConversion]]
 MOST_CLASSES = 10  # whole numbers of a target that are taken for classes
 
 
@@ -215,7 +215,7 @@ def with_columns(
     values = torch.tensor(list(inputs.values()), dtype=torch.float64).T.contiguous()
     done += said
     if len(inputs) > len(rows):
-        done.append(Conversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
+        done.append(CellConversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)

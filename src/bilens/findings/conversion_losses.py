@@ -10,7 +10,7 @@ from torch import Tensor
 from bilens.base.errors import NumericalError
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.host import Host
-from bilens.records.bilinear_conversion import Continuation, LossAt, Measured
+from bilens.records.bilinear_conversion import Continuation, DomainLoss, LossAt
 from bilens.train.device import device_of
 
 OCCURRENCES, TOKENS = 20, 8  # fewest of a token that is listed; tokens listed
@@ -22,7 +22,7 @@ def error_of(values: Tensor) -> float:
     return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
 
 
-def average_losses(name: str, table: Tensor, fitted: bool) -> Measured:
+def average_losses(name: str, table: Tensor, fitted: bool) -> DomainLoss:
     """Return the means of a `token_table`, with errors over its texts."""
     rows, count = table.mean(dim=1), table[..., 0].numel()
     teacher, loss, kl, same, right, ours = rows.T
@@ -34,7 +34,7 @@ def average_losses(name: str, table: Tensor, fitted: bool) -> Measured:
     if "loss" not in found:
         raise NumericalError(f"{name}: the converted model's loss is no number there.")
     found["loss_added"] = found["loss"] - found["teacher_loss"]
-    return Measured(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
+    return DomainLoss(name=name, fitted=fitted, texts=len(rows), tokens=count, **found)
 
 
 def losses(texts: Tensor, table: Tensor, tokenizer: Tokenizer) -> list[LossAt]:

@@ -28,7 +28,7 @@ class Continuation(Record, frozen=True):
     student: tuple[str, ...]
 
 
-class Measured(Record, frozen=True, kw_only=True):
+class DomainLoss(Record, frozen=True, kw_only=True):
     """A converted model beside its teacher on held-out inputs of one domain; errors are standard.
 
     They are over texts, or rows, of the paired difference: ± 1.96 of one is a 95% interval.
@@ -65,7 +65,7 @@ class ConvertedLayer(Record, frozen=True, kw_only=True):
     closed_form: float | None = None  # of all rows, before it was trained
 
 
-class CurvePoint(Record, frozen=True):
+class DistillationPoint(Record, frozen=True):
     """The model during the distillation, on a little held-out text of all domains together."""
 
     tokens: Count  # read so far, in all stages and passes
@@ -87,9 +87,9 @@ class Conversion(Document, frozen=True, kw_only=True):
     kept: tuple[str, ...]  # names of those that are as they were
     swap_in_costs: dict[str, float]  # block → loss that it alone adds to the teacher, at first
     swap_in_errors: dict[str, float]  # of these, standard
-    after_layers: tuple[Measured, ...]  # once the layers were fitted and trained
-    domains: tuple[Measured, ...]  # at the end
-    curve: tuple[CurvePoint, ...] = ()
+    after_layers: tuple[DomainLoss, ...]  # once the layers were fitted and trained
+    domains: tuple[DomainLoss, ...]  # at the end
+    curve: tuple[DistillationPoint, ...] = ()
     line_tokens: Count = 0  # held-out predictions behind the curve
     gain: tuple[DirectionReading, ...] = ()  # of a few layers, named by them
     bfloat16_added: float | None = None  # to the loss, by storage in bfloat16

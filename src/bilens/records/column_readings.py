@@ -15,15 +15,15 @@ from bilens.records.common import (
 OTHER = "(other)"  # the input that the rare texts of a column share
 
 
-class Conversion(Record, frozen=True):
+class CellConversion(Record, frozen=True):
     """One thing that was done to what a file holds; its sentence is `reading.KIND`."""
 
     kind: str
     values: dict[str, Value]  # what fills the sentence; `column` where it is about one
 
     @staticmethod
-    def of_kind(kind: str, /, **values: Value) -> Conversion:
-        return Conversion(kind, values)
+    def of_kind(kind: str, /, **values: Value) -> CellConversion:
+        return CellConversion(kind, values)
 
 
 class TableColumn(Record, frozen=True):
@@ -51,7 +51,7 @@ class TableReading(Record, frozen=True):
     """A table as it was read for training: what `audit` and `explain` do to a new one, too."""
 
     columns: tuple[TableColumn, ...]
-    done: tuple[Conversion, ...]
+    done: tuple[CellConversion, ...]
     train_score: float | None = None  # accuracy or R² on the training rows
     # The target with its unit and decimals; null in folders of before, which do not say it.
     target: TableColumn | None = None
@@ -203,7 +203,7 @@ class ColumnReadings(ModelReading, frozen=True):
     categories: tuple[CategoryEffect, ...] = ()  # empty where mean and scale are not known
     # how the table of the training was read; null where the model does not say it
     reading: TableReading | None = None
-    done: tuple[Conversion, ...] = ()  # to the file of the rows
+    done: tuple[CellConversion, ...] = ()  # to the file of the rows
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse effects of other columns or outputs."""

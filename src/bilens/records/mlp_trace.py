@@ -286,7 +286,7 @@ class RankedLatent(Record, frozen=True):
     p_value: float | None = None  # how often any latent of a random dictionary scores as much
 
 
-class Contrast(Record, frozen=True):
+class LatentContrast(Record, frozen=True):
     """A pair of output latents, and how much of the difference between them is one product."""
 
     first: Count
@@ -311,7 +311,7 @@ class Contrasts(Record, frozen=True):
     """Pairs of output latents at tokens where one of them is active."""
 
     num_compared: Count  # output latents
-    pairs: tuple[Contrast, ...]  # by falling score
+    pairs: tuple[LatentContrast, ...]  # by falling score
 
 
 class DirectionReading(Record, frozen=True):

@@ -18,7 +18,7 @@ from bilens.findings.performance import classification
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
 from bilens.records.column_readings import (
-    Conversion,
+    CellConversion,
     TableColumn,
     TableReading,
 )
@@ -91,7 +91,7 @@ def answers(right: int) -> Classification:
 
 
 def test_cells_that_were_filled_in_are_told_and_may_be_the_cause() -> None:
-    gap = Conversion("missing", {"column": "c", "count": 3})
+    gap = CellConversion("missing", {"column": "c", "count": 3})
     evidence = Evidence(performance=regression(0.7), reading=EMPTY, done=(gap,))
     assert outcome("filled_cells", evidence).outcome == "warn"
     told = outcome("train_test_gap", evidence)
@@ -120,7 +120,7 @@ def test_rows_of_the_training_are_told_where_chance_does_not_explain_them() -> N
 
 def test_texts_that_were_never_seen() -> None:
     said = {"column": "c", "count": 3, "row": 7, "text": "new"}
-    for done, expected in (((Conversion("unseen", said),), "warn"), ((), "pass")):
+    for done, expected in (((CellConversion("unseen", said),), "warn"), ((), "pass")):
         evidence = Evidence(reading=EMPTY, done=done)
         assert outcome("unseen_categories", evidence).outcome == expected
 

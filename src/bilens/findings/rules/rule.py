@@ -7,7 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 from bilens.records.audit import ReadAs
 from bilens.records.class_readings import ClassReading, TruncationPoint
-from bilens.records.column_readings import ColumnChanges, Conversion, OutputEffects, TableReading
+from bilens.records.column_readings import (
+    CellConversion,
+    ColumnChanges,
+    OutputEffects,
+    TableReading,
+)
 from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs
@@ -81,7 +86,7 @@ class Evidence:
     performance: Performance | None = None  # on data
     inputs: GivenInputs | None = None  # what they add to the weights
     reading: TableReading | None = None  # of the table that the model was trained on
-    done: tuple[Conversion, ...] | None = None  # to the table of the rows
+    done: tuple[CellConversion, ...] | None = None  # to the table of the rows
 
     @property
     def answers(self) -> Classification | None:

@@ -4,7 +4,7 @@ import math
 
 from markupsafe import Markup
 
-from bilens.records.bilinear_conversion import Conversion, Measured
+from bilens.records.bilinear_conversion import Conversion, DomainLoss
 from bilens.report.charts.curves import effect_chart
 from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import Column, drawings, facts, heading, heads, paragraph, section, table
@@ -75,7 +75,7 @@ def summary(t: Catalogue, record: Conversion) -> list[str]:
     return [*lines, *data_notes(t, record.rows), *record.notes]
 
 
-def domain_name(t: Catalogue, one: Measured) -> str:
+def domain_name(t: Catalogue, one: DomainLoss) -> str:
     return one.name if one.fitted else t("conversion.only_measured", name=one.name)
 
 

@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
+    CellConversion,
     ColumnReadings,
-    Conversion,
     InputAttribution,
     InputValues,
     OutputEffects,
@@ -110,7 +110,7 @@ def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
     return section(t, "table.reading", *blocks)
 
 
-def conversion_lines(t: Catalogue, done: Iterable[Conversion]) -> list[str]:
+def conversion_lines(t: Catalogue, done: Iterable[CellConversion]) -> list[str]:
     return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
 
 
