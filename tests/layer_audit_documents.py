@@ -94,6 +94,7 @@ NOTES: dict[str, dict[str, Any]] = {
     "assumed_image": {"shape": "3 × 4 × 5"},
     "own_scale": {"how": "x / 255"},
     "folders": {"names": "a, b"},
+    "label_as_input": {"name": "<y>"},
     "target": {"column": "<y>"},
     "keys": {"inputs": "x", "labels": "y"},
 }

@@ -1,10 +1,12 @@
 """Guards against a column of right answers that is read as an input, and the reverse.
 
-Damage that it notices: the labels of MNIST's tables, which stand first, read as the first pixel; a
-certificate, an explanation or a fit that does not say which column was taken.
+Damage that it notices: the labels of MNIST's tables, which stand first, read as the first pixel; an
+input that is called class or y taken for the right answers; a certificate, an explanation or a fit
+that does not say which column was taken.
 """
 
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +98,83 @@ def test_where_nothing_says_which_column_it_is_the_column_is_asked_for(
     assert found.targets is not None
     assert found.targets.tolist() == [0, 3, 2]
     assert found.inputs.shape == (3, 3)
+
+
+TWO = ModelInterface(3, 2, "classification", positions=True)
+NUMBER = ModelInterface(3, 1)  # as of a module with one output
+EITHER = {
+    "of numbers, first": (NUMBER, "class,b,c,price\n1,7,8,0.5\n3,8,9,2.5\n", "class"),
+    "of numbers, amid": (NUMBER, "a,y,c,price\n1,7,8,0.5\n3,8,9,2.5\n", "y"),
+    "a name of two words": (NUMBER, "a,Class,c,net price\n1,7,8,5\n3,8,9,2\n", "Class"),
+    "both are classes": (TWO, "class,b,c,survived\n1,7,8,0\n0,8,9,1\n", "class"),
+    "a pixel of 0 and 1": (TWO, "label,p0,p1,p2\n1,7,8,0\n0,8,9,1\n", "label"),
+    "all of one class": (TWO, "label,p0,p1,p2\n1,7,8,0\n1,8,9,1\n", "label"),
+}
+
+
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("case", EITHER)
+@cell("audit", "other names")
+def test_between_a_name_and_the_last_place_the_column_is_asked_for(
+    case: str, answers: bool, tmp_path: Path
+) -> None:
+    """R² −6.74 for 1.0: an input called class was the right answers, the price an input."""
+    model, text, name = EITHER[case]
+    path, last = written(tmp_path / "t.csv", text), text.split("\n")[0].split(",")[-1]
+    with pytest.raises(DataError, match="one column more than the model has inputs") as found:
+        read_labelled(path, None, replace(model, answers=answers))
+    assert f"both {name!r} (by its name) and {last!r} (the last)" in f"{found.value}"
+    asked = f"say --labels {shlex.quote(name)} or --labels {shlex.quote(last)}."
+    assert f"{found.value}".endswith(asked)
+    assert read_labelled(path, last, model).inputs.shape == (2, 3)
+
+
+@cell("audit", "other names")
+def test_cells_decide_between_a_name_and_the_last_place_where_only_one_can_be_it(
+    tmp_path: Path,
+) -> None:
+    cases = (  # model, table, right answers, notes
+        (TWO, "class,b,c,survived\n1,7,8,0\n3,8,9,1\n", [0, 1], ["label_as_input", "target"]),
+        (TWO, "label,p0,p1,p2\n1,7,8,0\n0,8,9,170\n", [1, 0], ["target"]),
+        (TWO, "label,p0,p1,p2\n1,7,8,0\n0,8,9,0\n", [1, 0], ["target"]),
+        (TWO, "label,p0,p1,p2\n0,7,8,0\n0,8,9,0\n", [0, 0], ["target", "one_class"]),
+        (NUMBER, "target,b,c,d\n1.5,7,8,0\n3,8,9,0\n", [1.5, 3], ["target"]),
+        (NUMBER, "a,b,c,y\n1.5,7,8,0\n3,8,9,2\n", [0, 2], ["target"]),
+    )
+    for model, text, right, notes in cases:
+        path = written(tmp_path / "t.csv", text)
+        found = read_labelled(path, None, model)
+        assert found.targets is not None
+        assert found.targets.tolist() == right, text
+        assert [one.kind for one in found.notes] == ["by_position", *notes], text
+    path = written(tmp_path / "t.csv", "class,b,c,kind\n7,7,8,5\n3,8,9,6\n")  # neither
+    with pytest.raises(DataError, match="name it with --labels, by its name or its number from 1"):
+        read_labelled(path, None, TWO)
+
+
+@cell("audit", "other names")
+def test_a_column_called_label_among_as_many_as_inputs_is_said_to_be_an_input(
+    tmp_path: Path,
+) -> None:
+    """Nothing was said of labels beside one column too few but that label is the first input."""
+    path = written(tmp_path / "t.csv", "Label,b,c\n0,8,9\n1,9,9\n")
+    for answers in (True, False):
+        found = read_labelled(path, None, replace(TWO, answers=answers))
+        assert found.targets is None
+        assert [one.kind for one in found.notes][:2] == ["by_position", "label_as_input"]
+        assert found.notes[1].values == {"name": "Label"}
+    path = written(tmp_path / "u.csv", "x,y,c\n7,8,9\n8,9,9\n")  # coordinates
+    assert "label_as_input" not in [one.kind for one in read_labelled(path, None, TWO).notes]
+    path = written(tmp_path / "v.csv", "class,b,c,k\n0,8,9,0\n1,9,9,1\n")  # as the user said
+    assert [one.kind for one in read_labelled(path, "k", TWO).notes] == ["by_position"]
+    sentences = {"en": "“Label” was read as an input", "ja": "「Label」も入力"}
+    bl.save(tiny.trained(), tmp_path / "m")
+    rows = table(tmp_path / "w.csv", "Label", None).read_text().split("\n")
+    short = written(tmp_path / "w.csv", "\n".join(row.rpartition(",")[0] for row in rows))
+    report = bl.audit(model(), short, null_samples=39)
+    for lang, sentence in sentences.items():
+        report.to_html(tmp_path / f"{lang}.html", lang=lang)
+        assert sentence in (tmp_path / f"{lang}.html").read_text()
 
 
 def test_the_last_column_is_taken_where_nothing_speaks_against_it(tmp_path: Path) -> None:

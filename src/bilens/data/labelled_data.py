@@ -1,6 +1,7 @@
 """One's own data: a table, arrays or a folder of images, as what a model reads and answers."""
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -166,6 +167,8 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
                 "order, and one of right answers (--labels), if there is any."
             )
         model.note("by_position", count=len(wanted), first=wanted[0], last=wanted[-1])
+        if target is None and (called := called_answers(wanted)):
+            model.note("label_as_input", name=", ".join(called))
     found = columns_of(table, wanted, model.reading, model.fill)
     rows, used = found.values.numpy(), dict.fromkeys(found.columns)
     model.numbers.extend(table.numbers)
@@ -184,28 +187,50 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     return rows, Cells(table, target, is_target=True)
 
 
+def called_answers(names: Sequence[str]) -> list[str]:
+    """Return the columns that are called as right answers are; y beside an x is a coordinate."""
+    keys = [*map(spelling_key, names)]
+    known = {*ANSWERS} - ({"y"} if "x" in keys else set())
+    return [name for name, key in zip(names, keys, strict=True) if key in known]
+
+
 def column_of_answers(table: RawTable, model: ModelInterface) -> str:
-    """Return the one column that is no input: by its name, or the last if nothing denies that."""
-    keys = [*map(spelling_key, table.names)]
-    known = {*ANSWERS} - ({"y"} if "x" in keys else set())  # beside an x it is a coordinate
-    called = [name for name, key in zip(table.names, keys, strict=True) if key in known]
-    first, last = (may_be_answers(table, table.names[end], model) for end in (0, -1))
-    if len(called) != 1 and (called or first or not last):
-        raise DataError(
-            f"{table.path}: has a column more than the model has inputs, and which one holds the "
-            "right answers is not clear from names and cells: name it with --labels, by its name "
-            "or its number from 1."
-        )
-    return called[0] if called else table.names[-1]
+    """Return the one column that is no input: by its name, or the last, if only one can be it."""
+    called, last = called_answers(table.names), table.names[-1]
+    if called == [last]:
+        return last
+    numbers = model.task == "regression" or (model.task == "unknown" and model.d_output == 1)
+    can_last = varies(table, last) and (numbers or are_classes(table, last, model))
+    if len(called) == 1:
+        can_named = numbers or are_classes(table, called[0], model)
+        if can_named and can_last:
+            raise DataError(
+                f"{table.path}: has one column more than the model has inputs, and both "
+                f"{called[0]!r} (by its name) and {last!r} (the last) may be the right answers: "
+                f"say --labels {shlex.quote(called[0])} or --labels {shlex.quote(last)}."
+            )
+        if can_named or can_last:
+            return called[0] if can_named else last
+    elif not called and varies(table, last):
+        if model.d_output == 1 or not model.answers:
+            return last
+        first = table.names[0]
+        if can_last and not (varies(table, first) and are_classes(table, first, model)):
+            return last
+    raise DataError(
+        f"{table.path}: has a column more than the model has inputs, and which one holds the "
+        "right answers is not clear from names and cells: name it with --labels, by its name "
+        "or its number from 1."
+    )
 
 
-def may_be_answers(table: RawTable, name: str, model: ModelInterface) -> bool:
-    """Tell whether a column may hold right answers; of numbers, the last one if it varies."""
+def varies(table: RawTable, name: str) -> bool:
+    return len(table.rows) == 1 or len({*table.column(name)}) > 1
+
+
+def are_classes(table: RawTable, name: str, model: ModelInterface) -> bool:
+    """Tell whether each cell of a column is a class of a model, by its name or position."""
     cells = {*table.column(name)}
-    if len(cells) == 1 < len(table.rows):
-        return False
-    if model.d_output == 1 or not model.answers:
-        return name == table.names[-1]
     places, known = model.places_of(cells), range(len(model.classes) if model.positions else 0)
     numbers = map(plain_number, cells)
     return all(at is not None or n in known for at, n in zip(places, numbers, strict=True))
