@@ -267,12 +267,16 @@ def audit_model_layers(
 def of_inputs(
     model: LoadedModel, data: LabelledData | None, asked: AuditRequest, options: ReadingOptions
 ) -> ReadingOptions:
-    """Return options with what is known of the inputs: rows, names, and whether they are pixels."""
+    """Return options with what is known of the inputs: rows, names, and whether they are pixels.
+
+    An array may have any shape: of pixels alone a training or a data set says their range.
+    """
     shape = model.input_shape or (None if data is None else data.shape) or ()
+    box = model.input_box or (None if data is None else data.box)
     return replace(
         options,
         seen=rows_received(model, data, asked.inputs),
-        pixels=sum(side > 1 for side in shape) > 1,
+        pixels=box is not None and sum(side > 1 for side in shape) > 1,
         names=model.own_input_names or (),
     )
 

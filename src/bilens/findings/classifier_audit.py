@@ -8,7 +8,7 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.directions import largest_outputs, output_form, outputs_of
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_form import InteractionMatrix
@@ -90,7 +90,7 @@ def audit_classifier(
         progress("data", 0, 1)
         x = data.inputs.detach().double()
         scores = f(x)
-        curve, enough = truncation_curve(eigs, x, data.targets, largest_outputs(scores))
+        curve, enough = truncation_curve(eigs, x, data.targets, scores.argmax(dim=1))
         evidence = replace(evidence, truncation=curve, enough=enough)
         explanations = explain_examples(eigs, data, scores)
     progress("warnings", 0, 1)
