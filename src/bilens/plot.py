@@ -172,11 +172,11 @@ def truncation(
     check_rows(x, eigs.eigenvectors.shape[-1])
     x = x.to(eigs.eigenvectors)
     answers = checked_labels(label, len(x), len(eigs)).to(x.device)
-    logits = x @ eigs.linear.T + eigs.constant
-    shares = [right(logits, answers)]
+    scores = [x @ eigs.linear.T + eigs.constant]
     for value, vector in zip(eigs.eigenvalues.T, eigs.eigenvectors.transpose(0, 1), strict=True):
-        logits = logits + value * (x @ vector.T).square()
-        shares.append(right(logits, answers))
+        scores.append(scores[-1] + value * (x @ vector.T).square())
+    told = (largest_outputs(one.T, scores[-1].T) == answers for one in scores)
+    shares = [float(one.double().mean()) for one in told]
     ax = axes(ax, (5, 3))
     ax.plot(range(len(shares)), shares)
     ax.set_xlabel(f"eigenvectors kept of each class, {KEPT[eigs.which]}")
@@ -241,7 +241,3 @@ def checked(eig: EigenDecomposition) -> EigenDecomposition:
     check_type("eig", eig, EigenDecomposition, "use bl.eigendecompose(form)")
     eig.check_usable()
     return eig
-
-
-def right(logits: Tensor, answers: Tensor) -> float:
-    return float((largest_outputs(logits) == answers).double().mean())

@@ -112,7 +112,7 @@ def test_the_test_images_of_a_data_set_are_judged() -> None:
 
 
 def test_a_pair_of_tensors_is_judged_alike() -> None:
-    model = tiny.loaded(tiny.trained())
+    model = tiny.loaded(tiny.trained(), data_name="tiny")  # as a training of images says
     pair = document(model, (DATA.test_images, DATA.test_labels))
     whole = document(model, DATA)
     for key in ("classes", "verdict"):

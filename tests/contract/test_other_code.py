@@ -347,9 +347,26 @@ class Named(bl.nn.BilinearClassifier):
         return "mine"
 
 
+class Moved(Named):
+    """Seen: it "does more than its layers say", with a `to` of its own."""
+
+    def to(self, *given: Any, **named: Any) -> Any:
+        return super().to(*given, **named)
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(mode)
+
+    def parameters(self, recurse: bool = True) -> Any:
+        return super().parameters(recurse)
+
+    def state_dict(self, *given: Any, **named: Any) -> Any:
+        return super().state_dict(*given, **named)
+
+
 @cell("attribute", "own object", "same function")
-def test_a_class_that_adds_nothing_to_the_forward_pass_has_its_map() -> None:
-    module = Named()
+@pytest.mark.parametrize("kind", [Named, Moved])
+def test_a_class_that_adds_nothing_to_the_forward_pass_has_its_map(kind: Any) -> None:
+    module = kind()
     x = torch.randn(8, 6)
     torch.testing.assert_close(module.quadratic_map()(x), module(x), rtol=1e-4, atol=1e-5)
     assert bl.audit(module, null_samples=39).record.exactness

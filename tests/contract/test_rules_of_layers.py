@@ -288,7 +288,9 @@ def an_input_in_a_small_unit() -> Shown:
 def an_input_of_a_classifier_in_a_small_unit() -> Shown:
     down, left, right = strong_input(50)
     parts = down[:3], left, right
-    model = LoadedModel(tiny_model(parts), "", "", input_shape=(2, 3))
+    model = LoadedModel(
+        tiny_model(parts), "", "", input_shape=(2, 3), provenance={"data_name": "mnist"}
+    )
     return audited(model), {"dominant_inputs.warn": strongest(parts, centred=True)}
 
 

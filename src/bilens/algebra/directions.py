@@ -46,10 +46,14 @@ def centred_directions(d_out: int, outputs: Sequence[int] | None = None) -> Tens
     return raw_directions(d_out, outputs) - 1 / d_out
 
 
-def largest_outputs(scores: Tensor, dim: int = -1) -> Tensor:
-    """Return which output is the largest; −1 where several are: equal scores are no answer."""
-    tied = (scores == scores.amax(dim=dim, keepdim=True)).sum(dim=dim) > 1
-    return scores.argmax(dim=dim).masked_fill(tied, -1)
+def largest_outputs(scores: Tensor, whole: Tensor) -> Tensor:
+    """Return which of the outputs of a truncated map is the largest, (outputs, …) → (…).
+
+    It is −1, no answer, where several are that are not so of the whole map, whose scores are given.
+    """
+    largest = scores == scores.amax(dim=0)
+    cut = (largest.sum(dim=0) > 1) & (largest != (whole == whole.amax(dim=0))).any(dim=0)
+    return scores.argmax(dim=0).masked_fill(cut, -1)
 
 
 def check_directions(directions: Tensor | None, d_out: int) -> None:

@@ -89,13 +89,17 @@ class AuditSubject:
         )
 
     def with_inputs(self, options: ReadingOptions) -> ReadingOptions:
-        """Return options with what is known of the inputs: rows, names, whether they are pixels."""
+        """Return options with what is known of the inputs: rows, names, whether they are pixels.
+
+        An array may have any shape: of pixels alone a training or a data set says their range.
+        """
         model, data = self.model, self.data
+        box = model.input_box or (None if data is None else data.box)
         shape = model.input_shape or (None if data is None else data.shape) or ()
         return replace(
             options,
             seen=rows_received(model, data, self.inputs),
-            pixels=sum(side > 1 for side in shape) > 1,
+            pixels=box is not None and sum(side > 1 for side in shape) > 1,
             names=model.own_input_names or (),
         )
 

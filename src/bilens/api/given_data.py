@@ -24,7 +24,12 @@ from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
 from bilens.findings.layer_reading import FitRows
-from bilens.findings.performance import approximation_on_data, classification, regression
+from bilens.findings.performance import (
+    answers_of,
+    approximation_on_data,
+    classification,
+    regression,
+)
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import PIXELS, is_of_numbers, is_regressor
 from bilens.nn import BilinearClassifier
@@ -200,7 +205,7 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         logits = interface.logits(outputs)
         names, members = interface.classes, [labels == one for one in range(logits.shape[1])]
         answers = classification(logits, labels, names)
-        confidence, said = logits.softmax(dim=1).max(dim=1)
+        confidence, said = logits.softmax(dim=1).amax(dim=1), answers_of(logits)
         badness = confidence * (said != labels)
     worst = badness.argsort(descending=True, stable=True)[: min(SHOWN, int((badness > 0).sum()))]
     images = grey_images(x[worst], interface.input_shape or given.shape)

@@ -90,7 +90,8 @@ def certified_agreement(
     rivals[predicted, rows] = -torch.inf
     margin = sure - rivals.amax(dim=0)
     certified = margin > 0
-    agrees = largest_outputs(f(x)) == largest_outputs(logits, dim=0)
+    whole = f(x).T
+    agrees = whole.argmax(dim=0) == largest_outputs(logits, whole)
     if bool((certified & ~agrees).any()):
         raise NumericalError(
             f"{int((certified & ~agrees).sum())} certified classes are not those of f: eigs is of "

@@ -7,7 +7,6 @@ from statistics import fmean
 import torch
 from torch import Tensor, nn
 
-from bilens.algebra.directions import largest_outputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import Progress, silent
 from bilens.base.errors import UsageError
@@ -84,7 +83,7 @@ class Judge:
         """Return the numbers of scores (images, out) for each delta."""
         accuracy, margin, rate = [], [], []
         for scores in moved:
-            answers = largest_outputs(scores)
+            answers = scores.argmax(dim=1)
             own = scores.gather(1, labels[:, None])[:, 0]
             accuracy.append(float((answers == labels).double().mean()))
             margin.append(float((own - scores[:, self.target]).mean()))

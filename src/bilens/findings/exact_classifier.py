@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import largest_outputs, output_form, outputs_of
+from bilens.algebra.directions import output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_form import InteractionMatrix
@@ -127,7 +127,7 @@ class ExactClassifier(ClassForms):
             return (), 0
         self.progress("data", 0, 1)
         x = data.inputs.detach().double()
-        return truncation_curve(self.eigs, x, data.targets, largest_outputs(self.f(x)))
+        return truncation_curve(self.eigs, x, data.targets, self.f(x).argmax(dim=1))
 
     @cached_property
     def warnings(self) -> tuple[Overfitting, Triggers]:

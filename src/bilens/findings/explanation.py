@@ -81,8 +81,8 @@ def class_score(
 
 def choose_examples(scores: Tensor, labels: Tensor) -> dict[str, int]:
     """Return which inputs to explain: a typical and a narrow right answer, and a wrong one."""
-    highest = scores.topk(2, dim=1)
-    margin, right = highest.values[:, 0] - highest.values[:, 1], highest.indices[:, 0] == labels
+    highest = scores.topk(2, dim=1).values
+    margin, right = highest[:, 0] - highest[:, 1], scores.argmax(dim=1) == labels
     chosen = {}
     rows = torch.nonzero(right).flatten()
     if len(rows) > 0:
@@ -103,7 +103,7 @@ def attribute_prediction(
     f: QuadraticMap, x: Tensor, baseline: Tensor, label: int | None
 ) -> tuple[InputAttribution, ...]:
     """Return the attributions of the predicted class, and of its lead over a rival."""
-    order = f(x[None])[0].argsort(descending=True).tolist()
+    order = f(x[None])[0].argsort(descending=True, stable=True).tolist()
     winner, rival, d_out = order[0], None, f.sizes.d_out
     kinds: tuple[Kind, ...] = ("output",)
     read = f

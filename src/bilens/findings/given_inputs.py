@@ -103,7 +103,7 @@ def read_rows(
     told = Sample(
         rows=len(x),
         data=given.origin,
-        accuracy=None if label is None else share_right(answer.where(lead > 0, -1), label),
+        accuracy=None if label is None else share_right(answer, label),
         confidence=float(confidence.mean()),
         lead=float(lead.median()),
         radius=float(known.median()) if len(known) else None,
@@ -119,8 +119,8 @@ def leads(f: QuadraticMap, x: Tensor) -> Tensor:
     A lead without a gradient stays as it is.
     """
     logits = f(x)
-    top = logits.topk(2, dim=1)
-    (first, second), left, right = top.indices.T, f.tensor.left, f.tensor.right
+    top = logits.sort(dim=1, descending=True, stable=True)  # of equal ones the first, as argmax
+    (first, second), left, right = top.indices.T[:2], f.tensor.left, f.tensor.right
     weight = f.tensor.down[first] - f.tensor.down[second]
     slopes = ((x @ right.T) * weight) @ left + ((x @ left.T) * weight) @ right
     if f.linear is not None:

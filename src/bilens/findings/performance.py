@@ -10,7 +10,6 @@ from bilens.algebra.approximation.closed_form import approximate_layer
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.algebra.approximation.r_squared import centred, r_squared_on
-from bilens.algebra.directions import largest_outputs
 from bilens.algebra.gaussian import GaussianInput
 from bilens.findings.subject import share_of, share_right
 from bilens.nn.layer_view import LayerView
@@ -30,6 +29,18 @@ MOST_CLASSES = 30  # of a confusion matrix
 ROUNDINGS = 8  # of a logit, that its log-odds may be off
 
 
+def answers_of(logits: Tensor) -> Tensor:
+    """Return the class of the largest logit, the first of those that are equal but for rounding."""
+    near = logits.amax(dim=1) - rounding_of(logits)
+    return (logits >= near[:, None]).int().argmax(dim=1)
+
+
+def rounding_of(logits: Tensor) -> Tensor:
+    """Return by how much logits of a row may differ and be equal, (rows,)."""
+    largest = logits.abs().masked_fill(~logits.isfinite(), 0).amax(dim=1)
+    return ROUNDINGS * torch.finfo(logits.dtype).eps * (1 + largest)
+
+
 def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Classification:
     """Return how good answers are that name a class: (rows, classes) float64, (rows,) int64.
 
@@ -38,23 +49,20 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
     # Math: the null takes the right answers of a bin for binomial with its mean confidence c; then
     # E|accuracy − c| is about √(2 c (1 − c) / (π rows)).
     p, (rows, count) = logits.softmax(dim=1), logits.shape
-    confidence, answers = p.max(dim=1)
+    confidence, answers = p.amax(dim=1), answers_of(logits)
     # A class is ranked by its log-odds, ln p − ln(1 − p), which rounding neither ties nor orders.
     rest = logits.scatter(1, answers[:, None], -math.inf).logsumexp(1) - logits.logsumexp(1)
     known = logits.log_softmax(dim=1)
     scores = known - (-known.exp()).log1p().scatter(1, answers[:, None], rest[:, None])
-    largest = logits.abs().masked_fill(~logits.isfinite(), 0).amax(dim=1)
-    rounding = ROUNDINGS * torch.finfo(logits.dtype).eps * (1 + largest)
-    told = largest_outputs(logits)
-    right, places = told == labels, (confidence * BINS).long().clamp(max=BINS - 1)
+    rounding = rounding_of(logits)
+    right, places = answers == labels, (confidence * BINS).long().clamp(max=BINS - 1)
     bins, ece, null = [], 0.0, 0.0
     for inside in (places == place for place in sorted({*places.tolist()})):
         size, mean = int(inside.sum()), float(confidence[inside].mean())
         bins.append(ReliabilityBin(mean, share_of(int(right[inside].sum()), size)))
         ece += size / rows * abs(bins[-1].accuracy.value - mean)
         null += size / rows * math.sqrt(2 * mean * max(1 - mean, 0.0) / (math.pi * size))
-    pairs = (labels * count + told)[told >= 0]
-    confusion = torch.bincount(pairs, minlength=count**2).reshape(count, count)
+    confusion = torch.bincount(labels * count + answers, minlength=count**2).reshape(count, count)
     classes, drawn = [], list[Curve]()
     for one, name in enumerate(names):
         hits, auc, average = int(confusion[one, one]), None, None
@@ -66,11 +74,11 @@ def classification(logits: Tensor, labels: Tensor, names: Sequence[str]) -> Clas
             if count == 2:  # thinned to what can be drawn; the ends stay
                 thinned = (curve[:, evenly(curve.shape[1], POINTS)].T.tolist() for curve in curves)
                 drawn = [tuple((round(x, 5), round(y, 5)) for x, y in one) for one in thinned]
-        sums = int((labels == one).sum()), int(confusion[:, one].sum())
+        sums = int(confusion[one].sum()), int(confusion[:, one].sum())
         recall, precision = (share_of(hits, total) if total else None for total in sums)
         classes.append(ClassPerformance(name, recall, precision, auc, average))
     return Classification(
-        accuracy=share_right(told, labels),
+        accuracy=share_right(answers, labels),
         classes=tuple(classes),
         confusion=tuple(map(tuple, confusion.tolist())) if count <= MOST_CLASSES else (),
         ece=ece,

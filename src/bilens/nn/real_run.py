@@ -21,6 +21,10 @@ WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a w
 INSIDE = ".parametrizations."  # of a module: where its parametrised weights are kept
 CALLED = {"forward", "__call__", "_call_impl", "_wrapped_call_impl"}
 CALLED |= {"__getattr__", "__getattribute__"}  # what a run comes past in every module
+# what no forward pass on given weights comes past
+BESIDE = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "train", "eval"}
+BESIDE |= {"parameters", "named_parameters", "buffers", "named_buffers"}
+BESIDE |= {"state_dict", "load_state_dict", "requires_grad_", "zero_grad"}
 TOKENS = 16  # of a text that a language model is run on
 SAME_IN_TRAINING = (
     "bilens.",
@@ -208,7 +212,7 @@ def foreign_methods(module: nn.Module) -> list[str]:
                 known.append(kind)
             elif kind is not object:
                 own |= {*vars(kind)}
-        if own and (found := sorted(own & {*CALLED, *names_used_by(known)})):
+        if own and (found := sorted(own & ({*CALLED, *names_used_by(known)} - BESIDE))):
             what = f"{', '.join(found)} of its own"
             said.append(f"{name or 'it'} is a {type(part).__name__} with a {what}")
     return said

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.algebra.directions import largest_outputs
 from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.io.host import Host
@@ -256,9 +255,9 @@ def token_table(
 
 def log_losses(theirs: Tensor, ours: Tensor, answers: Tensor | None) -> list[Tensor]:
     """Return the numbers of `token_table` for logits, (texts, positions) each."""
-    top, our_top = (largest_outputs(one) for one in (theirs, ours))
     theirs, ours = (functional.log_softmax(one, dim=-1) for one in (theirs, ours))
     kl = functional.kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+    top, our_top = (one.argmax(dim=-1) for one in (theirs, ours))
     if answers is None:
         losses = [-(theirs.exp() * one).sum(dim=-1) for one in (theirs, ours)]
         return [*losses, kl, top == our_top, kl * math.nan, kl * math.nan]

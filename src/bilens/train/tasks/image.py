@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.algebra.directions import largest_outputs
 from bilens.base.errors import NumericalError, UsageError
 from bilens.data.images import ImageDataset
 from bilens.io.model_folder import save
@@ -144,7 +143,7 @@ class ImageTask(TrainingTask[BilinearClassifier, EpochMetrics]):
         loss.backward()  # type: ignore[no-untyped-call]
         run.optimizer.step()
         with torch.no_grad():  # summed on tensors: reading a number out would wait for it
-            right = (largest_outputs(logits) == y).sum()
+            right = (logits.argmax(dim=1) == y).sum()
             count = torch.tensor(len(y), device=y.device)
             run.sums += torch.stack([loss.double() * len(y), right.double(), count])
 
@@ -245,7 +244,7 @@ def accuracy(model: BilinearClassifier, images: Tensor, labels: Tensor) -> float
     right = 0
     batches = (torch.split(part, EVALUATION_BATCH) for part in (images, labels))
     for x, y in zip(*batches, strict=True):
-        right += int((largest_outputs(model(x.to(device))) == y.to(device)).sum())
+        right += int((model(x.to(device)).argmax(dim=1) == y.to(device)).sum())
     model.train(was_training)
     return right / len(labels)
 

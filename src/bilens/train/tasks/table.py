@@ -11,7 +11,6 @@ import torch
 from msgspec import structs
 from torch import Tensor
 
-from bilens.algebra.directions import largest_outputs
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
@@ -206,7 +205,7 @@ def score(outputs: Tensor, target: Tensor, rows: Tensor) -> float | None:
     if len(target) == 0:
         return None
     if not target.is_floating_point():
-        return float((largest_outputs(outputs) == target).double().mean())
+        return float((outputs.argmax(dim=1) == target).double().mean())
     spread = (target - target.mean()).square().sum()
     return float(1 - (outputs[:, 0] - target).square().sum() / spread) if spread > 0 else None
 
