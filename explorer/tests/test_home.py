@@ -237,8 +237,8 @@ def test_rules_have_their_names(lang: str, folder: Path) -> None:
     found = served.model(id_of("mnist"))
     assert title_of(t, "overfitting") in model_page(found, lang, "")
     assert title_of(t, "of_later") == "of_later"
-    assert number_of(t, "accuracy", "audit", 0.875) == "87.5%"
-    assert number_of(t, "of_later", "audit", 0.875) == "—"
+    assert number_of(t, "accuracy", "classes", 0.875) == "87.5%"
+    assert number_of(t, "of_later", "classes", 0.875) == "—"
 
 
 def test_a_line_has_gaps() -> None:

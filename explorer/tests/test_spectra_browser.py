@@ -42,7 +42,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = AuditReport(make_document()).record
     sha256 = load(planted).weights_sha256
     source = structs.replace(record.source, path=str(planted), weights_sha256=sha256)
-    bl.History(folder).add(structs.replace(record, source=source, truncation=POINTS))
+    classes = structs.replace(record.classes, truncation=POINTS)
+    bl.History(folder).add(structs.replace(record, source=source, classes=classes))
     return folder
 
 

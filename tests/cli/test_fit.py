@@ -104,7 +104,7 @@ def test_a_file_of_unknown_names_is_decomposed(bilens: Shell, tmp_path: Path) ->
 
 def test_a_file_of_unknown_names_is_audited(bilens: Shell, tmp_path: Path) -> None:
     result = bilens("audit", write(tmp_path, pair()), "--activation", "gelu", "--json")
-    assert [layer["name"] for layer in result.json()["layers"]] == ["layer"], result.err
+    assert [layer["name"] for layer in result.json()["layers"]["readings"]] == ["layer"], result.err
     assert "Guessed from names and shapes" in result.err
 
 

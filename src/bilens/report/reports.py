@@ -85,7 +85,7 @@ class SavedReport(Generic[AnyDocument]):
         return values
 
     def to_frame(self, table: str | None = None) -> Any:
-        """Return a table of the record as a DataFrame of pandas, such as `to_frame("classes")`.
+        """Return a table of the record as a DataFrame of pandas, such as "classes.readings".
 
         Raises:
             UsageError: If there is no such table, or none is named of several; it lists them.
