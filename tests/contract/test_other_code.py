@@ -7,7 +7,7 @@ setting called p, a hook that did nothing yet, a class of somebody's own that bo
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -313,7 +313,20 @@ class Called2(bl.nn.BilinearClassifier):
         return super()._call_impl(given[0].clamp(-BOUND, BOUND))
 
 
+class Wrapping(nn.ModuleList):
+    def __iter__(self) -> Iterator[nn.Module]:
+        for layer in super().__iter__():
+            yield nn.Sequential(nn.Hardtanh(-BOUND, BOUND), layer)
+
+
+def wrapping_list() -> Any:
+    module = classifier()
+    module.layers = Wrapping([*module.layers])
+    return module
+
+
 OWN: dict[str, Callable[[], Any]] = {
+    "list": wrapping_list,
     "forward": lambda: FarForward(6, 5),
     "attribute": lambda: FarBranch(6, 5),
     "MLP": lambda: FarMLP(6, 5),

@@ -20,7 +20,8 @@ from bilens.base.errors import UsageError
 WEIGHT_HOOKS = (WeightNorm, SpectralNorm, BasePruningMethod)  # that compute a weight for forward
 INSIDE = ".parametrizations."  # of a module: where its parametrised weights are kept
 CALLED = {"forward", "__call__", "_call_impl", "_wrapped_call_impl"}
-CALLED |= {"__getattr__", "__getattribute__"}  # what a run comes past in every module
+# what a run comes past in every module, and in every list of modules
+CALLED |= {"__getattr__", "__getattribute__", "__iter__", "__getitem__"}
 # what no forward pass on given weights comes past
 BESIDE = {"to", "cpu", "cuda", "half", "float", "double", "bfloat16", "train", "eval"}
 BESIDE |= {"parameters", "named_parameters", "buffers", "named_buffers"}
