@@ -190,9 +190,11 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 def answer_of(module: nn.Module, x: Tensor, weights: Mapping[str, Tensor]) -> Tensor | None:
-    """Run a module with the weights given and return its output; None where it does not run."""
+    """Run the code of a module with the weights given, uncompiled; None where it does not run."""
     try:
-        with in_evaluation(module):
+        with in_evaluation(module):  # which puts back what is taken away
+            for part in module.modules():
+                vars(part).pop("_compiled_call_impl", None)
             return only_tensor(functional_call(module, {**weights}, (as_given(module, x),)))
     except Exception:  # somebody else's code, or weights of other shapes
         return None
