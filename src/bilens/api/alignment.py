@@ -17,7 +17,7 @@ from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import label_key, spelling_key, unit_conversion
 from bilens.findings.residual_stream import Turn, find_turn
-from bilens.io.loaded_model import LoadedModel, is_of_numbers
+from bilens.io.loaded_model import LoadedModel, is_of_numbers, is_regressor
 from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
@@ -373,7 +373,7 @@ def kind_of_outputs(model: LoadedModel) -> str:
     if head == "exp":
         return "logarithms of a mean"
     one_number = isinstance(model.module, BilinearClassifier) and last.sizes.d_out == 1
-    if is_of_numbers(model) or one_number or "Regressor" in model.provenance.get("format", ""):
+    if is_of_numbers(model) or one_number or is_regressor(model):
         return "numbers"
     if head.lower().endswith(("softmax", "sigmoid")) or last.gives == "logits":
         return "logits"
