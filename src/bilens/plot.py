@@ -153,6 +153,7 @@ def truncation(
 ) -> Axes:
     """Draw the share of right answers against the number of eigenvectors kept of each class.
 
+    A tie that truncation made is no right answer; of leading pairs alone, no tie is.
     Cost: O(rows · classes · in) for each pair.
 
     Args:
@@ -175,7 +176,9 @@ def truncation(
     scores = [x @ eigs.linear.T + eigs.constant]
     for value, vector in zip(eigs.eigenvalues.T, eigs.eigenvectors.transpose(0, 1), strict=True):
         scores.append(scores[-1] + value * (x @ vector.T).square())
-    told = (largest_outputs(one.T, scores[-1].T) == answers for one in scores)
+    all_kept = eigs.eigenvalues.shape[-1] == x.shape[-1]
+    whole = scores[-1] if all_kept else torch.full_like(scores[-1], torch.nan)
+    told = (largest_outputs(one.T, whole.T) == answers for one in scores)
     shares = [float(one.double().mean()) for one in told]
     ax = axes(ax, (5, 3))
     ax.plot(range(len(shares)), shares)

@@ -286,7 +286,7 @@ def test_what_each_rule_measured_is_kept(history: bl.History) -> None:
     found = {one.rule: one for one in history.measured("m")}
     exact = next(one for one in document["verdict"] if one["rule"] == "exact")
     assert {*found} == {"r2", *(one["rule"] for one in document["verdict"])}
-    assert (found["exact"].value, found["exact"].asked) == (exact["values"]["float32"], True)
+    assert (found["exact"].value, found["exact"].asked) == (exact["values"]["error"], True)
     assert (found["r2"].outcome, found["r2"].value, found["r2"].asked) == ("", None, True)
     assert not found["accuracy"].asked
     assert {one.audit for one in history.measured(after=1)} == {2}

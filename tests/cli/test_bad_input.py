@@ -264,7 +264,7 @@ MODEL_CASES: Cases = {
     "a damaged pickle": (damaged_pickle, FILE, ["weights.pt", "save the state dict as"]),
     "a picture": (a_picture, FILE, ["cat.png", "not a supported model file; expected a model"]),
     "a gated model": (gated, FILE, ["gelu gate", "bl.quadratic_fit(model)"]),
-    "weights beyond float32": (enlarged, NUMERICAL, ["range of float32", "scale the weights"]),
+    "weights beyond float64": (enlarged, NUMERICAL, ["range of float64", "scale the weights"]),
     "a deep model": (deep, FILE, ["2 layers", "bl.quadratic_fit(model)"]),
 }
 

@@ -167,7 +167,7 @@ def parts_of(linear: list[float], square: list[float], pair: list[float]) -> dic
     return {name: size / sum(sizes.values()) for name, size in sizes.items()}
 
 
-READ = ("table_exact.pass", "coverage.pass_whole", "layout.pass")
+READ = ("exact.pass", "coverage.pass_whole", "layout.pass")
 
 
 @CASES.say("columns", *READ, "shares.info", "dominant.pass")
@@ -175,7 +175,7 @@ def several_parts() -> Shown:
     parts = [1.0, 2.0, 0.5], [0.5, 0.0, 1.0], [1.0, 0.5]
     largest = (2.0**2) / (5.25 + 2.5 + 1.25)
     return bl.audit(standard(*parts)), {
-        "table_exact.pass": {"inputs": 1000, "error": Between(0, 1e-12)},
+        "exact.pass": {"inputs": 1000, "error": Between(0, 1e-12)},
         "coverage.pass_whole": {"exact": 1.0, "approximate": 0.0},
         "layout.pass": {"source": "its forward pass"},
         "shares.info": {**parts_of(*parts), "said": "58% comes from single columns alone, 28%"},
@@ -215,7 +215,7 @@ def columns_in_the_units_of_the_rows(folder: Path) -> Shown:
     return bl.audit(model, written(folder, frame), labels="y"), {"shares.info_rows": numbers}
 
 
-@CASES.say("columns", "table_exact.fail")
+@CASES.say("columns", "exact.fail")
 def columns_far_from_zero() -> Shown:
     """Means of 10⁷ deviations: in float32 nothing is left of a row."""
     model = standard([1.0, 1.0, 1.0], [0.0] * 3, [1.0, 0.0])
@@ -225,7 +225,7 @@ def columns_far_from_zero() -> Shown:
     module = classifier_of_map(f, mean, scale).float()
     known = {"input_names": model.input_names, "output_names": ("y",)}
     lost = {"inputs": 1000, "error": Between(0.01, 100)}
-    return bl.audit(LoadedModel(module, "", "", **known, **far)), {"table_exact.fail": lost}
+    return bl.audit(LoadedModel(module, "", "", **known, **far)), {"exact.fail": lost}
 
 
 # ---- columns that give the answer away, or only number the rows

@@ -164,7 +164,8 @@ def test_without_rows_the_numbers_are_said_to_be_of_standard_normal_columns(
 
 
 @cell("certify", "other dtype", "other units")
-def test_a_model_in_float64_is_compared_in_float64_and_certified() -> None:
+@cell("audit", "other dtype")
+def test_a_model_in_float64_is_compared_in_float64() -> None:
     """Seen: 1.0e-05 in float32, of a column of years; in float64, as it is stored, 1e-13."""
     model = bl.nn.BilinearClassifier(3, 3, 2, bias=True).double()
     layer: Any = model.layers[0]
@@ -176,10 +177,14 @@ def test_a_model_in_float64_is_compared_in_float64_and_certified() -> None:
             branch.weight[:2, 0], branch.bias[:2] = 1.0, -2023 / 0.8
         layer.right.weight[0, 1] = layer.right.weight[1, 2] = 5.0
         model.head.weight[0, 0], model.head.weight[0, 1] = 1.0, -1.0
-    (found,) = bl.certify_model(model).record.exactness
-    assert found.precision == "float64"
-    assert found.passed
-    assert found.tolerance == 1e-12
+    certificate, audit = bl.certify_model(model), bl.audit(model)
+    for report in (certificate, audit):
+        (found,) = report.record.exactness
+        assert found.precision == "float64"
+        assert found.passed
+        assert found.tolerance == 1e-12
+        assert "single precision" not in report.to_html()
+    assert next(one for one in audit.record.verdict if one.rule == "exact").outcome == "pass"
     with pytest.raises(NumericalError):
         bl.certify_model(copy.deepcopy(model).float())
 

@@ -162,6 +162,7 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
         output_names=names_of(model, f.sizes.d_out),
         baseline=(0.0,) * f.sizes.d_in,
         columns=columns,
+        means_known=model.input_mean is not None,
         input_mean=tuple(mean.tolist()),
         input_scale=tuple(scale.tolist()),
     )

@@ -104,7 +104,7 @@ def audit(
             parts alone are read, a condition is none, or a number is out of range.
         DataError, ShapeError: If the data are damaged, unsafe, or do not fit the model.
         NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
-            float32's range.
+            the range of float32, where it is not in float64.
         MemoryLimitError: If the dense matrices would not fit.
     """
     said = locals()  # every option by its name

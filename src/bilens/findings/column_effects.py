@@ -21,7 +21,13 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
-from bilens.findings.subject import DTYPES, compare_results, gauge_free, read_densely, summarise
+from bilens.findings.subject import (
+    compare_results,
+    gauge_free,
+    precisions_to_compare,
+    read_densely,
+    summarise,
+)
 from bilens.io.loaded_model import LoadedModel, is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import in_standard_units
@@ -153,9 +159,7 @@ def compare(
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn(NUM_INPUTS, len(mean), generator=generator, dtype=torch.float64)
     found = []
-    for precision, dtype in DTYPES.items():
-        if precision == "float32" and module.embed.weight.dtype == torch.float64:
-            continue  # it was never meant to run in float32
+    for precision, dtype in precisions_to_compare(module).items():
         evaluated = copy.deepcopy(module).to(dtype)
         forward = check_finite("the forward pass", evaluated((mean + scale * z).to(dtype))).double()
         formula = check_finite("the reading", read_densely(f, z))

@@ -150,7 +150,7 @@ def test_what_cannot_be_judged_has_failed() -> None:
 
 def test_an_exact_classifier_is_quadratic_and_finite() -> None:
     conditions = parse_conditions(["r2<0.9", "non_finite"], data=False, baseline=False)
-    exact = [Finding("exact", "pass", {"float32": 1e-7, "float64": 1e-16, "inputs": 9})]
+    exact = [Finding("exact", "pass", {"error": 1e-7, "inputs": 9})]
     assert [item.failed for item in judge_conditions("classes", conditions, exact)] == [
         False,
         False,

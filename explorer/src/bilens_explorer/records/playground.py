@@ -77,6 +77,7 @@ class Playground(Document, frozen=True, kw_only=True):
     shape: tuple[Count, Count] | None = None  # rows and columns of an image; null for a table
     tests: tuple[TrialImage, ...] = ()
     columns: tuple[PlayColumn, ...] = ()  # empty for an image
+    means_known: bool = True  # the model says the mean of each input; else `input_mean` is 0
     input_mean: Numbers = ()
     input_scale: Numbers = ()
     rows: Packed | None = None  # (rows, in), that were held out; null where they are not there

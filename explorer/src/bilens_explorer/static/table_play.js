@@ -160,14 +160,10 @@ export const tablePlayground = (root, given, typed, again) => {
     now.parts = model.parts(read, values);
     const order = [...columns.keys()].sort((a, b) => Math.abs(now.parts[b]) - Math.abs(now.parts[a]));
     const whole = now.parts.reduce((sum, value) => sum + value, 0);
+    const terms = { target: read.target, sum: number(whole, 5), value: number(read.value(at), 5), base: number(read.value(model.base), 5) };
     parts.replaceChildren(
       namedBars(t("play.columns"), order.map((i) => ({ name: `${columns[i].name} = ${shownValue(columns[i], values[i])}`, value: now.parts[i] }))),
-      element("p", { class: "quiet" }, t("play.rows_sum", {
-        target: read.target,
-        sum: number(whole, 5),
-        value: number(read.value(at), 5),
-        base: number(read.value(model.base), 5),
-      })),
+      element("p", { class: "quiet" }, given.means_known ? t("play.rows_sum", terms) : t("play.zeros_sum", terms)),
     );
     now.effects = columns.map((_, column) => model.effect(read, values, column));
     drawEffects();
@@ -307,7 +303,7 @@ export const tablePlayground = (root, given, typed, again) => {
     layForm();
     update();
   };
-  const pick = choice([[OWN, t("play.own")], ["", t("play.usual")], ...offered], offered.length ? 0 : "", take);
+  const pick = choice([[OWN, t("play.own")], ["", given.means_known ? t("play.usual") : t("play.zeros")], ...offered], offered.length ? 0 : "", take);
   pick.options[0].hidden = true;
   root.append(
     changed,

@@ -63,25 +63,16 @@ def layout(evidence: Evidence) -> Iterator[Values]:
 @rule(
     of_classes,
     group="reading",
-    values=formats("float32 float64", "scientific", inputs="count"),
-    number="float32",
+    readings=("classes", "columns"),
+    values={"error": "scientific", "inputs": "count"},
+    number="error",
 )
 def exact(evidence: Evidence) -> Iterator[Values]:
     if found := evidence.exactness:
-        errors = {item.precision: item.relative_error for item in found}
         worst = max(found, key=lambda item: item.relative_error / item.tolerance)
         outcome = "pass" if all(item.passed for item in found) else "fail"
         numbers = {"error": worst.relative_error, "inputs": worst.num_inputs}
-        yield {**errors, **numbers, "outcome": outcome}
-
-
-table_exact = replace(
-    exact,
-    readings=("columns",),
-    values={"error": "scientific", "inputs": "count"},
-    number="error",
-    sentences="table_exact",
-)
+        yield {**numbers, "outcome": outcome}
 
 
 @rule(

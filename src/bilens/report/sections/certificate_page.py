@@ -85,12 +85,10 @@ def proven(
     """Return the assumptions of all statements, the statements, and `more` in a box."""
     parts = []
     if found is not None:
-        errors = {item.precision: item.relative_error for item in exactness}
         lead = t(
             "proven.lead",
             inputs=grouped(exactness[0].num_inputs),
-            float32=scientific(errors.get("float32", 0.0)),
-            float64=scientific(errors.get("float64", 0.0)),
+            error=scientific(max(item.relative_error for item in exactness)),
         )
         terms = t.each("proven", ("assumes", "scope"))
         listed = (
