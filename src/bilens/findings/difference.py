@@ -153,10 +153,9 @@ def compare_layers(
     )
     if float(spectrum.frobenius_squared) == 0 or same:
         return found
-    found = with_modes(found, before, after, (f, g), spectrum)
     exact = before.fit.exact and after.fit.exact
     return replace(
-        found,
+        with_modes(found, before, after, (f, g), spectrum),
         triggers=triggers(spectrum, vectors),
         token_pairs=() if pairs_of is None or not exact else pairs_of(delta),
     )

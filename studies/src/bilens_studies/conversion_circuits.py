@@ -11,11 +11,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bilens import eigendecompose_all, load
+from bilens import TraceOptions, eigendecompose_all, load
 from bilens.api.trace_latents import latent_findings
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.random_dictionaries import NUM_DICTIONARIES
-from bilens.interp.trace_options import TraceOptions
 from bilens.interp.traced_layer import TracedLayer, held_out_text, open_sae
 from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
