@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from bilens.api import train as job
 from bilens.api.training_options import (
+    InParts,
+    PartOfCorpus,
+    Running,
+    Together,
     TrainImageOptions,
     TrainLanguageOptions,
     TrainSAEOptions,
@@ -28,12 +32,10 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device
-from bilens.train.recipes import ImageRecipe, LanguageRecipe, Recipe, SAERecipe, default_recipe
+from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import TrainingResult
 from bilens.train.tasks.image import EpochMetrics, train_in_folder
 from bilens.train.tasks.sae_of_tensor import ACTIVATIONS
-
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 @takes_options(TrainImageOptions)
@@ -64,7 +66,7 @@ def train_image(
         OutputExistsError: If the folder holds something, unless resumed or overwritten.
         NumericalError: If the loss is no longer finite.
     """
-    wanted = recipe_part(ImageRecipe, options)
+    wanted = ImageRecipe(**fields_of(ImageRecipe, options))
     test, class_names, dataset = options.test, options.class_names, options.dataset
     in_folder = labels is None and isinstance(images, str | Path)
     facts = ["with a folder of IDX files"] if in_folder else []
@@ -133,24 +135,15 @@ def train_language(
     refuse_idle("train language", recipe, *([] if recipe.get("steps") else ["without steps"]))
     listed = isinstance(given, list | tuple)
     text = tuple(given) if listed else str(check_path("corpus", given))
-    read = CorpusOptions(
-        text,
-        options.column,
-        options.split,
-        options.held_out,
-        options.limit,
-        options.corpus_seed,
-        options.stream,
-    )
+    corpus_asked = fields_of(PartOfCorpus, options)
+    read = CorpusOptions(text, seed=corpus_asked.pop("corpus_seed"), **corpus_asked)
     return job.train_language(
         check_path("folder", folder),
         read,
         replace(default_recipe(text), **recipe),
-        resume=options.resume,
-        overwrite=options.overwrite,
-        device=options.device,
-        shard=options.shard,
-        texts_at_once=options.texts_at_once,
+        **fields_of(Running, options),
+        **fields_of(Together, options),
+        **fields_of(InParts, options),
         on_line=lambda line, _: options.on_line(line),
         say=options.say,
     )
@@ -196,7 +189,8 @@ def train_sae(
         )
     if not points and not isinstance(model, Tensor):
         raise UsageError('no hooks are given: name points of the model, such as "blocks.0.mlp_in".')
-    wanted = recipe_part(SAERecipe, replace(options, hooks=points or (ACTIVATIONS,)))
+    asked = fields_of(SAERecipe, options) | {"hooks": points or (ACTIVATIONS,)}
+    wanted = SAERecipe(**asked)
     corpus: CorpusOptions | Tensor | None = given_tensor("text", text)
     if corpus is None and text is not None:
         corpus = CorpusOptions(str(check_path("text", text)))
@@ -205,10 +199,8 @@ def train_sae(
         Path(model) if isinstance(model, str) else model,
         wanted,
         corpus=corpus,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        device=options.device,
-        shard=options.shard,
+        **fields_of(Running, options),
+        **fields_of(Together, options),
         on_line=lambda line, _: options.on_line(line),
         say=options.say,
     )
@@ -232,6 +224,6 @@ def tokens_as_texts(tokens: Tensor) -> tuple[tuple[str, ...], int]:
     return tuple(" ".join(map(str, row)) for row in tokens.tolist()), int(tokens.max()) + 2
 
 
-def recipe_part(kind: type[AnyRecipe], options: Any) -> AnyRecipe:
-    """Return the recipe whose fields are among those of some options."""
-    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
+def fields_of(kind: Any, options: Any) -> dict[str, Any]:
+    """Return those options by name that are fields of a kind of record."""
+    return {each.name: getattr(options, each.name) for each in fields(kind)}
