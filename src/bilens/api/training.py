@@ -225,5 +225,5 @@ def tokens_as_texts(tokens: Tensor) -> tuple[tuple[str, ...], int]:
 
 
 def fields_of(kind: Any, options: Any) -> dict[str, Any]:
-    """Return those options by name that are fields of a kind of record."""
+    """Return the options that are fields of a kind of record, by name."""
     return {each.name: getattr(options, each.name) for each in fields(kind)}
