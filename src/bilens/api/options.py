@@ -34,17 +34,19 @@ class AuditOptions(JobOptions):
     _: KW_ONLY
     null_samples: int | None = option(
         None,
-        "Draws of the null distribution: 99 of a classifier, 19 of each layer.",
+        "Draws of the null distribution: 99 of a classifier (at least 39), 19 of each layer (3).",
         panel=METHOD_PANEL,
     )
-    seed: int = option(0, "Seed of the null distribution.", min=0, panel=METHOD_PANEL)
+    seed: int = option(
+        0, "Seed of the null distribution and of random inputs.", min=0, panel=METHOD_PANEL
+    )
     baseline: LoadedModel | Module | None = option(
         None, "The model that this one was made from: report what changed.", kind=Path | None
     )
     fail_on: Sequence[str] = option((), condition_help(), kind=list[str] | None)
     threshold: float = option(
         0.9,
-        "R² from which a layer that is not quadratic is read at all.",
+        "R² from which a layer that is not quadratic is read at all; below, claims are refused.",
         min=0,
         max=1,
         panel=METHOD_PANEL,
@@ -118,12 +120,14 @@ class AttackOptions(JobOptions):
     pairs: bool = option(False, "A perturbation of its own for each source class.")
     epsilons: Sequence[float] | None = option(
         None,
-        "Length ‖δ‖₂ of the perturbations; may be repeated. Without: 0 to 8.4; 4.2 is the "
-        "paper's std of 0.15 at 784 pixels.",
+        "Length ‖δ‖₂ of the perturbations in units of a pixel's range; may be repeated. Without: 0 "
+        "to 8.4; 4.2 is the paper's std of 0.15 at 784 pixels.",
         "--epsilon",
         kind=list[float] | None,
     )
     random_perturbations: int = described(3, "Random ones for each target.")
     restarts: int = described(3, "Descents of the projected gradient for each length.")
-    seed: int = option(0, "Seed of random perturbations and gradient descents.", min=0)
+    seed: int = option(
+        0, "Seed of random perturbations, of gradient descents, and of the rows for testing.", min=0
+    )
     labels: str | None = described(None, "Where the classes are, as for `bl.audit`.")
