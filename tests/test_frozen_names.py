@@ -18,22 +18,22 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, AttackReport, AuditReport, BilinearTensor, CPDecomposition, CertificateReport, "
-    "Contributions, ConversionReport, DirectInteractions, DualExpression, EigenDecomposition, "
-    "EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, HOSVD, History, "
-    "ImageDataset, "
-    "InteractionMatrix, MLPWeights, Proof, QuadraticFit, QuadraticForm, "
-    "QuadraticMap, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
-    "TopInteractions, TraceReport, activation_moments, attack_model, attribute, "
-    "attribute_to_background, audit, centred_directions, certify, certify_model, "
-    "contrast_direction, convert_network, cp_decompose, direct_interactions, dual_expression, "
-    "effective_rank, eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, "
-    "gaussian_moments, hosvd, interaction_submatrix, layer_inputs, load, load_images, "
-    "localisation, match_eigenvectors, nn, "
+    "Activation, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearTensor, "
+    "CPDecomposition, CPOptions, CertificateReport, CertifyOptions, Contributions, "
+    "ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
+    "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
+    "GaussianMoments, HOSVD, History, ImageDataset, InteractionMatrix, InteractionOptions, "
+    "MLPWeights, Proof, QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticMap, RSquared, "
+    "RotationNull, SignificantEigenvalues, Status, Subspace, TopInteractions, TraceOptions, "
+    "TraceReport, TrainImageOptions, TrainLanguageOptions, TrainSAEOptions, activation_moments, "
+    "attack_model, attribute, attribute_to_background, audit, centred_directions, certify, "
+    "certify_model, contrast_direction, convert_network, cp_decompose, direct_interactions, "
+    "dual_expression, effective_rank, eigendecompose, eigendecompose_all, export_sae, "
+    "from_module, from_sklearn, gaussian_moments, hosvd, interaction_submatrix, layer_inputs, "
+    "load, load_converted, load_images, localisation, match_eigenvectors, nn, "
     "pairwise_interactions, plan_eigendecomposition, plot, quadratic_fit, quantise, "
     "raw_directions, reproduce, rotation_null, save, similarity, sklearn, top_interactions, "
-    "trace, "
-    "train_image, train_language, train_sae, whiten"
+    "trace, train_image, train_language, train_sae, whiten"
 )
 PUBLIC_MODULES = names_of(
     "MLP, BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE"
@@ -138,6 +138,7 @@ SIGNATURES = {
     "whiten": "f, covariance, mean=None",
     "load_images": "name, data_dir=None, allow_download=True, report=None",
     "reproduce": "names, out",
+    "load_converted": "path",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",
     "nn.BilinearClassifier": (
@@ -270,6 +271,18 @@ ATTRIBUTES: dict[type, str] = {
     bilens.CertificateReport: "document",
     bilens.ConversionReport: "document",
     bilens.TraceReport: "document",
+    bilens.AttackOptions: "target, source, pairs, epsilons, random_perturbations, restarts, seed",
+    bilens.AuditOptions: "data, null_samples, seed, baseline, fail_on, threshold, labels, inputs",
+    bilens.CPOptions: "model, method, num_starts, seed, max_sweeps, tolerance, memory_limit",
+    bilens.EigenOptions: "directions, k, which, method, precision, verify, memory_limit, seed",
+    bilens.InteractionOptions: "directions, bias, top, bins, self_bins, block, precision",
+    bilens.QuadraticFitOptions: "mean, covariance, data, seed, samples, threshold, train_steps",
+    bilens.CertifyOptions: "data, samples, truncate, radius, seed",
+    bilens.TraceOptions: "input_sae, output_sae, corpus, tokenizer, latents, toward, outputs",
+    bilens.ConvertNetworkOptions: "recipe, held_out, resume, overwrite, device, shard, report, say",
+    bilens.TrainImageOptions: "test, class_names, dataset, resume, overwrite, device, epochs",
+    bilens.TrainLanguageOptions: "column, split, limit, stream, held_out, corpus_seed, shard",
+    bilens.TrainSAEOptions: "hooks, text, resume, overwrite, device, shard, num_latents, k",
     bilens.certify.CertifiedAgreement: (
         "certified, agrees, predicted, margin, k, certified_share, agreeing_share"
     ),

@@ -3,6 +3,7 @@ from .algebra.approximation.activation import (
     Activation as Activation,
     activation_moments as activation_moments,
 )
+from .algebra.approximation.fit_options import QuadraticFitOptions as QuadraticFitOptions
 from .algebra.approximation.layer_weights import GLUWeights as GLUWeights, MLPWeights as MLPWeights
 from .algebra.approximation.quadratic_fit import QuadraticFit as QuadraticFit
 from .algebra.approximation.r_squared import FitScores as FitScores, RSquared as RSquared
@@ -16,7 +17,7 @@ from .algebra.attribution import (
 from .algebra.bilinear_tensor import BilinearTensor as BilinearTensor
 from .algebra.concentration import effective_rank as effective_rank, localisation as localisation
 from .algebra.cp.cp_decomposition import CPDecomposition as CPDecomposition
-from .algebra.cp.cp_fit import cp_decompose as cp_decompose
+from .algebra.cp.cp_fit import CPOptions as CPOptions, cp_decompose as cp_decompose
 from .algebra.directions import (
     DualExpression as DualExpression,
     centred_directions as centred_directions,
@@ -32,6 +33,7 @@ from .algebra.eigen.decomposition import (
     Subspace as Subspace,
 )
 from .algebra.eigen.eigendecompose import (
+    EigenOptions as EigenOptions,
     eigendecompose as eigendecompose,
     eigendecompose_all as eigendecompose_all,
     plan_eigendecomposition as plan_eigendecomposition,
@@ -47,7 +49,10 @@ from .algebra.gaussian import (
     whiten as whiten,
 )
 from .algebra.hosvd import HOSVD as HOSVD, hosvd as hosvd
-from .algebra.interactions.direct_interactions import direct_interactions as direct_interactions
+from .algebra.interactions.direct_interactions import (
+    InteractionOptions as InteractionOptions,
+    direct_interactions as direct_interactions,
+)
 from .algebra.interactions.feature_factors import interaction_submatrix as interaction_submatrix
 from .algebra.interactions.record import DirectInteractions as DirectInteractions
 from .algebra.map_comparison import quantise as quantise, similarity as similarity
@@ -65,6 +70,11 @@ from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
+from .api.options import (
+    AttackOptions as AttackOptions,
+    AuditOptions as AuditOptions,
+    CertifyOptions as CertifyOptions,
+)
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.tracing import trace as trace
 from .api.training import (
@@ -72,8 +82,16 @@ from .api.training import (
     train_language as train_language,
     train_sae as train_sae,
 )
+from .api.training_options import (
+    ConvertNetworkOptions as ConvertNetworkOptions,
+    TrainImageOptions as TrainImageOptions,
+    TrainLanguageOptions as TrainLanguageOptions,
+    TrainSAEOptions as TrainSAEOptions,
+)
 from .data.images import ImageDataset as ImageDataset, load_images as load_images
+from .interp.trace_options import TraceOptions as TraceOptions
 from .io.autoencoders import export_sae as export_sae
+from .io.converted_folder import load_converted as load_converted
 from .io.estimator import from_sklearn as from_sklearn
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import bilens as bl
 from bilens.base.option_rules import RULES
+from bilens.train.recipes import ImageRecipe, SAERecipe
 from builders import randn
 
 # Who is told, where it is done, what is allowed: no answer hangs on it.
@@ -22,6 +23,7 @@ FREE = {
     *("device", "shard", "texts_at_once", "memory_limit", "block", "precision", "verify"),
     *("resume", "overwrite", "allow_pickle", "trust_pickle", "allow_download"),
     *("seed", "corpus_seed"),  # each record says it; of few things nothing is drawn
+    "options",  # all the others as one record: base/test_keyword_options.py
 }
 MADE_BEFORE = {("certified_agreement", "eigs"), ("l2_radius", "spectra")}  # else they are made
 # proves what a decomposition leaves open: test_truncation.py; beside a complete one it is checked
@@ -52,6 +54,7 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "save": ("input_shape", "output_names", "input_names", "input_mean", "input_scale"),
     "export_sae": ("layout",),
 }
+RECIPES = {"train_image": ImageRecipe, "train_sae": SAERecipe}  # each field: train/tasks
 DESCRIBES = {("save", "provenance"), ("export_sae", "provenance")}  # what is written as it is
 OUT, HIDDEN, WIDTH = 3, 7, 5
 
@@ -133,6 +136,7 @@ def test_each_option_of_each_public_function_is_in_one_of_these_lists() -> None:
         needs = [need for verb in verbs for need in RULES[verb].values()]
         tried |= {(function, name) for options in needs for name in options}
     tried |= {(function, name) for function, names in ELSEWHERE.items() for name in names}
+    tried |= {(name, one.name) for name, recipe in RECIPES.items() for one in fields(recipe)}
     tried |= MADE_BEFORE | DESCRIBES
     every = set()
     for place in (bl, bl.certify):

@@ -20,6 +20,7 @@ import tiny
 from bilens.api.audit_model import examine_subject
 from bilens.api.audit_subject import AuditSubject
 from bilens.api.examiners import EXAMINERS
+from bilens.api.options import AuditOptions
 from bilens.base.errors import (
     BilensError,
     MemoryLimitError,
@@ -48,7 +49,7 @@ def audited(
     model: LoadedModel | nn.Module, data: LabelledData | None = None, **options: Any
 ) -> Audit:
     asked = {"null_samples": tiny.ROTATIONS, "command": "", **options}
-    subject = AuditSubject(as_loaded(model), data, **asked)
+    subject = AuditSubject(as_loaded(model), data, asked=AuditOptions(**asked))
     return examine_subject(subject, examiners=OF_CLASSES)
 
 

@@ -92,36 +92,15 @@ def match_eigenvectors(
     """
     check_choice("method", method, get_args(Method))
     check_count("num_samples", num_samples, minimum=1)
-    generator = generator_of(seed)
-    for name, eig in (("first", first), ("second", second)):
-        check_type(name, eig, EigenDecomposition, "use eigendecompose(form)")
-    width = first.eigenvectors.shape[-1]
-    if second.eigenvectors.shape[-1] != width:
-        raise ShapeError(
-            f"the decompositions read {width} and {second.eigenvectors.shape[-1]} inputs; "
-            "vectors are matched over the same input."
-        )
-    if first.basis != second.basis:
-        raise UsageError(
-            f"the decompositions are in the {first.basis} and the {second.basis} basis: vectors "
-            f"are matched in one basis; {how_to_compare(first.basis, second.basis)}"
-        )
-    mine, theirs = by_sign("first", first, k), by_sign("second", second, k)
-    if not signed:
-        mine, theirs = ((*mine[0], *mine[1]),), ((*theirs[0], *theirs[1]),)
-    classes = tuple((a, b) for a, b in zip(mine, theirs, strict=True) if a and b)
-    if not classes:
-        raise UsageError(
-            "there is nothing to match: no eigenvalues of one sign, distinct from zero, in both"
-            + (" (signed=False matches across signs)." if signed else ".")
-        )
+    check_comparable(first, second)
+    generator, width = generator_of(seed), first.eigenvectors.shape[-1]
+    classes = groups_to_match(first, second, k, signed)
     pairs, cosines = compare(first.eigenvectors @ second.eigenvectors.T, classes, method)
     used = sorted(index for _, groups in classes for group in groups for index in group)
     samples = []
     for _ in range(num_samples):
-        random = cosines.new_zeros(len(first.eigenvectors), len(second.eigenvectors))
-        random[:, used] = first.eigenvectors @ random_frame(width, len(used), generator).to(cosines)
-        samples.append(score_of(compare(random, classes, method)[1], method))
+        turned = random_cosines(first, second, used, generator)
+        samples.append(score_of(compare(turned, classes, method)[1], method))
     score = score_of(cosines, method)
     as_high = sum(sample >= score * (1 - TIE) for sample in samples)
     exact = sum(len(sum(a, ())) * len(sum(b, ())) for a, b in classes) / width
@@ -135,6 +114,53 @@ def match_eigenvectors(
         p_value=(1 + as_high) / (num_samples + 1),
         num_samples=num_samples,
     )
+
+
+def random_cosines(
+    first: EigenDecomposition,
+    second: EigenDecomposition,
+    used: list[int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the cosines of the first vectors with a random frame in the place of those used."""
+    width = first.eigenvectors.shape[-1]
+    frame = random_frame(width, len(used), generator).to(first.eigenvectors)
+    found = frame.new_zeros(len(first.eigenvectors), len(second.eigenvectors))
+    found[:, used] = first.eigenvectors @ frame
+    return found
+
+
+def check_comparable(first: EigenDecomposition, second: EigenDecomposition) -> None:
+    """Refuse two decompositions whose eigenvectors are not of the same inputs in one basis."""
+    for name, eig in (("first", first), ("second", second)):
+        check_type(name, eig, EigenDecomposition, "use eigendecompose(form)")
+    width, other = first.eigenvectors.shape[-1], second.eigenvectors.shape[-1]
+    if other != width:
+        raise ShapeError(
+            f"the decompositions read {width} and {other} inputs; vectors are matched over the "
+            "same input."
+        )
+    if first.basis != second.basis:
+        raise UsageError(
+            f"the decompositions are in the {first.basis} and the {second.basis} basis: vectors "
+            f"are matched in one basis; {how_to_compare(first.basis, second.basis)}"
+        )
+
+
+def groups_to_match(
+    first: EigenDecomposition, second: EigenDecomposition, k: int | None, signed: bool
+) -> tuple[tuple[tuple[Group, ...], tuple[Group, ...]], ...]:
+    """Return the groups of both that may be matched with each other: of each sign, or of all."""
+    mine, theirs = by_sign("first", first, k), by_sign("second", second, k)
+    if not signed:
+        mine, theirs = ((*mine[0], *mine[1]),), ((*theirs[0], *theirs[1]),)
+    classes = tuple((a, b) for a, b in zip(mine, theirs, strict=True) if a and b)
+    if not classes:
+        raise UsageError(
+            "there is nothing to match: no eigenvalues of one sign, distinct from zero, in both"
+            + (" (signed=False matches across signs)." if signed else ".")
+        )
+    return classes
 
 
 def by_sign(name: str, eig: EigenDecomposition, k: int | None) -> tuple[tuple[Group, ...], ...]:

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 from msgspec import structs
 
-from bilens.algebra.approximation.quadratic_fit import THRESHOLD
 from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import vocabulary_of_model
 from bilens.api.given_data import interface_of, rows_received, rows_to_fit
-from bilens.api.provenance import reading_of
+from bilens.api.options import AuditOptions
+from bilens.api.provenance import data_sha256, reading_of
 from bilens.api.subject import is_of_columns, is_one_exact_layer
-from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import refuse_idle
 from bilens.data.model_interface import LabelledData
@@ -41,7 +40,8 @@ from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
 from bilens.records.common import Exactness, ModelFacts
 from bilens.records.decision import Coverage
-from bilens.train.recorded_inputs import LayerInputs
+
+OF_THE_MODEL = ("model_sha256", "config_sha256")  # which recorded inputs say, and its identity
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +52,20 @@ class AuditSubject:
     data: LabelledData | None = None
     training: LabelledData | None = None
     before: LoadedModel | None = None  # the baseline
-    null_samples: int | None = None  # None for the usual number of the model
-    seed: int = 0
-    threshold: float = THRESHOLD
-    try_words: int = 0
-    inputs: LayerInputs | None = None  # what the layers see
+    asked: AuditOptions = AuditOptions()
     rows: Sequence[int] = ()  # of a table that are taken apart; telling ones where none are named
     by_columns: bool = False  # whether it is read so whatever its outputs are
-    command: str | None = None
-    progress: Progress = silent
-    options: Mapping[str, object] = field(default_factory=dict)  # that the numbers depend on
+
+    @property
+    def decisive_options(self) -> dict[str, object]:
+        """The options that change numbers of the audit, for its identity."""
+        asked, inputs = self.asked, self.asked.inputs
+        names = ("null_samples", "seed", "threshold", "try_words")
+        return {name: getattr(asked, name) for name in names} | {
+            "labels": [asked.labels, asked.train_labels],
+            "train_data": data_sha256(self.training),
+            "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
+        }
 
     @cached_property
     def alignment(self) -> Alignment | None:
@@ -76,16 +80,16 @@ class AuditSubject:
     def reader(self) -> ExactTable | ExactClassifier | LayerReader:
         """The way in which the model is read: by columns, by classes, or layer by layer."""
         if self.by_columns or is_of_columns(self.model):
-            return ExactTable(self.model, self.data, reading_of(self.model), self.seed)
+            return ExactTable(self.model, self.data, reading_of(self.model), self.asked.seed)
         if not is_one_exact_layer(self.model):
             return LayerReader(self)
         return ExactClassifier(
             self.model,
             self.data,
             self.training,
-            null_samples=self.null_samples,
-            seed=self.seed,
-            progress=self.progress,
+            null_samples=self.asked.null_samples,
+            seed=self.asked.seed,
+            progress=self.asked.progress,
         )
 
     def with_inputs(self, options: ReadingOptions) -> ReadingOptions:
@@ -98,7 +102,7 @@ class AuditSubject:
         shape = model.input_shape or (None if data is None else data.shape) or ()
         return replace(
             options,
-            seen=rows_received(model, data, self.inputs),
+            seen=rows_received(model, data, self.asked.inputs),
             pixels=box is not None and sum(side > 1 for side in shape) > 1,
             names=model.own_input_names or (),
         )
@@ -111,27 +115,27 @@ class LayerReader:
     exactness: tuple[Exactness, ...] = ()  # of no formula
 
     def __init__(self, subject: AuditSubject) -> None:
-        self.subject, samples = subject, subject.null_samples
+        self.subject, samples = subject, subject.asked.null_samples
         self.null_samples = LAYER_SAMPLES if samples is None else samples
         self.facts = describe_layers(subject.model, subject.data)
 
     @cached_property
     def walk(self) -> LayerWalk:
         """The readings of all layers, and of their changes from the baseline."""
-        subject = self.subject
+        subject, asked = self.subject, self.subject.asked
         model, data, alignment = subject.model, subject.data, subject.alignment
-        options = checked_options(self.null_samples, subject.seed, subject.threshold)
+        options = checked_options(self.null_samples, asked.seed, asked.threshold)
         layers = tuple(model.layers.values())
         if layers and all(view.exact for view in layers):
-            refuse_idle("audit", {"threshold": options.threshold, "inputs": subject.inputs})
-        rows = rows_to_fit(model, data, subject.inputs, subject.seed)
+            refuse_idle("audit", {"threshold": options.threshold, "inputs": asked.inputs})
+        rows = rows_to_fit(model, data, asked.inputs, asked.seed)
         options = replace(subject.with_inputs(options), rows=rows)
         beside: dict[str, Any] = {}
         if alignment is not None:
             options = replace(options, vocabulary=vocabulary_of_model(model))
             beside = {"why_not": alignment.refused, "turn": alignment.turn}
             beside["baseline"] = alignment.layers_before
-        shape, progress = self.facts.input_shape, subject.progress
+        shape, progress = self.facts.input_shape, asked.progress
         return walk_layers(layers, options=options, progress=progress, input_shape=shape, **beside)
 
 

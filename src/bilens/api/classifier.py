@@ -14,20 +14,22 @@ from torch import Tensor, nn
 from bilens.algebra.repeated_rows import equal_rows
 from bilens.api.given_data import Data, find_data, given_data, interface_of, read_given
 from bilens.api.layer_reading import LayerOutputs, output_index
+from bilens.api.options import AttackOptions, CertifyOptions
 from bilens.api.provenance import describe_run, describe_source, origin_of
 from bilens.api.quadratic_fit import offering_a_fit
 from bilens.api.subject import open_classifier
-from bilens.base import Progress, silent
+from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
-from bilens.base.option_rules import DATA, refuse_idle
+from bilens.base.keyword_options import takes_options
+from bilens.base.option_rules import DATA, check_seed, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.findings.attack import attack_classifier
-from bilens.findings.certificate import SAMPLES, certify_classifier
+from bilens.findings.certificate import certify_classifier
 from bilens.findings.exact_classifier import class_centred
 from bilens.findings.explanation import attribute_prediction, explain
 from bilens.findings.perturbations import EPSILONS, AttackRequest
-from bilens.findings.subject import check_seed, in_float64, summarise
+from bilens.findings.subject import in_float64, summarise
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
@@ -40,18 +42,8 @@ Baseline = Literal["zeros", "mean"]
 Read = ImageDataset | LabelledData | None
 
 
-def certify_model(
-    model: LoadedModel | nn.Module,
-    data: Data | None = None,
-    *,
-    samples: int = SAMPLES,
-    truncate: int | None = None,
-    radius: float | None = None,
-    seed: int = 0,
-    command: str | None = None,
-    progress: Progress = silent,
-    labels: str | None = None,
-) -> CertificateReport:
+@takes_options(CertifyOptions)
+def certify_model(model: LoadedModel | nn.Module, options: CertifyOptions) -> CertificateReport:
     """Prove radii, bounds and influences of a one-layer bilinear classifier, and say nothing else.
 
     Radii of test inputs, bounds on truncation, unused inputs, the largest influence of one input,
@@ -61,18 +53,7 @@ def certify_model(
 
     Args:
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
-        data: test inputs with their classes, as for `bl.audit`; without them nothing is said about
-            radii and predictions.
-        samples: how many test images are read, drawn at random.
-        truncate: pairs kept of each class form; None: as many as provably keep 99 % of the
-            predictions.
-        radius: of the ball over which the error of truncation is bounded; None: the length of the
-            longest image, without data the farthest corner of the box [0, 1]ⁿ of a model of
-            pixels, and 1 where nothing is known of inputs.
-        seed: of the attack that bounds ℓ∞ distances from above.
-        command: how to reproduce this, for the report; None takes the process's command line.
-        progress: called with (stage, done, total).
-        labels: where the classes are, as for `bl.audit`.
+        options: a `CertifyOptions`, or its fields:
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
@@ -86,36 +67,25 @@ def certify_model(
         MemoryLimitError: If the work would not fit.
     """
     model = open_classifier(model, "a certificate")
-    given = given_data(model, data, labels)
-    refuse_idle("certify", {"samples": samples}, *([] if given is None else [DATA]))
+    given = given_data(model, options.data, options.labels)
+    refuse_idle("certify", {"samples": options.samples}, *([] if given is None else [DATA]))
     with offering_a_fit(model):
         certificate = certify_classifier(
             model,
             given,
-            samples=samples,
-            truncate=truncate,
-            radius=radius,
-            seed=seed,
-            progress=progress,
-            origin=origin_of(model, given, command, seed),
+            samples=options.samples,
+            truncate=options.truncate,
+            radius=options.radius,
+            seed=options.seed,
+            progress=options.progress,
+            origin=origin_of(model, given, options.command, options.seed),
         )
     return CertificateReport(certificate)
 
 
+@takes_options(AttackOptions)
 def attack_model(
-    model: LoadedModel | nn.Module,
-    data: Data,
-    *,
-    target: int | str | None = None,
-    source: int | str | None = None,
-    pairs: bool = False,
-    epsilons: Sequence[float] | None = None,
-    random_perturbations: int = 3,
-    restarts: int = 3,
-    seed: int = 0,
-    command: str | None = None,
-    progress: Progress = silent,
-    labels: str | None = None,
+    model: LoadedModel | nn.Module, data: Data, options: AttackOptions
 ) -> AttackReport:
     """Attack a one-layer bilinear classifier with universal perturbations of every method.
 
@@ -131,17 +101,7 @@ def attack_model(
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         data: training and test images, an `ImageDataset`; or anything that `bl.audit` takes, of
             whose different rows of each class half, drawn by the seed, are for testing.
-        target: the class that should win, by index or name; None takes each class in turn.
-        source: the class that should lose; None takes all others, by their share of the images.
-        pairs: a perturbation of its own for each source class, where no source is named.
-        epsilons: lengths ‖δ‖₂ in units of a pixel's range; None for 0, 0.5, … 4.2, 6, 8.4. 4.2 is
-            the paper's standard deviation of 0.15 at 784 pixels.
-        random_perturbations: random ones for each target.
-        restarts: descents of the projected gradient for each length.
-        seed: of the random perturbations, of the descents, and of the rows for testing.
-        command: how to reproduce this, for the report; None takes the process's command line.
-        progress: called with (stage, done, total).
-        labels: where the classes are, as for `bl.audit`.
+        options: an `AttackOptions`, or its fields:
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
@@ -158,32 +118,17 @@ def attack_model(
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """
     model = open_classifier(model, "an attack")
-    if source is not None:
-        refuse_idle("attack", {"pairs": pairs})
+    if options.source is not None:
+        refuse_idle("attack", {"pairs": options.pairs})
     found: Data | None = data
+    labels = options.labels
     if isinstance(data, str | Path):  # a folder may hold training images beside those of the test
         found, labels = find_data(model, Path(data), None, labels), None
-    test = given = given_data(model, found, labels)
-    if test is None or given is None or given.targets is None:
+    given = given_data(model, found, labels)
+    if given is None or given.targets is None:
         raise UsageError("an attack needs inputs with their classes: pass data.")
-    if isinstance(found, ImageDataset):
-        training = given_data(model, found, training=True)
-        assert training is not None, "images of a data set have classes"
-    else:
-        x, y = given.inputs, given.targets
-        training, test = (
-            LabelledData(x[k], y[k], given.origin, shape=given.shape)
-            for k in halves(x, y, check_seed(seed))
-        )
-    request = AttackRequest(
-        class_index(model, target),
-        class_index(model, source),
-        pairs,
-        EPSILONS if epsilons is None else tuple(epsilons),
-        random_perturbations,
-        restarts,
-        seed,
-    )
+    training, test = training_and_test(model, found, given, check_seed(options.seed))
+    request = attack_request(model, options)
     with offering_a_fit(model):
         findings = attack_classifier(
             model,
@@ -192,10 +137,39 @@ def attack_model(
             request,
             box=given.box,
             halved=not isinstance(found, ImageDataset),
-            progress=progress,
-            origin=origin_of(model, given, command, seed),
+            progress=options.progress,
+            origin=origin_of(model, given, options.command, options.seed),
         )
     return AttackReport(findings)
+
+
+def attack_request(model: LoadedModel, options: AttackOptions) -> AttackRequest:
+    return AttackRequest(
+        class_index(model, options.target),
+        class_index(model, options.source),
+        options.pairs,
+        EPSILONS if options.epsilons is None else tuple(options.epsilons),
+        options.random_perturbations,
+        options.restarts,
+        options.seed,
+    )
+
+
+def training_and_test(
+    model: LoadedModel, found: Data | None, given: LabelledData, seed: int
+) -> tuple[LabelledData, LabelledData]:
+    """Return the inputs to learn from and those to judge on: of a data set, or halves of rows."""
+    if isinstance(found, ImageDataset):
+        training = given_data(model, found, training=True)
+        assert training is not None, "images of a data set have classes"
+        return training, given
+    x, y = given.inputs, given.targets
+    assert y is not None, "an attack needs classes"
+    first, second = (
+        LabelledData(x[rows], y[rows], given.origin, shape=given.shape)
+        for rows in halves(x, y, seed)
+    )
+    return first, second
 
 
 def halves(x: Tensor, y: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -12,16 +12,16 @@ from torch import nn
 
 from bilens.api.converted import (
     Converted,
-    Report,
     check_budget,
     check_known,
     check_layer_tokens,
     check_place,
 )
+from bilens.api.training_options import ConvertTextModelOptions
 from bilens.base import silent
 from bilens.base.errors import InterruptedRunError, UsageError
 from bilens.base.files import read_json, write_file
-from bilens.base.option_rules import Device
+from bilens.base.keyword_options import takes_options
 from bilens.findings.conversion_losses import error_of
 from bilens.io.converted_folder import open_model
 from bilens.io.host import tokenizer_at
@@ -44,19 +44,9 @@ STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the la
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
 
 
+@takes_options(ConvertTextModelOptions)
 def convert_to_bilinear(
-    model: Path,
-    texts: Sequence[CorpusOptions],
-    folder: Path,
-    recipe: ConversionRecipe,
-    *,
-    measured: Sequence[CorpusOptions] = (),
-    resume: bool = False,
-    overwrite: bool = False,
-    device: Device = "auto",
-    shard: bool = False,
-    report: Report = silent,
-    say: Callable[[str], None] = silent,
+    model: Path, texts: Sequence[CorpusOptions], folder: Path, options: ConvertTextModelOptions
 ) -> dict[str, Any]:
     """Replace the MLPs of a language model by bilinear ones; return what came of it, as JSON.
 
@@ -66,15 +56,16 @@ def convert_to_bilinear(
     if not texts:
         more = "give some with --text, or rows with --data to a model that reads no text."
         raise UsageError(f"a conversion to bilinear learns from text: {more}")
-    recipe.check_stages(ConversionRecipe())
-    with together(device, shard) as group:
+    options.recipe.check_stages(ConversionRecipe())
+    report, say = options.report or silent, options.say or silent
+    with together(options.device, options.shard) as group:
         host = open_model(model)
         host.module.to(group.device)
-        recipe = recipe.resolved(group.device)
+        recipe, measured = options.recipe.resolved(group.device), options.measured
         learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
         mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
         run = ConversionJob(host, mixture, recipe, folder, report, say, group=group)
-        return run.start(resume, overwrite, "text")
+        return run.start(options.resume, options.overwrite, "text")
 
 
 class ConversionJob(Converted):

@@ -71,17 +71,19 @@ def examine_difference(subject: AuditSubject) -> Difference | None:
     if alignment is None:
         return None
     trial: WordTrial | None = None
-    if subject.try_words:
+    if subject.asked.try_words:
         from bilens.api.word_trial import try_words  # runs models: transformers
 
         both = alignment.model, alignment.baseline
-        trial = try_words(*both, subject.try_words, subject.seed, subject.progress)
+        trial = try_words(
+            *both, subject.asked.try_words, subject.asked.seed, subject.asked.progress
+        )
     if isinstance(reader, LayerReader):
         layers = reader.walk.changes
     else:
         rows, standard = None if data is None else data.inputs, isinstance(reader, ExactTable)
-        layers = layer_changes(alignment, subject.seed, rows, standard=standard)
-    return whole_difference(alignment, layers, trial, subject.progress, data)
+        layers = layer_changes(alignment, subject.asked.seed, rows, standard=standard)
+    return whole_difference(alignment, layers, trial, subject.asked.progress, data)
 
 
 def examine_column_changes(subject: AuditSubject) -> ColumnChanges | None:

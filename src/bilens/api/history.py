@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -194,21 +194,7 @@ class History:
             UsageError: If an argument is none of these, empty or too long, or something was said
                 of the subject after `after`.
         """
-        if action not in get_args(Action):
-            raise UsageError(
-                f"action is {action!r}; expected one of {', '.join(get_args(Action))}."
-            )
-        given = {"author": author, "subject": subject, "text": text}
-        for name, value in given.items():
-            if not isinstance(value, str) or len(value) > LONGEST[name]:
-                raise UsageError(f"{name} is no text of at most {LONGEST[name]} characters.")
-            seen = (each for each in UNPRINTABLE.sub(" ", value) if category(each) != "Cf")
-            given[name] = "".join(seen).strip()  # without letters that nobody sees
-        needed = ("author", "subject") if action == "withdraw" else ("author", "subject", "text")
-        if empty := [name for name in needed if not given[name]]:
-            raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
-        if action in JUDGED and (action != "withdraw" or given["subject"].startswith(RULE)):
-            check_rule(given["subject"])
+        given = checked_texts(action, {"author": author, "subject": subject, "text": text})
         if weights is not None and action != "label":
             raise UsageError("weights are said of a label alone.")
         if until is not None:
@@ -315,6 +301,24 @@ def check_name(model: object) -> str:
     if not isinstance(model, str) or not model or UNPRINTABLE.search(model):
         raise UsageError(f"model is {model!r:.80}; expected its name in the history, or a Path.")
     return model
+
+
+def checked_texts(action: Action, given: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts of an entry without letters that nobody sees; refuse what cannot be said."""
+    if action not in get_args(Action):
+        raise UsageError(f"action is {action!r}; expected one of {', '.join(get_args(Action))}.")
+    found = {}
+    for name, value in given.items():
+        if not isinstance(value, str) or len(value) > LONGEST[name]:
+            raise UsageError(f"{name} is no text of at most {LONGEST[name]} characters.")
+        seen = (each for each in UNPRINTABLE.sub(" ", value) if category(each) != "Cf")
+        found[name] = "".join(seen).strip()
+    needed = ("author", "subject") if action == "withdraw" else ("author", "subject", "text")
+    if empty := [name for name in needed if not found[name]]:
+        raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
+    if action in JUDGED and (action != "withdraw" or found["subject"].startswith(RULE)):
+        check_rule(found["subject"])
+    return found
 
 
 def check_rule(subject: str) -> None:

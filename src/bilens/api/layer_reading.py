@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,82 +14,23 @@ from bilens.algebra.approximation.closed_form import exact_map
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.directions import contrast_direction, outputs_of
-from bilens.algebra.eigen.ranking import Which
-from bilens.algebra.eigen.solver import Method, Precision
 from bilens.algebra.gaussian import mean_and_covariance, whiten
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.decomposition_request import Basis as Basis, Reading as Reading, Request as Request
 from bilens.api.provenance import image_origin
 from bilens.api.quadratic_fit import offer_of
 from bilens.api.subject import check_on_rows
-from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
-from bilens.base.option_rules import ITERATES, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_columns import label_key, name_finder
 from bilens.findings.fits import approximation_quality
-from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
-from bilens.findings.subject import check_seed
 from bilens.io.load import LayerView, LoadedModel
 from bilens.io.loaded_model import is_of_numbers
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import Gives
 from bilens.records.base import to_json
 from bilens.records.decomposition import ApproximationQuality
-
-Basis = Literal["input", "embedding", "whitened"]
-Reading = Literal["centred", "raw"]
-Spectrum = Literal["auto", "whole", "top"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request for the decomposition of layers."""
-
-    top: int = 5  # pairs of each output
-    # such as "0,3,7-9", or names of what the model gives out; or their numbers
-    outputs: str | tuple[int, ...] | None = None
-    basis: Basis = "input"
-    reading: Reading | None = None  # None: "centred" of several logits, "raw" of everything else
-    contrast: tuple[int | str, int | str] | None = None  # one class against another instead
-    which: Which = "magnitude"
-    spectrum: Spectrum = "auto"  # "whole" spectra give effective ranks, at O(in³) for each output
-    null_samples: int = 99  # rotations for the null of effective ranks; 0 for none
-    method: Method = "auto"
-    precision: Precision = "float64"
-    verify: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_count("top", self.top, minimum=1)
-        for name, choices in (("basis", Basis), ("reading", Reading), ("spectrum", Spectrum)):
-            value, known = getattr(self, name), get_args(choices)
-            if value not in known and not (name == "reading" and value is None):
-                raise UsageError(f"{name}={value!r} is not known: use one of {', '.join(known)}.")
-        if check_count("null_samples", self.null_samples, minimum=0) in range(1, MINIMUM_SAMPLES):
-            raise UsageError(
-                f"null_samples must be 0, for no null interval, or at least {MINIMUM_SAMPLES}, "
-                f"for an interval that holds 95 %; got {self.null_samples}."
-            )
-        check_seed(self.seed)
-        usual = {one.name: one.default for one in fields(self)}
-        said = {name: value for name, value in vars(self).items() if value != usual[name]}
-        refuse_idle("decompose", said, *self.facts)
-        if self.contrast is not None and (self.reading is not None or self.outputs is not None):
-            raise UsageError(
-                "a contrast is a reading of its own, of two outputs: leave reading and outputs out."
-            )
-
-    @property
-    def facts(self) -> list[str]:
-        """The facts on which options of a decomposition depend, as `option_rules` names them."""
-        found = ["with whole spectra"] if self.spectrum != "top" else []
-        found += [ITERATES] if self.method in ("lanczos", "auto") else []
-        return [*found, *(["with basis whitened"] if self.basis == "whitened" else [])]
-
-    def to_dict(self) -> dict[str, Any]:
-        document = asdict(self)
-        return {**document, "contrast": None if self.contrast is None else [*self.contrast]}
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.conversion_job import ConversionJob
-from bilens.api.converted import Report
 from bilens.api.given_data import (
     by_name,
     ends_in,
@@ -24,10 +22,11 @@ from bilens.api.given_data import (
     of_dataset,
 )
 from bilens.api.subject import check_on_rows, open_subject
+from bilens.api.training_options import ConvertNetworkOptions
 from bilens.base import silent
 from bilens.base.errors import DataError, UsageError
 from bilens.base.files import check_path, read_json
-from bilens.base.option_rules import Device
+from bilens.base.keyword_options import takes_options
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
@@ -62,19 +61,9 @@ LOGARITHMS = (
 )
 
 
+@takes_options(ConvertNetworkOptions)
 def convert_network(
-    model: Any,
-    data: Any,
-    folder: str | Path,
-    recipe: ConversionRecipe | None = None,
-    held_out: float | None = None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    device: Device = "auto",
-    shard: bool = False,
-    report: Report | None = None,
-    say: Callable[[str], None] | None = None,
+    model: Any, data: Any, folder: str | Path, options: ConvertNetworkOptions
 ) -> dict[str, Any]:
     """Replace the hidden layers of a network by bilinear ones; return what came of it, as JSON.
 
@@ -89,52 +78,40 @@ def convert_network(
         data: inputs (rows, in), such a pair with right answers, which measure alone, a path, or
             an `ImageDataset`, whose test images are held out.
         folder: for the result: one layer is one exact map, several are a network of exact ones.
-        recipe: `tokens` are rows; None learns from 400,000.
-        held_out: share of rows that are measured on and nothing is fitted to; None is a fifth.
-        resume: go on with the run in the folder, to the same bits on the CPU.
-        overwrite: replace it.
-        device: "auto" is a GPU where there is one.
-        shard: divide what is learnt among the processes that torchrun started.
-        report: is told stage, done, of how many, and what there is to say.
-        say: is told sentences.
+        options: a `ConvertNetworkOptions`, or its fields:
 
     Returns: the content of `conversion.json`.
     Raises: UsageError for a model that is neither, or exact already; DataError for too few rows,
         NaN, or a layer that is never active; ShapeError for rows that do not fit.
     """
-    with together(device, shard) as group:
-        recipe = recipe or RECIPE
+    recipe, report, say = options.recipe or RECIPE, options.report or silent, options.say or silent
+    with together(options.device, options.shard) as group:
         recipe.check_stages(RECIPE)
-        source = open_subject(
-            load(model) if isinstance(model, str | Path) else model, "a conversion", on_cpu=True
-        )
+        model = load(model) if isinstance(model, str | Path) else model
+        source = open_subject(model, "a conversion", on_cpu=True)
         reads = data_interface(source)
-        fitted, measured, targets, about = split(source, data, reads, held_out, recipe.seed)
+        parts = split(source, data, reads, options.held_out, recipe.seed)
+        fitted, measured, targets, about = parts
         seen = row_fingerprints(fitted)
+        units: Units | None = None
         if not source.network:
-            host, units = open_host(Path(source.source)), None
-            side, shape = host.config.image_size // host.config.patch_size, reads.input_shape or ()
+            host, shape = open_host(Path(source.source)), reads.input_shape or ()
+            side = host.config.image_size // host.config.patch_size
             recipe = replace(recipe, n_ctx=side * side + 1)
             fitted, measured = (x.reshape(-1, *shape) for x in (fitted, measured))
-        elif recipe.layers or recipe.keep or recipe.keep_worst or recipe.unfreeze:
-            idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
-            raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
         else:
+            check_all_learn(recipe)
             targets = None if reads.link else targets  # they are means, the outputs logarithms
             host, units = chain_of(source, fitted, targets)
             if reads.link:
                 host = replace(host, notes=(*host.notes, LOGARITHMS))
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
         if targets is not None and host.gives == "numbers":
-            # right answers of several numbers, or of classes, say nothing
-            said = units is not None and len(units[2]) == 1 and targets.is_floating_point()
-            said = said and source.head is None  # or what it gives is no number of the same unit
-            targets = (targets / units[2]).float() if said else None  # type: ignore[index]
-            host = host if said else replace(host, notes=(*host.notes, UNUSED))
+            targets = answers_in_units(source, units, targets)
+            host = host if targets is not None else replace(host, notes=(*host.notes, UNUSED))
         host.module.to(group.device)
         rows = Rows(fitted, measured, about.name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
-        report, say = report or silent, say or silent
         run = NetworkConversion(
             host,
             rows,
@@ -149,7 +126,25 @@ def convert_network(
             about,
             group=group,
         )
-        return run.start(resume, overwrite)
+        return run.start(options.resume, options.overwrite)
+
+
+def check_all_learn(recipe: ConversionRecipe) -> None:
+    """Refuse a recipe that leaves layers of a chain as they are, or lets others learn."""
+    if recipe.layers or recipe.keep or recipe.keep_worst or recipe.unfreeze:
+        idle = "leave out --layers, --keep, --keep-worst and --unfreeze."
+        raise UsageError(f"of layers one behind the other all are converted, and learn: {idle}")
+
+
+def answers_in_units(source: LoadedModel, units: Units | None, targets: Tensor) -> Tensor | None:
+    """Return right answers in the unit of what a network gives; None where these say nothing.
+
+    So do answers of several numbers or of classes, and of a model that gives another unit.
+    """
+    one = units is not None and len(units[2]) == 1 and targets.is_floating_point()
+    if units is None or not one or source.head is not None:
+        return None
+    return (targets / units[2]).float()
 
 
 # ---- model and data
@@ -257,7 +252,9 @@ def chain_of(model: LoadedModel, x: Tensor, targets: Tensor | None) -> tuple[Hos
     ]
     ends = replace(sites[-1].view, gives="logits" if logits else "outputs")
     sites[-1] = replace(sites[-1], view=ends)
-    module, source = nn.Sequential(*map(PlainLayer, layers)), Path(model.source)
+    module, source = nn.Sequential(), Path(model.source)
+    for layer in layers:
+        module.append(PlainLayer(layer))
     gives = "logits" if logits else "numbers"
     return Host(module, "", tuple(sites), source, sha256, False, (), "rows", gives), units  # type: ignore[arg-type]
 

@@ -13,6 +13,7 @@ from msgspec import structs
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.closed_form import derivation
+from bilens.algebra.approximation.fit_options import QuadraticFitOptions
 from bilens.algebra.approximation.layer_weights import (
     GLUWeights,
     Layer,
@@ -34,6 +35,7 @@ from bilens.algebra.moments import row_moments
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.subject import check_on_rows, open_subject
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError
+from bilens.base.keyword_options import takes_options
 from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
@@ -54,18 +56,8 @@ Run = Callable[[Tensor], Tensor]
 Subject = nn.Module | LoadedModel | LayerView | Layer | Sequence[Layer]
 
 
-def quadratic_fit(
-    module_or_weights: Subject,
-    mean: Tensor | None = None,
-    covariance: Tensor | None = None,
-    data: Tensor | None = None,
-    *,
-    seed: int | torch.Generator = 0,
-    samples: int = SAMPLES,
-    threshold: float = THRESHOLD,
-    train_steps: int = 0,
-    held_out: Tensor | None = None,
-) -> QuadraticFit:
+@takes_options(QuadraticFitOptions)
+def quadratic_fit(module_or_weights: Subject, options: QuadraticFitOptions) -> QuadraticFit:
     """Return the quadratic approximation of an ordinary or gated MLP, on what it sees.
 
     Math: the least-squares quadratic under x ~ N(μ, Σ) has the coefficients E f, E ∇f and
@@ -81,15 +73,7 @@ def quadratic_fit(
         module_or_weights: a layer, MLP or classifier of bilens, any module that is linear maps,
             activations and gates one behind the other, a fitted MLP of scikit-learn, a loaded
             model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them.
-        mean: μ, (in,), of the closed form, without data; None is zero.
-        covariance: Σ, (in, in), singular or not, without data; None is I.
-        data: inputs of the model, (rows, in), 13 or more.
-        seed: of the rows held out, or the samples; or a generator, which goes on from where it is.
-        samples: that R² is measured on without data, at least 100.
-        threshold: R² below which `check_usable` refuses the map: 0.9 is a correlation of 0.95.
-        train_steps: of Adam on all factors after the last fit to data.
-        held_out: (rows, in), 13 or more, for R² in the place of a fifth of the data: of other
-            documents or people than those.
+        options: a `QuadraticFitOptions`, or its fields:
 
     Returns:
         `quadratic_map` with R² by degree and the inputs that it is of.
@@ -103,19 +87,11 @@ def quadratic_fit(
 
     Source: arXiv:2502.01032 for MLPs; Stein's identity for gated layers and any Σ.
     """
-    options: dict[str, Any] = {
-        "mean": mean,
-        "covariance": covariance,
-        "held_out": held_out,
-        "train_steps": train_steps,
-        "samples": samples,
-        "threshold": threshold,
-    }
-    layers, run, classes = layers_and_run(module_or_weights, data)
-    facts = [NO_DATA if data is None else DATA]
+    layers, run, classes = layers_and_run(module_or_weights, options.data)
+    facts = [NO_DATA if options.data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
-    refuse_idle("quadratic fit", options, *facts)
-    fit = fit_layers(layers, run, data=data, seed=seed, classes=classes, **options)
+    refuse_idle("quadratic fit", vars(options), *facts)
+    fit = fit_layers(layers, run, classes=classes, **vars(options))
     return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
 
 

@@ -47,13 +47,13 @@ from bilens.interp.layer_trace import (
     trace_layer,
 )
 from bilens.interp.random_dictionaries import LEVEL, chance_of
+from bilens.interp.trace_options import TraceOptions
 from bilens.interp.traced_layer import (
     LatentReader,
     LoadedSAE,
     TokensAtEnds,
     TracedLayer,
     TracedText,
-    TraceOptions,
     eigenvector_tokens,
     output_tokens,
     read_text,
@@ -77,16 +77,11 @@ def latent_findings(
     saes: tuple[LoadedSAE, LoadedSAE],
     text: TracedText,
     options: TraceOptions,
-    progress: Progress,
 ) -> dict[str, Any]:
     """Trace the latents of a layer; return the fields of a `records.Trace` that are about them."""
-    before, behind = saes
-    options.check_latents(behind)
-    measured = []
-    for index, side in enumerate(saes):
-        progress("measuring autoencoders", index, len(saes))
-        metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks)
-        measured.append(traced_sae(side, metrics))
+    (before, behind), progress = saes, options.progress
+    options.check_latents(behind.hook, behind.sae.num_latents)
+    measured = measured_autoencoders(layer, saes, text, progress)
     reader = read_text(layer, before, behind, text, options)
     generator = reader.generator  # of the random dictionaries, one after the other
     trace = trace_layer(
@@ -106,10 +101,7 @@ def latent_findings(
     chosen = chosen_latents(reader, ranking, fit)
     most = max(2, math.isqrt(2 * CONTRAST_BUDGET // reader.g.sizes.d_in**3))  # of wide layers
     compared = sorted(active_latents(ranking, fit, LEAST_COMPARED)[:most])
-    null = []
-    for index in range(options.dictionaries):
-        progress("random dictionaries", index, options.dictionaries)
-        null.append(chance_in(reader.turned(generator), chosen, compared))
+    null = chances_in_random_dictionaries(reader, generator, chosen, compared)
     circuits = []
     for index, latent in enumerate(chosen):
         progress("circuits", index, len(chosen))
@@ -141,6 +133,21 @@ def latent_findings(
     }
 
 
+def measured_autoencoders(
+    layer: TracedLayer,
+    saes: tuple[LoadedSAE, LoadedSAE],
+    text: TracedText,
+    progress: Progress,
+) -> list[records.TracedSAE]:
+    """Return the autoencoders with what each does to the model on the text."""
+    found = []
+    for index, side in enumerate(saes):
+        progress("measuring autoencoders", index, len(saes))
+        metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks)
+        found.append(traced_sae(side, metrics))
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Chance:
     """The scores and shares of a random dictionary, found by the steps of a trace."""
@@ -167,6 +174,17 @@ def chance_in(reader: LatentReader, chosen: list[int], compared: list[int]) -> C
     return Chance(
         scores.sort(descending=True).values, shares, [one[0][0] for one in ranked], pair_shares
     )
+
+
+def chances_in_random_dictionaries(
+    reader: LatentReader, generator: torch.Generator, chosen: list[int], compared: list[int]
+) -> list[Chance]:
+    """Return scores and shares of each random dictionary, drawn one after the other."""
+    found, options = [], reader.options
+    for index in range(options.dictionaries):
+        options.progress("random dictionaries", index, options.dictionaries)
+        found.append(chance_in(reader.turned(generator), chosen, compared))
+    return found
 
 
 def chosen_latents(reader: LatentReader, ranking: Ranking, fit: LowRankFit) -> list[int]:

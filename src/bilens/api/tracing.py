@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,17 @@ from bilens.api.trace_records import causal_reading, token_ends, traced_spectrum
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.keyword_options import takes_options
 from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, Trial, trial_of_direction
 from bilens.interp.interventions import Edit
 from bilens.interp.random_dictionaries import NUM_DICTIONARIES, random_turn
+from bilens.interp.trace_options import TraceOptions
 from bilens.interp.traced_layer import (
+    LoadedSAE,
     TracedLayer,
-    TraceOptions,
     eigenvector_tokens,
     held_out_text,
     open_layer,
@@ -42,35 +44,14 @@ from bilens.io.vocabulary import vocabulary_of
 from bilens.nn.agreement import normal_inputs
 from bilens.records import mlp_trace as records
 from bilens.report.reports import TraceReport
-from bilens.train.corpus import CorpusOptions
 from bilens.train.device import device_of
 from bilens.train.layer_inputs import rows_given
 
 CHECKED_INPUTS = 256  # random inputs on which map and module are compared
-TOKENS = 16_384
 
 
-def trace(
-    model: str | Path | LoadedModel,
-    layer: int,
-    *,
-    input_sae: str | Path | LoadedModel | None = None,
-    output_sae: str | Path | LoadedModel | None = None,
-    corpus: str | Path | CorpusOptions | Tensor | None = None,
-    tokenizer: Tokenizer | str | Path | None = None,
-    latents: Sequence[int] | None = None,
-    toward: Sequence[str] = (),
-    outputs: int = 5,
-    pairs: int = 8,
-    features: int = 8,
-    top: int = 20,
-    tokens: int = TOKENS,
-    seed: int = 0,
-    dictionaries: int = NUM_DICTIONARIES,
-    command: str | None = None,
-    progress: Progress = silent,
-    say: Callable[[str], None] = silent,
-) -> TraceReport:
+@takes_options(TraceOptions)
+def trace(model: str | Path | LoadedModel, layer: int, options: TraceOptions) -> TraceReport:
     """Return how the outputs of a bilinear MLP are built from its inputs.
 
     With autoencoders before and behind the MLP: every output latent as a quadratic form of the
@@ -84,25 +65,7 @@ def trace(
     Args:
         model: the folder of a language model with its tokenizer.json, or what `bl.load` returned.
         layer: the block, counted from 0.
-        input_sae: folder, or `bl.load` of it, of the autoencoder at mlp_in of that block.
-        output_sae: likewise at mlp_out.
-        corpus: text to measure on: what `load_text` reads, tokens (num, length), or None for the
-            held-out part of what the model was trained on.
-        tokenizer: of the model, or the path of one; None reads the tokenizer.json beside it.
-        latents: output latents to draw circuits of; None takes the first of the ranking.
-        toward: without autoencoders: tokens towards which output directions are read; none for
-            the leading singular directions.
-        outputs: how many circuits, or singular directions.
-        pairs: eigenpairs of each form.
-        features: input latents of a circuit.
-        top: interactions that are listed of each kind.
-        tokens: how many tokens are read.
-        seed: of the text that is drawn, of random directions and dictionaries.
-        dictionaries: random ones that are ranked and checked likewise; with fewer than 19
-            nothing can be told from chance.
-        command: how to reproduce this, for the report; None takes the process's command line.
-        progress: called with (stage, done, total).
-        say: told what a person should know.
+        options: a `TraceOptions`, or its fields:
 
     Returns:
         A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
@@ -119,56 +82,70 @@ def trace(
 
     Source: arXiv:2410.08417, §5 and App. F to N.
     """
-    said = locals()  # every option by its name
-    subject = open_layer(read_or_open(model), layer, tokenizer)
-    if (input_sae is None) != (output_sae is None):
-        given, other = ("input", "output") if output_sae is None else ("output", "input")
-        raise UsageError(
-            f"only the {given} autoencoder was given: give the {other} one, too, or neither."
-        )
-    found: dict[str, Any]
-    facts = [NO_SAES if input_sae is None else SAES]
-    refuse_idle("trace", said, *facts, *(["without latents"] if latents is None else []))
-    if input_sae is not None and output_sae is not None:
-        both = read_or_open(input_sae), read_or_open(output_sae)
-        for line in (line for one in both if one.load_report for line in one.load_report.lines()):
-            say(line)
-        saes = open_sae(both[0], subject, "mlp_in"), open_sae(both[1], subject, "mlp_out")
-        text = held_out_text(subject, corpus, tokens, say, seed)
-        chosen = None if latents is None else tuple(latents)
-        options = TraceOptions(chosen, outputs, pairs, features, top, seed, dictionaries)
-        found = latent_findings(subject, saes, text, options, progress)
+    subject = open_layer(read_or_open(model), layer, options.tokenizer)
+    saes = open_autoencoders(subject, options)
+    if saes is None:
+        found = direction_findings(subject, options)
     else:
-        found = {
-            **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
-            "num_outputs": subject.f.sizes.d_out,
-            "cluster_threshold": 1.0,
-            "contrasts": records.Contrasts(0, ()),
-            "correlations": None,
-            "data": None,
-            "null": None,
-            "readings": direction_readings(
-                subject.f,
-                subject.vocabulary.unembedding,
-                subject.vocabulary.embedding,
-                subject.tokenizer,
-                toward,
-                outputs,
-                pairs,
-                progress,
-            ),
-        }
+        text = held_out_text(subject, options.corpus, options.tokens, options.say, options.seed)
+        found = latent_findings(subject, saes, text, options)
     return TraceReport(
         records.Trace(
             **describe_layer(subject),
             **found,
-            seed=seed,
+            seed=options.seed,
             source=structs.replace(
                 describe_source(subject.loaded), files=files_read(subject.loaded)
             ),
-            reproduce=describe_run(command, seed),
+            reproduce=describe_run(options.command, options.seed),
         )
     )
+
+
+def open_autoencoders(
+    subject: TracedLayer, options: TraceOptions
+) -> tuple[LoadedSAE, LoadedSAE] | None:
+    """Open the autoencoders on both sides of a layer; None, and nothing of theirs, without."""
+    paths = options.input_sae, options.output_sae
+    given = [path for path in paths if path is not None]
+    if len(given) == 1:
+        one, other = ("input", "output") if options.output_sae is None else ("output", "input")
+        raise UsageError(
+            f"only the {one} autoencoder was given: give the {other} one, too, or neither."
+        )
+    facts = [SAES if given else NO_SAES]
+    facts += ["without latents"] if options.latents is None else []
+    refuse_idle("trace", vars(options), *facts)
+    if not given:
+        return None
+    before, behind = (read_or_open(path) for path in given)
+    for line in (x for one in (before, behind) if one.load_report for x in one.load_report.lines()):
+        options.say(line)
+    return open_sae(before, subject, "mlp_in"), open_sae(behind, subject, "mlp_out")
+
+
+def direction_findings(subject: TracedLayer, options: TraceOptions) -> dict[str, Any]:
+    """Read output directions of a layer; return the fields of a `records.Trace` about them."""
+    vocabulary = subject.vocabulary
+    return {
+        **dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ()),
+        "num_outputs": subject.f.sizes.d_out,
+        "cluster_threshold": 1.0,
+        "contrasts": records.Contrasts(0, ()),
+        "correlations": None,
+        "data": None,
+        "null": None,
+        "readings": direction_readings(
+            subject.f,
+            vocabulary.unembedding,
+            vocabulary.embedding,
+            subject.tokenizer,
+            options.toward,
+            options.outputs,
+            options.pairs,
+            options.progress,
+        ),
+    }
 
 
 def read_or_open(given: str | Path | LoadedModel) -> LoadedModel:

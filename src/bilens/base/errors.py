@@ -47,6 +47,10 @@ class UsageError(BilensError, ValueError):
     """An argument or option that cannot be honoured."""
 
 
+class UnknownOptionError(UsageError, TypeError):
+    """A keyword that no option of a function has."""
+
+
 class ShapeError(UsageError):
     """A tensor whose shape, dtype or device does not fit the others."""
 

@@ -24,7 +24,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["linear", "cosine"]
 Sign = Literal["relu", "raw"]
 TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
-MODEL_PANEL, TRAINING_PANEL = "Model", "Training"
+MODEL_PANEL, TRAINING_PANEL, METHOD_PANEL = "Model", "Training", "Method"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 AT_A_PATH = "with data at a path"
 NO_IDX = "with data that are no data set of IDX files"
@@ -130,10 +130,14 @@ def option(
     metavar: str | None = None,
     min: float | None = None,
     max: float | None = None,
+    kind: Any = None,
 ) -> T:
-    """Return a field that is an option, too; a switch that is off has no `--no-`."""
+    """Return a field that is an option, too; a switch that is off has no `--no-`.
+
+    `kind` is what the command line reads, where Python takes other things, too.
+    """
     how = {"help": help, "rich_help_panel": panel, "metavar": metavar, "min": min, "max": max}
-    return field(default=default, metadata={"option": (spellings, how)})
+    return field(default=default, metadata={"option": (spellings, how), "kind": kind})
 
 
 def as_integer(value: object) -> int | None:
@@ -149,6 +153,18 @@ def check_count(name: str, value: int, minimum: int) -> int:
     if number is None or number < minimum:
         raise UsageError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
     return number
+
+
+MINIMUM_SAMPLES = 39  # rotations: the fewest that can hold 95 % between two order statistics
+SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
+
+
+def check_seed(seed: int) -> int:
+    """Return a seed that torch's generator can tell from every other."""
+    seed = check_count("seed", seed, minimum=0)
+    if seed >= SEED_LIMIT:
+        raise UsageError(f"seed must be below 2**32, got {seed}.")
+    return seed
 
 
 SEVERAL: ContextVar[bool] = ContextVar("several", default=False)

@@ -193,21 +193,13 @@ def remove_inputs(
         "remove fewer inputs, or take some outputs with compose_output",
         device=f.device,
     )
-    reader = InputRows.from_map(f)
-    rows, linear = reader.form_rows(indices), linear_part(f)[:, indices]
-    norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., indices].square().sum(dim=(1, 2))).sqrt()
-    axes, small = on_few_axes(rows, indices)
-    bound, point = largest_change(small, linear, radius)
-    point = (point[:, None] @ axes)[:, 0]
-    point = point * (radius / point.norm(dim=1).clamp(min=radius))[:, None] if radius else 0 * point
-    off = 2 * reader.rounding()[:, indices].norm(dim=1) + 1000 * EPS * norm
-    off = radius * off * radius + 4 * EPS * d_in * radius * linear.norm(dim=1)
+    bound, point, norm = proven_damage(f, indices, radius)
     moments, change = None, change_of(f, indices).to(torch.float64)
     if mean is not None and covariance is not None:
         moments = gaussian_moments(change, mean, covariance)
     return RemovedInputs(
         without(f, indices),
-        bound + off,
+        bound,
         change(point).diagonal().abs(),
         point,
         norm,
@@ -216,6 +208,25 @@ def remove_inputs(
         radius,
         f"‖x‖ ≤ radius in the {f.basis} basis, exact arithmetic in both maps",
     )
+
+
+def proven_damage(
+    f: QuadraticMap, indices: list[int], radius: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the largest change by removing inputs, its point in the ball, and the change's norm.
+
+    The bound holds for all that rounding can do to it.
+    """
+    reader = InputRows.from_map(f)
+    rows, linear = reader.form_rows(indices), linear_part(f)[:, indices]
+    norm = (2 * rows.square().sum(dim=(1, 2)) - rows[..., indices].square().sum(dim=(1, 2))).sqrt()
+    axes, small = on_few_axes(rows, indices)
+    bound, point = largest_change(small, linear, radius)
+    point = (point[:, None] @ axes)[:, 0]
+    point = point * (radius / point.norm(dim=1).clamp(min=radius))[:, None] if radius else 0 * point
+    off = 2 * reader.rounding()[:, indices].norm(dim=1) + 1000 * EPS * norm
+    off = radius * off * radius + 4 * EPS * f.sizes.d_in * radius * linear.norm(dim=1)
+    return bound + off, point, norm
 
 
 def on_few_axes(rows: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:

@@ -94,23 +94,12 @@ def linf_radius(
     check_type("f", f, QuadraticMap, "pass the map of a module, module.quadratic_map()")
     restarts = check_count("restarts", restarts, minimum=1)
     steps = check_count("steps", steps, minimum=1)
-    _, hidden, width = f.sizes
-    rows = len(x) if isinstance(x, Tensor) and x.ndim else 0
-    check_memory(
-        8 * (6 * width**2 + rows * (10 * width + 8 * hidden)),
-        f"ℓ∞ bounds of {rows} inputs of width {width}",
-        "pass fewer inputs at a time",
-        memory_limit,
-        device=f.device,
-    )
+    check_room(f, x, memory_limit)
     generator = generator_of(seed)
     exact = f.detach().to(torch.float64)
     samples = samples_of(exact, x, label)
     per_rival = lower_bounds(exact, samples)
-    stays = samples.stays[:, None]
-    direction = attack(exact, samples, generator, restarts, steps)
-    example = crossed(exact, samples.x, direction.masked_fill(stays, torch.nan), samples.label)
-    example = torch.where(stays, samples.x, example)
+    example = example_found(exact, samples, generator, restarts, steps)
     upper = (example - samples.x).abs().amax(dim=1) * (1 + 4 * EPS)
     upper = upper.nan_to_num(torch.inf, posinf=torch.inf)
     radius, bad = per_rival.amin(dim=1), ~samples.usable
@@ -122,6 +111,28 @@ def linf_radius(
         samples.margins.amin(dim=1).masked_fill(bad, torch.nan),
         statuses(samples, radius, upper),
     )
+
+
+def check_room(f: QuadraticMap, x: Tensor, memory_limit: int | str | None) -> None:
+    _, hidden, width = f.sizes
+    rows = len(x) if isinstance(x, Tensor) and x.ndim else 0
+    check_memory(
+        8 * (6 * width**2 + rows * (10 * width + 8 * hidden)),
+        f"ℓ∞ bounds of {rows} inputs of width {width}",
+        "pass fewer inputs at a time",
+        memory_limit,
+        device=f.device,
+    )
+
+
+def example_found(
+    f: QuadraticMap, samples: Samples, generator: torch.Generator, restarts: int, steps: int
+) -> Tensor:
+    """Return the nearest input of another output that the attack finds, (rows, in)."""
+    stays = samples.stays[:, None]
+    direction = attack(f, samples, generator, restarts, steps)
+    example = crossed(f, samples.x, direction.masked_fill(stays, torch.nan), samples.label)
+    return torch.where(stays, samples.x, example)
 
 
 def lower_bounds(f: QuadraticMap, samples: Samples) -> Tensor:

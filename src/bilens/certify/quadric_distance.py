@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -184,14 +185,7 @@ def distance_to_quadric(
     """
     values, linear = checked_problems(values, linear)
     given = (value_error, linear_error, constant_error)
-    bounds = [constant.new_zeros(len(linear)) if error is None else error for error in given]
-    for name, part in zip(
-        ("constant", "value_error", "linear_error", "constant_error"),
-        (constant, *bounds),
-        strict=True,
-    ):
-        if check_float_tensor(name, part, num_axes=1, like=linear) != (len(linear),):
-            raise ShapeError(f"{name} has shape {tuple(part.shape)}; expected ({len(linear)},).")
+    bounds = checked_bounds(linear, constant, given)
     positive = constant > 0
     level = torch.where(positive, constant, 1.0)
     height = exponents(level)
@@ -213,6 +207,21 @@ def distance_to_quadric(
         torch.where(positive, shifted(found.distance, unit), 0.0),
         torch.where(positive[:, None], shifted(found.point, unit[:, None]), 0.0),
     )
+
+
+def checked_bounds(
+    linear: Tensor, constant: Tensor, given: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """Return how far each part may be from the true one, checked with the constant; None is 0."""
+    bounds = [constant.new_zeros(len(linear)) if error is None else error for error in given]
+    for name, part in zip(
+        ("constant", "value_error", "linear_error", "constant_error"),
+        (constant, *bounds),
+        strict=True,
+    ):
+        if check_float_tensor(name, part, num_axes=1, like=linear) != (len(linear),):
+            raise ShapeError(f"{name} has shape {tuple(part.shape)}; expected ({len(linear)},).")
+    return bounds
 
 
 def solved(

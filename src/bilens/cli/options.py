@@ -18,6 +18,7 @@ from typer.models import OptionInfo
 from bilens.base.errors import DataError, OutputExistsError, UsageError
 from bilens.base.files import check_new_files, not_there
 from bilens.base.option_rules import (
+    METHOD_PANEL as METHOD_PANEL,
     MODEL_PANEL as MODEL_PANEL,
     TRAINING_PANEL as TRAINING_PANEL,
     Device,
@@ -34,7 +35,7 @@ Command = Callable[..., None]
 
 REQUIRED = inspect.Parameter.empty
 FAILED = 1  # exit code: an audit condition failed
-FILE_PANEL, METHOD_PANEL, RUN_PANEL = "How the file is read", "Method", "Run"
+FILE_PANEL, RUN_PANEL = "How the file is read", "Run"
 
 
 def expand(function: Command, as_json: bool = True) -> Command:
@@ -68,10 +69,7 @@ def expand(function: Command, as_json: bool = True) -> Command:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         # typer may bring a click of its own, and with it an enumeration of its own
         with as_written(n for n, one in sources.items() if one and one.name == "COMMANDLINE"):
-            made = {
-                name: record(**{each.name: given.pop(each.name) for each in fields(record)})
-                for name, record in records.items()
-            }
+            made = {name: made_of(record, given) for name, record in records.items()}
             said = {name: said_of(recipe[0], given) for name, recipe in recipes.items()}
             function(context.obj, **made, **said, **given)
 
@@ -79,6 +77,12 @@ def expand(function: Command, as_json: bool = True) -> Command:
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def made_of(record: type, given: dict[str, Any]) -> Any:
+    """Return a record of its fields that are options, taken out of all that was given."""
+    found = {each.name: given.pop(each.name) for each in options_of(record)}
+    return record(**{name: value for name, value in found.items() if value not in (None, [], ())})
 
 
 def said_of(recipe: type, given: dict[str, Any]) -> dict[str, Any]:
@@ -119,9 +123,9 @@ def options_of(record: type, *others: Any) -> list[inspect.Parameter]:
             spellings, how = each.metadata["option"]
             if default is False and not spellings:
                 spellings = (f"--{each.name.replace('_', '-')}",)
-            info = typer.Option(*spellings, **how)
-            hint, default = as_on_command_line(hint, default)
-        elif not hasattr(hint, "__metadata__"):  # of a recipe, and no option
+            info = OptionInfo(default=..., param_decls=spellings, **how)
+            hint, default = as_on_command_line(each.metadata["kind"] or hint, default)
+        elif not hasattr(hint, "__metadata__"):  # of Python alone
             continue
         else:
             hint, info = hint.__origin__, copy(hint.__metadata__[0])
@@ -202,7 +206,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Where in bilens an error arose.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is already there.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 RunFolder = Annotated[Path, typer.Option(help="Folder for the run.")]
 LanguageModel = Annotated[
     Path, typer.Argument(help="Folder of the language model.", callback=a_model)

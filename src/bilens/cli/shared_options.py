@@ -14,12 +14,8 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.options import (
     FILE_PANEL,
-    TRAINING_PANEL,
-    DeviceOption,
     Encoding,
     Lang,
-    Overwrite,
-    Resume,
     Say,
     option,
     parse_roles,
@@ -32,26 +28,6 @@ if TYPE_CHECKING:
     from bilens.report.reports import SavedReport
     from bilens.train.corpus import CorpusOptions
     from bilens.train.recorded_inputs import LayerInputs
-
-
-@dataclass(frozen=True)
-class Running:
-    """Where a training runs, and what becomes of an earlier one."""
-
-    device: DeviceOption = "auto"
-    resume: Resume = False
-    overwrite: Overwrite = False
-
-
-@dataclass(frozen=True)
-class Together:
-    """How the processes train together that torchrun started."""
-
-    PANEL: ClassVar = TRAINING_PANEL
-
-    shard: bool = option(
-        False, "Each of the processes of torchrun holds a part of what is learnt, not all of it."
-    )
 
 
 @dataclass(frozen=True)
@@ -257,17 +233,17 @@ class SeenText:
         None, "Folder where what the layers see is written, or is read if it is there."
     )
 
-    def inputs(
+    def layer_inputs(
         self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
     ) -> LayerInputs | None:
         """Return the inputs of the layers on a text, not run yet; None without a text."""
         if self.text is None:
             refuse_idle("text", vars(self))
             return None
-        from bilens.train.recorded_inputs import layer_inputs
+        from bilens.train.recorded_inputs import layer_inputs as record_inputs
 
         how: dict[str, Any] = {"tokens": self.tokens, "held_out": self.held_out, "seed": seed}
-        found = layer_inputs(model, self.text, layers=layers, **how)
+        found = record_inputs(model, self.text, layers=layers, **how)
         return found if self.activations is None else found.store(self.activations, report)
 
 

@@ -142,16 +142,8 @@ def attack_classifier(
     `training` and `test` are two parts of the same data.
     """
     loaded, labels = as_loaded(model), test.targets
-    module = loaded.module
-    if not isinstance(module, BilinearClassifier):
-        raise UsageError(
-            f"an attack reads a BilinearClassifier, got a {type(module).__name__}: use "
-            "bl.certify.universal_perturbation on the map of another layer."
-        )
-    wide = in_float64(module)
-    f = wide.quadratic_map().detach()  # refuses a gated or deeper model
-    if f.sizes.d_out < 2:
-        raise UsageError("an attack leads from one class to another, and this model has one.")
+    wide = in_float64(module_to_attack(loaded))
+    f = map_to_attack(wide)
     assert training.targets is not None, "an attack leads from class to class"
     assert labels is not None, "it is judged by them"
     summary = summarise(loaded, None if loaded.source else test.shape)
@@ -174,12 +166,7 @@ def attack_classifier(
     found = []
     for done, objective in enumerate(objectives):
         progress("attacks", done, len(objectives))
-        attacked = torch.isin(labels, torch.tensor(objective.sources))
-        if not bool(attacked.any()):
-            raise UsageError(
-                f"no inputs to judge it on are of the source classes {list(objective.sources)}, so "
-                f"nothing can be led to class {objective.target}: choose another source."
-            )
+        attacked = rows_of_sources(labels, objective)
         x, own, given = images[attacked], labels[attacked], scores[attacked]
         judge = Judge(f, x, own, given, objective.target, box)
         found.append(attack_objective(objective, methods, judge, request))
@@ -198,6 +185,35 @@ def attack_classifier(
         split=DataSplit(len(training.inputs), len(test.inputs), halved),
         **origin.fields(),
     )
+
+
+def module_to_attack(loaded: LoadedModel) -> BilinearClassifier:
+    """Return the module of a model; refuse one that no perturbation is made for."""
+    if not isinstance(loaded.module, BilinearClassifier):
+        raise UsageError(
+            f"an attack reads a BilinearClassifier, got a {type(loaded.module).__name__}: use "
+            "bl.certify.universal_perturbation on the map of another layer."
+        )
+    return loaded.module
+
+
+def map_to_attack(module: BilinearClassifier) -> QuadraticMap:
+    """Return the map of a classifier; refuse a gated or deeper one, and one of a single class."""
+    f = module.quadratic_map().detach()
+    if f.sizes.d_out < 2:
+        raise UsageError("an attack leads from one class to another, and this model has one.")
+    return f
+
+
+def rows_of_sources(labels: Tensor, objective: Objective) -> Tensor:
+    """Return which rows are of the classes that should lose, (rows,) bool; refuse none."""
+    attacked = torch.isin(labels, torch.tensor(objective.sources))
+    if not bool(attacked.any()):
+        raise UsageError(
+            f"no inputs to judge it on are of the source classes {list(objective.sources)}, so "
+            f"nothing can be led to class {objective.target}: choose another source."
+        )
+    return attacked
 
 
 def attack_objective(

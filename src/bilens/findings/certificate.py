@@ -16,6 +16,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.base.memory import check_memory
+from bilens.base.option_rules import check_seed
 from bilens.certify.contrast import PairSpectra
 from bilens.certify.inputs import checked_number
 from bilens.data.model_interface import LabelledData
@@ -29,7 +30,6 @@ from bilens.findings.guarantees import (
 from bilens.findings.subject import (
     as_loaded,
     check_exactness,
-    check_seed,
     in_float64,
     summarise,
 )

@@ -118,32 +118,24 @@ def compare_layers(
         return LayerDifference(name, False, f"the layer of {which} cannot be read")
     f, g = before.map, after.map
     changes, weights = weight_changes(before.layer, after.layer)
-    if all(not bool(change.any()) for change in changes.values()):
-        linear = 0.0 if f is not None and f.linear is not None else None
-        return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
     units = changed_units(before.layer, changes)
+    if all(not bool(change.any()) for change in changes.values()):
+        return unchanged_layer(name, f)
     if f is None or g is None:
-        score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
-        reason = f"R² = {score:.3f} is below {before.fit.threshold:g}"
-        return LayerDifference(name, False, reason, weights, units)
-    matched: tuple[str, ...] = ()
+        return LayerDifference(name, False, why_not_read(before, after), weights, units)
+    matched = tuple[str, ...]()
     if turn is not None and weights > CLOSE:
-        found_turn = turn()
-        if found_turn == "unknown":
+        turned = in_stream_of_model(f, turn())
+        if turned is None:
             return LayerDifference(name, False, OTHER_STREAM, weights, units)
-        if isinstance(found_turn, Tensor):
-            matched = ("stream",)
-            f = f.detach().to(torch.float64).compose_input(found_turn)
-            f = f.compose_output(found_turn.T)
+        f, matched = turned
     delta = map_difference(f, g)
     spectrum = hosvd(delta)
-    base = float(f.tensor.norm())
-    size = math.sqrt(float(spectrum.frobenius_squared))
+    base, size = float(f.tensor.norm()), math.sqrt(float(spectrum.frobenius_squared))
     # hidden units in another order cancel, and leave more than those that stand in their places
     same = nearly_zero(delta, f, after.layer, REWRITTEN if weights > CLOSE else ROUNDED)
-    cosine_of_rows, change_of_rows = None, None
-    if rows is not None and not matched:
-        cosine_of_rows, change_of_rows = compare_on_rows(before, after, rows)
+    on_rows = None if rows is None or matched else compare_on_rows(before, after, rows)
+    cosine_of_rows, change_of_rows = on_rows or (None, None)
     found = LayerDifference(
         name=name,
         identical=False,
@@ -161,19 +153,49 @@ def compare_layers(
     )
     if float(spectrum.frobenius_squared) == 0 or same:
         return found
+    exact = before.fit.exact and after.fit.exact
+    return replace(
+        with_modes(found, before, after, (f, g), spectrum),
+        triggers=triggers(spectrum, vectors),
+        token_pairs=() if pairs_of is None or not exact else pairs_of(delta),
+    )
+
+
+def unchanged_layer(name: str, f: QuadraticMap | None) -> LayerDifference:
+    linear = 0.0 if f is not None and f.linear is not None else None
+    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
+
+
+def why_not_read(before: FittedLayer, after: FittedLayer) -> str:
+    score = min(one.fit.r_squared.quadratic.overall for one in (before, after))
+    return f"R² = {score:.3f} is below {before.fit.threshold:g}"
+
+
+def in_stream_of_model(f: QuadraticMap, turn: Turn) -> tuple[QuadraticMap, tuple[str, ...]] | None:
+    """Return the map of the baseline in the model's residual stream; None if that is not known."""
+    if isinstance(turn, Tensor):
+        f = f.detach().to(torch.float64).compose_input(turn)
+        return f.compose_output(turn.T), ("stream",)
+    return None if turn == "unknown" else (f, ())
+
+
+def with_modes(
+    found: LayerDifference,
+    before: FittedLayer,
+    after: FittedLayer,
+    maps: tuple[QuadraticMap, QuadraticMap],
+    spectrum: HOSVD,
+) -> LayerDifference:
+    """Return a difference with how concentrated it is, beside what chance gives, and where."""
     embeddings = None
     if before.embedding is not None and after.embedding is not None:
         embeddings = before.embedding, after.embedding
-    nulls = null_of_change(f, g, SEED, embeddings) or (None, None)
+    nulls = null_of_change(*maps, SEED, embeddings) or (None, None)
     return replace(
         found,
         outputs=mode_change(spectrum.singular_values, nulls[0]),
         inputs=mode_change(spectrum.input.singular_values, nulls[1]),
         output_parts=largest_parts(after.output(spectrum.output_directions[0])),
-        triggers=triggers(spectrum, vectors),
-        token_pairs=()
-        if pairs_of is None or not (before.fit.exact and after.fit.exact)
-        else pairs_of(delta),
     )
 
 

@@ -19,6 +19,7 @@ from bilens.algebra.rotation_null import rotation_null
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import check_seed
 from bilens.certify.contrast import PairSpectra, prepare
 from bilens.data.model_interface import LabelledData
 from bilens.findings.certificate import ClassForms, ProofOptions, classifier_guarantees
@@ -28,7 +29,6 @@ from bilens.findings.image_warnings import classifier_map, read_warnings
 from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES, read_classes
 from bilens.findings.subject import (
     check_exactness,
-    check_seed,
     gauge_free,
     in_float64,
     summarise,

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from msgspec.structs import replace
@@ -228,10 +228,11 @@ def fit_layer(
     """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    how = {"seed": seed, "samples": samples, "threshold": threshold, "classes": subject.classes}
     seen = None if rows is None or subject.exact else rows(subject.name)
     data, held_out, words = (None, None, None) if seen is None else seen
-    fit = fit_layers([layer], layer, data=data, held_out=held_out, **how)  # type: ignore[arg-type]
+    how: dict[str, Any] = {"seed": seed, "samples": samples, "threshold": threshold}
+    how |= {"data": data, "held_out": held_out, "classes": subject.classes}
+    fit = fit_layers([layer], layer, **how)
     fit = dataclasses.replace(fit, assumed_input=words or fit.assumed_input)
     embedding = None if subject.embedding is None else subject.embedding()
     centre = subject.centre if data is None else data.double().mean(dim=0)

@@ -15,6 +15,7 @@ from bilens.algebra.hosvd import hosvd
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.option_rules import check_seed
 from bilens.findings.adapters import token_pairs
 from bilens.findings.difference import compare_layers, other_kind
 from bilens.findings.hidden_units import read_units
@@ -30,7 +31,6 @@ from bilens.findings.layer_reading import (
 )
 from bilens.findings.outliers import robust_scale
 from bilens.findings.residual_stream import Turn
-from bilens.findings.subject import check_seed
 from bilens.nn.layer_view import LayerView
 from bilens.records.image_warnings import Overfitting, Triggers
 from bilens.records.layer_readings import LayerDifference, LayerReading

@@ -15,8 +15,8 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
+from bilens.base.option_rules import check_seed
 from bilens.certify.contrast import universal_perturbation
-from bilens.findings.subject import check_seed
 from bilens.nn import BilinearClassifier
 
 ROWS = 4096  # inputs that are widened at a time

@@ -12,6 +12,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition, Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.rotation_null import RotationNull, rotation_null
+from bilens.base.option_rules import MINIMUM_SAMPLES as MINIMUM_SAMPLES
 from bilens.findings.subject import drawn
 from bilens.nn import BilinearClassifier
 from bilens.records.class_readings import ClassReading, Eigenvector
@@ -19,7 +20,6 @@ from bilens.records.common import NullInterval
 from bilens.records.decomposition import EigenPair, FormSpectrum
 
 LEVEL = 0.95
-MINIMUM_SAMPLES = 39  # the fewest that can hold 95 % between two order statistics
 
 
 def null_interval(samples: Tensor) -> NullInterval:

@@ -10,28 +10,19 @@ from torch import Tensor, nn
 from bilens.algebra.directions import largest_outputs, output_form, outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_finite
-from bilens.base.errors import NonFiniteError, UsageError
+from bilens.base.checks import check_finite
+from bilens.base.errors import NonFiniteError
 from bilens.io.loaded_model import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.class_readings import TruncationPoint
 from bilens.records.common import Exactness, ModelSummary, Share
 
 DRAWN_DIGITS = 5  # decimals of vectors that are only drawn; they have unit length
-SEED_LIMIT = 2**32  # torch's generator uses no more bits of a seed
 
 
 def drawn(tensor: Tensor) -> tuple[float, ...]:
     """Return a vector as numbers that are precise enough to draw it."""
     return tuple(round(value, DRAWN_DIGITS) for value in tensor.tolist())
-
-
-def check_seed(seed: int) -> int:
-    """Return a seed that torch's generator can tell from every other."""
-    seed = check_count("seed", seed, minimum=0)
-    if seed >= SEED_LIMIT:
-        raise UsageError(f"seed must be below 2**32, got {seed}.")
-    return seed
 
 
 def in_float64(module: BilinearClassifier) -> BilinearClassifier:

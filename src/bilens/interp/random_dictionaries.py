@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NUM_DICTIONARIES = 19  # the fewest whose best is exceeded by chance in one of twenty cases
+from bilens.interp.trace_options import NUM_DICTIONARIES as NUM_DICTIONARIES
+
 LEVEL = 0.05  # of the share of cases in which chance alone is taken for a circuit
 LEAST_VARIANCE = 1e-6  # of the largest: directions that hardly vary are left as they are
 

@@ -19,11 +19,8 @@ from bilens.base.files import check_path
 from bilens.base.memory import check_memory
 from bilens.data.tokenizer import Tokenizer, load_tokenizer, pack_documents
 from bilens.interp.layer_trace import latent_map
-from bilens.interp.random_dictionaries import (
-    NUM_DICTIONARIES,
-    RandomDictionary,
-    random_dictionary,
-)
+from bilens.interp.random_dictionaries import RandomDictionary, random_dictionary
+from bilens.interp.trace_options import TraceOptions
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import Vocabulary
@@ -126,35 +123,6 @@ def held_out_text(
     chosen = drawn_rows(len(blocks), max(tokens // config.n_ctx, 1), seed)
     blocks = blocks[chosen].to(layer.f.device)
     return TracedText(blocks, text.name, text.source, text.fingerprint)
-
-
-@dataclass(frozen=True)
-class TraceOptions:
-    latents: tuple[int, ...] | None = None  # output latents; None for the first of the ranking
-    outputs: int = 5  # how many of these
-    pairs: int = 8  # eigenpairs of each form
-    features: int = 8  # input latents of a circuit
-    top: int = 20  # interactions listed of each kind
-    seed: int = 0  # of random directions and dictionaries
-    dictionaries: int = NUM_DICTIONARIES  # random ones
-
-    def __post_init__(self) -> None:
-        for name in ("outputs", "pairs", "features", "top", "dictionaries"):
-            check_count(name, getattr(self, name), minimum=1)
-        check_count("seed", self.seed, minimum=0)
-
-    def check_latents(self, behind: LoadedSAE) -> None:
-        """Refuse output latents that do not exist, and a list of none."""
-        if self.latents is not None and not self.latents:
-            raise UsageError(
-                "latents is empty: name one, or leave it out for the first of the ranking."
-            )
-        for latent in self.latents or ():
-            if not 0 <= latent < behind.sae.num_latents:
-                raise UsageError(
-                    f"latent {latent} does not exist: the autoencoder at {behind.hook} has "
-                    f"{behind.sae.num_latents}, counted from 0."
-                )
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.approximation.activation import Activation
-from bilens.algebra.approximation.layer_weights import MLPWeights, each_part, in_dtype, reading
+from bilens.algebra.approximation.layer_weights import (
+    MLPWeights,
+    each_part,
+    in_dtype,
+    reading,
+)
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
@@ -86,15 +91,12 @@ def from_sklearn(estimator: object) -> LoadedModel:
     is_pipeline = type(whole).__name__ == "Pipeline"
     fitted = whole.steps[-1][1] if is_pipeline else whole
     kind = check_estimator(fitted)
-    layers, before, centre = layers_of(fitted), [], None
+    layers, before, centre = layers_of(fitted), list[str](), None
     x = inputs_at_scales(layers[0].d_in, gaps=True)
     if is_pipeline and len(whole.steps) > 1:
         before = [*names_of_steps(whole[:-1])]
     if before:
-        matrix, shift = affine_map_of(whole[:-1])
-        layers[0] = reading(each_part(layers[0], Tensor.double), matrix, shift)
-        centre = -torch.linalg.pinv(matrix) @ shift
-        x = inputs_that_reach(matrix, shift)
+        layers[0], centre, x = fold_steps(whole[:-1], layers[0])
     is_classifier = hasattr(fitted, "classes_")
     # several labels have a sigmoid each: a logit of one means something by itself
     softmax = is_classifier and (one_logit(fitted) or fitted.out_activation_ != "logistic")
@@ -118,6 +120,13 @@ def from_sklearn(estimator: object) -> LoadedModel:
         stored=stored,
         compare_rows=compare,
     )
+
+
+def fold_steps(steps: Any, layer: MLPWeights) -> tuple[MLPWeights, Tensor, Tensor]:
+    """Return a layer with the affine steps before it, its centre, and inputs to compare it on."""
+    matrix, shift = affine_map_of(steps)
+    folded = reading(each_part(layer, Tensor.double), matrix, shift)
+    return folded, -torch.linalg.pinv(matrix) @ shift, inputs_that_reach(matrix, shift)
 
 
 # ---- the MLP

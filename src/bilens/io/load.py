@@ -35,7 +35,7 @@ from bilens.io.stored_mlp import module_tensors
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
-from bilens.nn.mlp_search.find_mlps import find_mlps
+from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
 from bilens.nn.real_run import ONE_AT_A_TIME, hooked_parts
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
@@ -251,27 +251,38 @@ def from_module(
         f"the {kind}",
         sha256 := sha256_of_module(module),
         provenance={"format": f"PyTorch module {kind}"},
-        views={
-            name: replace(
-                view,
-                compare=partial(check_layer_now, module, found, name, example),
-                about_input=view.about_input or said_input(content, view.tensors),
-            )
-            for name, view in found.layers.items()
-        },
+        views=views_of_now(module, found, example, content),
         stored=module_tensors(module),
-        load_report=LoadReport(
-            found.made_of,
-            False,
-            found.checks,
-            found.left_out,
-            found.head,
-            found.unverified,
-            hooked_parts(module),
-        ),
+        load_report=report_of_module(module, found),
         original=module,
         reread=partial(from_module, module, example),
         module_sha256=sha256,
         ends=ends_of(content),
     )
     return with_output_names(loaded, output_names)
+
+
+def views_of_now(
+    module: nn.Module, found: FoundMLPs, example: object, content: Mapping[str, Any]
+) -> dict[str, LayerView]:
+    """Return the layers of a module, each of which is compared with it when it is read."""
+    return {
+        name: replace(
+            view,
+            compare=partial(check_layer_now, module, found, name, example),
+            about_input=view.about_input or said_input(content, view.tensors),
+        )
+        for name, view in found.layers.items()
+    }
+
+
+def report_of_module(module: nn.Module, found: FoundMLPs) -> LoadReport:
+    return LoadReport(
+        found.made_of,
+        False,
+        found.checks,
+        found.left_out,
+        found.head,
+        found.unverified,
+        hooked_parts(module),
+    )

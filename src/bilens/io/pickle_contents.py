@@ -39,7 +39,9 @@ class Made:
         return self
 
     def __call__(self, *arguments: Any) -> Made:  # what a name gave may be called again
-        return Made(*arguments)
+        made = Made()
+        made.arguments = arguments
+        return made
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

@@ -61,11 +61,9 @@ def circuit_graph(
         token_node(trace.model.n_layer + 1, token, position, first=order == 0)
         for order, token in enumerate(effects.values())
     ]
-    ends = [(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
-    ends += [
-        (middle, node, activation * token.value)
-        for node, token in zip(targets, effects.values(), strict=True)
-    ]
+    raised = [activation * token.value for token in effects.values()]
+    links = [graph_link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
+    links += [graph_link(middle, node, share) for node, share in zip(targets, raised, strict=True)]
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
@@ -85,12 +83,12 @@ def circuit_graph(
             "sg_pos": "",
         },
         "nodes": [*inputs, middle, *targets],
-        "links": [
-            {"source": source["node_id"], "target": target["node_id"], "weight": weight}
-            for source, target, weight in ends
-            if weight
-        ],
+        "links": [link for link in links if link["weight"]],
     }
+
+
+def graph_link(source: Node, target: Node, weight: float) -> Node:
+    return {"source": source["node_id"], "target": target["node_id"], "weight": weight}
 
 
 def link_shares(circuit: Circuit) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -118,7 +118,7 @@ def choices_of(kind: Any) -> tuple[object, ...]:
     return (None, *values) if values else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageRecipe(Recipe):
     """How to train an image classifier. The defaults are the paper's (App. C of 2410.08417)."""
 
@@ -219,6 +219,7 @@ class SAERecipe(Recipe):
     """How to train sparse autoencoders. The defaults suit a layer of a few hundred neurons."""
 
     hooks: tuple[str, ...]  # such as "blocks.0.mlp_out"; one autoencoder each
+    _: KW_ONLY
     num_latents: int | None = option(  # None is `expansion` times the layer's width
         None, "Size of the dictionary; left out: 4 × the width.", min=2, panel=""
     )

@@ -11,11 +11,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from bilens import eigendecompose_all, load
+from bilens import TraceOptions, eigendecompose_all, load
 from bilens.api.trace_latents import latent_findings
 from bilens.interp.layer_trace import latent_map, only
 from bilens.interp.random_dictionaries import NUM_DICTIONARIES
-from bilens.interp.traced_layer import TracedLayer, TraceOptions, held_out_text, open_sae
+from bilens.interp.traced_layer import TracedLayer, held_out_text, open_sae
 from bilens.io.converted_folder import open_model
 from bilens.io.host import open_host
 from bilens.nn import BilinearTransformer
@@ -34,7 +34,6 @@ from bilens_studies.study import (
     Study,
     StudyOptions,
     sae_recipe,
-    silent,
     to_json,
 )
 
@@ -96,10 +95,10 @@ def compare_circuits(teacher: str, converted: str, context: CellContext) -> Reco
     first, second = (trained.folders[hook] for hook in hooks)
     saes = open_sae(first, layers[0], "mlp_in"), open_sae(second, layers[0], "mlp_out")
     text = held_out_text(layers[0], None, TEXT_TOKENS, context.say)
-    how = TraceOptions(None, CIRCUITS, dictionaries=NUM_DICTIONARIES)
-    exact = latent_findings(layers[1], saes, text, how, silent)
+    how = TraceOptions(outputs=CIRCUITS, dictionaries=NUM_DICTIONARIES)
+    exact = latent_findings(layers[1], saes, text, how)
     how = replace(how, latents=tuple(circuit.latent for circuit in exact["circuits"]))
-    found = latent_findings(layers[0], saes, text, how, silent), exact
+    found = latent_findings(layers[0], saes, text, how), exact
     checks: dict[str, Record] = {}
     for when, one in zip(MOMENTS, found, strict=True):
         named = [(f"latent {row.latent}", row.causal) for row in one["circuits"]]

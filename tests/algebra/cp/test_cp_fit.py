@@ -14,8 +14,8 @@ from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.cp import cp_fit
 from bilens.algebra.cp.cp_fit import (
     STRONG_RIDGE,
+    CPOptions,
     Method,
-    Options,
     best_attempt,
     cp_decompose,
     fit_bytes,
@@ -271,7 +271,7 @@ def test_every_start_keeps_its_model() -> None:
 
 
 TARGET = Target.from_tensor(random_tensor(1, d_hidden=6))
-OPTIONS = Options("pairs", "als", max_sweeps=20, tolerance=1e-7)
+OPTIONS = CPOptions(max_sweeps=20)
 
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int], error: BaseException) -> None:
@@ -288,7 +288,7 @@ def failing_at(monkeypatch: pytest.MonkeyPatch, calls: set[int], error: BaseExce
 
 def test_the_strongest_hidden_units_come_first_and_progress_is_told() -> None:
     told: list[int] = []
-    attempts = run_starts(TARGET, 2, OPTIONS, 3, 0, told.append)
+    attempts = run_starts(TARGET, 2, replace(OPTIONS, progress=told.append))
     assert [attempt.start.kind for attempt in attempts] == ["neurons", "random", "random"]
     assert told == [1, 2, 3]
     fits = [attempt.start.fit for attempt in attempts]
@@ -297,8 +297,8 @@ def test_the_strongest_hidden_units_come_first_and_progress_is_told() -> None:
 
 def test_more_starts_keep_the_earlier_ones() -> None:
     few, many = (
-        run_starts(TARGET, 2, OPTIONS, 2, 5, None),
-        run_starts(TARGET, 2, OPTIONS, 4, 5, None),
+        run_starts(TARGET, 2, replace(OPTIONS, num_starts=2, seed=5)),
+        run_starts(TARGET, 2, replace(OPTIONS, num_starts=4, seed=5)),
     )
     assert [attempt.start for attempt in many[:2]] == [attempt.start for attempt in few]
 
@@ -308,7 +308,7 @@ def test_a_start_that_fails_does_not_lose_the_others(
     error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing_at(monkeypatch, {0, 2}, error)
-    attempts = run_starts(TARGET, 2, OPTIONS, 4, 0, None)
+    attempts = run_starts(TARGET, 2, replace(OPTIONS, num_starts=4))
     assert [bool(attempt.start.failure) for attempt in attempts] == [True, False, True, False]
     assert str(error) in attempts[0].start.failure
     assert best_attempt(attempts) in (attempts[1], attempts[3])
@@ -316,7 +316,7 @@ def test_a_start_that_fails_does_not_lose_the_others(
 
 def test_if_every_start_fails_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_at(monkeypatch, {0, 1}, NumericalError("no"))
-    attempts = run_starts(TARGET, 2, OPTIONS, 2, 0, None)
+    attempts = run_starts(TARGET, 2, replace(OPTIONS, num_starts=2))
     with pytest.raises(
         NumericalError, match=r"none of 2 starts .*NumericalError: no.* smaller rank"
     ):
@@ -326,7 +326,7 @@ def test_if_every_start_fails_the_reason_is_told(monkeypatch: pytest.MonkeyPatch
 def test_an_interrupt_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     failing_at(monkeypatch, {1}, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        run_starts(TARGET, 2, OPTIONS, 3, 0, None)
+        run_starts(TARGET, 2, OPTIONS)
 
 
 def test_components_that_grow_and_cancel_are_stopped_and_reported() -> None:
@@ -335,8 +335,8 @@ def test_components_that_grow_and_cancel_are_stopped_and_reported() -> None:
     tensor = BilinearTensor(
         torch.diag(vector(1.0, 1.0)), torch.stack([first, first]), torch.stack([first, second])
     )
-    options = Options("symmetric", "gradient", max_sweeps=3000, tolerance=1e-12)
-    attempts = run_starts(Target.from_tensor(tensor), 2, options, 3, 0, None)
+    options = CPOptions(model="symmetric", method="gradient", max_sweeps=3000, tolerance=1e-12)
+    attempts = run_starts(Target.from_tensor(tensor), 2, options)
     stopped = [attempt for attempt in attempts if attempt.start.degenerate]
     assert stopped
     for attempt in stopped:

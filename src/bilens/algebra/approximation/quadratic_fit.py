@@ -24,6 +24,11 @@ from bilens.algebra.approximation.data_fit import (
     row_weights,
     train_factors,
 )
+from bilens.algebra.approximation.fit_options import (
+    SAMPLES as SAMPLES,
+    THRESHOLD as THRESHOLD,
+    LayerFitOptions,
+)
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, in_float64
 from bilens.algebra.approximation.r_squared import (
     MASSIVE,
@@ -40,13 +45,12 @@ from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.base.checks import check_count, check_float_tensor, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame_of
+from bilens.base.keyword_options import takes_options
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 
 # Below it more than a tenth of the variance is missing, and the correlation with the truth falls
 # below 0.95; small trained MLPs reach 0.94 under a normal input (arXiv:2502.01032).
-THRESHOLD = 0.9
-SAMPLES = 10_000
 BLOCK = 1024  # rows at a time
 HELD_OUT = 0.2  # of the rows
 LEAST_ROWS = 13  # ten for a neuron, and a fifth held out
@@ -140,48 +144,39 @@ def in_words(scores: FitScores) -> str:
     return f"R² = {found.overall:.3f} ± {found.standard_error:.3f}"
 
 
+@takes_options(LayerFitOptions)
 def fit_layers(
-    layers: Sequence[Layer],
-    run: Callable[[Tensor], Tensor],
-    *,
-    mean: Tensor | None = None,
-    covariance: Tensor | None = None,
-    data: Tensor | None = None,
-    held_out: Tensor | None = None,
-    train_steps: int = 0,
-    seed: int | torch.Generator = 0,
-    samples: int = SAMPLES,
-    threshold: float = THRESHOLD,
-    classes: bool = False,
+    layers: Sequence[Layer], run: Callable[[Tensor], Tensor], options: LayerFitOptions
 ) -> QuadraticFit:
     """Return the quadratic approximation of layers one behind the other, with its R².
 
     All is computed where the weights are. The scores of `classes` are of outputs minus their mean.
     """
     d_in, device = layers[0].d_in, layers[0].down.device
-    samples = check_count("samples", samples, minimum=100)
-    check_count("train_steps", train_steps, minimum=0)
+    threshold, classes = options.threshold, options.classes
+    samples = check_count("samples", options.samples, minimum=100)
+    check_count("train_steps", options.train_steps, minimum=0)
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise UsageError(f"threshold must be between 0 and 1, got {threshold!r}.")
-    generator = generator_of(seed)
-    if data is None and held_out is not None:
+    generator = generator_of(options.seed)
+    if options.data is None and options.held_out is not None:
         raise UsageError("held_out are rows beside data: pass data too.")
-    rows = None if data is None else checked_data(data, d_in).to(device)
-    assumed = GaussianInput.from_moments(d_in, mean, covariance, device)
+    rows = None if options.data is None else checked_data(options.data, d_in).to(device)
+    assumed = GaussianInput.from_moments(d_in, options.mean, options.covariance, device)
     derived = derivation(layers)
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
-    maps = {STANDARD if mean is None and covariance is None else GIVEN: f}
+    maps = {STANDARD if options.mean is None and options.covariance is None else GIVEN: f}
     if rows is None:
         memory = 16 * samples * (d_in + 4 * f.sizes.d_out)
         what = f"measuring R² on {samples} samples"
         check_memory(memory, what, "take fewer samples", device=device)
         x, about = assumed.draw(samples, generator), assumed.about
     else:
-        train, x, about = rows_to_score(rows, held_out, generator)
+        train, x, about = rows_to_score(rows, options.held_out, generator)
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
-            seen = in_blocks(run, train)
-            more, missing = fits_to_data(layers, f, train, seen, train_steps, generator, classes)
+            seen, steps = in_blocks(run, train), options.train_steps
+            more, missing = fits_to_data(layers, f, train, seen, steps, generator, classes)
             maps |= more
     y = centred(in_blocks(run, x), classes)
     ladder = {

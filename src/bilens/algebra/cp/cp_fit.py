@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -27,25 +28,58 @@ from bilens.algebra.gram.kernel import block_bytes, unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError
+from bilens.base.keyword_options import described, takes_options
 from bilens.base.memory import check_memory
 
 FACTORS = 3  # float64 copies of the factors of the map alive at once
 PAIRS = 25  # L-BFGS keeps 20 steps and 20 changes of the gradient, each as large as a model
 
 
-def cp_decompose(
-    f: QuadraticMap,
-    rank: int,
-    *,
-    model: Model = "pairs",
-    method: Method = "als",
-    num_starts: int = 3,
-    seed: int = 0,
-    max_sweeps: int = 500,
-    tolerance: float = 1e-7,
-    progress: Callable[[int], None] | None = None,
-    memory_limit: int | str | None = None,
-) -> CPDecomposition:
+Method = Literal["als", "gradient"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPOptions:
+    """The components of a CP decomposition, and how they are fitted."""
+
+    model: Model = described("pairs", '"pairs" or "symmetric".')
+    method: Method = described(
+        "als",
+        '"als" (alternating least squares: no sweep raises the error) or "gradient" (L-BFGS on all '
+        "factors).",
+    )
+    num_starts: int = described(
+        3,
+        "The first start is the strongest hidden units, the others are random; the best fit is "
+        "kept. The problem has local minima: compare the fits in `starts`.",
+    )
+    seed: int = described(0, "Of the random starts.")
+    max_sweeps: int = described(500, "Sweeps or iterations at most, for each start.")
+    tolerance: float = described(
+        1e-7,
+        'Stop when a sweep lowers the loss by less than this share of it ("gradient": when an '
+        "iteration lowers it by less than a thousandth of this, in units of ‖B‖²).",
+    )
+    progress: Callable[[int], None] | None = described(
+        None, "Called with the number of starts that are done."
+    )
+    memory_limit: int | str | None = described(
+        None, 'Bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.'
+    )
+
+    def __post_init__(self) -> None:
+        check_choice("model", self.model, get_args(Model))
+        check_choice("method", self.method, get_args(Method))
+        if not 0 < self.tolerance < 1:
+            raise UsageError(
+                f"tolerance={self.tolerance!r}: a number between 0 and 1 was expected."
+            )
+        for name, least in (("num_starts", 1), ("seed", 0), ("max_sweeps", 1)):
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=least))
+
+
+@takes_options(CPOptions)
+def cp_decompose(f: QuadraticMap, rank: int, options: CPOptions) -> CPDecomposition:
     """Return the quadratic part of a map as a sum of few components shared by all outputs.
 
     Math: "pairs": B ≈ Σ_a p_a ⊗ sym(l_a r_aᵀ), the products (l_a·x)(r_a·x) of a bilinear layer
@@ -59,17 +93,7 @@ def cp_decompose(
     Args:
         f: the map, any floating dtype; its linear and constant terms are kept as they are.
         rank: how many components; at most the hidden units ("pairs") or twice them ("symmetric").
-        model: "pairs" or "symmetric".
-        method: "als" (alternating least squares: no sweep raises the error) or "gradient" (L-BFGS
-            on all factors).
-        num_starts: the first start is the strongest hidden units, the others are random; the best
-            fit is kept. The problem has local minima: compare the fits in `starts`.
-        seed: of the random starts.
-        max_sweeps: sweeps or iterations at most, for each start.
-        tolerance: stop when a sweep lowers the loss by less than this share of it ("gradient":
-            when an iteration lowers it by less than a thousandth of this, in units of ‖B‖²).
-        progress: called with the number of starts that are done.
-        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
+        options: a `CPOptions`, or its fields:
 
     Returns: components by falling size; of size zero, with fit 1, for a tensor that is zero.
     Raises: UsageError for an argument that is not one of the above; NonFiniteError if products of
@@ -78,16 +102,12 @@ def cp_decompose(
     Source: T. G. Kolda, B. W. Bader, 2009, SIAM Review 51, §3.
     """
     check_type("f", f, QuadraticMap, "one form alone is taken apart exactly by eigendecompose")
-    check_options(model, method, tolerance)
-    rank = check_rank(f, rank, model)
-    num_starts = check_count("num_starts", num_starts, minimum=1)
-    seed = check_count("seed", seed, minimum=0)
-    max_sweeps = check_count("max_sweeps", max_sweeps, minimum=1)
+    rank, method = check_rank(f, rank, options.model), options.method
     check_memory(
-        fit_bytes(f.sizes, rank, method, num_starts),
+        fit_bytes(f.sizes, rank, method, options.num_starts),
         f"a CP fit of rank {rank} to {f.sizes.d_hidden} hidden units",
         "ask for a smaller rank" if method == "als" else "use method='als' or a smaller rank",
-        memory_limit,
+        options.memory_limit,
         device=f.device,
     )
     target = Target.from_tensor(f.tensor)
@@ -95,8 +115,7 @@ def cp_decompose(
         kept = zero_attempt(target, rank)
         attempts, error, factors = [kept], FitError(0.0, 0.0), kept.fitted.factors
     else:
-        options = Options(model, method, max_sweeps, tolerance)
-        attempts = run_starts(target, rank, options, num_starts, seed, progress)
+        attempts = run_starts(target, rank, options)
         kept = best_attempt(attempts)
         factors = canonical(kept.fitted.factors)
         error = fit_error(target, factors)
@@ -111,11 +130,11 @@ def cp_decompose(
         resolution=error.resolution,
         cancellation=float(squared_sizes(factors).sum()),
         ridge=kept.ridge,
-        uniqueness=check_uniqueness(factors, model),
+        uniqueness=check_uniqueness(factors, options.model),
         starts=tuple(attempt.start for attempt in attempts),
         best=attempts.index(kept),
         losses=kept.fitted.losses,
-        model=model,
+        model=options.model,
         method=method,
         basis=f.basis,
     )
@@ -127,13 +146,6 @@ def zero_attempt(target: Target, rank: int) -> Attempt:
     factors = Factors(rows.new_zeros(len(target.down), rank), rows, rows)
     start = Start("zero", 1.0, sweeps=0, converged=True, degenerate=False)
     return Attempt(start, Fitted(factors, (0.0,), converged=True), ridge=0.0)
-
-
-def check_options(model: str, method: str, tolerance: float) -> None:
-    check_choice("model", model, get_args(Model))
-    check_choice("method", method, get_args(Method))
-    if not 0 < tolerance < 1:
-        raise UsageError(f"tolerance={tolerance!r}: a number between 0 and 1 was expected.")
 
 
 def check_rank(f: QuadraticMap, rank: int, model: Model) -> int:
@@ -164,19 +176,11 @@ def fit_bytes(sizes: FactorSizes, rank: int, method: str, num_starts: int) -> in
     return 8 * (factors + slabs + products + num_starts * model + history) + norms
 
 
-Method = Literal["als", "gradient"]
 FITS = {"als": alternating_least_squares, "gradient": limited_memory_bfgs}
 
 RIDGE = 1e-12  # for each component: keeps Cholesky safe, and far below what a fit can show
 DEGENERATE = 1e3  # Σ‖component‖²/‖B‖²: components thirty times the tensor they add up to
 STRONG_RIDGE = 1e-6  # at that point a thousandth of ‖B‖²: enough to stop the growth
-
-
-class Options(NamedTuple):
-    model: Model
-    method: Method
-    max_sweeps: int
-    tolerance: float
 
 
 class Attempt(NamedTuple):
@@ -187,26 +191,19 @@ class Attempt(NamedTuple):
     ridge: float
 
 
-def run_starts(
-    target: Target,
-    rank: int,
-    options: Options,
-    num_starts: int,
-    seed: int,
-    progress: Callable[[int], None] | None,
-) -> list[Attempt]:
-    generator = torch.Generator().manual_seed(seed)
+def run_starts(target: Target, rank: int, options: CPOptions) -> list[Attempt]:
+    generator = torch.Generator().manual_seed(options.seed)
     attempts = []
-    for done in range(num_starts):
+    for done in range(options.num_starts):
         kind, draw = ("random", random_start) if done else ("neurons", strongest_start)
         begin = draw(target, rank, options.model, generator)
         attempts.append(attempt(target, kind, begin, options))
-        if progress is not None:
-            progress(done + 1)
+        if options.progress is not None:
+            options.progress(done + 1)
     return attempts
 
 
-def attempt(target: Target, kind: str, begin: Factors, options: Options) -> Attempt:
+def attempt(target: Target, kind: str, begin: Factors, options: CPOptions) -> Attempt:
     """Fit from one start, a second time with a stronger penalty if components grow and cancel."""
     ridge, degenerate = RIDGE * len(begin.left), False
     fitted = Fitted(begin, (math.nan,), converged=False)
@@ -223,9 +220,9 @@ def attempt(target: Target, kind: str, begin: Factors, options: Options) -> Atte
     return Attempt(start, fitted, ridge)
 
 
-def run(target: Target, begin: Factors, ridge: float, options: Options) -> Fitted:
-    model, method, max_sweeps, tolerance = options
-    fitted = FITS[method](target, begin, model, ridge, max_sweeps, tolerance)
+def run(target: Target, begin: Factors, ridge: float, options: CPOptions) -> Fitted:
+    how = options.model, ridge, options.max_sweeps, options.tolerance
+    fitted = FITS[options.method](target, begin, *how)
     if not math.isfinite(fitted.losses[-1]):
         raise NumericalError("the loss is not finite")
     return fitted

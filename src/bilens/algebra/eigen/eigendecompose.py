@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from typing import Protocol, get_args
 
@@ -40,6 +40,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_choice, check_count, check_type
 from bilens.base.errors import NumericalError, TruncationWarning, UsageError
+from bilens.base.keyword_options import described, takes_options
 from bilens.base.option_rules import refuse_idle
 
 Progress = Callable[[int, int], None]
@@ -87,19 +88,51 @@ def eigendecompose(
     return result
 
 
-def eigendecompose_all(
-    f: QuadraticMap,
-    directions: Tensor | None = None,
-    k: int | None = None,
-    which: Which = "magnitude",
-    method: Method = "auto",
-    *,
-    precision: Precision = "float64",
-    verify: bool = False,
-    memory_limit: int | str | None = None,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> EigenDecomposition:
+@dataclass(frozen=True)
+class EigenOptions:
+    """The directions and the pairs of a decomposition, and how they are found."""
+
+    directions: Tensor | None = described(
+        None, "(num, out), one output direction a row; None reads every output as it is."
+    )
+    k: int | None = described(
+        None, "How many pairs of each form; None for all `in`, at the cost of whole spectra."
+    )
+    which: Which = described(
+        "magnitude",
+        '"magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from each '
+        "end, the extra one from the upper end.",
+    )
+    method: Method = described(
+        "auto",
+        '"auto" takes the cheapest that fits into the memory allowed; or one of "dense", '
+        '"lanczos", "factored".',
+    )
+    _: KW_ONLY
+    precision: Precision = described(
+        "float64",
+        'Of the iteration of "lanczos". "float64": residuals within 1e-11 ‖Q‖_F; "float32": within '
+        "1e-6 ‖Q‖_F, measured in float64, in a third of the time, and norms to about 1e-6, with a "
+        "proven bound that proofs allow for. The error of an eigenvalue is at most its residual, "
+        "and of the order of its square over the gap.",
+    )
+    verify: bool = described(
+        False,
+        "Answer with a dense solver, which needs O(in²) memory, what is not proven complete. "
+        "Without, a pair can have been missed where `complete` is False, for instance the second "
+        "of two equal eigenvalues.",
+    )
+    memory_limit: int | str | None = described(
+        None,
+        'Bytes, or a text such as "4GiB", that the work may take beside the map; None for '
+        "$BILENS_MEMORY_LIMIT or 75 % of the memory at hand.",
+    )
+    seed: int = described(0, "Of the vector that the iteration starts from.")
+    progress: Progress = described(silent, "Called with (directions done, directions).")
+
+
+@takes_options(EigenOptions)
+def eigendecompose_all(f: QuadraticMap, options: EigenOptions) -> EigenDecomposition:
     """Return eigenpairs of a map along many output directions, as one batch.
 
     Values, vectors and residuals are float64 whatever the method and precision.
@@ -114,23 +147,7 @@ def eigendecompose_all(
 
     Args:
         f: the map.
-        directions: (num, out), one output direction a row; None reads every output as it is.
-        k: how many pairs of each form; None for all `in` of them, at the cost of whole spectra.
-        which: "magnitude" (largest |λ|), "largest", "smallest" (by sign), or "both": half from
-            each end, the extra one from the upper end.
-        method: "auto" takes the cheapest that fits into the memory allowed; or one of "dense",
-            "lanczos", "factored".
-        precision: of the iteration of "lanczos". "float64": residuals within 1e-11 ‖Q‖_F;
-            "float32": within 1e-6 ‖Q‖_F, measured in float64, in a third of the time, and norms
-            to about 1e-6, with a proven bound that proofs allow for. The error of an eigenvalue is
-            at most its residual, and of the order of its square over the gap.
-        verify: answer with a dense solver, which needs O(in²) memory, what is not proven
-            complete. Without, a pair can have been missed where `complete` is False, for instance
-            the second of two equal eigenvalues.
-        memory_limit: bytes, or a text such as "4GiB", that the work may take beside the map;
-            None for $BILENS_MEMORY_LIMIT or 75 % of the memory at hand.
-        seed: of the vector that the iteration starts from.
-        progress: called with (directions done, directions).
+        options: an `EigenOptions`, or its fields:
 
     Returns: a batch: `eigs[c]` is the decomposition along row c. A row that is not finite,
         overflows, or that the solver fails on is flagged in `status` and holds NaN, or its best
@@ -140,15 +157,18 @@ def eigendecompose_all(
     Source: arXiv:2410.08417, §3.2; the iteration: C. Lanczos, J. Res. Natl. Bur. Stand. 45 (1950).
     """
     check_type("f", f, QuadraticMap, "pass a map; one form f.form(u) goes to eigendecompose(form)")
-    check_choices(which, method, precision, verify)
-    sizes = sizes_of(f, directions, k)
-    plan = make_plan(sizes, method, precision, memory_limit, verify, f.device)
+    directions, verify = options.directions, options.verify
+    check_choices(options.which, options.method, options.precision, verify)
+    sizes = sizes_of(f, directions, options.k, 5)  # frames to who is warned
+    asked = options.method, options.precision, options.memory_limit, verify
+    plan = make_plan(sizes, *asked, f.device)
     num = sizes.num
 
     def some(first: int, last: int) -> tuple[Tensor, EigenDecomposition]:
         problem = problem_of_map(f, directions, slice(first, last))
+        which, seed = options.which, options.seed
         task = EigenTask(problem, sizes.k, which, plan.precision, plan.batch, seed)
-        part = solve(task, plan, verify, lambda done: progress(first + done, num))
+        part = solve(task, plan, verify, lambda done: options.progress(first + done, num))
         return torch.arange(first, last, device=f.device), part
 
     starts = range(0, num, plan.portion)  # as many at a time as have room for their weights
@@ -195,12 +215,12 @@ def plan_eigendecomposition(
     return make_plan(sizes, method, precision, memory_limit, verify, device)
 
 
-def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None) -> Sizes:
+def sizes_of(f: SizedMap, directions: Tensor | None, k: int | None, stacklevel: int = 4) -> Sizes:
     """Return the sizes that the cost of a decomposition depends on; its arguments are checked."""
     check_directions(directions, f.sizes.d_out)
     num = f.sizes.d_out if directions is None else len(directions)
     itemsize = 8 if f.dtype == torch.float64 else 4
-    return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, clip_k(k, f.sizes.d_in, 4), itemsize)
+    return Sizes(num, f.sizes.d_hidden, f.sizes.d_in, clip_k(k, f.sizes.d_in, stacklevel), itemsize)
 
 
 def check_choices(which: str, method: str, precision: str, verify: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import partial
 from itertools import count
 
@@ -41,6 +41,7 @@ from bilens.algebra.interactions.streaming_statistics import (
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_finite
 from bilens.base.errors import UsageError
+from bilens.base.keyword_options import described, takes_options
 from bilens.base.memory import check_memory, memory_limit
 
 PRECISIONS = (torch.float64, torch.float32)
@@ -53,19 +54,42 @@ ARRAYS_ROWS = 5  # (block, 2·hidden): both sides, weighted, in the making, and 
 ARRAYS_COLUMNS = 2  # (block, in): columns of the dictionary in float64, and scaled
 
 
+@dataclass(frozen=True)
+class InteractionOptions:
+    """The directions to read along, and the numbers that are kept of the interactions."""
+
+    directions: Tensor | None = described(
+        None, "(num, out), one output direction a row; None reads every output as it is."
+    )
+    _: KW_ONLY
+    bias: Tensor | None = described(None, "b, (in,), of the decoder; None is zero.")
+    top: int = described(20, "How many entries to list of each kind; fewer where there are fewer.")
+    bins: int | Tensor = described(
+        100,
+        "Histogram of the cross-interactions: how many bins, or their edges in units of S. A "
+        "number spans ±8 root mean squares (known beforehand, from the factors), rounded up to two "
+        "digits; at most 1/64 lie outside (Chebyshev), counted in `below` and `above`.",
+    )
+    self_bins: int | Tensor | None = described(
+        None,
+        "The same for the self-interactions; None for what `bins` is. A number spans ± the largest "
+        "one, rounded up to two digits, so that none lies outside.",
+    )
+    block: int | None = described(
+        None, "Features a block; None for 1024, or fewer where the memory limit is near."
+    )
+    precision: torch.dtype = described(torch.float64, "Dtype of the products, float64 or float32.")
+    progress: Progress | None = described(
+        None, "Called with the number of blocks done, and of all blocks."
+    )
+    memory_limit: int | str | None = described(
+        None, 'Bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.'
+    )
+
+
+@takes_options(InteractionOptions)
 def direct_interactions(
-    f: QuadraticMap,
-    dictionary: Tensor,
-    directions: Tensor | None = None,
-    *,
-    bias: Tensor | None = None,
-    top: int = 20,
-    bins: int | Tensor = 100,
-    self_bins: int | Tensor | None = None,
-    block: int | None = None,
-    precision: torch.dtype = torch.float64,
-    progress: Progress | None = None,
-    memory_limit: int | str | None = None,
+    f: QuadraticMap, dictionary: Tensor, options: InteractionOptions
 ) -> DirectInteractions:
     """Read how the features of a dictionary interact in a map, along output directions.
 
@@ -87,18 +111,7 @@ def direct_interactions(
     Args:
         f: the map. The encoder row of an SAE latent is a direction u, its offset a constant of f.
         dictionary: D, (in, features), one feature a column.
-        directions: (num, out), one output direction a row; None reads every output as it is.
-        bias: b, (in,), of the decoder; None is zero.
-        top: how many entries to list of each kind; fewer where there are fewer.
-        bins: histogram of the cross-interactions: how many bins, or their edges in units of S. A
-            number spans ±8 root mean squares (known beforehand, from the factors), rounded up to
-            two digits; at most 1/64 lie outside (Chebyshev), counted in `below` and `above`.
-        self_bins: the same for the self-interactions; None for what `bins` is. A number spans
-            ± the largest one, rounded up to two digits, so that none lies outside.
-        block: features a block; None for 1024, or fewer where the memory limit is near.
-        precision: dtype of the products, float64 or float32.
-        progress: called with the number of blocks done, and of all blocks.
-        memory_limit: bytes, or "4GiB"; None for $BILENS_MEMORY_LIMIT or 75 % of the memory.
+        options: an `InteractionOptions`, or its fields:
 
     Returns: a batch: `result[c]` are the interactions along row c. A row that is not finite, or
         whose interactions are outside float64, is flagged in `status`; the others are not affected.
@@ -109,17 +122,17 @@ def direct_interactions(
     """
     num_features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
-    rows = checked_rows(directions, f.sizes.d_out)
+    rows, precision = checked_rows(options.directions, f.sizes.d_out), options.precision
     num = f.sizes.d_out if rows is None else len(rows)
-    own, cross = check_options(num_features, top, bins, bins if self_bins is None else self_bins)
+    own, cross = check_options(num_features, options)
     if precision not in PRECISIONS:
         raise UsageError(
             f"precision={precision!r} is not known: use torch.float64 or torch.float32."
         )
-    block = None if block is None else check_count("block", block, minimum=1)
+    block = None if options.block is None else check_count("block", options.block, minimum=1)
     spares = max(own.size, cross.size) + SPARE
     need = StreamMemory(f.sizes, num_features, num, spares, precision)
-    plan = plan_memory(need, block, memory_limit, f.device)
+    plan = plan_memory(need, block, options.memory_limit, f.device)
     with torch.no_grad():
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
@@ -128,10 +141,10 @@ def direct_interactions(
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down
         weights = down if rows is None else torch.stack([row @ down for row in rows])
-        bias = check_bias(bias, f)
+        bias = check_bias(options.bias, f)
         engine = InteractionEngine.from_map(f, rows, bias, factors, weights, plan.block)
         reader = InteractionReader(factors, own, cross, plan.block)
-        found = list(read_each(engine, reader, progress))
+        found = list(read_each(engine, reader, options.progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
         totals = engine.totals(*listed)
         gap = reader.nothing(down.device)
@@ -167,9 +180,10 @@ def read_each(
 
 
 def check_options(
-    num_features: int, top: int, bins: int | Tensor, self_bins: int | Tensor
+    num_features: int, options: InteractionOptions
 ) -> tuple[KindOptions, KindOptions]:
-    top = check_count("top", top, minimum=1)
+    top, bins = check_count("top", options.top, minimum=1), options.bins
+    self_bins = bins if options.self_bins is None else options.self_bins
     pairs = num_features * (num_features - 1) // 2
 
     def of_kind(kind: Kind, available: int, name: str, given: int | Tensor) -> KindOptions:

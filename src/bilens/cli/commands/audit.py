@@ -6,17 +6,17 @@ import shlex
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import typer
 
+from bilens.api.options import AuditOptions
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.base.files import write_file
 from bilens.base.option_rules import of_several, refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
-    METHOD_PANEL,
     Lang,
     Overwrite,
     a_model,
@@ -24,7 +24,7 @@ from bilens.cli.options import (
     option,
 )
 from bilens.cli.shared_options import DataFiles, NamedFile, SeenText
-from bilens.findings.rules.registry import condition_help, parse_conditions
+from bilens.findings.rules.registry import parse_conditions
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
@@ -34,49 +34,13 @@ if TYPE_CHECKING:
     from bilens.report.reports import AuditReport
 
 
-@dataclass(frozen=True)
-class AuditOptions(SeenText):
-    """The options of `bilens audit`: what it compares with, and which findings fail it."""
+@dataclass(frozen=True, kw_only=True)
+class AuditChoices(SeenText, AuditOptions):
+    """The options of `bilens audit`: those of `bl.audit`, what layers see, and a history."""
 
-    baseline: Path | None = option(
-        None, "The model that this one was made from: report what changed."
-    )
-    train_data: Path | None = option(
-        None,
-        "What a classifier was trained on, as for --data: compared with --data, and ranked by how "
-        "much it looks learnt by heart. Of the IDX files it is the training images.",
-        metavar="PATH",
-    )
-    train_labels: str | None = option(None, "As --labels, of --train-data.", metavar="NAME")
-    fail_on: list[str] | None = option(None, condition_help())
-    null_samples: int | None = option(
-        None,
-        "Draws of the null distribution: 99 of a classifier, 19 of each layer.",
-        panel=METHOD_PANEL,
-    )
-    threshold: float = option(
-        0.9,
-        "R² from which a layer that is not quadratic is read at all.",
-        min=0,
-        max=1,
-        panel=METHOD_PANEL,
-    )
-    try_words: int = option(
-        0,
-        "Words of the vocabulary to try as triggers in a language model with --baseline; both run.",
-        min=0,
-        panel=METHOD_PANEL,
-    )
-    seed: int = option(0, "Seed of the null distribution.", min=0, panel=METHOD_PANEL)
     history: Path | None = option(
         None, "Folder that keeps every audit, and in which findings can be accepted for a time."
     )
-
-    def check(self) -> None:
-        """Refuse what cannot be done, before any work is."""
-        if self.train_data is None:
-            refuse_idle("audit", {"train_labels": self.train_labels})
-        self.open_history()
 
     def open_history(self) -> History | None:
         """Return the history, where one is kept."""
@@ -211,7 +175,7 @@ def audit(
     output: Output,
     source: AuditedModels,
     data: DataFiles,
-    options: AuditOptions,
+    options: AuditChoices,
     pages: AuditPages,
     overwrite: Overwrite = False,
 ) -> None:
@@ -225,7 +189,7 @@ def audit(
         raise UsageError(
             "--json and --markdown - both print on stdout: write one of them to a file."
         )
-    options.check()
+    options.open_history()  # refuses what is none, before any work is done
     source, *others = source.each()
     if others:
         audit_many(output, [source, *others], data, options, pages, overwrite)
@@ -258,24 +222,21 @@ def audit(
 
 
 def read_and_judge(
-    output: Output, source: AuditedModels, data: DataFiles, options: AuditOptions
+    output: Output, source: AuditedModels, data: DataFiles, options: AuditChoices
 ) -> AuditReport:
-    rules = tuple(options.fail_on or ())
-    parse_conditions(rules, data=True, baseline=options.baseline is not None)  # without torch
+    found: dict[str, Any] = {"data": True, "baseline": options.baseline is not None}
+    parse_conditions(options.fail_on, **found)  # without torch
     from bilens.api.audit_model import audit as audit_model
 
-    model, before = source.open_pair(options.baseline, output.say)
-    given = data.find(model, output.say)
-    training = None
+    model, before = source.open_pair(cast(Path | None, options.baseline), output.say)
+    found = {"data": data.find(model, output.say), "baseline": before, "train_labels": None}
     if options.train_data is not None:
-        of_training = replace(data, data=[options.train_data], labels=options.train_labels)
-        training = of_training.find(model, output.say, training=True)
-    names = ("null_samples", "seed", "threshold", "try_words")
-    asked: dict[str, Any] = {name: getattr(options, name) for name in names}
-    asked |= {"baseline": before, "train_data": training, "fail_on": rules}
+        path = cast(Path, options.train_data)
+        of_training = replace(data, data=[path], labels=options.train_labels)
+        found["train_data"] = of_training.find(model, output.say, training=True)
     with output.progress() as progress:
-        inputs = options.inputs(source.model, [], options.seed, progress)
-        report = audit_model(model, given, inputs=inputs, progress=progress, **asked)
+        found["inputs"] = options.layer_inputs(source.model, [], options.seed, progress)
+        report = audit_model(model, options, progress=progress, **found)
     return options.add_people(report)
 
 
@@ -283,7 +244,7 @@ def audit_many(
     output: Output,
     sources: list[AuditedModels],
     data: DataFiles,
-    options: AuditOptions,
+    options: AuditChoices,
     pages: AuditPages,
     overwrite: bool,
 ) -> None:

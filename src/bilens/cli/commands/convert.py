@@ -6,14 +6,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 
+from bilens.api.training_options import Running, Together
 from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, flags_of, option, refuse_unless
 from bilens.cli.shared_options import (
     DataFiles,
     HtmlReport,
     NamedFile,
-    Running,
-    Together,
     say_how_it_was_read,
 )
 from bilens.train.recipes import ROWS_RECIPE, ConversionRecipe

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from bilens.api.decomposition_request import Request
 from bilens.base.errors import NumericalError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
@@ -17,60 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PATIENCE = 2.0  # seconds before a decomposition reports its progress
-
-
-@dataclass(frozen=True)
-class DecomposeOptions:
-    """The outputs, eigenpairs and basis to read of each layer: fields of `Request`."""
-
-    top: int = option(5, "Eigenpairs of each output.", min=1)
-    outputs: str | None = option(
-        None,
-        "Outputs such as 0,3,7-9; of the logits by name, too. All without. In a layer inside the "
-        "model, indices are neurons.",
-    )
-    basis: Literal["input", "embedding", "whitened"] = option(
-        "input",
-        "Basis of the input; 'embedding' is the paper's; 'whitened' gives the training images "
-        "unit covariance (first layer only, see --data-dir).",
-    )
-    reading: Literal["centred", "raw"] | None = option(
-        None, "Class-centred (logits only, where it is the default) or raw outputs."
-    )
-    contrast: tuple[str, str] | None = option(
-        None,
-        "Read one class against another, by index or name: 4 9. Logits only: with --layer where "
-        "the model has several layers.",
-    )
-    which: Literal["magnitude", "largest", "smallest", "both"] = option(
-        "magnitude", "Largest |λ|, largest λ, smallest λ, or half from both ends."
-    )
-    spectrum: Literal["auto", "whole", "top"] = option(
-        "auto",
-        "whole spectra give effective ranks; top computes the leading pairs alone. auto: whole "
-        "up to 1,024 inputs and 128 outputs, where that takes about a minute at most.",
-        panel=METHOD_PANEL,
-    )
-    null_samples: int = option(
-        99,
-        "Random rotations for the null intervals of effective ranks, 39 or more; 0 for none. "
-        "Each costs about as much as the eigenvalues of all outputs.",
-        panel=METHOD_PANEL,
-    )
-    method: Literal["auto", "dense", "lanczos", "factored"] = option(
-        "auto", "Solver; auto takes the cheapest that fits into memory.", panel=METHOD_PANEL
-    )
-    precision: Literal["float32", "float64"] = option(
-        "float64",
-        "Residuals within 1e-11 or, in a third of the time, 1e-6 of ‖Q‖.",
-        panel=METHOD_PANEL,
-    )
-    verify: bool = option(
-        False, "Settle what is not proven with a dense solver.", panel=METHOD_PANEL
-    )
-    seed: int = option(
-        0, "Seed of the solver's first vector and of the rotations.", min=0, panel=METHOD_PANEL
-    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +39,7 @@ class Doing:
 def decompose(
     output: Output,
     source: NamedFile,
-    wanted: DecomposeOptions,
+    asked: Request,
     data: DataFiles,
     doing: Doing,
     overwrite: Overwrite = False,
@@ -102,7 +49,7 @@ def decompose(
     Example: bilens decompose runs/demo --top 5 --contrast 4 9
     """
     from bilens.api.layer_decomposition import decompose_layers, plan_layers
-    from bilens.api.layer_reading import Request, moments_of
+    from bilens.api.layer_reading import moments_of
     from bilens.records.base import SCHEMA_VERSION, read_document, to_json
     from bilens.records.decomposition import LayerDecomposition
     from bilens.report.terminal_readings import (
@@ -112,8 +59,7 @@ def decompose(
         plan_table,
     )
 
-    asked = Request(**vars(wanted))
-    refuse_idle("decompose", {**vars(wanted), **vars(data)}, *asked.facts)
+    refuse_idle("decompose", {**vars(asked), **vars(data)}, *asked.facts)
     model = source.open(output.say)
     inputs = None
     if asked.basis == "whitened":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bilens.algebra.approximation.fit_options import QuadraticFitOptions
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, flags_of, option
+from bilens.cli.options import FAILED, flags_of
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -19,25 +19,16 @@ if TYPE_CHECKING:
     from bilens.records.common import DataOrigin
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """The layers to fit, the inputs to fit them on, and the R² that is good enough."""
-
-    layer: list[str] | None = option(
-        None, "Fit this layer alone; can be repeated. Without it the whole and all."
-    )
-    train_steps: int = option(0, "Steps of training after the last fit to data.", min=0)
-    samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
-    threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
-    seed: int = option(0, "Seed of the random inputs.", min=0)
-
-
 def fit(
     output: Output,
     source: TensorFile,
-    options: FitOptions,
+    options: QuadraticFitOptions,
     data: DataFiles,
     seen: SeenText,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Fit this layer alone; can be repeated. Without it the whole and all."),
+    ] = None,
 ) -> None:
     """Say how close the quadratic approximation comes: R² by degree, on data where they are given.
 
@@ -53,18 +44,19 @@ def fit(
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
 
-    given = dict(vars(options))
-    layers = given.pop("layer") or []
+    names = ("train_steps", "samples", "threshold", "seed")
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    layers = layer or []
     beside = [*flags_of(source), *flags_of(data)] if seen.text is not None else []
     if beside:
         raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
     with output.progress() as progress:
-        inputs = seen.inputs(source.model, layers, options.seed, progress)
+        inputs = seen.layer_inputs(source.model, layers, given["seed"], progress)
     if inputs is not None:
         record = fit_on_inputs(inputs, **given)
     else:
         model = source.open(output.say)
-        rows, about = find_rows(output, model, options, data)
+        rows, about = find_rows(output, model, layers, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
         record = structs.replace(record, data=about)
     output.answer(to_json(record), fit_table(record), *fit_lines(record))
@@ -73,16 +65,16 @@ def fit(
 
 
 def find_rows(
-    output: Output, model: LoadedModel, options: FitOptions, data: DataFiles
+    output: Output, model: LoadedModel, layers: list[str], data: DataFiles
 ) -> tuple[Tensor | None, DataOrigin | None]:
-    """Return the inputs that the options name, and where they come from; None for none."""
+    """Return the inputs that data name, and where they come from; None for none."""
     from bilens.api.provenance import image_origin
     from bilens.data.images import ImageDataset
     from bilens.data.model_interface import ModelInterface
 
     first = next(iter(model.layers))
-    if not model.network and options.layer and options.layer[0] in model.layers:
-        first = options.layer[0]
+    if not model.network and layers and layers[0] in model.layers:
+        first = layers[0]
     d_out, _, d_in = model.layers[first].sizes
     shape, names = model.input_shape, model.input_names
     wanted = ModelInterface(d_in, d_out, "unknown", shape, names, answers=False)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from bilens.api.training_options import Running, Watching
 from bilens.cli.commands.audit import print_audit
 from bilens.cli.console import Output, Reporter
 from bilens.cli.options import FAILED, DataDir, Lang, Overwrite, RunFolder, option
-from bilens.cli.shared_options import Running
 from bilens.train.recipes import ImageRecipe
 
 if TYPE_CHECKING:
@@ -26,14 +26,6 @@ class ImageOptions:
     dataset: Literal["mnist", "fashion-mnist"] = option("mnist", "Data set.")
     data_dir: DataDir = None
     download: bool = option(True, "Whether to try a download.")
-
-
-@dataclass(frozen=True)
-class Watching:
-    """Whether weights are read after each epoch, and whether they end the training."""
-
-    watch: bool = option(False, "Read the weights after each epoch.")
-    stop: bool = option(False, "End where they say that nothing is left to learn; keep an average.")
 
 
 def train_image(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bilens.api.training_options import InParts, PartOfCorpus, Running, Together
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
-from bilens.cli.options import LanguageModel, RunFolder, option
-from bilens.cli.shared_options import Running, Text, Together
+from bilens.cli.options import LanguageModel, RunFolder
+from bilens.cli.shared_options import Text
 from bilens.train.recipes import GRAMMAR_RECIPE, LanguageRecipe, SAERecipe, default_recipe
 
 if TYPE_CHECKING:
@@ -20,11 +21,9 @@ if TYPE_CHECKING:
     from bilens.train.tasks.sae import SAELine
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Fields of `CorpusOptions`."""
-
-    PANEL: ClassVar = "Corpus"
+@dataclass(frozen=True, kw_only=True)
+class Corpus(PartOfCorpus):
+    """A corpus, and the part of it that is read."""
 
     corpus: Annotated[
         str,
@@ -33,12 +32,6 @@ class Corpus:
             "for stories with a known rule, or a Hugging Face data set."
         ),
     ]
-    column: str | None = option(None, "Column of a table with the text.")
-    split: str = option("train", "Split of a Hugging Face data set.")
-    limit: int | None = option(None, "Documents to read at most.", min=2)
-    stream: bool = option(False, "Do not download all of it.")
-    held_out: float = option(0.05, "Share of documents to judge on.")
-    corpus_seed: int = option(0, "Which documents those are.", min=0)
 
     def options(self) -> CorpusOptions:
         from bilens.train.corpus import CorpusOptions
@@ -47,21 +40,13 @@ class Corpus:
         return CorpusOptions(seed=given.pop("corpus_seed"), **given)
 
 
-@dataclass(frozen=True)
-class InParts(Together):
-    """And in parts of a batch."""
-
-    texts_at_once: int = option(
-        0, "Texts of a batch that run together, their gradients added: less memory; 0: all.", min=0
-    )
-
-
 def train_language(
     output: Output,
     corpus: Corpus,
     out: RunFolder,
     changes: Annotated[dict[str, Any], LanguageRecipe, GRAMMAR_RECIPE],
-    together: InParts,
+    together: Together,
+    parts: InParts,
     running: Running,
 ) -> None:
     """Train a language model; Ctrl-C saves it, the same command with --resume goes on.
@@ -84,7 +69,8 @@ def train_language(
             )
             progress("training", line.epoch, lines, text)
 
-        how: dict[str, Any] = {"say": output.say, **vars(together), **vars(running)}
+        how: dict[str, Any] = {**vars(together), **vars(parts), **vars(running)}
+        how["say"] = output.say
         result = job.train_language(out, corpus.options(), recipe, on_line=show, **how)
     document = result.to_dict()
     output.answer(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bilens.data.table_rows import TrainingTable
     from bilens.records.column_readings import TableReading
     from bilens.train.newton import NewtonStep
+    from bilens.train.tasks.table import TableMetrics
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,17 @@ def reading_lines(reading: TableReading) -> list[str]:
     t, found = load_catalogue("en"), judge("columns", Evidence(reading=reading))
     warned = [finding_line(t, "columns", one).sentence for one in found if one.outcome == "warn"]
     return [*conversion_lines(t, displayable(reading.done)), *(f"! {line}" for line in warned)]
+
+
+def score_line(metrics: TableMetrics, plain: str) -> str:
+    """Return how good a fit is, beside what it would be without one, in one line."""
+    judged = (
+        f"{metrics.score} {metrics.train_score:.4f} on the {metrics.train_rows} training rows"
+        if metrics.test_score is None
+        else f"Test {metrics.score} {metrics.test_score:.4f} on {metrics.test_rows} rows"
+    )
+    chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
+    return f"{judged}{chance}."
 
 
 def train_table(
@@ -101,17 +113,10 @@ def train_table(
             overwrite=overwrite,
             report=show,
         )
-    judged = (
-        f"{metrics.score} {metrics.train_score:.4f} on the {metrics.train_rows} training rows"
-        if metrics.test_score is None
-        else f"Test {metrics.score} {metrics.test_score:.4f} on {metrics.test_rows} rows"
-    )
     rows = source.data if metrics.test_score is None else out / TEST_NAME
-    plain = "the mean" if classes is None else "the most frequent class"
-    chance = "" if metrics.chance_score is None else f" ({plain}: {metrics.chance_score:.4f})"
     output.answer(
         {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)},
-        f"{judged}{chance}.",
+        score_line(metrics, "the mean" if classes is None else "the most frequent class"),
         f"Model: {out}",
         f"Next:  bilens audit {out} --table {rows} --html report.html",
     )
