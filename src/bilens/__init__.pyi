@@ -65,6 +65,10 @@ from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
+from .api.polynomial_network import (
+    TransformerRoles as TransformerRoles,
+    polynomial_network as polynomial_network,
+)
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.tracing import trace as trace
 from .api.training import (
@@ -77,6 +81,26 @@ from .io.autoencoders import export_sae as export_sae
 from .io.estimator import from_sklearn as from_sklearn
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
+from .polynomial.attention import (
+    BilinearAttention as BilinearAttention,
+    QueryKeyPair as QueryKeyPair,
+)
+from .polynomial.chance import (
+    InteractionChance as InteractionChance,
+    interaction_chance as interaction_chance,
+)
+from .polynomial.network import (
+    PolynomialNetwork as PolynomialNetwork,
+    QuadraticLayer as QuadraticLayer,
+)
+from .polynomial.paths import (
+    PathSplit as PathSplit,
+    split_interactions as split_interactions,
+)
+from .polynomial.token_interactions import (
+    TokenInteractions as TokenInteractions,
+    token_interactions as token_interactions,
+)
 from .report.reports import (
     AttackReport as AttackReport,
     AuditReport as AuditReport,
