@@ -89,6 +89,11 @@ from .polynomial.chance import (
     InteractionChance as InteractionChance,
     interaction_chance as interaction_chance,
 )
+from .polynomial.composition import (
+    OutputMoments as OutputMoments,
+    network_similarity as network_similarity,
+    output_moments as output_moments,
+)
 from .polynomial.network import (
     PolynomialNetwork as PolynomialNetwork,
     QuadraticLayer as QuadraticLayer,
