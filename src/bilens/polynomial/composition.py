@@ -2,9 +2,9 @@
 
 The composition f of two quadratic maps is a polynomial of degree 4. Under x ~ N(0, I) it is a sum
 of Hermite parts of orders 0 to 4, which are uncorrelated: E[f g] = Σ_n n! ⟨F_n, G_n⟩, with
-symmetric tensors F_n. The low orders are held as arrays. The tensors of orders 3 and 4 are never formed: g
-is a sum over pairs of its first layer's units, and f is evaluated, polarised, at the vectors of
-each pair.
+symmetric tensors F_n. The low orders are held as arrays. The tensors of orders 3 and 4 are never
+formed: g is a sum over pairs of its first layer's units, and f is evaluated, polarised, at the
+vectors of each pair.
 """
 
 from __future__ import annotations
