@@ -18,6 +18,7 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
+    "TruncatedNetwork, WireDecomposition, decompose_wires, "
     "Activation, AttackReport, AuditReport, BilinearAttention, BilinearTensor, CPDecomposition, "
     "CertificateReport, Contributions, ConversionReport, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, GaussianMoments, "
@@ -95,6 +96,7 @@ SIGNATURES = {
     "polynomial_network": "given, roles=None, *, probe=None",
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
+    "decompose_wires": "network",
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
         "rotary_base=10000.0"
@@ -324,6 +326,8 @@ ATTRIBUTES: dict[type, str] = {
     bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
     bilens.OutputMoments: "mean, covariance",
     bilens.PathSplit: "paths, values, whole, names, largest",
+    bilens.TruncatedNetwork: "network, widths, squared_error, bound, squared_norm",
+    bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
     bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }
 

@@ -106,6 +106,11 @@ from .polynomial.token_interactions import (
     TokenInteractions as TokenInteractions,
     token_interactions as token_interactions,
 )
+from .polynomial.wires import (
+    TruncatedNetwork as TruncatedNetwork,
+    WireDecomposition as WireDecomposition,
+    decompose_wires as decompose_wires,
+)
 from .report.reports import (
     AttackReport as AttackReport,
     AuditReport as AuditReport,
