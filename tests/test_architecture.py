@@ -13,7 +13,7 @@ import bilens
 SOURCE = Path(bilens.__file__).parent
 # Low to high; parts of one row do not import each other.
 ORDER = (
-    "version,base,records,algebra,certify,nn data,io,train,findings interp,"
+    "version,base,records,algebra,polynomial,certify,nn data,io,train,findings interp,"
     "report,api,sweep,cli sklearn plot reproduction,__main__"
 )
 RANK = {part: rank for rank, row in enumerate(ORDER.split(",")) for part in row.split()}

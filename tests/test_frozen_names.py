@@ -18,25 +18,30 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearTensor, "
-    "CPDecomposition, CPOptions, CertificateReport, CertifyOptions, Contributions, "
-    "ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
+    "Activation, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearAttention, "
+    "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
+    "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
-    "GaussianMoments, HOSVD, History, ImageDataset, InteractionMatrix, InteractionOptions, "
-    "MLPWeights, Proof, QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticMap, RSquared, "
-    "RotationNull, SignificantEigenvalues, Status, Subspace, TopInteractions, TraceOptions, "
-    "TraceReport, TrainImageOptions, TrainLanguageOptions, TrainSAEOptions, activation_moments, "
-    "attack_model, attribute, attribute_to_background, audit, centred_directions, certify, "
-    "certify_model, contrast_direction, convert_network, cp_decompose, direct_interactions, "
-    "dual_expression, effective_rank, eigendecompose, eigendecompose_all, export_sae, "
-    "from_module, from_sklearn, gaussian_moments, hosvd, interaction_submatrix, layer_inputs, "
-    "load, load_converted, load_images, localisation, match_eigenvectors, nn, "
-    "pairwise_interactions, plan_eigendecomposition, plot, quadratic_fit, quantise, "
-    "raw_directions, reproduce, rotation_null, save, similarity, sklearn, top_interactions, "
-    "trace, train_image, train_language, train_sae, whiten"
+    "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
+    "InteractionOptions, MLPWeights, OutputMoments, PathSplit, PolynomialNetwork, Proof, "
+    "QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticLayer, QuadraticMap, "
+    "QueryKeyPair, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
+    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
+    "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
+    "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
+    "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
+    "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
+    "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
+    "hosvd, interaction_chance, interaction_submatrix, layer_inputs, load, load_converted, "
+    "load_images, localisation, match_eigenvectors, network_similarity, nn, output_moments, "
+    "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
+    "quantise, raw_directions, reproduce, rotation_null, save, similarity, sklearn, "
+    "split_interactions, token_interactions, top_interactions, trace, train_image, "
+    "train_language, train_sae, whiten"
 )
 PUBLIC_MODULES = names_of(
-    "MLP, BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE"
+    "MLP, BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, "
+    "PolynomialTransformer, TopKSAE"
 )
 PUBLIC_ESTIMATORS = names_of("BilinearClassifier, BilinearRegressor")
 PUBLIC_PLOTS = names_of("eigenvectors, interactions, spectrum, truncation")
@@ -73,6 +78,32 @@ SIGNATURES = {
     "InteractionMatrix": "left, right, weight",
     "QuadraticForm": "matrix, linear, constant",
     "QuadraticMap": "tensor, linear=None, constant=None",
+    "BilinearAttention": "pairs, value, out, n_head, rotary_base=None",
+    "QueryKeyPair": "query, key",
+    "PolynomialNetwork": (
+        "parts, embedding=None, head=None, head_bias=None, positions=None, n_ctx=None, "
+        "part_names=(), checked_against=''"
+    ),
+    "QuadraticLayer": "map, residual=True",
+    "TransformerRoles": (
+        "embedding, head, query, key, value, out, left, right, down, attention_scale=None, "
+        "mlp_scale=None, head_scale=None, n_head=1, rotary_base=10000.0, n_ctx=None"
+    ),
+    "interaction_chance": (
+        "network, order, *, distance=None, tokens=None, measure='logits', num_samples=20, seed=0"
+    ),
+    "network_similarity": (
+        "first, second, *, mean=None, covariance=None, outputs=None, centred=True"
+    ),
+    "output_moments": "network, mean=None, covariance=None",
+    "polynomial_network": "given, roles=None, *, probe=None",
+    "split_interactions": "network, tokens, distance=None",
+    "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
+    "decompose_wires": "network",
+    "nn.PolynomialTransformer": (
+        "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
+        "rotary_base=10000.0"
+    ),
     "Activation": "name, slope=None",
     "GLUWeights": "down, gate, value, activation, gate_bias=None, value_bias=None, linear=None, "
     "constant=None",
@@ -308,6 +339,12 @@ ATTRIBUTES: dict[type, str] = {
         "module, layers, source, weights_sha256, input_shape, output_names, provenance, exactness"
     ),
     Agreement: "layer, source, rows, max_error, relative_error",
+    bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
+    bilens.OutputMoments: "mean, covariance",
+    bilens.PathSplit: "paths, values, whole, names, largest",
+    bilens.TruncatedNetwork: "network, widths, squared_error, bound, squared_norm",
+    bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
+    bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }
 
 

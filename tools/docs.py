@@ -21,6 +21,7 @@ import bilens
 from bench import (
     conversion_ordinary,
     decomposition,
+    ground_truth,
     guarantees,
     language_throughput,
     pretrained,
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "smollm2": pretrained.page,
     "conversion_ordinary": conversion_ordinary.page,
     "adapters": adapters.page,
+    "ground_truth": ground_truth.page,
 }
 
 

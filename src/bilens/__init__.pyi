@@ -75,6 +75,10 @@ from .api.options import (
     AuditOptions as AuditOptions,
     CertifyOptions as CertifyOptions,
 )
+from .api.polynomial_network import (
+    TransformerRoles as TransformerRoles,
+    polynomial_network as polynomial_network,
+)
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.tracing import trace as trace
 from .api.training import (
@@ -95,6 +99,36 @@ from .io.converted_folder import load_converted as load_converted
 from .io.estimator import from_sklearn as from_sklearn
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
+from .polynomial.attention import (
+    BilinearAttention as BilinearAttention,
+    QueryKeyPair as QueryKeyPair,
+)
+from .polynomial.chance import (
+    InteractionChance as InteractionChance,
+    interaction_chance as interaction_chance,
+)
+from .polynomial.composition import (
+    OutputMoments as OutputMoments,
+    network_similarity as network_similarity,
+    output_moments as output_moments,
+)
+from .polynomial.network import (
+    PolynomialNetwork as PolynomialNetwork,
+    QuadraticLayer as QuadraticLayer,
+)
+from .polynomial.paths import (
+    PathSplit as PathSplit,
+    split_interactions as split_interactions,
+)
+from .polynomial.token_interactions import (
+    TokenInteractions as TokenInteractions,
+    token_interactions as token_interactions,
+)
+from .polynomial.wires import (
+    TruncatedNetwork as TruncatedNetwork,
+    WireDecomposition as WireDecomposition,
+    decompose_wires as decompose_wires,
+)
 from .report.reports import (
     AttackReport as AttackReport,
     AuditReport as AuditReport,

@@ -259,7 +259,9 @@ def broken(value: float) -> BilinearClassifier:
     return model
 
 
-TOO_LARGE = r"exceed the range of float(32 \(±3.4e\+38|64 \(±1.8e\+308)\), .*: scale the weights down"
+TOO_LARGE = (
+    r"exceed the range of float(32 \(±3.4e\+38|64 \(±1.8e\+308)\), .*: scale the weights down"
+)
 REFUSED: list[tuple[nn.Module, type[BilensError], str]] = [
     (tiny.classifier(gate="relu"), NotQuadraticError, r"gate 'relu'.* gate=None"),
     (tiny.classifier(n_layers=2), NotQuadraticError, "2 layers.*polynomial of degree 4"),

@@ -5,6 +5,7 @@ from typing import Any
 
 from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.mlp import MLP, BilinearLayer, BilinearMLP
+from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
@@ -14,6 +15,7 @@ __all__ = [
     "BilinearLayer",
     "BilinearMLP",
     "BilinearTransformer",
+    "PolynomialTransformer",
     "TopKSAE",
 ]
 

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import get_args
 
 import torch
@@ -17,6 +16,7 @@ from bilens.base.checks import check_count
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.option_rules import MLPType as MLPType
 from bilens.nn.mlp import MLP, BilinearMLP, Gate, check_gate
+from bilens.polynomial.rotary import rotate
 
 SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
 
@@ -145,29 +145,6 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the normalised inputs, (..., d) → (..., d)."""
         return functional.rms_norm(x, x.shape[-1:], eps=self.epsilon)
-
-
-def rotary_frequencies(d_head: int, base: float, device: torch.device | None = None) -> Tensor:
-    """Return base^(−2i/d_head) for each pair i, (d_head/2,) float32."""
-    return 1.0 / base ** (torch.arange(0, d_head, 2, device=device).float() / d_head)
-
-
-@lru_cache(maxsize=16)
-def rotation_table(
-    num_positions: int, d_head: int, base: float, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines of position · base^(−2i/d_head), each (num_positions, d_head/2)."""
-    with torch.inference_mode(False):  # the table is kept, and training may be next to read it
-        # in float32, as Llama forms them, so that both are the same function
-        positions = torch.arange(num_positions, device=device).float()
-        angles = positions[:, None] * rotary_frequencies(d_head, base, device)
-        return angles.cos().to(dtype), angles.sin().to(dtype)
-
-
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn the pairs (i, i + d_head/2) of the last axis; Llama and the paper pair them so too."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
 @dataclass(eq=False)

@@ -25,7 +25,6 @@ from bilens.nn.block import (
     TiedHead,
     TransformerConfig,
     hook_layer,
-    rotation_table,
     unobserved,
     visible_keys,
 )
@@ -33,6 +32,7 @@ from bilens.nn.huggingface import huggingface_files
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.tokens import Sampler, check_tokens, continue_texts, mean_cross_entropy
+from bilens.polynomial.rotary import rotation_table
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
 

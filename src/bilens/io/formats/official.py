@@ -41,8 +41,9 @@ from bilens.io.tensors import (
     read_safetensors,
 )
 from bilens.nn import BilinearClassifier, BilinearMLP
-from bilens.nn.block import TransformerConfig, rotary_frequencies
+from bilens.nn.block import TransformerConfig
 from bilens.nn.mlp import Gate
+from bilens.polynomial.rotary import rotary_frequencies
 
 Shapes = dict[str, tuple[int, ...]]
 IMAGE = {"embed.weight", "head.weight", "blocks.0.weight"}

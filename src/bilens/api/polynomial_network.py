@@ -1,0 +1,226 @@
+"""Opens a network as a polynomial of its inputs, and compares it with what its owner runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.subject import open_subject
+from bilens.base.errors import CheckpointError, NotQuadraticError, NumericalError, UsageError
+from bilens.io.formats.named_roles import open_tensors
+from bilens.nn.polynomial_transformer import PolynomialTransformer
+from bilens.nn.real_run import run_as_owner, what_may_differ
+from bilens.nn.transformer import BilinearTransformer
+from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
+from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
+
+# Of the largest output, by the dtype of the owner: a high degree multiplies its rounding.
+TOLERANCES = {torch.float64: 1e-9}
+ROUNDED = 1e-4
+TEXTS, LENGTH, SEED = 8, 128, 0  # drawn texts that both are run on
+
+
+@dataclass(frozen=True)
+class TransformerRoles:
+    """Which tensor of a file is what in a polynomial transformer; "{block}" is the block's number.
+
+    Attributes:
+        embedding, head: names of the embedding (tokens, d_model) and the unembedding.
+        query, key: a name for each pair of queries and keys, one or two.
+        value, out: of the attention.
+        left, right, down: of the bilinear MLP.
+        attention_scale, mlp_scale, head_scale: of scales of channels; None where there are none.
+        n_head: number of heads.
+        rotary_base: base of the rotary angles; None for none.
+        n_ctx: longest text; None where it is not known.
+    """
+
+    embedding: str
+    head: str
+    query: tuple[str, ...]
+    key: tuple[str, ...]
+    value: str
+    out: str
+    left: str
+    right: str
+    down: str
+    attention_scale: str | None = None
+    mlp_scale: str | None = None
+    head_scale: str | None = None
+    n_head: int = 1
+    rotary_base: float | None = 10000.0
+    n_ctx: int | None = None
+
+    def __post_init__(self) -> None:
+        given: tuple[object, object] = self.query, self.key
+        if (
+            isinstance(given[0], str)
+            or isinstance(given[1], str)
+            or len(self.query) != len(self.key)
+        ):
+            raise UsageError(
+                "query and key name as many tensors each: ('blocks.{block}.q1', "
+                "'blocks.{block}.q2') and the keys in the same order."
+            )
+
+
+def polynomial_network(
+    given: object,
+    roles: TransformerRoles | None = None,
+    *,
+    probe: tuple[Tensor, Tensor] | None = None,
+) -> PolynomialNetwork:
+    """Read a whole network as a polynomial of its tokens or inputs, exactly.
+
+    The network is compared with what its owner runs, on drawn texts or inputs; `checked_against`
+    says with what. Of a file of tensors nothing can be run: give a probe.
+
+    Args:
+        given: a `bl.nn.PolynomialTransformer`; a model whose layers stand one behind the other and
+            are all quadratic (what `bl.load` returned, or a `torch.nn.Module`); or the path of a
+            `.safetensors` file, with `roles`.
+        roles: which tensor of a file is what.
+        probe: tokens (batch, n) or inputs, and the outputs that the network gives for them.
+
+    Raises:
+        NotQuadraticError: If a part is no polynomial: softmax attention, a norm, an activation.
+        NumericalError: If what is read is another function than what its owner runs.
+        UsageError: If it cannot be opened so, or roles do not fit.
+        CheckpointError: If a tensor is missing.
+    """
+    if isinstance(given, str | Path):
+        if roles is None:
+            raise UsageError(
+                f"{given} is a file: say which tensor is what, roles=TransformerRoles(…), or pass "
+                "bl.load(path) for a model that bilens saved."
+            )
+        network = read_roles(Path(given), roles)
+    elif roles is not None:
+        raise UsageError("roles= are of a file; a module or model says them itself.")
+    elif isinstance(given, PolynomialTransformer):
+        network = read_transformer(given)
+    else:
+        network = read_chain(given)
+    return network if probe is None else check_probe(network, *probe)
+
+
+def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
+    """Read a transformer and compare it with its own run, hooks and all."""
+    network, config = module.weights(), module.config
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (TEXTS, min(config.n_ctx, LENGTH))
+    tokens = torch.randint(config.vocab_size, shape, generator=generator)
+    tokens[0] = tokens[0, 0]  # one token all along
+    made = run_as_owner(module, tokens.to(network.reference.device))[0]
+    return compared(network, tokens, made, "the module itself, as it runs", what_may_differ(module))
+
+
+def read_chain(given: object) -> PolynomialNetwork:
+    """Read layers one behind the other, each an exact quadratic map, none with an activation."""
+    model = open_subject(given, "a polynomial network")
+    if isinstance(model.module, BilinearTransformer):
+        raise NotQuadraticError(
+            "the attention of a BilinearTransformer has a softmax and its norms are RMSNorm, "
+            "neither of which is a polynomial: read its layers one by one (model.layer_map), or "
+            "train a bl.nn.PolynomialTransformer."
+        )
+    views = model.network
+    if not views:
+        raise NotQuadraticError(
+            f"{model.source or 'the model'} is not its layers one behind the other: what lies "
+            "between them is no polynomial that is known."
+        )
+    for view in views:
+        if not view.exact:
+            raise NotQuadraticError(
+                f"the layer {view.name} has the activation {view.activation}, which is no "
+                "polynomial: bl.convert_network makes a bilinear network of it."
+            )
+    parts = tuple(QuadraticLayer(view.quadratic_map.detach(), residual=False) for view in views)
+    check = model.exactness
+    network = PolynomialNetwork(parts, part_names=tuple(view.name for view in views))
+    return replace(network, checked_against="" if check is None else check.source)
+
+
+def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
+    """Read the weights of a polynomial transformer from a file of tensors."""
+    store = open_tensors(path).store
+
+    def tensor(name: str | None, block: int | None = None) -> Tensor | None:
+        if name is None:
+            return None
+        full = name if block is None else name.replace("{block}", str(block))
+        if full not in store:
+            raise CheckpointError(
+                f"{path}: there is no tensor {full!r}; it has {', '.join([*store][:8])}, …"
+            )
+        return store[full].read_tensor().float()
+
+    def needed(name: str, block: int | None = None) -> Tensor:
+        found = tensor(name, block)
+        assert found is not None, "only optional roles have no name"
+        return found
+
+    parts: list[Part] = []
+    names: list[str] = []
+    block = 0
+    while roles.value.replace("{block}", str(block)) in store:
+        pairs = tuple(
+            QueryKeyPair(needed(query, block), needed(key, block))
+            for query, key in zip(roles.query, roles.key, strict=True)
+        )
+        value, out = needed(roles.value, block), needed(roles.out, block)
+        attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base)
+        if (scale := tensor(roles.attention_scale, block)) is not None:
+            attention = attention.scaled(scale)
+        maps = [needed(name, block) for name in (roles.down, roles.left, roles.right)]
+        layer = QuadraticMap(BilinearTensor(*maps))
+        if (scale := tensor(roles.mlp_scale, block)) is not None:
+            layer = layer.compose_input(torch.diag(scale))
+        parts += [attention, QuadraticLayer(layer)]
+        names += [f"attention {block}", f"mlp {block}"]
+        if "{block}" not in roles.value:
+            break
+        block += 1
+    if not parts:
+        needed(roles.value, 0)  # says which tensors there are
+    head = needed(roles.head)
+    if (scale := tensor(roles.head_scale)) is not None:
+        head = head * scale
+    return PolynomialNetwork(
+        tuple(parts),
+        needed(roles.embedding),
+        head,
+        n_ctx=roles.n_ctx,
+        part_names=tuple(names),
+    )
+
+
+def check_probe(network: PolynomialNetwork, given: Tensor, outputs: Tensor) -> PolynomialNetwork:
+    """Compare a network with outputs that its owner recorded."""
+    return compared(network, given, outputs, "the outputs of a probe", "")
+
+
+def compared(
+    network: PolynomialNetwork, given: Tensor, made: Tensor, source: str, why: str
+) -> PolynomialNetwork:
+    """Return the network with what it was compared with; refuse it where it is another function."""
+    exact = network.to(torch.float64)
+    read = exact(given if exact.embedding is not None else given.double())
+    if read.shape != made.shape:
+        raise NumericalError(
+            f"{source} has outputs {tuple(made.shape)}; the network as read {tuple(read.shape)}."
+        )
+    error, largest = float((read - made.double()).abs().max()), float(made.abs().max())
+    allowed = TOLERANCES.get(made.dtype, ROUNDED)
+    if not error <= allowed * max(largest, torch.finfo(torch.float32).tiny):
+        raise NumericalError(
+            f"the network as read differs from {source} by {error:.1e}, where the largest output "
+            f"is {largest:.1e}{why}: it is another function."
+        )
+    return replace(network, checked_against=source)

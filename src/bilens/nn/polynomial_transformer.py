@@ -1,0 +1,218 @@
+"""A transformer that is a polynomial: bilinear attention and MLPs, scales in place of norms."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
+from bilens.nn.mlp import BilinearMLP
+from bilens.nn.tokens import check_tokens
+from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
+from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
+from bilens.polynomial.rotary import rotate, rotation_table
+
+SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
+START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
+
+
+@dataclass(frozen=True)
+class PolynomialConfig:
+    """The arguments of `PolynomialTransformer`, checked."""
+
+    vocab_size: int
+    d_model: int
+    d_hidden: int
+    n_layer: int
+    n_head: int
+    n_ctx: int
+    pairs: int = 2
+    d_head: int | None = None
+    rotary_base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        for name in SIZES:  # numpy's integers become Python's, which JSON can hold
+            object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=1))
+        if self.pairs not in (1, 2):
+            raise UsageError(f"pairs is {self.pairs!r}; expected 1 or 2 pairs of query and key.")
+        width = self.d_model // self.n_head if self.d_head is None else self.d_head
+        if width < 2 or width % 2 or (self.d_head is None and self.d_model % self.n_head):
+            raise UsageError(
+                f"d_model is {self.d_model}, n_head {self.n_head}, d_head {self.d_head}: each head "
+                "needs an even width, d_model / n_head where d_head is not given."
+            )
+        object.__setattr__(self, "d_head", width)
+        if not 0 < float(self.rotary_base) < math.inf:
+            raise UsageError(f"rotary_base must be a positive number, got {self.rotary_base!r}.")
+
+
+class ChannelScale(nn.Module):
+    """x ↦ scale ∘ x: what stands in place of a norm."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(d_model))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel, (..., d_model) → the same."""
+        return x * self.scale
+
+
+class PolynomialAttention(nn.Module):
+    """out(Σ_i A_qi v_i), A_qi = Π over pairs of q · k / √d_head, causal, without a softmax."""
+
+    def __init__(self, config: PolynomialConfig) -> None:
+        super().__init__()
+        self.config, width = config, config.n_head * int(config.d_head or 0)
+        maps = range(config.pairs)
+        self.queries = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in maps)
+        self.keys = nn.ModuleList(nn.Linear(config.d_model, width, bias=False) for _ in maps)
+        self.value = nn.Linear(config.d_model, width, bias=False)
+        self.out = nn.Linear(width, config.d_model, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute what the heads add to the stream, (batch, tokens, d_model) → the same."""
+        batch, tokens, _ = x.shape
+        shape = (batch, tokens, self.config.n_head, -1)
+        width, base = int(self.config.d_head or 0), self.config.rotary_base
+        table = rotation_table(self.config.n_ctx, width, base, x.dtype, x.device)
+        cosines, sines = (part[None, :tokens, None] for part in table)
+        pattern = x.new_ones(tokens, tokens).tril()
+        for query, key in zip(self.queries, self.keys, strict=True):
+            q = rotate(query(x).view(shape), cosines, sines).transpose(1, 2)
+            k = rotate(key(x).view(shape), cosines, sines).transpose(1, 2)
+            pattern = pattern * (q @ k.mT / math.sqrt(width))
+        heads = pattern @ self.value(x).view(shape).transpose(1, 2)
+        y: Tensor = self.out(heads.transpose(1, 2).reshape(batch, tokens, -1))
+        return y
+
+
+class PolynomialBlock(nn.Module):
+    """x ← x + attention(scale x), then x ← x + mlp(scale x)."""
+
+    def __init__(self, config: PolynomialConfig) -> None:
+        super().__init__()
+        self.attention_scale = ChannelScale(config.d_model)
+        self.attention = PolynomialAttention(config)
+        self.mlp_scale = ChannelScale(config.d_model)
+        self.mlp = BilinearMLP(config.d_model, config.d_hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the stream behind the block, (batch, tokens, d_model) → the same."""
+        x = x + self.attention(self.attention_scale(x))
+        y: Tensor = x + self.mlp(self.mlp_scale(x))
+        return y
+
+
+class PolynomialTransformer(nn.Module):
+    """Tokens → logits of the next token, (batch, tokens) → (batch, tokens, vocab_size).
+
+    Every logit is a polynomial of the embeddings: attention multiplies its patterns without a
+    softmax, MLPs are bilinear, and a scale of each channel stands in place of each norm. The whole
+    network can be read exactly: `bl.polynomial_network`.
+
+    Args:
+        vocab_size: number of tokens.
+        d_model: width of the residual stream.
+        d_hidden: number of products in each MLP.
+        n_layer: number of blocks.
+        n_head: heads of each attention.
+        n_ctx: longest text, in tokens.
+        pairs: pairs of queries and keys in each head, whose patterns are multiplied: 1 or 2.
+        d_head: width of a head, even; None: d_model / n_head.
+        rotary_base: base of the rotary angles.
+
+    Raises:
+        UsageError: If a size is not as above.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        d_model: int,
+        d_hidden: int,
+        n_layer: int,
+        n_head: int,
+        n_ctx: int,
+        *,
+        pairs: int = 2,
+        d_head: int | None = None,
+        rotary_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        self.config = config = PolynomialConfig(
+            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, pairs, d_head, rotary_base
+        )
+        self.embed = nn.Embedding(vocab_size, d_model)
+        self.blocks = nn.ModuleList(PolynomialBlock(config) for _ in range(n_layer))
+        self.final_scale = ChannelScale(d_model)
+        self.unembed = nn.Linear(d_model, vocab_size, bias=False)
+        for name, parameter in self.named_parameters():
+            if not name.endswith("scale"):
+                nn.init.normal_(parameter, std=START_DEVIATION)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Compute the logits of the token that follows each one.
+
+        Raises:
+            UsageError: If the tokens are out of range, or more than `n_ctx`.
+            ShapeError: If they are no batch of integers.
+        """
+        check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
+        x = self.embed(tokens)
+        for block in self.blocks:
+            x = block(x)
+        y: Tensor = self.unembed(self.final_scale(x))
+        return y
+
+    def next_token_loss(self, texts: Tensor) -> Tensor:
+        """Compute the mean cross-entropy of each token given those before it, in nats."""
+        logits = self(texts[:, :-1])
+        return functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten().long())
+
+    def weights(self) -> PolynomialNetwork:
+        """Read the weights as a `PolynomialNetwork`, not compared with a run of the module."""
+        parts: list[Part] = []
+        names: list[str] = []
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, PolynomialBlock), "blocks are made above"
+            parts += [attention_of(block), mlp_of(block)]
+            names += [f"attention {number}", f"mlp {number}"]
+        head = self.unembed.weight * self.final_scale.scale
+        return PolynomialNetwork(
+            tuple(parts),
+            self.embed.weight.detach(),
+            head.detach(),
+            n_ctx=self.config.n_ctx,
+            part_names=tuple(names),
+        )
+
+
+def attention_of(block: PolynomialBlock) -> BilinearAttention:
+    """Read the attention of a block; its scale is folded into what reads the stream."""
+    part = block.attention
+    pairs = tuple(
+        QueryKeyPair(linear_weight(query), linear_weight(key))
+        for query, key in zip(part.queries, part.keys, strict=True)
+    )
+    value, out = linear_weight(part.value), linear_weight(part.out)
+    config = part.config
+    found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base)
+    return found.scaled(block.attention_scale.scale.detach())
+
+
+def mlp_of(block: PolynomialBlock) -> QuadraticLayer:
+    """Read the MLP of a block; its scale is folded into what reads the stream."""
+    scale = torch.diag(block.mlp_scale.scale.detach())
+    return QuadraticLayer(block.mlp.quadratic_map().detach().compose_input(scale))
+
+
+def linear_weight(part: nn.Module) -> Tensor:
+    """Return the weight of a linear map, without a graph of gradients."""
+    assert isinstance(part, nn.Linear), "maps are made above; a comparison with the run follows"
+    return part.weight.detach()

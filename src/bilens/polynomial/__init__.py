@@ -1,0 +1,1 @@
+"""Networks that are polynomials of their tokens or inputs, past one layer, read exactly."""

@@ -1,0 +1,104 @@
+"""What interactions of tokens would be by chance: the same network behind a turned embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.random_rotations import random_frame
+from bilens.base.checks import check_count, generator_of
+from bilens.base.errors import MemoryLimitError
+from bilens.polynomial.network import PolynomialNetwork
+from bilens.polynomial.token_interactions import Measure, TokenInteractions, token_interactions
+
+MOST_POOLED = 1 << 27  # numbers of all turned networks together
+
+
+@dataclass(frozen=True, eq=False)
+class InteractionChance:
+    """Interactions of networks whose embedding was turned at random, pooled.
+
+    A turned embedding keeps the geometry of the tokens and knows nothing of the rest of the
+    network. As its logits have another size, each table is told in units of its root mean square.
+
+    Attributes:
+        pooled: every interaction of every turned network, rising, in units of its table's RMS.
+        num_samples: how many turned networks.
+        seed: of the rotations.
+    """
+
+    pooled: Tensor
+    num_samples: int
+    seed: int
+
+    def share_as_large(self, found: TokenInteractions) -> Tensor:
+        """Compute, for each interaction, the share of pooled ones at least as large: a p-value.
+
+        Raises: MemoryLimitError if the array of the interactions was not kept.
+        """
+        in_units = scaled(found)
+        above = len(self.pooled) - torch.searchsorted(self.pooled, in_units.flatten())
+        return ((above + 1) / (len(self.pooled) + 1)).reshape(in_units.shape)
+
+    def count_beyond(self, found: TokenInteractions, false_share: float = 0.05) -> int:
+        """Count the largest interactions of which at most such a share is expected by chance.
+
+        The k largest are counted where the turned networks, each on average, have at most
+        false_share · k as large (Benjamini and Hochberg).
+        """
+        values = scaled(found).flatten().sort(descending=True).values
+        above = len(self.pooled) - torch.searchsorted(self.pooled, values)
+        ranks = torch.arange(1, len(values) + 1, dtype=values.dtype)
+        fits = above / self.num_samples <= false_share * ranks
+        return int(fits.nonzero().max()) + 1 if bool(fits.any()) else 0
+
+
+def interaction_chance(
+    network: PolynomialNetwork,
+    order: int,
+    *,
+    distance: int | Sequence[int] | None = None,
+    tokens: Sequence[Collection[int] | Tensor | None] | None = None,
+    measure: Measure = "logits",
+    num_samples: int = 20,
+    seed: int = 0,
+) -> InteractionChance:
+    """Compute the interactions of networks whose embedding is turned by random rotations.
+
+    Math: embedding · O with O Haar-distributed in O(d_model); all else is the network's.
+    Cost: `num_samples` times `token_interactions`, whose arguments these are.
+
+    Raises:
+        UsageError: As `token_interactions`, or if `num_samples` is below 1.
+        MemoryLimitError: If the interactions of all samples would not fit.
+    """
+    check_count("num_samples", num_samples, minimum=1)
+    generator, pooled = generator_of(seed), []
+    for _ in range(num_samples):
+        turn = random_frame(network.d_in, network.d_in, generator).to(network.reference)
+        embedding = None if network.embedding is None else network.embedding @ turn
+        turned = replace(network, embedding=embedding)
+        found = token_interactions(
+            turned, order, distance=distance, tokens=tokens, measure=measure, k=1
+        )
+        pooled.append(scaled(found).flatten())
+        if num_samples * pooled[0].numel() > MOST_POOLED:
+            raise MemoryLimitError(
+                f"{num_samples} samples of {pooled[0].numel():,} interactions are more than "
+                f"{MOST_POOLED:,} numbers: name fewer tokens with tokens=, or take fewer samples."
+            )
+    return InteractionChance(torch.cat(pooled).sort().values, num_samples, seed)
+
+
+def scaled(found: TokenInteractions) -> Tensor:
+    """Return the array of interactions in units of its root mean square."""
+    if found.values is None:
+        raise MemoryLimitError(
+            "the array of these interactions was too large to keep, and chance is told of all of "
+            "them: name fewer tokens with tokens=."
+        )
+    size = found.values.square().mean().sqrt()
+    return found.values / size.clamp(min=torch.finfo(size.dtype).tiny)

@@ -1,0 +1,279 @@
+"""A polynomial network: tokens or inputs, parts that add to one stream, a linear head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.checks import as_integer, check_finite, check_float_tensor
+from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
+from bilens.polynomial.attention import BilinearAttention, KeysAndValues
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticLayer:
+    """x ↦ f(x), or x + f(x) with a residual path: a bilinear layer, or a linear map.
+
+    Attributes:
+        map: f, from the stream to the stream.
+        residual: whether f is added to the stream, or takes its place.
+    """
+
+    map: QuadraticMap
+    residual: bool = True
+
+
+Part: TypeAlias = BilinearAttention | QuadraticLayer
+Cache: TypeAlias = tuple[KeysAndValues | None, ...]  # of each part of the network
+
+
+@dataclass(frozen=True, eq=False)
+class PolynomialNetwork:
+    """A network that is a polynomial of its inputs: no softmax, no norm, no activation function.
+
+    The stream of each position is its token's embedding, or an input; every part adds to it in
+    turn (a layer without a residual path replaces it), and the head reads it. Scales of channels
+    are folded into the weights that read the scaled stream.
+
+    Attributes:
+        parts: attentions and layers, in the order in which they run.
+        embedding: (tokens, d_model); None where the network reads vectors.
+        head: (outputs, d_model); None where the outputs are the stream.
+        head_bias: (outputs,); None is zero.
+        positions: (n_ctx, d_model), added to the embeddings; None where there is none.
+        n_ctx: how many positions the network was made for; None where it is not known.
+        part_names: a name for each part, such as "attention 0"; made where none are given.
+        checked_against: what it was compared with when it was read, in words; empty for nothing.
+
+    Raises: UsageError if a part is none, or names do not fit; ShapeError if widths do not fit;
+        NonFiniteError for NaN or infinity.
+    """
+
+    parts: tuple[Part, ...]
+    embedding: Tensor | None = None
+    head: Tensor | None = None
+    head_bias: Tensor | None = None
+    positions: Tensor | None = None
+    n_ctx: int | None = None
+    part_names: tuple[str, ...] = ()
+    checked_against: str = ""
+
+    _repr_html_ = html_summary("part_names", "degree", "num_tokens", "d_in", "d_out")
+
+    def __post_init__(self) -> None:
+        width = (
+            None
+            if self.embedding is None
+            else check_float_tensor("embedding", self.embedding, num_axes=2)[1]
+        )
+        for part in self.parts:
+            reads, writes = widths(part)
+            if width not in (None, reads):
+                raise ShapeError(
+                    f"a part reads {reads} channels; the stream before it has {width}."
+                )
+            width = writes
+        if width is None:
+            raise UsageError("a network without an embedding and without parts reads nothing.")
+        weights: tuple[tuple[str, Tensor | None, tuple[int | None, ...]], ...] = (
+            ("head", self.head, (None, width)),
+            ("head_bias", self.head_bias, (self.d_out,)),
+            ("positions", self.positions, (None, self.d_in)),
+        )
+        for name, weight, expected in weights:
+            if weight is not None:
+                count = len(expected)
+                shape = check_float_tensor(name, weight, num_axes=count, like=self.reference)
+                if any(e not in (None, s) for s, e in zip(shape, expected, strict=True)):
+                    raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
+        if not self.part_names:
+            object.__setattr__(self, "part_names", name_parts(self.parts))
+        if len({*self.part_names}) != len(self.parts) or len(self.part_names) != len(self.parts):
+            raise UsageError(f"{len(self.parts)} parts need as many different names.")
+
+    @property
+    def reference(self) -> Tensor:
+        """A weight: its dtype and device are those of all."""
+        if self.embedding is not None:
+            return self.embedding
+        first = self.parts[0]
+        return first.value if isinstance(first, BilinearAttention) else first.map.tensor.down
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens there are; 0 where the network reads vectors."""
+        return 0 if self.embedding is None else len(self.embedding)
+
+    @property
+    def d_in(self) -> int:
+        """The width of the stream that the first part reads."""
+        return self.embedding.shape[1] if self.embedding is not None else widths(self.parts[0])[0]
+
+    @property
+    def d_out(self) -> int:
+        """The number of outputs."""
+        if self.head is not None:
+            return len(self.head)
+        return widths(self.parts[-1])[1] if self.parts else self.d_in
+
+    @property
+    def degree(self) -> int:
+        """The degree of the outputs as a polynomial of the embeddings or inputs."""
+        degree = 1
+        for part in self.parts:
+            degree *= part.degree if isinstance(part, BilinearAttention) else 2
+        return degree
+
+    def to(self, dtype: torch.dtype) -> PolynomialNetwork:
+        """Cast every weight; interactions are differences, and float64 loses least in them."""
+        return self.changed(lambda weight: weight.detach().to(dtype))
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> PolynomialNetwork:
+        """Apply a function, such as a cast, to every weight."""
+
+        def maybe(weight: Tensor | None) -> Tensor | None:
+            return None if weight is None else change(weight)
+
+        parts = tuple(
+            part.changed(change)
+            if isinstance(part, BilinearAttention)
+            else replace(part, map=part.map._each_part(change))
+            for part in self.parts
+        )
+        return replace(
+            self,
+            parts=parts,
+            embedding=maybe(self.embedding),
+            head=maybe(self.head),
+            head_bias=maybe(self.head_bias),
+            positions=maybe(self.positions),
+        )
+
+    def __call__(self, given: Tensor, positions: Sequence[int] | None = None) -> Tensor:
+        """Compute the outputs at every position: tokens (..., n), or inputs (..., n, d_in).
+
+        A network without attention takes inputs of any leading shape. Positions are those of the
+        tokens that are there, 0 to n − 1 where none are given.
+
+        Raises: UsageError if a token or a position is out of range; ShapeError for other shapes.
+        """
+        embedded = self.embed(given)
+        if not any(isinstance(part, BilinearAttention) for part in self.parts):
+            return self.read_out(self.step(embedded, 0, ())[0])
+        length = embedded.shape[-2]
+        places = tuple(range(length)) if positions is None else tuple(positions)
+        if len(places) != length:
+            raise ShapeError(f"{len(places)} positions were given for {length} tokens.")
+        self.check_positions(places)
+        x = embedded if self.positions is None else embedded + self.positions[list(places)]
+        for part in self.parts:
+            if isinstance(part, BilinearAttention):
+                x = x + part(x, places)
+            else:
+                x = x + part.map(x) if part.residual else part.map(x)
+        return self.read_out(x)
+
+    def embed(self, given: Tensor) -> Tensor:
+        """Look tokens up, or check inputs."""
+        if self.embedding is None:
+            shape = check_float_tensor("x", given, like=self.reference)
+            if not shape or shape[-1] != self.d_in:
+                raise ShapeError(f"x has shape {shape}; the network reads {self.d_in} numbers.")
+            return given
+        if not isinstance(given, Tensor) or given.is_floating_point():
+            raise ShapeError("tokens must be a tensor of integers.")
+        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < self.num_tokens:
+            raise UsageError(
+                f"tokens run from {int(given.min())} to {int(given.max())}; the network knows 0 to "
+                f"{self.num_tokens - 1}."
+            )
+        return self.embedding[given.long()]
+
+    def check_positions(self, places: Sequence[int]) -> None:
+        """Refuse positions that do not rise, or that the network was not made for."""
+        known = self.n_ctx if self.positions is None else len(self.positions)
+        if any(as_integer(place) is None or place < 0 for place in places) or any(
+            later <= earlier for earlier, later in pairwise(places)
+        ):
+            raise UsageError(f"positions are {tuple(places)}; expected integers that rise from 0.")
+        if known is not None and places and places[-1] >= known:
+            raise UsageError(
+                f"position {places[-1]} is beyond the {known} that the network was made for."
+            )
+
+    def step(
+        self,
+        x: Tensor,
+        position: int,
+        earlier: Sequence[Cache],
+        active: Collection[str] | None = None,
+    ) -> tuple[Tensor, Cache]:
+        """Run one position through all parts, given those before it that are there.
+
+        Args:
+            x: (..., d_in), the embedding of its token.
+            position: where it stands.
+            earlier: what `step` returned for the positions before; leading axes broadcast.
+            active: names of the parts that add to the stream; None: all.
+
+        Returns: the stream behind the last part, (..., width), and what later positions read.
+        """
+        if self.positions is not None:
+            x = x + self.positions[position]
+        kept: list[KeysAndValues | None] = []
+        for at, (name, part) in enumerate(zip(self.part_names, self.parts, strict=True)):
+            runs = active is None or name in active
+            if isinstance(part, QuadraticLayer):
+                if runs:
+                    x = x + part.map(x) if part.residual else part.map(x)
+                elif not part.residual:
+                    raise UsageError(f"{name} has no residual path: it cannot be left out.")
+                kept.append(None)
+            elif runs:
+                seen = [one for cache in earlier if (one := cache[at]) is not None]
+                y, own = part.read(x, position, seen)
+                x = x + y
+                kept.append(own)
+            else:
+                kept.append(None)
+        return x, tuple(kept)
+
+    def read_out(self, stream: Tensor) -> Tensor:
+        """Apply the head."""
+        y = stream if self.head is None else stream @ self.head.T
+        return check_finite("the output", y if self.head_bias is None else y + self.head_bias)
+
+
+def widths(part: Part) -> tuple[int, int]:
+    """Return how many channels a part reads, and how many there are behind it."""
+    if isinstance(part, BilinearAttention):
+        width = part.value.shape[1]
+        return width, width
+    if not isinstance(part, QuadraticLayer):
+        raise UsageError(
+            f"a part is a {type(part).__name__}; expected BilinearAttention or QuadraticLayer."
+        )
+    sizes = part.map.sizes
+    if part.residual and sizes.d_in != sizes.d_out:
+        raise ShapeError(
+            f"a layer from {sizes.d_in} to {sizes.d_out} channels cannot be added to its input."
+        )
+    return sizes.d_in, sizes.d_out
+
+
+def name_parts(parts: Sequence[Part]) -> tuple[str, ...]:
+    """Name parts by their kind and number: attention 0, layer 0, attention 1."""
+    counts = {"attention": 0, "layer": 0}
+    names = []
+    for part in parts:
+        kind = "attention" if isinstance(part, BilinearAttention) else "layer"
+        names.append(f"{kind} {counts[kind]}")
+        counts[kind] += 1
+    return tuple(names)

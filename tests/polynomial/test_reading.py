@@ -1,0 +1,126 @@
+"""Guards against a network that is read as another function: files, roles, probes, modules."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import bilens as bl
+from bilens.base.errors import BilensError, CheckpointError, NumericalError, ShapeError, UsageError
+from bilens.nn import PolynomialTransformer
+
+AT = "blocks.{block}."
+ROLES = bl.TransformerRoles(
+    embedding="embed.weight",
+    head="unembed.weight",
+    query=(f"{AT}attention.queries.0.weight", f"{AT}attention.queries.1.weight"),
+    key=(f"{AT}attention.keys.0.weight", f"{AT}attention.keys.1.weight"),
+    value=f"{AT}attention.value.weight",
+    out=f"{AT}attention.out.weight",
+    left=f"{AT}mlp.left.weight",
+    right=f"{AT}mlp.right.weight",
+    down=f"{AT}mlp.down.weight",
+    attention_scale=f"{AT}attention_scale.scale",
+    mlp_scale=f"{AT}mlp_scale.scale",
+    head_scale="final_scale.scale",
+    n_head=2,
+    n_ctx=10,
+)
+
+
+def transformer() -> PolynomialTransformer:
+    torch.manual_seed(0)
+    found = PolynomialTransformer(7, 8, 6, 2, 2, 10)
+    with torch.no_grad():
+        for name, part in found.named_parameters():
+            part.normal_(1.0 if name.endswith("scale") else 0.0, 0.4)
+    return found
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    save_file(transformer().state_dict(), tmp_path / "network.safetensors")
+    return tmp_path / "network.safetensors"
+
+
+def probe() -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = torch.randint(7, (4, 10), generator=torch.Generator().manual_seed(1))
+    return tokens, transformer()(tokens).detach()
+
+
+def test_a_file_is_read_by_its_roles_and_compared_with_a_probe(file: Path) -> None:
+    read = bl.polynomial_network(file, ROLES, probe=probe())
+    assert read.checked_against == "the outputs of a probe"
+    assert bl.polynomial_network(file, ROLES).checked_against == ""
+    tokens, logits = probe()
+    torch.testing.assert_close(read(tokens), logits, rtol=1e-4, atol=1e-5)
+    module = bl.polynomial_network(transformer())
+    assert module.checked_against == "the module itself, as it runs"
+    torch.testing.assert_close(module(tokens), logits, rtol=1e-4, atol=1e-5)
+    assert read.part_names == ("attention 0", "mlp 0", "attention 1", "mlp 1")
+    assert read.degree == module.degree == 100
+
+
+def test_training_mode_and_gradients_do_not_change_what_is_read() -> None:
+    module = transformer().train()
+    network = bl.polynomial_network(module)
+    assert module.training
+    assert not network.reference.requires_grad
+
+
+WRONG = {
+    "exchanged query and key of one pair": replace(
+        ROLES, query=(ROLES.query[0], ROLES.key[1]), key=(ROLES.key[0], ROLES.query[1])
+    ),
+    "no scale before the attention": replace(ROLES, attention_scale=None),
+    "no scale before the head": replace(ROLES, head_scale=None),
+    "one head": replace(ROLES, n_head=1),
+    "no rotary positions": replace(ROLES, rotary_base=None),
+    "another base": replace(ROLES, rotary_base=500.0),
+    "value and out of one shape exchanged": replace(ROLES, value=ROLES.out, out=ROLES.value),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_roles_are_another_function(name: str, file: Path) -> None:
+    with pytest.raises(NumericalError, match="another function"):
+        bl.polynomial_network(file, WRONG[name], probe=probe())
+
+
+def test_exchanged_branches_are_the_same_function(file: Path) -> None:
+    roles = replace(ROLES, left=ROLES.right, right=ROLES.left)
+    assert bl.polynomial_network(file, roles, probe=probe()).checked_against
+
+
+REFUSED: dict[str, tuple[bl.TransformerRoles, type[BilensError], str]] = {
+    "a tensor that is not there": (replace(ROLES, head="lm_head"), CheckpointError, "'lm_head'"),
+    "no block": (replace(ROLES, value="h.{block}.v"), CheckpointError, "no tensor 'h.0.v'"),
+    "a shape that does not fit": (replace(ROLES, head=f"{AT}x"), CheckpointError, "no tensor"),
+    "heads that do not divide": (replace(ROLES, n_head=3), ShapeError, "3 heads"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_a_file_is_one_sentence(name: str, file: Path) -> None:
+    roles, error, words = REFUSED[name]
+    with pytest.raises(error, match=words):
+        bl.polynomial_network(file, roles)
+
+
+def test_names_of_pairs_are_tuples_of_one_length() -> None:
+    with pytest.raises(UsageError, match="as many tensors each"):
+        replace(ROLES, key=ROLES.key[:1])
+    with pytest.raises(UsageError, match="as many tensors each"):
+        replace(ROLES, query="q", key="k")
+    with pytest.raises(UsageError, match="roles= are of a file"):
+        bl.polynomial_network(transformer(), ROLES)
+
+
+def test_a_probe_of_other_outputs_is_refused(file: Path) -> None:
+    tokens, logits = probe()
+    with pytest.raises(NumericalError, match="has outputs"):
+        bl.polynomial_network(file, ROLES, probe=(tokens, logits[:, :, :3]))
+    with pytest.raises(NumericalError, match="another function"):
+        bl.polynomial_network(file, ROLES, probe=(tokens, logits.flip(0)))
