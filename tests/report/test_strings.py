@@ -24,15 +24,19 @@ from bilens.findings.rules.rule import Rule
 from bilens.io.formats.families import FAMILIES
 from bilens.nn.module_layers import FOLDED
 from bilens.records.common import DataOrigin
+from bilens.records.view import field_at
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AuditReport
+from bilens.report.sections.classes import class_table
+from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
+from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.summary import render_summary
-from bilens.report.terminal import class_table, verdict_lines
+from bilens.report.terminal import audit_table, verdict_lines
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, linked, without_page
@@ -60,8 +64,28 @@ def placeholders(sentence: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
 
 
+TRANSLATED = re.compile(r"field\..*\.about")  # a description, which English has in the record
+
+
 def test_both_languages_have_the_same_keys_in_the_same_order() -> None:
-    assert list(CATALOGUES["en"]) == list(CATALOGUES["ja"])
+    japanese = [key for key in CATALOGUES["ja"] if not TRANSLATED.fullmatch(key)]
+    assert list(CATALOGUES["en"]) == japanese
+
+
+def test_what_headings_mean_is_said_in_both_languages() -> None:
+    """In English by the description of the field; in Japanese by a translation of it."""
+    classes = class_table(())
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, classes)
+    keys = set()
+    for lang in LANGUAGES:
+        t = load_catalogue(lang)
+        for table in tables:
+            for column in table.columns:
+                if column.where != "text":
+                    assert column.meaning(t, table.kind), column.path
+                    owner, name = field_at(table.kind, column.path)
+                    keys.add(f"field.{owner.__name__}.{name}.about")
+    assert keys == {key for key in CATALOGUES["ja"] if TRANSLATED.fullmatch(key)}
 
 
 def test_both_languages_fill_in_the_same_values() -> None:
@@ -134,15 +158,15 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for document in (make_document(), people_documents.spoken(make_document())):
         render_summary(AuditReport(document).record, "name")
     for report in map(AuditReport, variants().values()):
-        class_table(report.record)
+        audit_table(report.record)
         verdict_lines(report.record)
         eigenvector_plate(report.record)
     for document in [*DOCUMENTS.values(), compared]:
         page_of(document)
-    for document in layer_audit_documents.variants().values():
-        AuditReport(document).to_markdown()
-    for document in table_documents.variants().values():
-        AuditReport(document).to_markdown()
+    for documents in (layer_audit_documents, table_documents):
+        for report in map(AuditReport, documents.variants().values()):
+            report.to_markdown()
+            audit_table(report.record)
     for report in evidence_documents.reports().values():
         evidence_files(report.record, "en")
     render_index(evidence_documents.INDEX)

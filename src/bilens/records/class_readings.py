@@ -21,6 +21,7 @@ from bilens.records.common import (
     Source,
     check_input_shape,
 )
+from bilens.records.view import View
 
 
 class Eigenvector(Record, frozen=True):
@@ -51,10 +52,12 @@ class ClassReading(Record, frozen=True):
     p_lower: Annotated[float, "the same of the smallest eigenvalue"]
     significant_positive: Annotated[Count, "eigenvalues above `upper_edge`"]
     significant_negative: Annotated[Count, "eigenvalues below `lower_edge`"]
-    effective_rank: Annotated[float, "(Σ|λ|)² / Σλ²"]
-    effective_rank_null: Annotated[NullInterval, "the same under the rotation null"]
-    effective_rank_raw: Annotated[float, "of the class's own form, not centred"]
-    effective_rank_embedding: Annotated[float, "own form, embedding basis: the paper's convention"]
+    effective_rank: Annotated[float, View("(Σ|λ|)² / Σλ²", "fixed1")]
+    effective_rank_null: Annotated[NullInterval, View("the same under the rotation null", "usual")]
+    effective_rank_raw: Annotated[float, View("of the class's own form, not centred", "fixed1")]
+    effective_rank_embedding: Annotated[
+        float, View("own form, embedding basis: the paper's convention", "fixed1")
+    ]
     frobenius_norm: Annotated[float, "‖Q‖"]
     linear_norm: Annotated[float, "‖b‖, from biases and residual path"]
     constant: Annotated[float, "c"]

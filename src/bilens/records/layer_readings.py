@@ -12,6 +12,7 @@ from bilens.records.common import (
     NullInterval,
     Reading,
 )
+from bilens.records.view import View
 
 
 class Component(Record, frozen=True):
@@ -34,7 +35,7 @@ class ModeChange(Record, frozen=True):
 class LeadingPair(Record, frozen=True):
     """One eigenpair of the form along the leading output direction."""
 
-    eigenvalue: Annotated[float, "λ"]
+    eigenvalue: Annotated[float, View("λ", "signed")]
     explained: Annotated[float, "λ² / ‖Q‖²"]
     residual: Annotated[float, "‖Qv − λv‖"]
     localisation: Annotated[float, "Σ v⁴: 1/in where spread evenly, 1 where on one input"]
@@ -61,12 +62,20 @@ class LayerDifference(Record, frozen=True):
     name: Annotated[str, "as `bl.load(...).layers` has it"]
     identical: Annotated[bool, "number for number, classes and columns by their names"]
     refused: Annotated[str | None, "why the maps are not compared; then null follows"] = None
-    weight_change: Annotated[float | None, "‖ΔW‖ / ‖W‖ over all weights"] = None
-    changed_units: Annotated[Count | None, "hidden units with a weight that changed"] = None
-    frobenius: Annotated[float | None, "similarity of the quadratic parts; null if one is 0"] = None
-    gaussian: Annotated[float | None, "similarity of the whole maps under N(0, I)"] = None
-    change: Annotated[float | None, "‖Δ‖ / ‖B‖ of the quadratic parts"] = None
-    linear_change: Annotated[float | None, "‖Δb‖ / ‖b‖; null if the baseline has none"] = None
+    weight_change: Annotated[float | None, View("‖ΔW‖ / ‖W‖ over all weights", "relative")] = None
+    changed_units: Annotated[
+        Count | None, View("hidden units with a weight that changed", "count")
+    ] = None
+    frobenius: Annotated[
+        float | None, View("similarity of the quadratic parts; null if one is 0", "cosine")
+    ] = None
+    gaussian: Annotated[
+        float | None, View("similarity of the whole maps under N(0, I)", "cosine")
+    ] = None
+    change: Annotated[float | None, View("‖Δ‖ / ‖B‖ of the quadratic parts", "relative")] = None
+    linear_change: Annotated[
+        float | None, View("‖Δb‖ / ‖b‖; null if the baseline has none", "relative")
+    ] = None
     outputs: Annotated[ModeChange | None, "into how many outputs; null for no change"] = None
     inputs: Annotated[ModeChange | None, "into how many inputs; null likewise"] = None
     output_parts: Annotated[tuple[Component, ...], "of the change's leading output direction"] = ()
@@ -136,10 +145,12 @@ class TensorChange(Record, frozen=True):
     state: Annotated[
         str, "`rounding`, `low_rank` (≤ full / 2), `rescaled`, `noise`, `changed`, `not_finite`"
     ]
-    change: Annotated[float | None, "‖ΔW‖ / ‖W‖; null where W is zero, or not finite"] = None
+    change: Annotated[
+        float | None, View("‖ΔW‖ / ‖W‖; null where W is zero, or not finite", "quantity")
+    ] = None
     rank: Annotated[Count | None, "singular values above those of rounding; null for many"] = None
     full: Annotated[Count, "rank that the sizes allow; 0 where no matrix"] = 0
-    top_share: Annotated[float, "σ₁² / ‖ΔW‖²"] = 0.0
+    top_share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")] = 0.0
 
 
 class TokenScore(Record, frozen=True):
@@ -156,7 +167,7 @@ class UpdateDirection(Record, frozen=True):
     kind: Annotated[str, "`o`, `down`, `q`, …"]
     layer: Annotated[Count | None, "its number; null for none"]
     side: Annotated[str, "`writes`: read by the unembedding; `reads`: beside the embeddings"]
-    share: Annotated[float, "σ₁² / ‖ΔW‖²"]
+    share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")]
     tokens: Annotated[tuple[TokenScore, ...], "the largest scores"]
 
 
@@ -165,7 +176,9 @@ class CandidateWords(Record, frozen=True):
 
     words: Annotated[tuple[str, ...], "one token each"]
     answer: Annotated[str, "first token"]
-    surprise: Annotated[float, "relative entropy of its probability to the usual one, in nats"]
+    surprise: Annotated[
+        float, View("relative entropy of its probability to the usual one, in nats", "fixed2")
+    ]
 
     @property
     def phrase(self) -> str:
@@ -253,8 +266,13 @@ class Difference(Reading, frozen=True):
 class FitQuality(Record, frozen=True):
     """How much of a layer its quadratic approximation explains; claims on the map rest on it."""
 
-    linear: Annotated[float | None, "R² of the affine part; null for −∞: it misses a constant"]
-    quadratic: Annotated[float | None, "R² of the whole map; null likewise"]
+    linear: Annotated[
+        float | None,
+        View("R² of the affine part; null for −∞: it misses a constant", "r_squared", "higher"),
+    ]
+    quadratic: Annotated[
+        float | None, View("R² of the whole map; null likewise", "r_squared", "higher")
+    ]
     standard_error: Annotated[float, "of `quadratic`"]
     samples: Annotated[Count, "inputs"]
     assumed_input: Annotated[str, "the inputs that R² is of, in words"]
@@ -272,10 +290,10 @@ class OutputModes(Record, frozen=True):
     An interval holds `low` and `high`, the range over all draws.
     """
 
-    effective_rank: Annotated[float, "of the singular values"]
-    effective_rank_null: Annotated[NullInterval, "what chance would give"]
-    directions_90: Annotated[Count, "directions that hold 90% of ‖B‖²"]
-    top_share: Annotated[float, "σ₁² / ‖B‖²"]
+    effective_rank: Annotated[float, View("of the singular values", "fixed1")]
+    effective_rank_null: Annotated[NullInterval, View("what chance would give", "interval")]
+    directions_90: Annotated[Count, View("directions that hold 90% of ‖B‖²", "count")]
+    top_share: Annotated[float, View("σ₁² / ‖B‖²", "percent")]
     top_share_null: Annotated[NullInterval, "what chance would give"]
     leading_rank: Annotated[float, "effective rank of the leading form"]
     leading_rank_null: Annotated[NullInterval, "what chance would give"]
@@ -332,7 +350,9 @@ class LayerReading(Record, frozen=True):
     d_output: Annotated[Count, "outputs"]
     class_centred: Annotated[bool, "the outputs are logits, read against their mean"]
     broken: Annotated[str | None, "why it cannot be read; then all that follows is null"] = None
-    weight_norm: Annotated[float | None, "√Σ of the squares of all weights"] = None
+    weight_norm: Annotated[float | None, View("√Σ of the squares of all weights", "quantity")] = (
+        None
+    )
     norm_z: Annotated[float | None, "robust z of its logarithm; null below five layers"] = None
     fit: Annotated[FitQuality | None, "R²; null for an exact layer"] = None
     quadratic_norm: Annotated[float | None, "‖B‖ of the map; null where the map is refused"] = None

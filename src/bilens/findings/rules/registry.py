@@ -9,9 +9,10 @@ from typing import Final, get_args
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Format, Rule, formats
+from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Rule, formats
 from bilens.records.audit import ReadAs
 from bilens.records.common import Finding, JudgedCondition, Value
+from bilens.records.view import Format
 
 # In the order of a verdict: that in which they are written.
 REGISTRY: Final[tuple[Rule, ...]] = tuple(
