@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from bilens.findings.rules.registry import REGISTRY
+from bilens.findings.rules.rule import Rule
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
@@ -48,6 +50,7 @@ WORDS = {
     type(None): "null",
     Any: "JSON",
 }
+RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- end of rules -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
 
 
@@ -102,6 +105,33 @@ def tables(record: type[Record]) -> str:
     return "\n\n".join(found)
 
 
+def rule_table() -> str:
+    """Return a row for each rule of `--fail-on`: bad side, end, and the numbers it gives."""
+    rows = ["| rule | of models read as | needs | bad | by itself | group | values |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for rule in (one for one in REGISTRY if one.number is not None):
+        values = ", ".join(f"`{name}` ({form})" for name, form in rule.values.items())
+        asked = "" if rule.number == "value" else f" compares `{rule.number}`"
+        ends = f"{rule.usual} or {rule.beyond}" if rule.bad else "case by case"
+        cells = (
+            f"`{rule.id}`{asked}",
+            ", ".join(rule.readings),
+            rule.needs or "",
+            bad_side(rule),
+            ends,
+            f"`{rule.group}`",
+            values,
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def bad_side(rule: Rule) -> str:
+    """Return the side on which a rule is bad, with its limit where all cases share it."""
+    known = rule.bad is not None and rule.threshold != 0
+    return " ".join(filter(None, (rule.bad, f"{rule.threshold:g}" if known else "")))
+
+
 def schema(document: type[Document]) -> str:
     """Return the JSON Schema of a document, with what each field means."""
     found = msgspec.json.schema(document)
@@ -125,6 +155,7 @@ def pages_with_fields(root: Path) -> dict[Path, str]:
     for path in sorted((root / "docs").glob("*.md")):
         text = path.read_text("utf-8")
         filled = BLOCK.sub(lambda m: f"{m[1]}\n{tables(names[m[2]])}\n\n{m[3]}", text)
-        if "<!-- fields of " in text:
+        filled = RULES.sub(lambda m: f"{m[1]}\n{rule_table()}\n\n{m[2]}", filled)
+        if "<!-- fields of " in text or "<!-- rules -->" in text:
             pages[path] = filled
     return pages

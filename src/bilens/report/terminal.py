@@ -19,7 +19,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.layer_readings import LayerReadings
 from bilens.report.markup import ICONS
 from bilens.report.sections.attack_page import data_read, proof_claim
-from bilens.report.sections.certificate_page import statements
+from bilens.report.sections.certificate_page import cut_table, statements
 from bilens.report.sections.classes import class_rows, class_table
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import INDEXED, decision_lines, group_lines, row_texts
@@ -38,20 +38,20 @@ from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import (
     NONE,
     Catalogue,
+    fixed,
     floored,
     load_catalogue,
     percent,
-    raised,
     signed_quantity,
 )
 
 MOST_EFFECTS = 4  # columns and pairs of an output
-EFFECTS = (  # title, format, and part and number of a curve
-    ("Share that keep their right answer", ".3f", "effect", "accuracy"),
-    ("Mean margin of the label over the target", ".1f", "effect", "margin"),
-    ("Share taken for the target", ".3f", "effect", "target_rate"),
-    ("Share that keep their right answer, pixels clipped to [0, 1]", ".3f", "clipped", "accuracy"),
-)
+EFFECTS: Final[Mapping[str, tuple[str, str, Callable[[float], str]]]] = {  # of a curve, by title
+    "attack.effect.accuracy": ("effect", "accuracy", percent),
+    "attack.effect.margin": ("effect", "margin", fixed),
+    "attack.effect.target_rate": ("effect", "target_rate", percent),
+    "attack.numbers.clipped": ("clipped", "accuracy", percent),
+}
 
 
 def grid(
@@ -197,49 +197,37 @@ def joined_cells(t: Catalogue, described: FieldTable, rows: Sequence[Record]) ->
     return [*map(" · ".join, [heads, *cells])] if rows else []
 
 
-def truncation_table(record: Certificate) -> Table:
+def truncation_table(record: Certificate, lang: str = "en") -> Table:
     """Return one row for each number of eigenpairs kept."""
-    cut = record.truncation
-    table = grid(
-        (">k", ">largest error", ">provably same", ">same answer"),
-        title="Truncation to k eigenpairs of each class",
-        caption=f"Largest error: of any class-centred score over ‖x‖ ≤ {floored(cut.radius)}, "
-        "proven. * = the k that was asked for, or is enough.",
-    )
-    for point in cut.points:
-        add(
-            table,
-            f"{point.k}*" if point.k == cut.chosen else str(point.k),
-            raised(max(point.bounds)),
-            NONE if point.certified is None else percent(point.certified, toward=-1),
-            NONE if point.agreement is None else percent(point.agreement),
-        )
-    return table
+    t, found = load_catalogue(lang), record.truncation
+    caption = t("cut.about", radius=floored(found.radius))
+    return field_table(t, cut_table(found), found.points, caption)
 
 
-def certificate_lines(record: Certificate) -> list[str]:
-    shown, t = displayable(record), load_catalogue("en")
-    proven = statements(t, shown.model, shown)
-    said = [f"• {item.term}: {item.claim} Holds for: {item.scope}" for item in proven]
+def certificate_lines(record: Certificate, lang: str = "en") -> list[str]:
+    shown, t = displayable(record), load_catalogue(lang)
+    proven, scope = statements(t, shown.model, shown), t("proven.scope")
+    said = [f"• {item.term}: {item.claim} {scope}: {item.scope}" for item in proven]
     return said + data_notes(t, shown.data)
 
 
-def attack_tables(record: Attack) -> Iterator[Table]:
+def attack_tables(record: Attack, lang: str = "en") -> Iterator[Table]:
     """Return one table for each effect, with a row a method and a column a length."""
-    t = load_catalogue("en")
-    for title, form, part, number in EFFECTS:
+    t = load_catalogue(lang)
+    for title, (part, number, show) in EFFECTS.items():
         heads = (f">{epsilon:g}" for epsilon in record.epsilons)
-        table = grid(["perturbation \\ ε", *heads], title=title, look="bare", align="left")
+        first = f"{t('attack.numbers.kind')} \\ ε"
+        table = grid([first, *heads], title=t(title), look="bare", align="left")
         table.padding = (0, 1, 0, 0)
         known = [(x.kind, getattr(getattr(x, part), number, None)) for x in record.curves]
         if all(values is not None for _, values in known):
             for kind, values in known:
-                add(table, t(f"attack.kind.{kind}"), *(format(v, form) for v in values or ()))
+                add(table, t(f"attack.kind.{kind}"), *map(show, values or ()))
             yield table
 
 
-def attack_lines(record: Attack) -> Iterator[str]:
-    t = load_catalogue("en")
+def attack_lines(record: Attack, lang: str = "en") -> Iterator[str]:
+    t = load_catalogue(lang)
     yield proof_claim(t, record)
     yield from t.each("attack", ("proven", "not_proven"))
     yield from data_read(t, record)

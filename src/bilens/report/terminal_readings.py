@@ -18,9 +18,24 @@ from bilens.records.decomposition import (
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
-from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
+from bilens.report.sections.trace_page import (
+    RANKED,
+    chance_text,
+    output_names,
+    ranked_numbers,
+    sae_rows,
+)
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
+from bilens.report.text import (
+    Catalogue,
+    grouped,
+    load_catalogue,
+    percent,
+    quantity,
+    scientific,
+    signed,
+    token_name,
+)
 
 UNITS = {  # basis -> what else λ is measured in
     "input": "per squared unit of the input",
@@ -174,16 +189,16 @@ def fit_lines(record: QuadraticFits) -> list[str]:
     return lines
 
 
-def explanation_tables(record: Explanations) -> Iterator[Table]:
+def explanation_tables(record: Explanations, lang: str = "en") -> Iterator[Table]:
     """Return one table an input: what the eigenvectors add to the scores shown, and where."""
-    record, t = displayable(record), load_catalogue("en")
+    record, t = displayable(record), load_catalogue(lang)
     names = record.model.output_names
-    unit = "Score" if len(names) == 1 else "Class-centred logits; score"
+    heads = t.each("explain", ("class", "score", "part", "eigenvalue", "overlap", "value"))
     for item in record.explanations:
         table = grid(
-            ("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
-            title=prediction_title(item, record.model),
-            caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
+            (f">{head}" if at in (1, 3, 4, 5) else head for at, head in enumerate(heads)),
+            title=prediction_title(t, item, record.model),
+            caption=t(f"explain.{'caption' if len(names) == 1 else 'centred'}"),
         )
         for score in item.classes:
             parts = [
@@ -193,104 +208,100 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
                         rank=pair.rank,
                         place=met_at(t, record.model, item, pair, brief=True),
                     ),
-                    f"{pair.eigenvalue:+.4f}",
-                    f"{pair.overlap:+.3f}",
+                    signed(pair.eigenvalue, 4),
+                    signed(pair.overlap, 3),
                     pair.value,
                 )
                 for pair in score.contributions
             ]
-            parts.append(("all others", "", "", score.rest))
-            parts.append(("linear + constant", "", "", score.linear + score.constant))
-            heads = [(names[score.index], f"{score.score:+.3f}"), *[("", "")] * len(parts)]
-            for row, ((*cells, value), head) in enumerate(zip(parts, heads, strict=False)):
-                add(table, *head, *cells, f"{value:+.3f}", last=row == len(parts) - 1)
+            parts.append((t("explain.rest"), "", "", score.rest))
+            parts.append((t("explain.terms"), "", "", score.linear + score.constant))
+            heads_of = [(names[score.index], signed(score.score, 3)), *[("", "")] * len(parts)]
+            for row, ((*cells, value), head) in enumerate(zip(parts, heads_of, strict=False)):
+                add(table, *head, *cells, signed(value, 3), last=row == len(parts) - 1)
         yield table
 
 
-def prediction_title(item: InputExplanation, model: ModelSummary) -> str:
+def prediction_title(t: Catalogue, item: InputExplanation, model: ModelSummary) -> str:
     """Return which input it is, what was predicted, and whether that is right, if it is known."""
     names = model.output_names
-    row = f"Row {item.index}"
+    row = t("explain.row", index=item.index)
     if len(names) == 1:
-        right = "" if item.target is None else f", right answer {item.target:.6g}"
-        return f"{row}: {names[0]} = {item.scores[0]:.6g}{right}"
-    predicted = f"predicted {names[item.predicted]}"
+        row += t("explain.number", name=names[0], value=f"{item.scores[0]:.6g}")
+        return row + (
+            "" if item.target is None else t("explain.target", value=f"{item.target:.6g}")
+        )
+    predicted = names[item.predicted]
     if item.label is None:
-        return f"{row}: {predicted}"
-    row = row if model.input_names else f"Test input {item.index}"
-    ending = "right" if item.label == item.predicted else "WRONG"
-    return f"{row}: label {names[item.label]}, {predicted} ({ending})"
+        return row + t("explain.predicted", predicted=predicted)
+    row = row if model.input_names else t("explain.input", index=item.index)
+    ending = "right" if item.label == item.predicted else "wrong"
+    return row + t(f"explain.{ending}", label=names[item.label], predicted=predicted)
 
 
-def attribution_tables(record: Explanations) -> Iterator[Table]:
+def attribution_tables(record: Explanations, lang: str = "en") -> Iterator[Table]:
     """Return one table an input: the strongest entries and pairs of entries of each score."""
-    model = (record := displayable(record)).model
-    head, inputs = "input", model.input_names or tuple(map(str, range(model.d_input)))
+    t, model = load_catalogue(lang), (record := displayable(record)).model
+    head, inputs = "entry", model.input_names or tuple(map(str, range(model.d_input)))
     if model.input_names is None and model.input_shape[0] > 1:
-        head = "pixel (row, column)"
+        head = "pixel"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what, names = "entries of input", model.output_names
-    if model.input_names is not None:
-        what = "inputs of row"
+    what, names = "entries" if model.input_names is None else "columns", model.output_names
+    heads = t.each("explain", ("score", "change", "residual", head, "phi", "pair", "together"))
+    base = t.word("explain.baseline", record.baseline)
     for item in record.explanations:
         table = grid(
-            ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
-            title=f"What the {what} {item.index} add, from the baseline ({record.baseline})",
-            caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
-            "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
-            "of the sum of all φ.",
+            (f">{name}" if at else name for at, name in enumerate(heads)),
+            title=t(f"explain.{what}", index=item.index, baseline=base),
+            caption=t("explain.shapley"),
         )
         for part in item.attributions:  # the strongest inputs and pairs of one score
             most = max(len(part.pairs), 1)
             order = sorted(range(len(inputs)), key=lambda at: -abs(part.values[at]))[:most]
             rival = "" if part.rival is None else f" − {names[part.rival]}"
-            change = f"{part.score - part.score_at_baseline:+.3f}"
-            first = (f"{names[part.output]}{rival}", change, f"{part.residual:.0e}")
+            change = signed(part.score - part.score_at_baseline, 3)
+            first = (f"{names[part.output]}{rival}", change, scientific(part.residual, 0))
             pairs = [
-                (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
+                (f"{inputs[pair.first]}, {inputs[pair.second]}", signed(pair.value, 4))
                 for pair in part.pairs
             ] or [("", "")]
             for row, (at, pair) in enumerate(zip(order, pairs, strict=False)):
-                cells = (inputs[at], f"{part.values[at]:+.3f}", *pair)
+                cells = (inputs[at], signed(part.values[at], 3), *pair)
                 add(table, *(("", "", "") if row else first), *cells, last=row == len(order) - 1)
         yield table
 
 
-def trace_tables(record: Trace) -> Iterator[Table]:
+def trace_tables(record: Trace, lang: str = "en") -> Iterator[Table]:
     """Return autoencoders and ranking; without autoencoders the readings as tokens."""
+    t = load_catalogue(lang)
     if record.readings:
-        yield reading_table(record)
+        yield reading_table(t, record)
         return
-    t, names = load_catalogue("en"), output_names(record)
-    hooks = (f">{sae.hook}" for sae in displayable(record.saes))
+    names, hooks = output_names(record), (f">{sae.hook}" for sae in displayable(record.saes))
     table = grid(["", *hooks], title=t("trace.layer.caption"), look="bare", align="left")
     for cells in sae_rows(t, record.saes):
         add(table, *cells)
     yield table
-    columns = (">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both")
+    position, latent, *more = t.each("trace.ranking", ("position", "latent", *RANKED))
+    shown = record.ranking[:MOST_LATENTS]
     table = grid(
-        (*columns, ">max λ", ">min λ", ">r, k=2", ">active"),
-        title="Output latents by how nearly they are one product",
-        caption=f"{chance_text(t, record)} null: the median score at this position in random "
-        "dictionaries; p: how often any of their latents scores as much; pair: share of the "
-        "quadratic part that the leading pair of opposite eigenvalues holds; equal: how equal the "
-        "two are; both: share that needs both features; r: correlation with two eigenvectors "
-        "where active.",
+        (f">{position}", latent, *(f">{head}" for head in more)),
+        title=t("trace.ranking.caption", shown=len(shown), count=record.num_outputs),
+        caption=f"{chance_text(t, record)} {t('trace.ranking.lead')}",
         look="bare",
         align="left",
     )
-    for position, one in enumerate(record.ranking[:MOST_LATENTS], start=1):
-        add(table, grouped(position), names[one.latent], *ranked_numbers(t, one))
+    for place, one in enumerate(shown, start=1):
+        add(table, grouped(place), names[one.latent], *ranked_numbers(t, one))
     yield table
 
 
-def reading_table(record: Trace) -> Table:
+def reading_table(t: Catalogue, record: Trace) -> Table:
     """Return output directions and their two leading eigenvectors as tokens."""
     table = grid(
-        ("direction", "promotes", "suppresses", "eigenvectors"),
-        title="Output directions as tokens, from weights alone",
-        caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
-        "embeddings at one end of its vector / at the other.",
+        t.each("trace.directions", ("direction", "promotes", "suppresses", "eigenvectors")),
+        title=t("trace.readings.heading"),
+        caption=t("trace.directions.about"),
         look="bare",
         align="left",
     )
