@@ -21,10 +21,7 @@ class PerturbationFinding(Record, frozen=True):
     member: Annotated[Count, "counted from 1 within its kind"]
     change: Annotated[Numbers, "of the mean margin over inputs it is made from, at each epsilon"]
     effect: Annotated[Effect, "on the attacked inputs"]
-    clipped: Annotated[
-        Effect | None,
-        "with inputs cut to `box`, on `clipped_images` of the attacked images; null without a box",
-    ]
+    clipped: Annotated[Effect | None, "with `clipped_images` cut to `box`; null without a box"]
     drawn_epsilon: Annotated[float, "of the vector"]
     vector: Annotated[Numbers, "the perturbation at that epsilon, rounded for drawing"]
 

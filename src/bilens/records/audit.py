@@ -41,10 +41,7 @@ class Audit(Document, frozen=True, kw_only=True):
     verdict: Annotated[tuple[Finding, ...], "the rules and how they ended"]
     conditions: Annotated[tuple[JudgedCondition, ...] | None, "of `--fail-on`, or null"] = None
     decision: Annotated[Decision | None, "what may be done with it; null if undecided"] = None
-    exactness: Annotated[
-        tuple[Exactness, ...],
-        "of one exact layer: the reading against the forward pass, for each precision; else empty",
-    ] = ()
+    exactness: Annotated[tuple[Exactness, ...], "of one exact layer against its forward pass"] = ()
     performance: Annotated[Performance | None, "worth of predictions; null without data"] = None
     # how the model is read: one of these three is there
     classes: Annotated[ClassReadings | None, "a classifier of one exact layer, by classes"] = None

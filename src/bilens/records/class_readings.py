@@ -31,11 +31,7 @@ class Eigenvector(Record, frozen=True):
     explained: Annotated[float, "λ² / ‖Q‖²"]
     residual: Annotated[float, "‖Qv − λv‖"]
     subspace_size: Annotated[Count, "1, or how many eigenvalues cannot be told apart"]
-    vector: Annotated[
-        tuple[float, ...],
-        "v, length 1, largest component positive, row by row; rounded to five decimals, for "
-        "drawing",
-    ]
+    vector: Annotated[tuple[float, ...], "v, length 1, largest component positive; rounded"]
 
 
 class ClassReading(Record, frozen=True):
@@ -55,9 +51,7 @@ class ClassReading(Record, frozen=True):
     effective_rank: Annotated[float, View("(Σ|λ|)² / Σλ²", "fixed1")]
     effective_rank_null: Annotated[NullInterval, View("the same under the rotation null", "usual")]
     effective_rank_raw: Annotated[float, View("of the class's own form, not centred", "fixed1")]
-    effective_rank_embedding: Annotated[
-        float, View("own form, embedding basis: the paper's convention", "fixed1")
-    ]
+    effective_rank_embedding: Annotated[float, View("own form, in the embedding basis", "fixed1")]
     frobenius_norm: Annotated[float, "‖Q‖"]
     linear_norm: Annotated[float, "‖b‖, from biases and residual path"]
     constant: Annotated[float, "c"]
@@ -162,10 +156,7 @@ class Explanations(Document, frozen=True, kw_only=True):
 
     kind: Annotated[Literal["explanation"], "of the document"] = "explanation"
     model: Annotated[ModelSummary, "what was read"]
-    baseline: Annotated[
-        str,
-        "what an input is set to where it is absent: `zeros`, `mean`, `mean of the … rows given`",
-    ]
+    baseline: Annotated[str, "what absent inputs are: `zeros`, `mean`, `mean of the … rows given`"]
     explanations: Annotated[tuple[InputExplanation, ...], "one for each input that was asked for"]
     source: Annotated[Source, "where the weights come from"]
     data: Annotated[DataOrigin, "where the inputs come from"]

@@ -38,14 +38,8 @@ class TableColumn(Record, frozen=True):
     first: Annotated[str, "the day that days are counted from, as year-month-day"] = ""
     order: Annotated[str, '"day" or "month" stands first in 3/1/2024; empty if not known'] = ""
     levels: Annotated[tuple[str, ...], "texts that have an input of their own"] = ()
-    merged: Annotated[
-        tuple[str, ...] | None,
-        "SHA-256, 8 digits, of each text that shares `(other)`; null in folders of before",
-    ] = None
-    alone: Annotated[
-        float | None,
-        "how well it alone predicts the target: cross-validated share of a guess's error removed",
-    ] = None
+    merged: Annotated[tuple[str, ...] | None, "SHA-256, 8 digits, of texts in `(other)`"] = None
+    alone: Annotated[float | None, "share of a guess's error that it alone takes away"] = None
     alone_null: Annotated[float, "the most that shuffled targets gave"] = 0.0
     identifier: Annotated[bool, "it names a row rather than describes it"] = False
 
@@ -56,10 +50,7 @@ class TableReading(Record, frozen=True):
     columns: Annotated[tuple[TableColumn, ...], "in the order of the table"]
     done: Annotated[tuple[CellConversion, ...], "what was done to the file"]
     train_score: Annotated[float | None, "accuracy or R² on the training rows"] = None
-    target: Annotated[
-        TableColumn | None,
-        "The target with its unit and decimals; null in folders of before, which do not say it.",
-    ] = None
+    target: Annotated[TableColumn | None, "its unit and decimals; null if older"] = None
 
 
 class ColumnEffect(Record, frozen=True):
@@ -110,18 +101,12 @@ class ColumnChanges(Reading, frozen=True):
         "of each output of both: model − baseline, in standard units of the model; a column that "
         "one model alone reads counts as 0 in the other",
     ] = ()
-    change: Annotated[
-        float | None,
-        "√(mean square of that / variance of the baseline); null where the baseline does not vary",
-    ] = None
+    change: Annotated[float | None, "√(mean square of it / variance of the baseline)"] = None
     rows: Annotated[Count, "that both models answered: they hold what the baseline reads"] = 0
     changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"] = 0
     mended: Annotated[Count | None, "wrong before, right now; null if not known"] = None
     broken: Annotated[Count | None, "right before, wrong now; null likewise"] = None
-    examples: Annotated[
-        tuple[tuple[Count, str, str], ...],
-        "the first ones, or the largest changes: row as a spreadsheet numbers it, before, after",
-    ] = ()
+    examples: Annotated[tuple[tuple[Count, str, str], ...], "row, before and after"] = ()
 
 
 class InputValues(Record, frozen=True):
@@ -196,11 +181,7 @@ class RowReading(Record, frozen=True):
     inputs: Annotated[tuple[float, ...], "as they come"]
     scores: Annotated[tuple[float, ...], "class-centred logits, or the predicted number"]
     attributions: Annotated[tuple[InputAttribution, ...], "against the mean row, or zeros"]
-    empty: Annotated[
-        tuple[str, ...],
-        "columns whose cell holds no value: `inputs` has the mean there, but for an own "
-        "`(missing)`",
-    ] = ()
+    empty: Annotated[tuple[str, ...], "columns without a value; `inputs` has the mean there"] = ()
 
     def __post_init__(self) -> None:
         require(len(self.attributions) > 0, "a row is not taken apart")
@@ -212,16 +193,10 @@ class ColumnReadings(ModelReading, frozen=True):
     """The effects of the columns of a table, alone and in pairs, and rows taken apart by them."""
 
     outputs: Annotated[tuple[OutputEffects, ...], "one entry for each output"]
-    worst_case_inputs: Annotated[
-        tuple[WorstCaseInputs, ...],
-        "empty where mean and scale are not known, or all inputs are indicators",
-    ]
+    worst_case_inputs: Annotated[tuple[WorstCaseInputs, ...], "empty without known deviations"]
     rows: Annotated[tuple[RowReading, ...], "rows taken apart; empty without data"]
     categories: Annotated[tuple[CategoryEffect, ...], "empty without known mean and scale"] = ()
-    reading: Annotated[
-        TableReading | None,
-        "how the table of the training was read; null where the model does not say it",
-    ] = None
+    reading: Annotated[TableReading | None, "how the training table was read, if known"] = None
     done: Annotated[tuple[CellConversion, ...], "to the file of the rows"] = ()
 
     def check_fits(self, model: ModelFacts) -> None:

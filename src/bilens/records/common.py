@@ -86,11 +86,7 @@ class ModelSummary(Record, frozen=True):
     input_shape: Annotated[tuple[Count, Count], "rows and columns; one row for no image"]
     input_shape_assumed: Annotated[bool, "the shape was not known, but assumed"]
     output_names: Annotated[tuple[str, ...], "one name for each class"]
-    input_names: Annotated[
-        tuple[str, ...] | None,
-        "one name for each input, such as the columns of a table; null where inputs have numbers "
-        "alone",
-    ] = None
+    input_names: Annotated[tuple[str, ...] | None, "one for each input; null without"] = None
 
 
 class LayeredModel(Record, frozen=True):
@@ -117,11 +113,7 @@ class ModelFacts(LayeredModel, frozen=True):
     residual: Annotated[bool | None, "the layer has a residual path"] = None
     num_parameters: Annotated[Count | None, "numbers in all weights and biases"] = None
     input_shape_assumed: Annotated[bool, "the shape was a guess: a square or a row"] = False
-    input_names: Annotated[
-        tuple[str, ...] | None,
-        "one name for each input, such as the columns of a table; null where inputs have numbers "
-        "alone",
-    ] = None
+    input_names: Annotated[tuple[str, ...] | None, "one for each input; null without"] = None
     task: Annotated[str | None, "of a table: `classification`, or `regression`: one output"] = None
     standardised: Annotated[bool | None, "mean and deviation of the columns are known"] = None
     input_mean: Annotated[tuple[float, ...] | None, "null where they are not known"] = None
@@ -171,10 +163,7 @@ class Source(Record, frozen=True):
         "the module was in training mode and is read and run in evaluation, where a part of it may "
         "compute something else",
     ] = False
-    hooks: Annotated[
-        tuple[str, ...],
-        "parts of the module with hooks that may act on other inputs than those that were compared",
-    ] = ()
+    hooks: Annotated[tuple[str, ...], "parts with hooks that may act on other inputs"] = ()
 
 
 class DataNote(Record, frozen=True):
@@ -244,10 +233,7 @@ class Run(Record, frozen=True):
     versions: Annotated[dict[str, str], "package to version"]
     hardware: Annotated[str, "processor and threads"]
     date: Annotated[str, "year-month-day, UTC"]
-    identity: Annotated[
-        Identity | None,
-        "what the result is of; null where that was not taken, and in an older document",
-    ] = None
+    identity: Annotated[Identity | None, "what the result is of; null if older"] = None
 
 
 class Origin(Record, frozen=True):

@@ -97,9 +97,7 @@ class TruncationGuarantee(Record, frozen=True):
     k: Annotated[Count, "eigenpairs of each class that are kept"]
     bounds: Annotated[tuple[float, ...], "of each class, in logits, over the ball"]
     attained: Annotated[tuple[bool, ...], "an input of the ball is known that reaches the bound"]
-    certified: Annotated[
-        float | None, View("share of predictions that provably stay", "percent", "higher")
-    ]
+    certified: Annotated[float | None, View("share that provably stays", "percent", "higher")]
     agreement: Annotated[float | None, View("share that do stay", "percent", "higher")]
     mean: Annotated[tuple[float, ...] | None, "of the change, over the inputs"]
     deviation: Annotated[tuple[float, ...] | None, "for Gaussian inputs of their covariance"]

@@ -29,10 +29,7 @@ class PastAudit(Record, frozen=True):
     passed: Annotated[bool | None, "null where not decided, or nothing is vouched for"]
     failed: Annotated[tuple[str, ...], "rules that failed, and rules of conditions that did"]
     identity: Annotated[Identity | None, "what it is of; null of an earlier release"] = None
-    files: Annotated[
-        tuple[tuple[str, str], ...],
-        "the files that were read, weights first, and the SHA-256 of each",
-    ] = ()
+    files: Annotated[tuple[tuple[str, str], ...], "files that were read, with SHA-256"] = ()
 
 
 class Measured(Record, frozen=True):

@@ -71,8 +71,7 @@ class Trigger(Record, frozen=True):
     score: Annotated[float, "of all scans together"]
     scan: Annotated[str, "the one that says most"]
     box: Annotated[
-        tuple[Count, Count, Count, Count] | None,
-        "first row and column, rows and columns of the place; null where the pattern is all over",
+        tuple[Count, Count, Count, Count] | None, "first row, column, rows, columns; or null"
     ]
     pattern: Annotated[tuple[float, ...], "what is added to an image, rounded for drawing"]
     gain: Annotated[float, "mean logits that it adds to the lead over other classes, exact"]

@@ -63,19 +63,11 @@ class LayerDifference(Record, frozen=True):
     identical: Annotated[bool, "number for number, classes and columns by their names"]
     refused: Annotated[str | None, "why the maps are not compared; then null follows"] = None
     weight_change: Annotated[float | None, View("‖ΔW‖ / ‖W‖ over all weights", "relative")] = None
-    changed_units: Annotated[
-        Count | None, View("hidden units with a weight that changed", "count")
-    ] = None
-    frobenius: Annotated[
-        float | None, View("similarity of the quadratic parts; null if one is 0", "cosine")
-    ] = None
-    gaussian: Annotated[
-        float | None, View("similarity of the whole maps under N(0, I)", "cosine")
-    ] = None
+    changed_units: Annotated[Count | None, View("hidden units that changed", "count")] = None
+    frobenius: Annotated[float | None, View("similarity of the quadratic parts", "cosine")] = None
+    gaussian: Annotated[float | None, View("similarity of the maps under N(0, I)", "cosine")] = None
     change: Annotated[float | None, View("‖Δ‖ / ‖B‖ of the quadratic parts", "relative")] = None
-    linear_change: Annotated[
-        float | None, View("‖Δb‖ / ‖b‖; null if the baseline has none", "relative")
-    ] = None
+    linear_change: Annotated[float | None, View("‖Δb‖ / ‖b‖, if there is a b", "relative")] = None
     outputs: Annotated[ModeChange | None, "into how many outputs; null for no change"] = None
     inputs: Annotated[ModeChange | None, "into how many inputs; null likewise"] = None
     output_parts: Annotated[tuple[Component, ...], "of the change's leading output direction"] = ()
@@ -87,13 +79,8 @@ class LayerDifference(Record, frozen=True):
         "how the baseline was written anew to be compared, so that its weights say nothing: "
         "`stream`, turned so that the embeddings of tokens are those of the model",
     ] = ()
-    row_similarity: Annotated[
-        float | None,
-        "cosine of the outputs less the baseline's mean on the rows; null without rows",
-    ] = None
-    row_change: Annotated[
-        float | None, "size of the change on them as a part of the outputs; null without rows"
-    ] = None
+    row_similarity: Annotated[float | None, "cosine of centred outputs on rows of data"] = None
+    row_change: Annotated[float | None, "size of the change on rows as a part of outputs"] = None
     map_change: Annotated[
         float | None,
         "of the whole map under N(0, I), constant and linear part with it: the size of the change "
@@ -145,9 +132,7 @@ class TensorChange(Record, frozen=True):
     state: Annotated[
         str, "`rounding`, `low_rank` (≤ full / 2), `rescaled`, `noise`, `changed`, `not_finite`"
     ]
-    change: Annotated[
-        float | None, View("‖ΔW‖ / ‖W‖; null where W is zero, or not finite", "quantity")
-    ] = None
+    change: Annotated[float | None, View("‖ΔW‖ / ‖W‖; null if not finite", "quantity")] = None
     rank: Annotated[Count | None, "singular values above those of rounding; null for many"] = None
     full: Annotated[Count, "rank that the sizes allow; 0 where no matrix"] = 0
     top_share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")] = 0.0
@@ -176,9 +161,7 @@ class CandidateWords(Record, frozen=True):
 
     words: Annotated[tuple[str, ...], "one token each"]
     answer: Annotated[str, "first token"]
-    surprise: Annotated[
-        float, View("relative entropy of its probability to the usual one, in nats", "fixed2")
-    ]
+    surprise: Annotated[float, View("relative entropy of its probability to usual, nats", "fixed2")]
 
     @property
     def phrase(self) -> str:
@@ -230,10 +213,7 @@ class AnswerChanges(Record, frozen=True):
     changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"]
     mended: Annotated[Count | None, "wrong before, right now; null if not known"] = None
     broken: Annotated[Count | None, "right before, wrong now; null likewise"] = None
-    examples: Annotated[
-        tuple[tuple[Count, str, str], ...],
-        "the first ones, or the largest changes: row as a spreadsheet numbers it, before, after",
-    ] = ()
+    examples: Annotated[tuple[tuple[Count, str, str], ...], "row, before and after"] = ()
 
 
 class Difference(Reading, frozen=True):
@@ -244,10 +224,9 @@ class Difference(Reading, frozen=True):
     whole: Annotated[WholeDifference | None, "of all tensors, read as layers or not"] = None
     trial: Annotated[WordTrial | None, "null where no words were tried"] = None
     aligned: Annotated[tuple[AlignmentNote, ...], "where not all are the same in one order"] = ()
-    answers: Annotated[
-        AnswerChanges | None,
-        "null where no rows were given that both models answer; of tables `column_changes` says it",
-    ] = None
+    answers: Annotated[AnswerChanges | None, "null without rows that both answer, or of tables"] = (
+        None
+    )
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse directions that are drawn in inputs of another width."""
@@ -266,13 +245,8 @@ class Difference(Reading, frozen=True):
 class FitQuality(Record, frozen=True):
     """How much of a layer its quadratic approximation explains; claims on the map rest on it."""
 
-    linear: Annotated[
-        float | None,
-        View("R² of the affine part; null for −∞: it misses a constant", "r_squared", "higher"),
-    ]
-    quadratic: Annotated[
-        float | None, View("R² of the whole map; null likewise", "r_squared", "higher")
-    ]
+    linear: Annotated[float | None, View("R² of the affine part; or −∞", "r_squared", "higher")]
+    quadratic: Annotated[float | None, "R² of the whole map; or −∞"]
     standard_error: Annotated[float, "of `quadratic`"]
     samples: Annotated[Count, "inputs"]
     assumed_input: Annotated[str, "the inputs that R² is of, in words"]
@@ -350,11 +324,9 @@ class LayerReading(Record, frozen=True):
     d_output: Annotated[Count, "outputs"]
     class_centred: Annotated[bool, "the outputs are logits, read against their mean"]
     broken: Annotated[str | None, "why it cannot be read; then all that follows is null"] = None
-    weight_norm: Annotated[float | None, View("√Σ of the squares of all weights", "quantity")] = (
-        None
-    )
+    weight_norm: Annotated[float | None, View("√Σ of squares of all weights", "quantity")] = None
     norm_z: Annotated[float | None, "robust z of its logarithm; null below five layers"] = None
-    fit: Annotated[FitQuality | None, "R²; null for an exact layer"] = None
+    fit: Annotated[FitQuality | None, View("R²; null for an exact layer", better="higher")] = None
     quadratic_norm: Annotated[float | None, "‖B‖ of the map; null where the map is refused"] = None
     linear_norm: Annotated[float | None, "‖b‖ of the map"] = None
     outputs: Annotated[OutputModes | None, "the spectrum along the outputs"] = None

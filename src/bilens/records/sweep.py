@@ -90,10 +90,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     kind: Annotated[Literal["sweep_manifest"], "of the document"] = "sweep_manifest"
     path: Annotated[str, "of the model, as it was given"]
     source: Annotated[Source, "with `headers_sha256` where the weights were not read"]
-    models: Annotated[
-        dict[str, dict[str, str]],
-        'model → file → SHA-256 of its header, or what a store says of it; "" for all weights',
-    ]
+    models: Annotated[dict[str, dict[str, str]], 'model → file → SHA-256 of its header; "" for all']
     options: Annotated[SweepOptions, "of the sweep"]
     release: Annotated[str, "of bilens"]
     num_rows: Annotated[Count, "layers to be read"]

@@ -12,35 +12,15 @@ from bilens.base.errors import UsageError
 from bilens.records.base import Record
 
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
-# first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
-# `per_mille` as how many of 1,000; the `share`s of a sentence as percentages that add up;
-# `relative` in percent with three digits; `interval` as the ends of a null interval, `usual` with
-# its median.
-Format = Literal[
-    "count",
-    "whole",
-    "number or name",
-    "text",
-    "mode",
-    "source",
-    "kinds",
-    "percent",
-    "per_mille",
-    "share",
-    "relative",
-    "points",
-    "fixed1",
-    "fixed2",
-    "fixed3",
-    "fixed5",
-    "cosine",
-    "r_squared",
-    "quantity",
-    "signed",
-    "scientific",
-    "interval",
-    "usual",
-]
+# first one being one; `points` in percentage points, `per_mille` as how many of 1,000; the `share`s
+# of a sentence as percentages that add up; `relative` in percent with three digits; `interval` as
+# the ends of a null interval, `usual` with its median.
+Words = Literal["text", "mode", "source", "kinds"]
+Counts = Literal["count", "whole", "number or name"]
+Shares = Literal["percent", "per_mille", "share", "relative", "points", "cosine", "r_squared"]
+Sizes = Literal["fixed1", "fixed2", "fixed3", "fixed5", "quantity", "signed", "scientific"]
+Intervals = Literal["interval", "usual"]
+Format = Words | Counts | Shares | Sizes | Intervals
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from bilens.records.base import Record
 from bilens.records.view import field_at, value_at, views
-from bilens.report.markup import Column, Content, Row, table
+from bilens.report.markup import Column, Content, Row, element, table
 from bilens.report.text import FORMATS, NONE, Catalogue
 
 
@@ -20,19 +20,29 @@ class FieldColumn:
     """A column of a table: a field, by its path from the record of a row."""
 
     path: str
-    shown: Callable[[Catalogue, Any], str] | None = None  # what stands there; by its view otherwise
-    drawn: Callable[[Catalogue, Any], Content] | None = None  # the same on a page
+    shown: Callable[[Catalogue, Any], str] | None = None  # of what holds it; by its view otherwise
+    drawn: Callable[[Catalogue, Any], Content] | None = None  # of the row, where a page has more
     numeric: bool = True
     where: Literal["", "page", "text"] = ""  # where it stands; everywhere otherwise
     heading: str = ""  # key of it; that of the field otherwise
     class_: str = ""
+    strong: bool = False
 
     def text(self, t: Catalogue, kind: type[Record], record: Any) -> str:
         """Return what stands in a row; a dash where nothing is known."""
-        if self.shown is not None:
-            return self.shown(t, record)
+        before = self.path.rpartition(".")[0]
+        holder = value_at(record, before) if before else record
+        if holder is not None and self.shown is not None:
+            return self.shown(t, holder)
         value, (owner, name) = value_at(record, self.path), field_at(kind, self.path)
         return NONE if value is None else FORMATS[views(owner)[name].format](value)
+
+    def cell(self, t: Catalogue, kind: type[Record], record: Any) -> Content:
+        """Return what stands there on a page."""
+        if self.drawn is not None:
+            return self.drawn(t, record)
+        text = self.text(t, kind, record)
+        return element("strong", text) if self.strong else text
 
     def title(self, t: Catalogue, kind: type[Record]) -> str:
         owner, name = field_at(kind, self.path)
@@ -79,12 +89,8 @@ class FieldTable:
         ]
         lines = []
         for row in rows_of(rows):
-            cells: list[Content] = [
-                column.text(t, self.kind, row.record)
-                if column.drawn is None
-                else column.drawn(t, row.record)
-                for column in (shown[:1] if row.note else shown)
-            ]
+            known = shown[:1] if row.note else shown
+            cells = [column.cell(t, self.kind, row.record) for column in known]
             note = [row.note] if row.note else []
             lines.append(Row([*cells, *note], row.class_, spans=bool(note)))
         label = t(self.caption)

@@ -43,7 +43,6 @@ from bilens.report.text import (
     fixed,
     floored,
     grouped,
-    interval,
     percent,
     quantity,
     scientific,
@@ -233,8 +232,8 @@ def class_table(readings: Sequence[ClassReading]) -> FieldTable:
         ClassReading,
         (
             FieldColumn("name", numeric=False),
-            FieldColumn("effective_rank", drawn=strong_rank),
-            FieldColumn("effective_rank_null", drawn=usual_ranks),
+            FieldColumn("effective_rank", strong=True),
+            FieldColumn("effective_rank_null"),
             FieldColumn("index", drawn=strip, numeric=False, where="page", heading="ranks.picture"),
             FieldColumn("effective_rank_raw", where="page"),
             FieldColumn("effective_rank_embedding", class_="apart"),
@@ -248,16 +247,6 @@ def class_table(readings: Sequence[ClassReading]) -> FieldTable:
         ),
         "ranks.caption",
     )
-
-
-def strong_rank(_: Catalogue, one: ClassReading) -> Markup:
-    return element("strong", fixed(one.effective_rank, 1))
-
-
-def usual_ranks(_: Catalogue, one: ClassReading) -> Markup:
-    null = one.effective_rank_null
-    span = element("span", f"({interval(null)})", class_="quiet")
-    return joined(fixed(null.median, 1), " ", span)
 
 
 def beyond_ends(_: Catalogue, one: ClassReading) -> str:

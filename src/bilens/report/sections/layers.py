@@ -11,11 +11,13 @@ from bilens.records.layer_readings import (
     ChangeDirection,
     Component,
     Difference,
+    InputShares,
     LayerDifference,
     LayerReading,
     LayerReadings,
     LeadingPair,
     ModeChange,
+    Units,
 )
 from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import (
@@ -133,10 +135,9 @@ def layer_rows(t: Catalogue, found: LayerReadings) -> list[TableRow]:
     rows = []
     for layer in found.readings:
         refused = layer.fit is not None and not layer.fit.usable
-        row = TableRow(layer, class_="refused" if refused else None)
-        if layer.broken is not None:
-            row = TableRow(layer, t("layers.table.broken", reason=layer.broken), "broken")
-        rows.append(row)
+        broken = layer.broken and t("layers.table.broken", reason=layer.broken)
+        class_ = "broken" if broken else "refused" if refused else None
+        rows.append(TableRow(layer, broken or "", class_))
     return rows
 
 
@@ -154,48 +155,34 @@ def fit_text(t: Catalogue, layer: LayerReading) -> str:
     return t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
 
 
-def linear_text(_: Catalogue, layer: LayerReading) -> str:
-    return NONE if layer.fit is None else r_squared(layer.fit.linear)
-
-
-def unit_counts(_: Catalogue, layer: LayerReading) -> str:
+def unit_counts(_: Catalogue, units: Units) -> str:
     """Return how many units do nothing, and how many pairs do the same."""
-    if (units := layer.units) is None:
-        return NONE
     return f"{grouped(units.dead + units.never_active)} / {grouped(units.duplicates)}"
 
 
-def strongest_input(_: Catalogue, layer: LayerReading) -> str:
-    if (found := layer.inputs) is None or found.dominant is None:
+def strongest_input(_: Catalogue, found: InputShares) -> str:
+    if found.dominant is None:
         return NONE
     return f"{found.name or found.dominant} ({percent(found.share, toward=1)})"
-
-
-def stable_vectors(_: Catalogue, layer: LayerReading) -> str:
-    found = layer.stability
-    return NONE if found is None else f"{found.guaranteed} / {found.leading}"
-
-
-def strong_rank(_: Catalogue, layer: LayerReading) -> Content:
-    outputs = layer.outputs
-    return element("strong", NONE if outputs is None else fixed(outputs.effective_rank, 1))
 
 
 LAYERS = FieldTable(
     LayerReading,
     (
         FieldColumn("name", drawn=named_layer, numeric=False),
-        FieldColumn("fit.quadratic", fit_text),
-        FieldColumn("fit.linear", linear_text),
+        FieldColumn("fit", fit_text),
+        FieldColumn("fit.linear", lambda _, fit: r_squared(fit.linear)),
         FieldColumn("weight_norm"),
-        FieldColumn("outputs.effective_rank", drawn=strong_rank),
+        FieldColumn("outputs.effective_rank", strong=True),
         FieldColumn("outputs.effective_rank_null"),
         FieldColumn("outputs.directions_90"),
         FieldColumn("outputs.top_share", where="page"),
         FieldColumn("outputs.pairs.0.eigenvalue", where="text"),
         FieldColumn("units.dead", unit_counts),
         FieldColumn("inputs.dominant", strongest_input, where="page"),
-        FieldColumn("stability.guaranteed", stable_vectors, where="page"),
+        FieldColumn(
+            "stability.guaranteed", lambda _, x: f"{x.guaranteed} / {x.leading}", where="page"
+        ),
     ),
     "layers.table.caption",
 )
