@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 import evidence_documents
 import explorer_documents
@@ -26,6 +27,7 @@ from bilens.io.formats.families import FAMILIES
 from bilens.nn.module_layers import FOLDED
 from bilens.records.class_readings import Explanations
 from bilens.records.common import DataOrigin
+from bilens.records.decomposition import LargeRow, SeenInputs
 from bilens.records.view import field_at
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
@@ -40,7 +42,17 @@ from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.summary import render_summary
 from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
-from bilens.report.terminal_readings import attribution_tables, explanation_tables, trace_tables
+from bilens.report.terminal_readings import (
+    attribution_tables,
+    decomposition_lines,
+    decomposition_table,
+    explanation_tables,
+    fit_lines,
+    fit_table,
+    plan_lines,
+    plan_table,
+    trace_tables,
+)
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, linked, without_page
@@ -56,6 +68,7 @@ from bilens_explorer.pages import (
 )
 from bilens_explorer.recorded_command import RefusedError
 from certificate_documents import make_certificate
+from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
 from report_documents import TRIGGER, make_document, page_of, variants
 from trace_documents import make_trace, make_weights_only
@@ -213,6 +226,18 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         assert [*trace_tables(TraceReport(document).record)]
     assert [*attack_tables(AttackReport(make_attack()).record)]
     truncation_table(CertificateReport(make_certificate()).record)
+    lone, many = replace(LAYER, spectrum="top"), replace(LAYER, outputs=51 * LAYER.outputs)
+    for record in (LAYER, lone, many, replace(LAYER, null_samples=0)):
+        for basis in ("input", "embedding", "whitened"):
+            assert decomposition_table(replace(record, basis=basis)).columns
+    assert decomposition_lines(LAYER)
+    assert [plan_table([PLAN]), *plan_lines([PLAN])]
+    (fit,) = FITS.fits
+    seen = SeenInputs(9, (1, 2), (3, 4), 5.0, 1, (LargeRow(9.0, 0, 1, "a"),))
+    usable = replace(fit, usable=True, seen=seen, gated=True)
+    whole = replace(fit, activation=None)
+    fits = replace(FITS, fits=(fit, usable, whole), num_rows=None)
+    assert [fit_table(fits), *fit_lines(fits)]
     loss_figure([(1, 2.0, 3.0)])
     for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
         data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))

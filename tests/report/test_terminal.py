@@ -13,18 +13,6 @@ from rich.table import Table
 import tiny
 from attack_documents import make_attack
 from bilens.api.classifier import explain_predictions
-from bilens.records.common import IN_MEMORY, UNKNOWN, NullInterval
-from bilens.records.decomposition import (
-    ApproximationQuality,
-    DegreeScores,
-    EigenPair,
-    FormSpectrum,
-    LayerDecomposition,
-    LayerFit,
-    LayerPlan,
-    QuadraticFits,
-    Score,
-)
 from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
 from bilens.report.sections.layers import LAYERS, layer_rows
 from bilens.report.terminal import (
@@ -48,6 +36,7 @@ from bilens.report.terminal_readings import (
 )
 from bilens.report.text import load_catalogue
 from certificate_documents import make_certificate
+from decomposition_documents import FITS, HOSTILE, LAYER, PLAN
 from layer_audit_documents import make_layer_audit
 from report_documents import make_document, variants
 from table_documents import make_table
@@ -134,67 +123,6 @@ def test_a_failure_is_said_in_words() -> None:
 def test_without_data_the_lines_say_so() -> None:
     lines = verdict_lines(AuditReport(make_document(data=False)).record)
     assert any("Accuracy is not known" in line for line in lines)
-
-
-HOSTILE = "[red]\x1b[2Ja\x07\u202e"
-QUALITY = ApproximationQuality("relu", "closed form", "a normal input", 0.5, 0.01, 0.2, 0.9)
-PAIRS = (EigenPair(2.0, 0.8, 1e-9, True, 2), EigenPair(-1.0, 0.2, 1e-9, False, 1))
-LAYER = LayerDecomposition(
-    layer=HOSTILE,
-    basis="input",
-    output_kind="outputs",
-    reading="raw",
-    which="magnitude",
-    spectrum="whole",
-    method="dense",
-    precision="float64",
-    d_in=4,
-    d_hidden=3,
-    d_out=2,
-    null_samples=100,
-    outputs=(
-        FormSpectrum(
-            HOSTILE, PAIRS, 1.0, 1.8, NullInterval(2, 1, 3), 2.2, 1, 0, 0, True, "norm", "ok"
-        ),
-        FormSpectrum("bad", (), None, None, None, None, None, 0, 0, False, "", "did not converge"),
-    ),
-    approximation=QUALITY,
-    about_input="x after a norm",
-)
-PLAN = LayerPlan(
-    HOSTILE,
-    "input",
-    "outputs",
-    "raw",
-    4,
-    3,
-    2,
-    5,
-    "top",
-    7,
-    "lanczos",
-    "float64",
-    2,
-    10,
-    99,
-    "why",
-    None,
-)
-SCORES = [Score(0.25, 0.01), Score(None, None), Score(0.5, 0.02)]
-LADDER = tuple(
-    DegreeScores(fit, 9, *SCORES, (0.5, 0.4, None), (None,)) for fit in ("normal", "ceiling")
-)
-FITS = QuadraticFits(
-    source=IN_MEMORY,
-    num_rows=9,
-    fits=(
-        LayerFit(
-            *(HOSTILE, "relu", False, 4, 3, 2, False, "closed form", "9 rows"),
-            *("normal", LADDER, ("neurons: 9 rows",), 0.9, False),
-        ),
-    ),
-    reproduce=UNKNOWN.reproduce,
-)
 
 
 def all_printed() -> dict[str, Callable[[], list[Table | str]]]:

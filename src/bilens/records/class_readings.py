@@ -95,9 +95,7 @@ class Explanation(Record, frozen=True):
     """One prediction, taken apart exactly."""
 
     kind: Annotated[
-        str,
-        "why it was chosen: `typical` (median lead of the right answers), `narrow` (smallest "
-        "lead), `wrong` (wrong with the highest probability), `asked`",
+        str, "why it was chosen: `typical` (median lead), `narrow` (least lead), `wrong`, `asked`"
     ]
     index: Annotated[Count, "in the test data, from 0; of a table as a spreadsheet numbers rows"]
     label: Annotated[Count | None, "the right class, where it is known"]

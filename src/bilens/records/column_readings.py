@@ -96,11 +96,7 @@ class ColumnChanges(Reading, frozen=True):
     removed: Annotated[tuple[str, ...], "inputs of the baseline alone"]
     renamed: Annotated[tuple[tuple[str, str], ...], "[before, after], of one mean and deviation"]
     other_outputs: Annotated[tuple[str, ...], "of one model alone"]
-    outputs: Annotated[
-        tuple[OutputEffects, ...],
-        "of each output of both: model − baseline, in standard units of the model; a column that "
-        "one model alone reads counts as 0 in the other",
-    ] = ()
+    outputs: Annotated[tuple[OutputEffects, ...], "model − baseline, in standard units"] = ()
     change: Annotated[float | None, "√(mean square of it / variance of the baseline)"] = None
     rows: Annotated[Count, "that both models answered: they hold what the baseline reads"] = 0
     changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"] = 0
@@ -157,9 +153,7 @@ class InputAttribution(Record, frozen=True):
     """
 
     kind: Annotated[
-        str,
-        "`class`: class-centred logit of `output`; `contrast`: minus that of `rival`; `output`: "
-        "the only one there is, as it is",
+        str, "`class`: centred; `contrast`: minus that of `rival`; `output`: the only one"
     ]
     output: Annotated[Count, "the class or output"]
     rival: Annotated[Count | None, "the class with the second score; null without contrast"]

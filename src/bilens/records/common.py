@@ -96,9 +96,7 @@ class LayeredModel(Record, frozen=True):
     num_layers: Annotated[Count, "layers that can be read"]
     dtype: Annotated[str, "of the weights as stored; of several that of most numbers first"]
     input_shape: Annotated[
-        tuple[Count, Count] | None,
-        "rows and columns of an input; one row where inputs are no images; null where that is not "
-        "known",
+        tuple[Count, Count] | None, "rows, columns; one row for no image; null if not known"
     ] = None
     output_names: Annotated[tuple[str, ...], "one name for each output, where known"] = ()
 
@@ -158,11 +156,7 @@ class Source(Record, frozen=True):
         "the files that were read, weights first, and the SHA-256 of each; empty where there is "
         "none",
     ] = msgspec.field(default_factory=dict)
-    given_in_training: Annotated[
-        bool,
-        "the module was in training mode and is read and run in evaluation, where a part of it may "
-        "compute something else",
-    ] = False
+    given_in_training: Annotated[bool, "it trained when given, and is read in evaluation"] = False
     hooks: Annotated[tuple[str, ...], "parts with hooks that may act on other inputs"] = ()
 
 

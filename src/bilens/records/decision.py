@@ -36,9 +36,7 @@ class Coverage(Record, frozen=True):
     unread: Annotated[Count, "parameters that were not read"]
     groups: Annotated[tuple[CoverageGroup, ...], "by falling number of unread parameters"]
     layout: Annotated[
-        str,
-        "how it is known which tensor is what: `known` (the format says it), `guessed` (from names "
-        "and shapes) or `said` (by the caller)",
+        str, "how roles are known: `known` (by the format), `guessed` (names, shapes) or `said`"
     ]
     checked_against: Annotated[str, "what the layers were compared with; empty for nothing"]
     error: Annotated[float | None, "the largest difference there, over the largest output"]
@@ -75,16 +73,10 @@ class Decision(Record, frozen=True):
         "`assumed` (approximated under an assumed input), `unseen`, `partial`, `approximate`, "
         "`few` (inputs), `one_class` (one right answer to all), `no_data` or `caution`",
     ]
-    risks: Annotated[
-        tuple[Finding, ...],
-        "the largest, at most three: findings of the verdict; a `condition` that was asked for and "
-        "failed; `no_data` where no answers were measured",
-    ]
+    risks: Annotated[tuple[Finding, ...], "up to three findings, failed `condition` or `no_data`"]
     inputs: Annotated[Count, "test inputs that the answers were measured on; 0 without data"]
     accepted_by: Annotated[
-        str,
-        "who has to accept it: `owner` (who answers for the use), `owner_and_risk` (and who "
-        "answers for the risk), or `nobody` before the developers have acted",
+        str, "`owner` (of the use), `owner_and_risk` (and of the risk), or `nobody` yet"
     ]
     more: Annotated[Count, "further risks that ask for caution or are defects"] = 0
 

@@ -27,9 +27,7 @@ class Box(Record, frozen=True):
     low: Annotated[float, "lower end"]
     high: Annotated[float, "upper end"]
     origin: Annotated[
-        str,
-        "`pixels`: of the images that the model was trained on; `data`: [0, 1], wider where the "
-        "data are; empty in an older document",
+        str, "`pixels`: of training images; `data`: [0, 1], wider where data are; empty if older"
     ] = ""
 
 

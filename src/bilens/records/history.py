@@ -66,9 +66,7 @@ class Entry(Record, frozen=True):
     text: Annotated[str, "the label, the note, or why"]
     until: Annotated[str | None, "last day of an acceptance, year-month-day; null for no end"]
     identity: Annotated[
-        Identity | None,
-        "of the last audit then: what it was of, how the rule ended, also as a condition, and its "
-        "number; null of an earlier release, whose acceptances count for nothing any more",
+        Identity | None, "of the last audit then; null of an earlier release, which counts no more"
     ] = None
     outcome: Annotated[str, "how the rule had ended"] = ""
     value: Annotated[float | None, "the number of the rule then; null where it had none"] = None

@@ -74,11 +74,7 @@ class LayerDifference(Record, frozen=True):
     triggers: Annotated[tuple[ChangeDirection, ...], "leading eigenpairs of the form along it"] = ()
     token_pairs: Annotated[tuple[TokenPair, ...], "of exact layers: none is pulled more"] = ()
     same_function: Annotated[bool, "of an exact layer: another writing of the same map"] = False
-    matched: Annotated[
-        tuple[str, ...],
-        "how the baseline was written anew to be compared, so that its weights say nothing: "
-        "`stream`, turned so that the embeddings of tokens are those of the model",
-    ] = ()
+    matched: Annotated[tuple[str, ...], "`stream`: turned so that embeddings of tokens agree"] = ()
     row_similarity: Annotated[float | None, "cosine of centred outputs on rows of data"] = None
     row_change: Annotated[float | None, "size of the change on rows as a part of outputs"] = None
     map_change: Annotated[
@@ -292,9 +288,7 @@ class InputShares(Record, frozen=True):
 
     unused: Annotated[tuple[Count, ...], "every weight on them is exactly zero"]
     dominant: Annotated[
-        Count | None,
-        "the strongest input; null where the map is not to be read, or nothing says that inputs "
-        "share a unit, and no rows say how much they vary",
+        Count | None, "the strongest input; null if the map is not read, or inputs share no unit"
     ]
     share: Annotated[float, "of ‖B‖² that it takes part in; with rows, of the variance"]
     share_null: Annotated[float, "the largest share in randomly turned coordinates"]

@@ -95,9 +95,7 @@ class Manifest(Document, frozen=True, kw_only=True):
     release: Annotated[str, "of bilens"]
     num_rows: Annotated[Count, "layers to be read"]
     around: Annotated[
-        str,
-        "what is around the layers and not as in the baseline: `order`, `answers`, `parts`, "
-        "`unknown`; empty where all of it is the same, or nothing is compared",
+        str, "what differs around the layers: `order`, `answers`, `parts`, `unknown`; else empty"
     ] = ""
 
 

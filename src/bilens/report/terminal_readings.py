@@ -37,42 +37,34 @@ from bilens.report.text import (
     token_name,
 )
 
-UNITS = {  # basis -> what else λ is measured in
-    "input": "per squared unit of the input",
-    "embedding": "per squared unit of the embedding",
-    "whitened": "for inputs of unit variance",
-}
 MOST_OUTPUTS = 50  # of a layer
 MOST_LATENTS, MOST_TOKENS = 15, 5
 
 
-def decomposition_table(record: LayerDecomposition) -> Table:
+def decomposition_table(record: LayerDecomposition, lang: str = "en") -> Table:
     """Return a row for each eigenpair of each output of a layer."""
-    record = displayable(record)
-    more, below = len(record.outputs) - MOST_OUTPUTS, ""
+    record, t = displayable(record), load_catalogue(lang)
+    more, words = len(record.outputs) - MOST_OUTPUTS, record.fields() | {"below": ""}
+    words["unit"] = t(f"decompose.unit.{record.basis}")
     if record.spectrum == "whole":
-        below = f"95 % of {record.null_samples} random rotations of one branch against the other"
-        below = f"below eff. rank: its null interval, {below}. "
-        below = below if record.null_samples else "eff. rank: without its null interval. "
+        key = "below" if record.null_samples else "no_null"
+        words["below"] = t(f"decompose.{key}", count=record.null_samples)
+    keys = ("rank", "norm", "place", "eigenvalue", "share", "residual", "ok", "all")
     table = grid(
-        ("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
-        title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
-        f"{record.d_in} inputs, {record.method}",
-        caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
-        + f"λ in units of the output {UNITS[record.basis]}; share = λ² / ‖Q‖²; ok = residual "
-        "within the tolerance; all = proven that no eigenvalue of the selection was missed (? = "
-        f"not proven). {below}* = one of several eigenvalues too close to separate: "
-        "only their common space has a meaning.",
+        (t("decompose.output"), *(f">{head}" for head in t.each("decompose", keys))),
+        title=t("decompose.title", **words),
+        caption=(t("decompose.more", count=more) if more > 0 else "")
+        + t("decompose.caption", **words),
         look="open",
     )
     for output in record.outputs[:MOST_OUTPUTS]:
         if not output.pairs:
             add(table, output.name, "", "", "", output.status, last=True)
-        add_pairs(table, output)
+        add_pairs(t, table, output)
     return table
 
 
-def add_pairs(table: Table, output: FormSpectrum) -> None:
+def add_pairs(t: Catalogue, table: Table, output: FormSpectrum) -> None:
     """Add the eigenpairs of one output; below its effective rank stands its null interval."""
     ranks, null = [optional(output.effective_rank, ".2f")], output.effective_rank_null
     if null is not None:
@@ -88,104 +80,102 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             f"{pair.eigenvalue:+.5g}",
             percent(pair.explained),
             f"{pair.residual:.1e}",
-            "yes" if pair.converged else "NO",
-            ("yes" if output.complete else "?") if first else "",
+            t("decompose.yes" if pair.converged else "decompose.no"),
+            (t("decompose.yes") if output.complete else "?") if first else "",
             last=last,
         )
 
 
-def decomposition_lines(record: LayerDecomposition) -> list[str]:
+def decomposition_lines(record: LayerDecomposition, lang: str = "en") -> list[str]:
     """Return the lines before the table of a layer: R² first, then its inputs."""
-    record, lines = displayable(record), []
-    fit = record.approximation
-    if fit is not None:
-        lines.append(
-            f"{record.layer}: R² = {fit.r_squared:.3f} ± {fit.standard_error:.3f} under "
-            f"{fit.assumed_input}. The layer has the activation {fit.activation} and is not "
-            "quadratic: the table is of its quadratic approximation, and proves nothing of the "
-            "layer."
-        )
+    record, t, lines = displayable(record), load_catalogue(lang), list[str]()
+    if (fit := record.approximation) is not None:
+        r2, error = f"{fit.r_squared:.3f}", f"{fit.standard_error:.3f}"
+        words = {"inputs": fit.assumed_input, "activation": fit.activation}
+        lines.append(t("decompose.fit", layer=record.layer, r2=r2, error=error, **words))
     if record.about_input:
-        lines.append(f"{record.layer} reads {record.about_input}.")
+        lines.append(t("decompose.reads", layer=record.layer, input=record.about_input))
     return lines
 
 
-def plan_table(plans: Sequence[LayerPlan]) -> Table:
+def plan_table(plans: Sequence[LayerPlan], lang: str = "en") -> Table:
+    t, keys = load_catalogue(lang), ("layer", "outputs", "pairs", "method")
+    numeric = (f">{head}" for head in t.each("decompose.plan", ("batch", "memory", "rotations")))
+    layer, outputs, pairs, method = t.each("decompose.plan", keys)
     table = grid(
-        ("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
-        title="What would be done",
-        caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
-        f"model, at most, {readable(plans[0].limit_bytes)} allowed; rotations: for the null "
-        "intervals of effective ranks.",
+        (layer, f">{outputs}", f">{pairs}", method, *numeric),
+        title=t("decompose.plan.title"),
+        caption=t("decompose.plan.caption", limit=readable(plans[0].limit_bytes)),
     )
     for plan in map(displayable, plans):
-        counts = (plan.num_outputs, plan.num_pairs, plan.batch, plan.null_samples)
-        outputs, pairs, batch, samples = map(str, counts)
-        memory = readable(plan.peak_bytes)
-        add(table, plan.layer, outputs, pairs, plan.method, batch, memory, samples)
+        memory, counts = readable(plan.peak_bytes), (plan.num_outputs, plan.num_pairs)
+        cells = (plan.layer, *map(str, counts), plan.method, str(plan.batch), memory)
+        add(table, *cells, str(plan.null_samples))
     return table
 
 
-def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
+def plan_lines(plans: Sequence[LayerPlan], lang: str = "en") -> Iterator[str]:
     for plan in map(displayable, plans):
-        yield f"{plan.layer}: {plan.method} in {plan.precision}, {plan.reason}."
+        yield load_catalogue(lang)("decompose.plan.line", **plan.fields())
 
 
-def fit_table(record: QuadraticFits) -> Table:
+def fit_table(record: QuadraticFits, lang: str = "en") -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
-    columns = ("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow")
+    t, keys = load_catalogue(lang), ("linear", "quadratic", "trimmed", "median")
     table = grid(
-        (*columns, f"\n≥ {record.fits[0].threshold:g}"),
-        title="Quadratic approximations",
-        caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error: of the affine part of "
-        "the map; of all of it; of that without the rows of largest outputs; of the median row.",
+        (
+            *t.each("fit", ("of", "fit")),
+            *(f">{head}" for head in t.each("fit", keys)),
+            f"\n≥ {record.fits[0].threshold:g}",
+        ),
+        title=t("fit.title"),
+        caption=t("fit.caption"),
         look="open",
     )
     for fit in displayable(record).fits:
-        kind = "end to end"
+        kind = t("fit.whole")
         if fit.activation is not None:
-            kind = f"{'gated' if fit.gated else 'ordinary'} {fit.activation}"
+            kind = f"{t('fit.gated' if fit.gated else 'fit.ordinary')} {fit.activation}"
             kind += f"\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
         for row, one in enumerate(fit.ladder):
-            add(
-                table,
-                "" if row else f"{fit.name}\n{kind}",
-                one.fit,
-                *(score_text(part) for part in (one.linear, one.quadratic, one.trimmed)),
-                "{}\n{} to {}".format(*(optional(x, ".4f", "none") for x in one.median)),
-                {True: "yes", False: "no"}[fit.usable] if one.fit == fit.chosen else "",
+            middle, low, high = (optional(x, ".4f", t("fit.none")) for x in one.median)
+            usable = (
+                t("fit.usable" if fit.usable else "fit.unusable") if one.fit == fit.chosen else ""
             )
+            scores = (score_text(t, part) for part in (one.linear, one.quadratic, one.trimmed))
+            between = t("fit.between", low=low, high=high)
+            name = "" if row else f"{fit.name}\n{kind}"
+            add(table, name, one.fit, *scores, f"{middle}\n{between}", usable)
     return table
 
 
-def score_text(score: Score) -> str:
+def score_text(t: Catalogue, score: Score) -> str:
     if score.value is None or score.standard_error is None:
-        return "none"
+        return t("fit.none")
     return f"{score.value:.4f}\n± {score.standard_error:.4f}"
 
 
-def fit_lines(record: QuadraticFits) -> list[str]:
+def fit_lines(record: QuadraticFits, lang: str = "en") -> list[str]:
     """Return the way each row was fitted and its inputs, and which maps make no claim."""
-    lines = data_notes(load_catalogue("en"), (record := displayable(record)).data)
+    t, record = load_catalogue(lang), displayable(record)
+    lines = data_notes(t, record.data)
     for fit in record.fits:
-        lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
-        lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
+        lines.append(t("fit.line", **fit.fields()))
+        lines += [t("fit.missing", name=fit.name, reason=reason) for reason in fit.missing]
         if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
-            (usual, most), (length, longest) = seen.kurtosis, seen.norm
-            said = f"{fit.name} sees kurtosis {quantity(usual)} (at most {quantity(most)}), "
-            said += f"‖x‖ {quantity(length)} (at most {quantity(longest)}); gives ‖y‖ "
+            numbers = (*seen.kurtosis, *seen.norm, seen.output)
+            names = ("usual", "most", "length", "longest", "output")
+            shown = dict(zip(names, map(quantity, numbers), strict=True))
             at = (f"{quantity(x.output)} ({x.position}, {x.text!r})" for x in seen.largest)
-            said += f"{quantity(seen.output)}, at most (position, token) {', '.join(at)}"
-            massive = f"{seen.massive:,} over 100 times that decide R²: read it of the median row"
-            lines.append(f"{said}; {massive}." if seen.massive else f"{said}.")
+            said = t("fit.seen", name=fit.name, at=", ".join(at), **shown)
+            lines.append(
+                said + (t("fit.massive", count=grouped(seen.massive)) * bool(seen.massive))
+            )
     if record.num_rows is None:
-        lines.append("A normal input is no real one: give data to read what the model sees.")
-    refused = [fit.name for fit in record.fits if not fit.usable]
-    if refused:
-        lines.append(
-            f"No claim about {', '.join(refused)} can be made by the map: it explains less than "
-            f"{record.fits[0].threshold:g}."
-        )
+        lines.append(t("fit.normal"))
+    if refused := [fit.name for fit in record.fits if not fit.usable]:
+        limit = f"{record.fits[0].threshold:g}"
+        lines.append(t("fit.refused", names=", ".join(refused), threshold=limit))
     return lines
 
 

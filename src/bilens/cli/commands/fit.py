@@ -9,7 +9,7 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, flags_of, option
+from bilens.cli.options import FAILED, Lang, flags_of, option
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class FitOptions:
     samples: int = option(10_000, "Random inputs that R² is measured on, 100 or more.", min=100)
     threshold: float = option(0.9, "R² from which a map stands for the model.", min=0.0, max=1.0)
     seed: int = option(0, "Seed of the random inputs.", min=0)
+    lang: Lang = option("en", "Language of the table; messages are in English.")
 
 
 def fit(
@@ -55,6 +56,7 @@ def fit(
 
     given = dict(vars(options))
     layers = given.pop("layer") or []
+    lang = given.pop("lang")
     beside = [*flags_of(source), *flags_of(data)] if seen.text is not None else []
     if beside:
         raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
@@ -67,7 +69,7 @@ def fit(
         rows, about = find_rows(output, model, options, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
         record = structs.replace(record, data=about)
-    output.answer(to_json(record), fit_table(record), *fit_lines(record))
+    output.answer(to_json(record), fit_table(record, lang), *fit_lines(record, lang))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
 

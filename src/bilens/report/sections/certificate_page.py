@@ -327,18 +327,14 @@ def cut_table(cut: TruncationGuarantees) -> FieldTable:
         columns += (
             FieldColumn("certified", lambda _, x: percent(x.certified or 0.0, toward=-1)),
             FieldColumn("agreement"),
-            FieldColumn("mean", largest_mean, where="page"),
-            FieldColumn("deviation", largest_deviation, where="page"),
+            FieldColumn(
+                "mean", lambda _, x: signed_quantity(max(x.mean or (0.0,), key=abs)), where="page"
+            ),
+            FieldColumn(
+                "deviation", lambda _, x: quantity(max(x.deviation or (0.0,))), where="page"
+            ),
         )
     return FieldTable(TruncationGuarantee, columns, "cut.caption")
-
-
-def largest_mean(_: Catalogue, point: TruncationGuarantee) -> str:
-    return signed_quantity(max(point.mean or (0.0,), key=abs))
-
-
-def largest_deviation(_: Catalogue, point: TruncationGuarantee) -> str:
-    return quantity(max(point.deviation or (0.0,)))
 
 
 def input_use(t: Catalogue, record: Certificate) -> Markup:

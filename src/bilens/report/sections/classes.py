@@ -238,12 +238,8 @@ def class_table(readings: Sequence[ClassReading]) -> FieldTable:
             FieldColumn("effective_rank_raw", where="page"),
             FieldColumn("effective_rank_embedding", class_="apart"),
             FieldColumn("significant_positive", beyond_ends, where="text"),
-            FieldColumn(
-                "eigenvalues", largest_value, where="text", heading="classes.table.largest"
-            ),
-            FieldColumn(
-                "eigenvalues", smallest_value, where="text", heading="classes.table.smallest"
-            ),
+            FieldColumn("eigenvalues", largest_value, where="text", heading="ranks.largest"),
+            FieldColumn("eigenvalues", smallest_value, where="text", heading="ranks.smallest"),
         ),
         "ranks.caption",
     )

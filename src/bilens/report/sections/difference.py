@@ -162,10 +162,6 @@ def largest_changes(found: WholeDifference, most: int = 10) -> list[TensorChange
     return sorted(found.changed, key=lambda one: -1 if one.change is None else -one.change)[:most]
 
 
-def stored_as(_: Catalogue, one: TensorChange) -> str:
-    return " → ".join(dict.fromkeys((one.baseline_dtype, one.dtype)))
-
-
 def rank_of(_: Catalogue, one: TensorChange) -> str:
     return f"{NONE if one.rank is None else one.rank} / {one.full}" if one.full else NONE
 
@@ -179,7 +175,7 @@ TENSORS = FieldTable(
     (
         FieldColumn("name", numeric=False),
         FieldColumn("kind", lambda t, one: t(f"difference.kind.{one.kind}")),
-        FieldColumn("dtype", stored_as),
+        FieldColumn("dtype", lambda _, x: " → ".join(dict.fromkeys((x.baseline_dtype, x.dtype)))),
         FieldColumn("change"),
         FieldColumn("rank", rank_of),
         FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.full else NONE),
