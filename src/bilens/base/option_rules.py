@@ -107,9 +107,8 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "text": {"with --text": {"tokens": 20_000, "held_out": 0.2, "activations": None}},
     "corpus": {"with --corpus": {"column": None, "limit": None}},
-    "pages": {"without --json, or with a page": {"lang": "en"}},
 }
-COMMAND_LINE = ("text", "corpus", "pages", "sweep", "decompose")
+COMMAND_LINE = ("text", "corpus", "sweep", "decompose")
 SPELLINGS = {
     "n_components": "--components",
     "validation_fraction": "--validation",

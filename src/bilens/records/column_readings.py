@@ -152,9 +152,7 @@ class InputAttribution(Record, frozen=True):
     The sum of `values` is score − score_at_baseline, up to `residual`.
     """
 
-    kind: Annotated[
-        str, "`class`: centred; `contrast`: minus that of `rival`; `output`: the only one"
-    ]
+    kind: Annotated[str, "`class`: centred; `contrast`: minus that of `rival`; `output`: the one"]
     output: Annotated[Count, "the class or output"]
     rival: Annotated[Count | None, "the class with the second score; null without contrast"]
     score: Annotated[float, "of this input"]

@@ -28,9 +28,7 @@ class JudgedCondition(Record, frozen=True):
     value: Annotated[float | None, "what was compared; null where there was nothing to judge"]
     failed: Annotated[bool, "it holds, or could not be judged"]
     ground: Annotated[
-        str,
-        "why it does not simply pass: `assumed`, the value rests on an input that nobody gave, so "
-        "it failed; `units`, it does not hold where all inputs have deviation 1; empty otherwise",
+        str, "`assumed`: it rests on an input nobody gave; `units`: on deviations of 1; or empty"
     ] = ""
 
 

@@ -41,10 +41,7 @@ class Coverage(Record, frozen=True):
     checked_against: Annotated[str, "what the layers were compared with; empty for nothing"]
     error: Annotated[float | None, "the largest difference there, over the largest output"]
     connected: Annotated[
-        bool,
-        "whether what was read, one behind the other, is all that the model computes between input "
-        "and output; false where other operations stand between or around (attention, norms, "
-        "reshapes)",
+        bool, "what was read is all that the model computes; not so with attention, norms, reshapes"
     ] = False
 
     def __post_init__(self) -> None:

@@ -70,9 +70,7 @@ class Trigger(Record, frozen=True):
     target: Annotated[Count, "the class"]
     score: Annotated[float, "of all scans together"]
     scan: Annotated[str, "the one that says most"]
-    box: Annotated[
-        tuple[Count, Count, Count, Count] | None, "first row, column, rows, columns; or null"
-    ]
+    box: Annotated[tuple[Count, Count, Count, Count] | None, "first row, column, rows, columns"]
     pattern: Annotated[tuple[float, ...], "what is added to an image, rounded for drawing"]
     gain: Annotated[float, "mean logits that it adds to the lead over other classes, exact"]
     won: Annotated[Count, "of `sources`: classes whose template it alone turns to the target"]

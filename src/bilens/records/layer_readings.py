@@ -79,9 +79,7 @@ class LayerDifference(Record, frozen=True):
     row_change: Annotated[float | None, "size of the change on rows as a part of outputs"] = None
     map_change: Annotated[
         float | None,
-        "of the whole map under N(0, I), constant and linear part with it: the size of the change "
-        "as a part of how far the baseline's answers are from their mean; null where rows are "
-        "known",
+        "change of the whole map under N(0, I), of how far answers are from their mean",
     ] = None
 
 
@@ -220,9 +218,7 @@ class Difference(Reading, frozen=True):
     whole: Annotated[WholeDifference | None, "of all tensors, read as layers or not"] = None
     trial: Annotated[WordTrial | None, "null where no words were tried"] = None
     aligned: Annotated[tuple[AlignmentNote, ...], "where not all are the same in one order"] = ()
-    answers: Annotated[AnswerChanges | None, "null without rows that both answer, or of tables"] = (
-        None
-    )
+    answers: Annotated[AnswerChanges | None, "null without rows that both answer"] = None
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse directions that are drawn in inputs of another width."""

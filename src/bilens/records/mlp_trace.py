@@ -104,9 +104,7 @@ class CausalCheck(Record, frozen=True):
     """The change of a behaviour where a few directions of a layer's input are changed."""
 
     kind: Annotated[
-        str,
-        "`ablate`: coordinates are set to their mean; `steer`: moved by the difference of means; "
-        "`sign_flip`: traded so that what they contribute changes its sign",
+        str, "`ablate`: set to their mean; `steer`: moved; `sign_flip`: traded to change the sign"
     ]
     num_directions: Annotated[Count, "directions that are changed together"]
     before: Annotated[Interval, "size of the behaviour in the unchanged model, in logits"]

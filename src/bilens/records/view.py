@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from bilens.base.errors import UsageError
 from bilens.records.base import Record
 
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
@@ -56,8 +55,6 @@ def field_at(record: type[Record], path: str) -> tuple[type[Record], str]:
     """Return the record of the last field of a path such as `outputs.pairs.0`, and its name."""
     name, _, rest = path.partition(".")
     kinds = {field.name: field.type for field in msgspec.structs.fields(record)}
-    if name not in kinds:
-        raise UsageError(f"{record.__name__} has no field {name!r}.")
     rest = rest.lstrip("0123456789.")
     return field_at(next(records_in(kinds[name])), rest) if rest else (record, name)
 

@@ -99,11 +99,10 @@ def decomposition_lines(record: LayerDecomposition, lang: str = "en") -> list[st
 
 
 def plan_table(plans: Sequence[LayerPlan], lang: str = "en") -> Table:
-    t, keys = load_catalogue(lang), ("layer", "outputs", "pairs", "method")
-    numeric = (f">{head}" for head in t.each("decompose.plan", ("batch", "memory", "rotations")))
-    layer, outputs, pairs, method = t.each("decompose.plan", keys)
+    t, keys = load_catalogue(lang), "layer outputs pairs method batch memory rotations"
+    heads = t.each("decompose.plan", keys.split())
     table = grid(
-        (layer, f">{outputs}", f">{pairs}", method, *numeric),
+        (head if at in (0, 3) else f">{head}" for at, head in enumerate(heads)),
         title=t("decompose.plan.title"),
         caption=t("decompose.plan.caption", limit=readable(plans[0].limit_bytes)),
     )
@@ -122,12 +121,9 @@ def plan_lines(plans: Sequence[LayerPlan], lang: str = "en") -> Iterator[str]:
 def fit_table(record: QuadraticFits, lang: str = "en") -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
     t, keys = load_catalogue(lang), ("linear", "quadratic", "trimmed", "median")
+    numeric = (f">{head}" for head in t.each("fit", keys))
     table = grid(
-        (
-            *t.each("fit", ("of", "fit")),
-            *(f">{head}" for head in t.each("fit", keys)),
-            f"\n≥ {record.fits[0].threshold:g}",
-        ),
+        (*t.each("fit", ("of", "fit")), *numeric, f"\n≥ {record.fits[0].threshold:g}"),
         title=t("fit.title"),
         caption=t("fit.caption"),
         look="open",

@@ -231,8 +231,6 @@ def audit(
         audit_many(output, [source, *others], data, options, pages, overwrite)
         return
     pages.check(overwrite)
-    if output.as_json and not pages.files and pages.evidence is None:
-        refuse_idle("pages", vars(pages))
     report = read_and_judge(output, source, data, options)
     pages.write(report, overwrite)
     if pages.on_stdout:
