@@ -264,7 +264,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     # with the default value
     ("text", f"fit {MODEL} --held-out 0.2", "--held-out"),
     ("text", f"audit {MODEL} --tokens 20000", "--tokens"),
-    ("page", f"certify {MODEL} --lang en", "--lang"),
     ("certify", f"certify {MODEL} --samples 1000", "--samples"),
     ("audit", f"audit {MODEL} --threshold 0.9", "--threshold"),
     ("quadratic fit", f"fit {MODEL} --data {DATA} --samples 10000", "--samples"),
@@ -276,10 +275,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
         f"convert GATED --to bilinear --out o --data {DATA} --skip training --layer-steps 300",
         "--layer-steps",
     ),
-    ("pages", f"audit {MODEL} --lang ja", "--lang"),
-    ("page", f"certify {MODEL} --lang ja", "--lang"),
-    ("page", f"attack {MODEL} --data {DATA} --lang ja", "--lang"),
-    ("plate", f"explain {MODEL} --data {DATA} --index 0 --lang ja", "--lang"),
     ("decompose", f"decompose {MODEL} --spectrum top --null-samples 59", "--null-samples"),
     ("decompose", f"decompose {MODEL} --method dense --verify", "--verify"),
     ("decompose", f"decompose {MODEL} --method factored --precision float64", "--precision"),
