@@ -257,6 +257,8 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("data", f"audit {MODEL} --data {DATA} --encoding cp932", "--encoding"),
     ("data", f"audit {MODEL} --labels y", "--labels"),
     ("data", f"certify {MODEL} --labels y", "--labels"),
+    ("data", f"attack {MODEL} --labels y", "--labels"),
+    ("data", f"explain {MODEL} --index 0 --labels y", "--labels"),
     ("audit", f"audit {MODEL} --train-labels y", "--train-labels"),
     ("text", f"audit {MODEL} --tokens 9", "--tokens"),
     ("text", f"fit {MODEL} --held-out 0.3", "--held-out"),
