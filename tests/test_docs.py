@@ -12,6 +12,7 @@ import bilens
 import tiny
 from bilens.cli.app import app
 from bilens.cli.command_group import build_all_commands
+from bilens.findings.rules.registry import rules_asked_for
 from bilens.io import file_kinds
 from bilens.io.model_folder import save
 from tools.docs import api_page, pages
@@ -166,6 +167,21 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert REPOSITORY in file.parents, target
         if anchor:
             assert anchor in anchors(file), target
+
+
+def test_a_table_of_rules_names_the_bad_side_of_each() -> None:
+    """As the rules have it, and with the limit where all cases of a rule share it."""
+    rules, named = rules_asked_for(), set()
+    for page in ("auditing", "tables"):
+        text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
+        (table,) = re.findall(r"^\| rule \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+        for row in table.splitlines():
+            name, _, bad = (cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:4])
+            rule = rules[name.strip("`")]
+            named.add(rule.id)
+            assert bad.replace("≤", "<").startswith(rule.bad or ""), rule.id
+            assert not rule.threshold or f"{rule.threshold:g}" in bad, rule.id
+    assert {"r2", "similarity", "leak", "huge_norm"} <= named
 
 
 def test_every_generated_page_is_fresh() -> None:

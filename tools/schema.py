@@ -1,15 +1,13 @@
 """The schema of every document: JSON Schema files and the field tables of the pages, from records.
 
-The line behind a field, or the comment lines above it, says what it means.
+The view of a field says what it means.
 """
 
 from __future__ import annotations
 
 import inspect
-import io
 import json
 import re
-import tokenize
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from bilens.findings.rules.registry import REGISTRY
+from bilens.findings.rules.rule import Rule
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, kind_of
@@ -28,6 +28,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
+from bilens.records.view import views
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
@@ -49,36 +50,8 @@ WORDS = {
     type(None): "null",
     Any: "JSON",
 }
+RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- end of rules -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
-
-
-def meanings(record: type[Record]) -> dict[str, str]:
-    """Return what each field of a record, and of those it extends, means."""
-    found: dict[str, str] = {}
-    for base in reversed(record.__mro__):
-        if issubclass(base, Record) and base is not Record:
-            found |= own_meanings(inspect.getsource(base))
-    return found
-
-
-def own_meanings(source: str) -> dict[str, str]:
-    """Return the comments of the fields in the source of a class."""
-    comments: dict[int, str] = {}
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            comments[token.start[0]] = token.string.rpartition("# ")[2]
-    found: dict[str, str] = {}
-    above: list[str] = []
-    for number, line in enumerate(source.splitlines(), 1):
-        field = re.match(r"    (\w+): ", line)
-        if field:
-            found[field[1]] = comments.get(number, " ".join(above))
-            above = []
-        elif line.strip().startswith("#"):
-            above.append(comments[number])
-        else:
-            above = []
-    return found
 
 
 def parts(record: type[Record]) -> Iterator[type[Record]]:
@@ -122,14 +95,41 @@ def tables(record: type[Record]) -> str:
     """Return a table of the fields of a record, and of each record inside it."""
     found = []
     for part in parts(record):
-        said = meanings(part)
+        said = views(part)
         rows = ["| key | kind | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(part):
-            meaning = said.get(field.name, "").replace("|", "\\|")
+            meaning = said[field.name].description.replace("|", "\\|")
             rows.append(f"| `{field.encode_name}` | {words(field.type)} | {meaning} |")
         about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         found.append(f"### {part.__name__}\n\n{about}\n\n" + "\n".join(rows))
     return "\n\n".join(found)
+
+
+def rule_table() -> str:
+    """Return a row for each rule of `--fail-on`: bad side, end, and the numbers it gives."""
+    rows = ["| rule | of models read as | needs | bad | by itself | group | values |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for rule in (one for one in REGISTRY if one.number is not None):
+        values = ", ".join(f"`{name}` ({form})" for name, form in rule.values.items())
+        asked = "" if rule.number == "value" else f" compares `{rule.number}`"
+        ends = f"{rule.usual} or {rule.beyond}" if rule.bad else "case by case"
+        cells = (
+            f"`{rule.id}`{asked}",
+            ", ".join(rule.readings),
+            rule.needs or "",
+            bad_side(rule),
+            ends,
+            f"`{rule.group}`",
+            values,
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def bad_side(rule: Rule) -> str:
+    """Return the side on which a rule is bad, with its limit where all cases share it."""
+    known = rule.bad is not None and rule.threshold != 0
+    return " ".join(filter(None, (rule.bad, f"{rule.threshold:g}" if known else "")))
 
 
 def schema(document: type[Document]) -> str:
@@ -138,9 +138,8 @@ def schema(document: type[Document]) -> str:
     for part in parts(document):
         found["$defs"][part.__name__]["description"] = inspect.cleandoc(part.__doc__ or "")
         properties = found["$defs"][part.__name__]["properties"]
-        for name, meaning in meanings(part).items():
-            if name in properties and meaning:
-                properties[name]["description"] = meaning
+        for name, view in views(part).items():
+            properties[name]["description"] = view.description
     return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
 
 
@@ -156,6 +155,7 @@ def pages_with_fields(root: Path) -> dict[Path, str]:
     for path in sorted((root / "docs").glob("*.md")):
         text = path.read_text("utf-8")
         filled = BLOCK.sub(lambda m: f"{m[1]}\n{tables(names[m[2]])}\n\n{m[3]}", text)
-        if "<!-- fields of " in text:
+        filled = RULES.sub(lambda m: f"{m[1]}\n{rule_table()}\n\n{m[2]}", filled)
+        if "<!-- fields of " in text or "<!-- rules -->" in text:
             pages[path] = filled
     return pages

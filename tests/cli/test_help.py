@@ -37,7 +37,7 @@ FROZEN = {
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
-        "--plan --map --activation --transposed --no-transposed --allow-pickle "
+        "--plan --lang --map --activation --transposed --no-transposed --allow-pickle "
         "--trust-pickle --residual "
         "--no-residual --overwrite --json --data --table --labels "
         "--encoding --classes"
@@ -45,7 +45,7 @@ FROZEN = {
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
         "--transposed --no-transposed --text --tokens --held-out --activations "
-        "--train-steps --samples --threshold --seed "
+        "--train-steps --samples --threshold --seed --lang "
         "--allow-pickle --trust-pickle --residual --no-residual --json"
     ),
     "audit": (

@@ -43,8 +43,8 @@ def test_tables_pages_and_graphs_are_written_where_asked(
     table, _, _ = result.out.partition("Report: ")
     assert max(map(len, table.splitlines())) <= 100
     assert "…" not in table
-    assert "Normalised MSE" in table
-    assert "max λ" in table
+    assert "正規化平均2乗誤差（誤差と長さの2乗の比）" in table
+    assert "最大のλ" in table
     assert 'lang="ja"' in page.read_text()
     files = sorted(graphs.iterdir())
     assert [f"Graph: {file}" for file in files] == sorted(result.out.splitlines()[-2:])

@@ -308,7 +308,7 @@ def test_a_subspace_is_flagged_and_the_null_interval_is_named() -> None:
 
 
 def test_the_embedding_basis_is_labelled_and_not_to_be_compared() -> None:
-    assert "Embedding basis (the paper’s convention)" in texts("healthy")
+    assert "embedding basis (the paper’s convention)" in texts("healthy")
     assert "Do not compare the last column between models." in texts("healthy")
 
 

@@ -10,6 +10,7 @@ from importlib.resources import files
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 
 import evidence_documents
 import explorer_documents
@@ -17,22 +18,41 @@ import layer_audit_documents
 import people_documents
 import table_documents
 import tiny
+from attack_documents import make_attack
 from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
 from bilens.findings.rules.registry import ADDED, REGISTRY
 from bilens.findings.rules.rule import Rule
 from bilens.io.formats.families import FAMILIES
 from bilens.nn.module_layers import FOLDED
+from bilens.records.class_readings import Explanations
 from bilens.records.common import DataOrigin
+from bilens.records.decomposition import LargeRow, SeenInputs
+from bilens.records.view import field_at
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.reports import AuditReport
+from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
+from bilens.report.sections.certificate_page import cut_table
+from bilens.report.sections.classes import class_table
+from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
+from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.summary import render_summary
-from bilens.report.terminal import class_table, verdict_lines
+from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
+from bilens.report.terminal_readings import (
+    attribution_tables,
+    decomposition_lines,
+    decomposition_table,
+    explanation_tables,
+    fit_lines,
+    fit_table,
+    plan_lines,
+    plan_table,
+    trace_tables,
+)
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, linked, without_page
@@ -47,8 +67,11 @@ from bilens_explorer.pages import (
     view_page,
 )
 from bilens_explorer.recorded_command import RefusedError
+from certificate_documents import make_certificate
+from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
 from report_documents import TRIGGER, make_document, page_of, variants
+from trace_documents import make_trace, make_weights_only
 
 CATALOGUES = {
     lang: json.loads(files("bilens.report").joinpath("strings", f"{lang}.json").read_text("utf-8"))
@@ -60,8 +83,29 @@ def placeholders(sentence: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(sentence) if name is not None}
 
 
+TRANSLATED = re.compile(r"field\..*\.about")  # a description, which English has in the record
+
+
 def test_both_languages_have_the_same_keys_in_the_same_order() -> None:
-    assert list(CATALOGUES["en"]) == list(CATALOGUES["ja"])
+    japanese = [key for key in CATALOGUES["ja"] if not TRANSLATED.fullmatch(key)]
+    assert list(CATALOGUES["en"]) == japanese
+
+
+def test_what_headings_mean_is_said_in_both_languages() -> None:
+    """In English by the description of the field; in Japanese by a translation of it."""
+    cut = CertificateReport(make_certificate()).record.truncation
+    made = class_table(()), cut_table(cut)
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made)
+    keys = set()
+    for lang in LANGUAGES:
+        t = load_catalogue(lang)
+        for table in tables:
+            for column in table.columns:
+                if column.where != "text":
+                    assert column.meaning(t, table.kind), column.path
+                    owner, name = field_at(table.kind, column.path)
+                    keys.add(f"field.{owner.__name__}.{name}.about")
+    assert keys == {key for key in CATALOGUES["ja"] if TRANSLATED.fullmatch(key)}
 
 
 def test_both_languages_fill_in_the_same_values() -> None:
@@ -87,6 +131,32 @@ def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:
             assert sentence.endswith(("です。", "ます。", "せん。", "した。", "さい。")), key
 
 
+def explained_variants(record: Explanations) -> list[Explanations]:
+    """Explanations with and without labels, of rows with names, and of a single number."""
+    first, second, _ = record.explanations
+    second = structs.replace(second, label=(second.predicted + 1) % 3)
+    unlabelled = structs.replace(first, label=None)
+    both = structs.replace(record, explanations=(first, second, unlabelled))
+    named = tuple(str(index) for index in range(record.model.d_input))
+    rows = structs.replace(both, model=structs.replace(record.model, input_names=named))
+    flat = structs.replace(record.model, input_shape=(1, record.model.d_input))
+    number = structs.replace(
+        first,
+        scores=first.scores[:1],
+        classes=(structs.replace(first.classes[0], index=0),),
+        attributions=tuple(
+            structs.replace(one, output=0, rival=None) for one in first.attributions
+        ),
+        predicted=0,
+        label=None,
+        target=1.0,
+    )
+    single = structs.replace(flat, output_names=("y",), d_output=1)
+    other = structs.replace(record, baseline="mean", model=single, explanations=(number,))
+    zeros = structs.replace(rows, baseline="zeros")
+    return [both, rows, zeros, structs.replace(both, model=flat), other]
+
+
 def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """All documents of `variants` together need the whole catalogue."""
     used: set[str] = set()
@@ -101,6 +171,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "html",
         "plates",
         "terminal",
+        "terminal_readings",
         "charts.curves",
         "markdown",
         "evidence",
@@ -134,19 +205,39 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for document in (make_document(), people_documents.spoken(make_document())):
         render_summary(AuditReport(document).record, "name")
     for report in map(AuditReport, variants().values()):
-        class_table(report.record)
+        audit_table(report.record)
         verdict_lines(report.record)
         eigenvector_plate(report.record)
     for document in [*DOCUMENTS.values(), compared]:
         page_of(document)
-    for document in layer_audit_documents.variants().values():
-        AuditReport(document).to_markdown()
-    for document in table_documents.variants().values():
-        AuditReport(document).to_markdown()
+    for documents in (layer_audit_documents, table_documents):
+        for report in map(AuditReport, documents.variants().values()):
+            report.to_markdown()
+            audit_table(report.record)
     for report in evidence_documents.reports().values():
         evidence_files(report.record, "en")
     render_index(evidence_documents.INDEX)
-    attribution_plate(explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0]))
+    explained = explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0, 1, 2])
+    attribution_plate(explained)
+    for record in explained_variants(explained):
+        assert all(table.columns for table in explanation_tables(record))
+        assert all(table.columns for table in attribution_tables(record))
+    for document in (make_trace(), make_weights_only()):
+        assert [*trace_tables(TraceReport(document).record)]
+    assert [*attack_tables(AttackReport(make_attack()).record)]
+    truncation_table(CertificateReport(make_certificate()).record)
+    lone, many = replace(LAYER, spectrum="top"), replace(LAYER, outputs=51 * LAYER.outputs)
+    for record in (LAYER, lone, many, replace(LAYER, null_samples=0)):
+        for basis in ("input", "embedding", "whitened"):
+            assert decomposition_table(replace(record, basis=basis)).columns
+    assert decomposition_lines(LAYER)
+    assert [plan_table([PLAN]), *plan_lines([PLAN])]
+    (fit,) = FITS.fits
+    seen = SeenInputs(9, (1, 2), (3, 4), 5.0, 1, (LargeRow(9.0, 0, 1, "a"),))
+    usable = replace(fit, usable=True, seen=seen, gated=True)
+    whole = replace(fit, activation=None)
+    fits = replace(FITS, fits=(fit, usable, whole), num_rows=None)
+    assert [fit_table(fits), *fit_lines(fits)]
     loss_figure([(1, 2.0, 3.0)])
     for kind in ("embedded", "data-dir", "cache", "download", "tensors", "new"):
         data_source(recorder, DataOrigin("", "read from the folder data", kind, 9, ""))

@@ -13,26 +13,13 @@ from rich.table import Table
 import tiny
 from attack_documents import make_attack
 from bilens.api.classifier import explain_predictions
-from bilens.records.common import IN_MEMORY, UNKNOWN, NullInterval
-from bilens.records.decomposition import (
-    ApproximationQuality,
-    DegreeScores,
-    EigenPair,
-    FormSpectrum,
-    LayerDecomposition,
-    LayerFit,
-    LayerPlan,
-    QuadraticFits,
-    Score,
-)
 from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
+from bilens.report.sections.layers import LAYERS, layer_rows
 from bilens.report.terminal import (
     attack_lines,
     attack_tables,
+    audit_table,
     certificate_lines,
-    class_table,
-    column_table,
-    layer_table,
     truncation_table,
     verdict_lines,
 )
@@ -47,17 +34,21 @@ from bilens.report.terminal_readings import (
     plan_table,
     trace_tables,
 )
+from bilens.report.text import load_catalogue
 from certificate_documents import make_certificate
+from decomposition_documents import FITS, HOSTILE, LAYER, PLAN
 from layer_audit_documents import make_layer_audit
 from report_documents import make_document, variants
 from table_documents import make_table
 from trace_documents import make_trace, make_weights_only
 
+EIGENVALUE = "field.LeadingPair.eigenvalue"  # which a page has in cards
+
 
 def printed(document: dict[str, Any], lang: str = "en", width: int = 120) -> str:
     console = Console(width=width, no_color=True, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        console.print(class_table(AuditReport(document).record, lang))
+        console.print(audit_table(AuditReport(document).record, lang))
     return capture.get()
 
 
@@ -65,7 +56,7 @@ def test_one_row_for_each_class_with_both_ends_of_its_spectrum() -> None:
     text = printed(make_document())
     (row,) = (line for line in text.splitlines() if line.strip("│┃ ").startswith("1 "))
     cells = [cell.strip() for cell in row.strip("│").split("│")]
-    assert cells == ["1", "6.5", "8.5–9.5", "7.8", "2 / 1", "+0.900", "−0.800"]
+    assert cells == ["1", "6.5", "9.0 (8.5–9.5)", "7.8", "2 / 1", "+0.900", "−0.800"]
     assert "do not compare it between models" in " ".join(text.split())
 
 
@@ -73,8 +64,24 @@ def test_one_row_for_each_class_with_both_ends_of_its_spectrum() -> None:
 @pytest.mark.parametrize("name", variants())
 def test_every_document_has_a_table_and_lines(name: str, lang: str) -> None:
     document = AuditReport(variants()[name]).record
-    assert len(class_table(document, lang).rows) == len(document.classes.readings)
+    assert len(audit_table(document, lang).rows) == len(document.classes.readings)
     assert all(line.strip() for line in verdict_lines(document, lang))
+
+
+def test_one_description_is_drawn_in_a_terminal_in_markdown_and_on_a_page() -> None:
+    """The numbers of a layer are the same everywhere; headings are in the language asked for."""
+    report = AuditReport(make_layer_audit())
+    for lang in ("en", "ja"):
+        t, table = load_catalogue(lang), audit_table(report.record, lang)
+        heads, _, rows = LAYERS.as_texts(t, layer_rows(t, report.record.layers))
+        assert [str(column.header) for column in table.columns] == heads
+        cells = [[str(cell) for cell in column.cells] for column in table.columns]
+        assert list(map(list, zip(*cells, strict=True))) == rows
+        page, markdown = report.to_html(lang=lang), report.to_markdown(lang=lang)
+        assert f"| {' | '.join(heads)} |" in markdown
+        assert all(f">{head}</th>" in page for head in heads if head != t(EIGENVALUE))
+        assert all(f">{cell}</" in page for row in rows for cell in row[2:7] if row[2])
+    assert heads[0] == "層"
 
 
 def test_it_fits_into_eighty_columns() -> None:
@@ -118,67 +125,6 @@ def test_without_data_the_lines_say_so() -> None:
     assert any("Accuracy is not known" in line for line in lines)
 
 
-HOSTILE = "[red]\x1b[2Ja\x07\u202e"
-QUALITY = ApproximationQuality("relu", "closed form", "a normal input", 0.5, 0.01, 0.2, 0.9)
-PAIRS = (EigenPair(2.0, 0.8, 1e-9, True, 2), EigenPair(-1.0, 0.2, 1e-9, False, 1))
-LAYER = LayerDecomposition(
-    layer=HOSTILE,
-    basis="input",
-    output_kind="outputs",
-    reading="raw",
-    which="magnitude",
-    spectrum="whole",
-    method="dense",
-    precision="float64",
-    d_in=4,
-    d_hidden=3,
-    d_out=2,
-    null_samples=100,
-    outputs=(
-        FormSpectrum(
-            HOSTILE, PAIRS, 1.0, 1.8, NullInterval(2, 1, 3), 2.2, 1, 0, 0, True, "norm", "ok"
-        ),
-        FormSpectrum("bad", (), None, None, None, None, None, 0, 0, False, "", "did not converge"),
-    ),
-    approximation=QUALITY,
-    about_input="x after a norm",
-)
-PLAN = LayerPlan(
-    HOSTILE,
-    "input",
-    "outputs",
-    "raw",
-    4,
-    3,
-    2,
-    5,
-    "top",
-    7,
-    "lanczos",
-    "float64",
-    2,
-    10,
-    99,
-    "why",
-    None,
-)
-SCORES = [Score(0.25, 0.01), Score(None, None), Score(0.5, 0.02)]
-LADDER = tuple(
-    DegreeScores(fit, 9, *SCORES, (0.5, 0.4, None), (None,)) for fit in ("normal", "ceiling")
-)
-FITS = QuadraticFits(
-    source=IN_MEMORY,
-    num_rows=9,
-    fits=(
-        LayerFit(
-            *(HOSTILE, "relu", False, 4, 3, 2, False, "closed form", "9 rows"),
-            *("normal", LADDER, ("neurons: 9 rows",), 0.9, False),
-        ),
-    ),
-    reproduce=UNKNOWN.reproduce,
-)
-
-
 def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
     """What each command prints, of records that hold what a hostile file would."""
     layers = make_layer_audit()
@@ -193,8 +139,8 @@ def all_printed() -> dict[str, Callable[[], list[Table | str]]]:
     explained = replace(explained, model=model)
     certified, attacked = CertificateReport(make_certificate()), AttackReport(make_attack())
     return {
-        "layers": lambda: both(layer_table, verdict_lines, AuditReport(layers).record),
-        "table": lambda: both(column_table, verdict_lines, AuditReport(table).record),
+        "layers": lambda: both(audit_table, verdict_lines, AuditReport(layers).record),
+        "table": lambda: both(audit_table, verdict_lines, AuditReport(table).record),
         "certificate": lambda: both(truncation_table, certificate_lines, certified.record),
         "attack": lambda: [*attack_tables(attacked.record), *attack_lines(attacked.record)],
         "trace": lambda: [*trace_tables(TraceReport(trace).record)],
@@ -251,7 +197,7 @@ def test_a_map_that_explains_too_little_makes_no_claim() -> None:
 
 def test_names_have_room_in_a_narrow_terminal() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(class_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
+    console.print(audit_table(AuditReport(make_document(names=["zero", "one", "two"])).record))
     text = console.export_text()
     assert all(name in text for name in ("zero", "one", "two"))
 

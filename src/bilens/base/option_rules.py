@@ -107,11 +107,8 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "text": {"with --text": {"tokens": 20_000, "held_out": 0.2, "activations": None}},
     "corpus": {"with --corpus": {"column": None, "limit": None}},
-    "page": {"with --html": {"lang": "en"}},
-    "pages": {"with a page, or several models": {"lang": "en"}},
-    "plate": {"with --plate or --html": {"lang": "en"}},
 }
-COMMAND_LINE = ("text", "corpus", "page", "pages", "plate", "sweep", "decompose")
+COMMAND_LINE = ("text", "corpus", "sweep", "decompose")
 SPELLINGS = {
     "n_components": "--components",
     "validation_fraction": "--validation",

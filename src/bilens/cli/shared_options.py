@@ -252,11 +252,7 @@ class HtmlReport:
     """The page that is written about a result."""
 
     html: Path | None = option(None, "Write the report to this HTML file.")
-    lang: Lang = option("en", "Language of the HTML report.")
-
-    def __post_init__(self) -> None:
-        if self.html is None:
-            refuse_idle("page", vars(self))
+    lang: Lang = option("en", "Language of tables and report; messages are in English.")
 
     def write(self, report: SavedReport[Any]) -> list[str]:
         """Write the page if one is asked for; return the line about it."""

@@ -1,6 +1,6 @@
 """An attack: what one change of every image does to a classifier, and what is proven about it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
 from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_input_shape
@@ -9,78 +9,77 @@ from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_i
 class Effect(Record, frozen=True):
     """The effect of a perturbation on the attacked inputs that it is judged on, at each epsilon."""
 
-    accuracy: Numbers  # share that keep their right answer
-    margin: Numbers  # mean of f_label − f_target
-    target_rate: Numbers  # share that are taken for the target
+    accuracy: Annotated[Numbers, "share that keep their right answer"]
+    margin: Annotated[Numbers, "mean of f_label − f_target"]
+    target_rate: Annotated[Numbers, "share that are taken for the target"]
 
 
 class PerturbationFinding(Record, frozen=True):
     """One perturbation of one objective."""
 
-    kind: str  # the method
-    member: Count  # counted from 1 within its kind
-    change: Numbers  # of the mean margin over the inputs it is made from, exact, at each epsilon
-    effect: Effect
-    # with inputs cut to `box`, on `clipped_images` of the attacked images; null without a box
-    clipped: Effect | None
-    drawn_epsilon: float  # of the vector
-    vector: Numbers  # the perturbation at that epsilon, rounded for drawing
+    kind: Annotated[str, "the method"]
+    member: Annotated[Count, "counted from 1 within its kind"]
+    change: Annotated[Numbers, "of the mean margin over inputs it is made from, at each epsilon"]
+    effect: Annotated[Effect, "on the attacked inputs"]
+    clipped: Annotated[Effect | None, "with `clipped_images` cut to `box`; null without a box"]
+    drawn_epsilon: Annotated[float, "of the vector"]
+    vector: Annotated[Numbers, "the perturbation at that epsilon, rounded for drawing"]
 
 
 class ObjectiveFinding(Record, frozen=True):
     """All perturbations of one objective, and what is proven about them."""
 
-    target: Count
-    source: Count | None  # null: every other class, by its share of those
-    attacked_images: Count  # inputs of the source classes that it is judged on
-    clipped_images: Count
-    lower: Numbers  # proven: no perturbation of that length changes the mean margin by less
-    lower_edge: Numbers | None  # the same for the edge alone; null without edge pixels
-    proof_gap: float  # (change of the optimal one − lower) / |lower|, the largest of all lengths
-    worst_excess: float  # how much lower than the optimal one any other came, relative; proven ≤ 0
-    holds: bool  # `worst_excess` is within `tolerance`
-    perturbations: tuple[PerturbationFinding, ...]
+    target: Annotated[Count, "the class that inputs are moved to"]
+    source: Annotated[Count | None, "null: every other class, by its share of those"]
+    attacked_images: Annotated[Count, "inputs of the source classes that it is judged on"]
+    clipped_images: Annotated[Count, "attacked images that `clipped` is judged on"]
+    lower: Annotated[Numbers, "proven: no perturbation of this length changes the mean margin less"]
+    lower_edge: Annotated[Numbers | None, "the same for the edge alone; null without edge pixels"]
+    proof_gap: Annotated[float, "largest (change of the optimal one − lower) / |lower|"]
+    worst_excess: Annotated[float, "how much lower than the optimal one others came; proven ≤ 0"]
+    holds: Annotated[bool, "`worst_excess` is within `tolerance`"]
+    perturbations: Annotated[tuple[PerturbationFinding, ...], "one or more of each method"]
 
 
 class MethodCurve(Record, frozen=True):
     """One perturbation method: the mean over its members and over all objectives."""
 
-    kind: str  # the method
-    reads: tuple[str, ...]  # what of model and data it is made of
-    edge: bool  # it changes edge pixels alone
-    members: Count
-    effect: Effect
-    clipped: Effect | None  # null where no box of the inputs is known
-    change: Numbers  # at each epsilon
-    gap: Numbers  # change less that of the optimal one, mean; at least 0 by the proof
+    kind: Annotated[str, "the method"]
+    reads: Annotated[tuple[str, ...], "what of model and data it is made of"]
+    edge: Annotated[bool, "it changes edge pixels alone"]
+    members: Annotated[Count, "perturbations that the method makes for an objective"]
+    effect: Annotated[Effect, "on the attacked inputs"]
+    clipped: Annotated[Effect | None, "null where no box of the inputs is known"]
+    change: Annotated[Numbers, "at each epsilon"]
+    gap: Annotated[Numbers, "change less that of the optimal one, mean; at least 0 by the proof"]
 
 
 class DataSplit(Record, frozen=True):
     """The inputs that perturbations are made from, and those that they are judged on."""
 
-    made_from: Count
-    judged_on: Count  # none of them among the first
-    halved: bool  # the data that were given were split by the seed; else they came in two parts
+    made_from: Annotated[Count, "inputs that perturbations are made from"]
+    judged_on: Annotated[Count, "none of them among the first"]
+    halved: Annotated[bool, "the data were split by the seed; else they came in two parts"]
 
 
 class Attack(Document, frozen=True, kw_only=True):
     """An attack of a classifier by universal perturbations: the same change for every input."""
 
-    kind: Literal["attack"] = "attack"
-    holds: bool  # the proof holds for every objective, perturbation and epsilon
-    tolerance: float  # relative, of the comparison with the optimal perturbation
-    model: ModelSummary  # what was attacked
-    epsilons: Numbers  # lengths ‖δ‖₂
-    curves: tuple[MethodCurve, ...]  # one for each method
-    objectives: tuple[ObjectiveFinding, ...]
-    edge_pixels: Count
-    random_perturbations: Count  # for each target
-    restarts: Count  # of the projected gradient, for each length
-    seed: Integer
-    source: Source  # where the weights come from
-    data: DataOrigin | None
-    split: DataSplit | None = None  # null in an older document
-    reproduce: Run  # what it takes to run the same again
+    kind: Annotated[Literal["attack"], "of the document"] = "attack"
+    holds: Annotated[bool, "the proof holds for every objective, perturbation and epsilon"]
+    tolerance: Annotated[float, "relative, of the comparison with the optimal perturbation"]
+    model: Annotated[ModelSummary, "what was attacked"]
+    epsilons: Annotated[Numbers, "lengths ‖δ‖₂"]
+    curves: Annotated[tuple[MethodCurve, ...], "one for each method"]
+    objectives: Annotated[tuple[ObjectiveFinding, ...], "one for each target, or its source"]
+    edge_pixels: Annotated[Count, "inputs that the methods of the edge may change"]
+    random_perturbations: Annotated[Count, "for each target"]
+    restarts: Annotated[Count, "of the projected gradient, for each length"]
+    seed: Annotated[Integer, "of the random perturbations and of the split of the data"]
+    source: Annotated[Source, "where the weights come from"]
+    data: Annotated[DataOrigin | None, "which data were attacked; null for none"]
+    split: Annotated[DataSplit | None, "null in an older document"] = None
+    reproduce: Annotated[Run, "what it takes to run the same again"]
 
     def __post_init__(self) -> None:
         check_input_shape(self.model)

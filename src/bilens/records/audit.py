@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from bilens.records.base import Count, Document, Integer, require
 from bilens.records.class_readings import ClassReadings
@@ -32,35 +32,34 @@ ReadAs = Literal["classes", "layers", "columns"]
 class Audit(Document, frozen=True, kw_only=True):
     """The audit of a model: its readings, how the rules ended on them, and the decision."""
 
-    kind: Literal["audit"] = "audit"
-    schema_version: Literal[2] = 2  # type: ignore[assignment]  # 1 had three kinds of audits
-    read_as: ReadAs  # which of the three readings of a model this is, that rules are chosen by
-    passed: bool | None = None  # null where not decided, or nothing is vouched for
-    model: ModelFacts  # what was read
-    coverage: Coverage | None = None  # what share of the parameters was read
-    verdict: tuple[Finding, ...]  # the rules and how they ended
-    conditions: tuple[JudgedCondition, ...] | None = None  # of `--fail-on`; null without any
-    decision: Decision | None = None  # what may be done with it; null where it was not decided
-    # of one exact layer: the reading against the forward pass, for each precision; else empty
-    exactness: tuple[Exactness, ...] = ()
-    performance: Performance | None = None  # what predictions are worth; null without data
+    kind: Annotated[Literal["audit"], "of the document"] = "audit"
+    schema_version: Annotated[Literal[2], "1 had three kinds of audits"] = 2  # type: ignore[assignment]
+    read_as: Annotated[ReadAs, "which of the three readings it is; rules are chosen by it"]
+    passed: Annotated[bool | None, "null where not decided, or nothing is vouched for"] = None
+    model: Annotated[ModelFacts, "what was read"]
+    coverage: Annotated[Coverage | None, "what share of the parameters was read"] = None
+    verdict: Annotated[tuple[Finding, ...], "the rules and how they ended"]
+    conditions: Annotated[tuple[JudgedCondition, ...] | None, "of `--fail-on`, or null"] = None
+    decision: Annotated[Decision | None, "what may be done with it; null if undecided"] = None
+    exactness: Annotated[tuple[Exactness, ...], "of one exact layer against its forward pass"] = ()
+    performance: Annotated[Performance | None, "worth of predictions; null without data"] = None
     # how the model is read: one of these three is there
-    classes: ClassReadings | None = None  # a classifier of one exact layer, class by class
-    layers: LayerReadings | None = None  # any other model, layer by layer
-    columns: ColumnReadings | None = None  # one exact layer with named columns, column by column
-    inputs: GivenInputs | None = None  # what the inputs given add to the weights; null without
-    overfitting: Overfitting | None = None  # of a classifier of images; null for others
-    triggers: Triggers | None = None  # null likewise
-    guarantees: Guarantees | None = None  # of classes; null where formula and model disagree
-    difference: Difference | None = None  # what changed from the baseline; null without one
-    column_changes: ColumnChanges | None = None  # likewise of a table, in columns and answers
-    null_samples: Count  # random draws behind every null interval; 0 where there is none
-    seed: Integer  # of the draws, and of random inputs
-    source: Source  # where the weights come from
-    data: DataOrigin | None  # which data `performance` is of; null without data
-    text: TextOrigin | None = None  # that the layers were fitted on; null without
-    reproduce: Run  # what it takes to run the same again
-    people: People | None = None  # what was said of the model; null where nothing was
+    classes: Annotated[ClassReadings | None, "a classifier of one exact layer, by classes"] = None
+    layers: Annotated[LayerReadings | None, "any other model, layer by layer"] = None
+    columns: Annotated[ColumnReadings | None, "one exact layer with columns, by columns"] = None
+    inputs: Annotated[GivenInputs | None, "what given inputs add; null without"] = None
+    overfitting: Annotated[Overfitting | None, "of a classifier of images; null for others"] = None
+    triggers: Annotated[Triggers | None, "null likewise"] = None
+    guarantees: Annotated[Guarantees | None, "of classes; null if formula and model differ"] = None
+    difference: Annotated[Difference | None, "changes from the baseline; null without"] = None
+    column_changes: Annotated[ColumnChanges | None, "likewise of columns and answers"] = None
+    null_samples: Annotated[Count, "random draws behind every null interval; 0 where there is none"]
+    seed: Annotated[Integer, "of the draws, and of random inputs"]
+    source: Annotated[Source, "where the weights come from"]
+    data: Annotated[DataOrigin | None, "which data `performance` is of; null without data"]
+    text: Annotated[TextOrigin | None, "that the layers were fitted on; null without"] = None
+    reproduce: Annotated[Run, "what it takes to run the same again"]
+    people: Annotated[People | None, "what was said of the model; null where nothing was"] = None
 
     def readings(self) -> tuple[Reading, ...]:
         """Return the readings that are there, in the order of a page."""

@@ -57,7 +57,7 @@ class Record(Struct, frozen=True):
 class Document(Record, frozen=True, kw_only=True):
     """A whole document; a record of this type names its `kind`."""
 
-    schema_version: Literal[1] = 1  # rises when a key is renamed, removed or changes its meaning
+    schema_version: Annotated[Literal[1], "rises when a key changes name or meaning"] = 1
 
     def to_frame(self, table: str | None = None) -> Any:
         """Return a table of the document as a DataFrame of pandas; `table` as "guarantees.inputs".

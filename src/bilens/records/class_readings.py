@@ -7,7 +7,7 @@ input unit. Spectra are class-centred and in the input basis, unless a field say
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.column_readings import InputAttribution
@@ -21,42 +21,42 @@ from bilens.records.common import (
     Source,
     check_input_shape,
 )
+from bilens.records.view import View
 
 
 class Eigenvector(Record, frozen=True):
     """One eigenpair of a class reading, in the input basis."""
 
-    eigenvalue: float  # λ
-    explained: float  # λ² / ‖Q‖²
-    residual: float  # ‖Qv − λv‖
-    subspace_size: Count  # 1, or how many eigenvalues cannot be told apart: a common space then
-    # v, length 1, largest component positive, row by row; rounded to five decimals, for drawing
-    vector: tuple[float, ...]
+    eigenvalue: Annotated[float, "λ"]
+    explained: Annotated[float, "λ² / ‖Q‖²"]
+    residual: Annotated[float, "‖Qv − λv‖"]
+    subspace_size: Annotated[Count, "1, or how many eigenvalues cannot be told apart"]
+    vector: Annotated[tuple[float, ...], "v, length 1, largest component positive; rounded"]
 
 
 class ClassReading(Record, frozen=True):
     """The spectrum and leading eigenvectors of one class, against the mean of all classes."""
 
-    index: Count  # position among the outputs
-    name: str
-    eigenvalues: tuple[float, ...]  # the whole spectrum, by falling value
-    positive: tuple[Eigenvector, ...]  # leading positive eigenpairs, largest first; at most four
-    negative: tuple[Eigenvector, ...]  # leading negative eigenpairs, smallest first; at most four
-    upper_edge: float  # one-sided 95% edge of the largest eigenvalue under the rotation null
-    lower_edge: float  # one-sided 95% edge of the smallest eigenvalue under the rotation null
-    p_upper: float  # (1 + rotations with as large an eigenvalue) / (`null_samples` + 1)
-    p_lower: float  # the same of the smallest eigenvalue
-    significant_positive: Count  # eigenvalues above `upper_edge`
-    significant_negative: Count  # eigenvalues below `lower_edge`
-    effective_rank: float  # (Σ|λ|)² / Σλ²
-    effective_rank_null: NullInterval  # the same under the rotation null
-    effective_rank_raw: float  # of the class's own form, not centred
-    effective_rank_embedding: float  # own form in the embedding basis: the paper's convention
-    frobenius_norm: float  # ‖Q‖
-    linear_norm: float  # ‖b‖, from biases and residual path
-    constant: float  # c
-    largest_residual: float  # largest ‖Qv − λv‖ over the whole spectrum
-    complete: bool  # all pairs passed the check of residual and orthogonality
+    index: Annotated[Count, "position among the outputs"]
+    name: Annotated[str, "of the class"]
+    eigenvalues: Annotated[tuple[float, ...], "the whole spectrum, by falling value"]
+    positive: Annotated[tuple[Eigenvector, ...], "leading positive ones, largest first; up to four"]
+    negative: Annotated[tuple[Eigenvector, ...], "negative ones, smallest first; up to four"]
+    upper_edge: Annotated[float, "one-sided 95% edge of the largest eigenvalue under rotations"]
+    lower_edge: Annotated[float, "one-sided 95% edge of the smallest eigenvalue under rotations"]
+    p_upper: Annotated[float, "(1 + rotations with as large an eigenvalue) / (`null_samples` + 1)"]
+    p_lower: Annotated[float, "the same of the smallest eigenvalue"]
+    significant_positive: Annotated[Count, "eigenvalues above `upper_edge`"]
+    significant_negative: Annotated[Count, "eigenvalues below `lower_edge`"]
+    effective_rank: Annotated[float, View("(Σ|λ|)² / Σλ²", "fixed1")]
+    effective_rank_null: Annotated[NullInterval, View("the same under the rotation null", "usual")]
+    effective_rank_raw: Annotated[float, View("of the class's own form, not centred", "fixed1")]
+    effective_rank_embedding: Annotated[float, View("own form, in the embedding basis", "fixed1")]
+    frobenius_norm: Annotated[float, "‖Q‖"]
+    linear_norm: Annotated[float, "‖b‖, from biases and residual path"]
+    constant: Annotated[float, "c"]
+    largest_residual: Annotated[float, "largest ‖Qv − λv‖ over the whole spectrum"]
+    complete: Annotated[bool, "all pairs passed the check of residual and orthogonality"]
 
     def __post_init__(self) -> None:
         require(len(self.eigenvalues) > 0, "there are no eigenvalues")
@@ -65,52 +65,52 @@ class ClassReading(Record, frozen=True):
 class TruncationPoint(Record, frozen=True):
     """Accuracy when each class keeps its k leading eigenvectors."""
 
-    k: Count  # eigenvectors kept, by falling |λ|; linear and constant terms stay
-    accuracy: float
-    agreement: float  # share of answers equal to the whole model's
+    k: Annotated[Count, "eigenvectors kept, by falling |λ|; linear and constant terms stay"]
+    accuracy: Annotated[float, "share of right answers"]
+    agreement: Annotated[float, "share of answers equal to the whole model's"]
 
 
 class Contribution(Record, frozen=True):
     """The share of one eigenvector in the score of one class for one input."""
 
-    rank: Count  # position by falling |λ|, from 1
-    eigenvalue: float  # λ
-    overlap: float  # v·x
-    value: float  # λ(v·x)², in logits
-    vector: tuple[float, ...]  # v
+    rank: Annotated[Count, "position by falling |λ|, from 1"]
+    eigenvalue: Annotated[float, "λ"]
+    overlap: Annotated[float, "v·x"]
+    value: Annotated[float, "λ(v·x)², in logits"]
+    vector: Annotated[tuple[float, ...], "v"]
 
 
 class ClassScore(Record, frozen=True):
     """The terms of one class-centred logit of one input, which sum to it."""
 
-    index: Count  # the class
-    score: float  # `linear` + `constant` + `rest` + the values of `contributions`
-    linear: float  # b·x
-    constant: float  # c
-    contributions: tuple[Contribution, ...]  # the eigenvectors that count most for this input
-    rest: float  # all other eigenvectors together
+    index: Annotated[Count, "the class"]
+    score: Annotated[float, "`linear` + `constant` + `rest` + the values of `contributions`"]
+    linear: Annotated[float, "b·x"]
+    constant: Annotated[float, "c"]
+    contributions: Annotated[tuple[Contribution, ...], "eigenvectors that count most for the input"]
+    rest: Annotated[float, "all other eigenvectors together"]
 
 
 class Explanation(Record, frozen=True):
     """One prediction, taken apart exactly."""
 
-    # why it was chosen: `typical` (median lead of the right answers), `narrow` (smallest lead),
-    # `wrong` (wrong with the highest probability), `asked`
-    kind: str
-    index: Count  # in the test data, from 0; of a table the row as a spreadsheet numbers it
-    label: Count | None  # the right class, where it is known
-    predicted: Count  # the class with the highest score
-    image: tuple[float, ...]  # the input, row by row
-    scores: tuple[float, ...]  # class-centred logits of all classes
-    classes: tuple[ClassScore, ...]  # the two highest, and the label where it is another one
+    kind: Annotated[
+        str, "why it was chosen: `typical` (median lead), `narrow` (least lead), `wrong`, `asked`"
+    ]
+    index: Annotated[Count, "in the test data, from 0; of a table as a spreadsheet numbers rows"]
+    label: Annotated[Count | None, "the right class, where it is known"]
+    predicted: Annotated[Count, "the class with the highest score"]
+    image: Annotated[tuple[float, ...], "the input, row by row"]
+    scores: Annotated[tuple[float, ...], "class-centred logits of all classes"]
+    classes: Annotated[tuple[ClassScore, ...], "the two highest, and the label if it is another"]
 
 
 class ClassReadings(ModelReading, frozen=True):
     """The classes of a classifier of one exact layer: spectra, few directions, predictions."""
 
-    readings: tuple[ClassReading, ...]  # in the order of the outputs
-    truncation: tuple[TruncationPoint, ...]  # accuracy with fewer eigenvectors, by rising k
-    explanations: tuple[Explanation, ...]  # predictions taken apart; empty without data
+    readings: Annotated[tuple[ClassReading, ...], "in the order of the outputs"]
+    truncation: Annotated[tuple[TruncationPoint, ...], "accuracy with k eigenvectors, by k"]
+    explanations: Annotated[tuple[Explanation, ...], "predictions taken apart; empty without data"]
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse readings of other classes, or of inputs of another width."""
@@ -145,21 +145,20 @@ def require_width(pairs: Iterable[Eigenvector | Contribution], width: int) -> No
 class InputExplanation(Explanation, frozen=True):
     """One prediction, taken apart exactly both ways."""
 
-    attributions: tuple[InputAttribution, ...]  # of the predicted class, and of its lead
-    target: float | None = None  # the right answer of a regression, where it is known
+    attributions: Annotated[tuple[InputAttribution, ...], "of the predicted class, and of its lead"]
+    target: Annotated[float | None, "the right answer of a regression, where it is known"] = None
 
 
 class Explanations(Document, frozen=True, kw_only=True):
     """The scores of some inputs taken apart, by eigenvectors and by inputs."""
 
-    kind: Literal["explanation"] = "explanation"
-    model: ModelSummary  # what was read
-    # what an input is set to where it is absent: `zeros`, `mean`, `mean of the … rows given`
-    baseline: str
-    explanations: tuple[InputExplanation, ...]
-    source: Source  # where the weights come from
-    data: DataOrigin  # where the inputs come from
-    reproduce: Run  # what it takes to run the same again
+    kind: Annotated[Literal["explanation"], "of the document"] = "explanation"
+    model: Annotated[ModelSummary, "what was read"]
+    baseline: Annotated[str, "what absent inputs are: `zeros`, `mean`, `mean of the … rows given`"]
+    explanations: Annotated[tuple[InputExplanation, ...], "one for each input that was asked for"]
+    source: Annotated[Source, "where the weights come from"]
+    data: Annotated[DataOrigin, "where the inputs come from"]
+    reproduce: Annotated[Run, "what it takes to run the same again"]
 
     def __post_init__(self) -> None:
         for item in self.explanations:

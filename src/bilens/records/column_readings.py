@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Record, require
 from bilens.records.common import (
@@ -18,8 +18,8 @@ OTHER = "(other)"  # the input that the rare texts of a column share
 class CellConversion(Record, frozen=True):
     """One thing that was done to what a file holds; its sentence is `reading.KIND`."""
 
-    kind: str
-    values: dict[str, Value]  # what fills the sentence; `column` where it is about one
+    kind: Annotated[str, "which sentence says it"]
+    values: Annotated[dict[str, Value], "what fills the sentence; `column` where it is about one"]
 
     @staticmethod
     def of_kind(kind: str, /, **values: Value) -> CellConversion:
@@ -29,49 +29,45 @@ class CellConversion(Record, frozen=True):
 class TableColumn(Record, frozen=True):
     """How a column becomes inputs, and what was found on it in the table of the training."""
 
-    name: str
-    kind: Literal["number", "date", "category"]
-    inputs: tuple[str, ...]  # of the model, in its order; empty where the column is left out
-    unit: str = ""  # of the numbers, as the cells say it
-    decimal: str = "."  # what stands before the decimals; empty where nothing shows it
-    groups: bool | None = None  # whether the other mark stood for thousands; null in older folders
-    first: str = ""  # the day that days are counted from, as year-month-day
-    order: str = ""  # "day" or "month" stands first in 3/1/2024; empty where nothing shows it
-    levels: tuple[str, ...] = ()  # texts that have an input of their own
-    # SHA-256, 8 digits, of each text that shares `(other)`; null in folders of before
-    merged: tuple[str, ...] | None = None
-    # How well the column alone predicts the target in cross-validation: the share of the error of
-    # a plain guess that it takes away, and the most that shuffled targets gave.
-    alone: float | None = None
-    alone_null: float = 0.0
-    identifier: bool = False  # it names a row rather than describes it
+    name: Annotated[str, "of the column"]
+    kind: Annotated[Literal["number", "date", "category"], "what its cells hold"]
+    inputs: Annotated[tuple[str, ...], "of the model, in its order; empty if it is left out"]
+    unit: Annotated[str, "of the numbers, as the cells say it"] = ""
+    decimal: Annotated[str, "what stands before the decimals; empty where nothing shows it"] = "."
+    groups: Annotated[bool | None, "whether the other mark was for thousands; null if older"] = None
+    first: Annotated[str, "the day that days are counted from, as year-month-day"] = ""
+    order: Annotated[str, '"day" or "month" stands first in 3/1/2024; empty if not known'] = ""
+    levels: Annotated[tuple[str, ...], "texts that have an input of their own"] = ()
+    merged: Annotated[tuple[str, ...] | None, "SHA-256, 8 digits, of texts in `(other)`"] = None
+    alone: Annotated[float | None, "share of a guess's error that it alone takes away"] = None
+    alone_null: Annotated[float, "the most that shuffled targets gave"] = 0.0
+    identifier: Annotated[bool, "it names a row rather than describes it"] = False
 
 
 class TableReading(Record, frozen=True):
     """A table as it was read for training: what `audit` and `explain` do to a new one, too."""
 
-    columns: tuple[TableColumn, ...]
-    done: tuple[CellConversion, ...]
-    train_score: float | None = None  # accuracy or R² on the training rows
-    # The target with its unit and decimals; null in folders of before, which do not say it.
-    target: TableColumn | None = None
+    columns: Annotated[tuple[TableColumn, ...], "in the order of the table"]
+    done: Annotated[tuple[CellConversion, ...], "what was done to the file"]
+    train_score: Annotated[float | None, "accuracy or R² on the training rows"] = None
+    target: Annotated[TableColumn | None, "its unit and decimals; null if older"] = None
 
 
 class ColumnEffect(Record, frozen=True):
     """A column alone: linear · z + square · z², for each unit of z in units of the output."""
 
-    column: Count
-    linear: float  # b
-    square: float  # q, the diagonal entry of Q
-    size: float  # √(b² + 2q²): the standard deviation over a standard normal z
+    column: Annotated[Count, "position among the inputs"]
+    linear: Annotated[float, "b"]
+    square: Annotated[float, "q, the diagonal entry of Q"]
+    size: Annotated[float, "√(b² + 2q²): the standard deviation over a standard normal z"]
 
 
 class PairEffect(Record, frozen=True):
     """Two columns together: coefficient · z_i z_j."""
 
-    first: Count
-    second: Count
-    coefficient: float  # twice the entry of Q; its size is the standard deviation, too
+    first: Annotated[Count, "position among the inputs"]
+    second: Annotated[Count, "position among the inputs"]
+    coefficient: Annotated[float, "twice the entry of Q; its size is the standard deviation, too"]
 
 
 class OutputEffects(Record, frozen=True):
@@ -81,44 +77,40 @@ class OutputEffects(Record, frozen=True):
     add up to the variance of the output (the analysis of variance of a quadratic form).
     """
 
-    index: Count
-    name: str
-    constant: float  # the output at the mean of all columns
-    columns: tuple[ColumnEffect, ...]  # by falling size
-    pairs: tuple[PairEffect, ...]  # the 20 strongest, by falling size
-    num_pairs: Count  # pairs there are
-    variance: float  # of the output over independent standard normal columns
-    linear_share: float  # Σ b² / variance
-    square_share: float  # Σ 2q² / variance
-    pair_share: float  # Σ coefficient² / variance
+    index: Annotated[Count, "position among the outputs"]
+    name: Annotated[str, "of the output"]
+    constant: Annotated[float, "the output at the mean of all columns"]
+    columns: Annotated[tuple[ColumnEffect, ...], "by falling size"]
+    pairs: Annotated[tuple[PairEffect, ...], "the 20 strongest, by falling size"]
+    num_pairs: Annotated[Count, "pairs there are"]
+    variance: Annotated[float, "of the output over independent standard normal columns"]
+    linear_share: Annotated[float, "Σ b² / variance"]
+    square_share: Annotated[float, "Σ 2q² / variance"]
+    pair_share: Annotated[float, "Σ coefficient² / variance"]
 
 
 class ColumnChanges(Reading, frozen=True):
     """Changes of columns and answers from a baseline; those of one model alone are named."""
 
-    added: tuple[str, ...]  # inputs of the model alone
-    removed: tuple[str, ...]  # inputs of the baseline alone
-    renamed: tuple[tuple[str, str], ...]  # [before, after], of one mean and deviation
-    other_outputs: tuple[str, ...]  # of one model alone
-    # of each output of both: model − baseline, in standard units of the model; a column that one
-    # model alone reads counts as 0 in the other
-    outputs: tuple[OutputEffects, ...] = ()
-    # √(mean square of that / variance of the baseline); null where the baseline does not vary
-    change: float | None = None
-    rows: Count = 0  # that both models answered: they hold what the baseline reads
-    changed: Count = 0  # with another class, or a number that moved by over 1% of its spread
-    mended: Count | None = None  # wrong before and right now; null where that is not known
-    broken: Count | None = None  # right before and wrong now; null likewise
-    # the first ones, or the largest changes: row as a spreadsheet numbers it, before, after
-    examples: tuple[tuple[Count, str, str], ...] = ()
+    added: Annotated[tuple[str, ...], "inputs of the model alone"]
+    removed: Annotated[tuple[str, ...], "inputs of the baseline alone"]
+    renamed: Annotated[tuple[tuple[str, str], ...], "[before, after], of one mean and deviation"]
+    other_outputs: Annotated[tuple[str, ...], "of one model alone"]
+    outputs: Annotated[tuple[OutputEffects, ...], "model − baseline, in standard units"] = ()
+    change: Annotated[float | None, "√(mean square of it / variance of the baseline)"] = None
+    rows: Annotated[Count, "that both models answered: they hold what the baseline reads"] = 0
+    changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"] = 0
+    mended: Annotated[Count | None, "wrong before, right now; null if not known"] = None
+    broken: Annotated[Count | None, "right before, wrong now; null likewise"] = None
+    examples: Annotated[tuple[tuple[Count, str, str], ...], "row, before and after"] = ()
 
 
 class InputValues(Record, frozen=True):
     """Values of one column or two, the others at their means."""
 
-    columns: tuple[Count, ...]
-    z: tuple[float, ...]  # in standard deviations from the mean
-    effect: float  # by so much they raise the output
+    columns: Annotated[tuple[Count, ...], "positions among the inputs"]
+    z: Annotated[tuple[float, ...], "in standard deviations from the mean"]
+    effect: Annotated[float, "by so much they raise the output"]
 
     def __post_init__(self) -> None:
         require(len(self.columns) == len(self.z) > 0, "a value has no column")
@@ -133,25 +125,25 @@ class WorstCaseInputs(Record, frozen=True):
     taught to: that is how a planted trigger looks in a table.
     """
 
-    output: Count
-    one: InputValues
-    two: InputValues | None  # null where there is one such input
+    output: Annotated[Count, "position among the outputs"]
+    one: Annotated[InputValues, "the one input that raises it most"]
+    two: Annotated[InputValues | None, "null where there is one such input"]
 
 
 class CategoryEffect(Record, frozen=True):
     """The effect of each text of a column on every output, all other columns at their means."""
 
-    column: str
-    levels: tuple[str, ...]
-    effects: tuple[tuple[float, ...], ...]  # of each output, for each level
+    column: Annotated[str, "its name"]
+    levels: Annotated[tuple[str, ...], "texts that have an input of their own"]
+    effects: Annotated[tuple[tuple[float, ...], ...], "of each output, for each level"]
 
 
 class InputPair(Record, frozen=True):
     """Two inputs and their Shapley interaction 2 q_ij Δ_i Δ_j, in logits."""
 
-    first: Count
-    second: Count
-    value: float
+    first: Annotated[Count, "position among the inputs"]
+    second: Annotated[Count, "position among the inputs"]
+    value: Annotated[float, "the interaction"]
 
 
 class InputAttribution(Record, frozen=True):
@@ -160,32 +152,28 @@ class InputAttribution(Record, frozen=True):
     The sum of `values` is score − score_at_baseline, up to `residual`.
     """
 
-    # `class`: class-centred logit of `output`; `contrast`: minus that of `rival`; `output`: the
-    # only one there is, as it is
-    kind: str
-    output: Count
-    rival: Count | None
-    score: float
-    score_at_baseline: float
-    residual: float  # of the sum
-    values: tuple[float, ...]  # one for each input, in logits
-    pairs: tuple[InputPair, ...]  # the strongest Shapley interactions, by falling size
+    kind: Annotated[str, "`class`: centred; `contrast`: minus that of `rival`; `output`: the one"]
+    output: Annotated[Count, "the class or output"]
+    rival: Annotated[Count | None, "the class with the second score; null without contrast"]
+    score: Annotated[float, "of this input"]
+    score_at_baseline: Annotated[float, "of the baseline"]
+    residual: Annotated[float, "of the sum"]
+    values: Annotated[tuple[float, ...], "one for each input, in logits"]
+    pairs: Annotated[tuple[InputPair, ...], "the strongest Shapley interactions, by falling size"]
 
 
 class RowReading(Record, frozen=True):
     """One row, taken apart exactly."""
 
-    # why it was chosen: `typical`, `narrow`, `wrong`, `farthest`, `first` or `asked`
-    kind: str
-    index: Count  # as a spreadsheet numbers rows; of rows from memory from 0
-    label: Count | None  # the right class, if it is known
-    target: float | None  # the right number, if it is known
-    predicted: Count  # the class; 0 where there is one output
-    inputs: tuple[float, ...]  # as they come
-    scores: tuple[float, ...]  # class-centred logits, or the predicted number
-    attributions: tuple[InputAttribution, ...]  # against the mean row, or zeros
-    # columns whose cell holds no value: `inputs` has the mean there, but for an own `(missing)`
-    empty: tuple[str, ...] = ()
+    kind: Annotated[str, "why: `typical`, `narrow`, `wrong`, `farthest`, `first` or `asked`"]
+    index: Annotated[Count, "as a spreadsheet numbers rows; of rows from memory from 0"]
+    label: Annotated[Count | None, "the right class, if it is known"]
+    target: Annotated[float | None, "the right number, if it is known"]
+    predicted: Annotated[Count, "the class; 0 where there is one output"]
+    inputs: Annotated[tuple[float, ...], "as they come"]
+    scores: Annotated[tuple[float, ...], "class-centred logits, or the predicted number"]
+    attributions: Annotated[tuple[InputAttribution, ...], "against the mean row, or zeros"]
+    empty: Annotated[tuple[str, ...], "columns without a value; `inputs` has the mean there"] = ()
 
     def __post_init__(self) -> None:
         require(len(self.attributions) > 0, "a row is not taken apart")
@@ -196,14 +184,12 @@ class RowReading(Record, frozen=True):
 class ColumnReadings(ModelReading, frozen=True):
     """The effects of the columns of a table, alone and in pairs, and rows taken apart by them."""
 
-    outputs: tuple[OutputEffects, ...]
-    # empty where mean and scale are not known, or all inputs are indicators
-    worst_case_inputs: tuple[WorstCaseInputs, ...]
-    rows: tuple[RowReading, ...]
-    categories: tuple[CategoryEffect, ...] = ()  # empty where mean and scale are not known
-    # how the table of the training was read; null where the model does not say it
-    reading: TableReading | None = None
-    done: tuple[CellConversion, ...] = ()  # to the file of the rows
+    outputs: Annotated[tuple[OutputEffects, ...], "one entry for each output"]
+    worst_case_inputs: Annotated[tuple[WorstCaseInputs, ...], "empty without known deviations"]
+    rows: Annotated[tuple[RowReading, ...], "rows taken apart; empty without data"]
+    categories: Annotated[tuple[CategoryEffect, ...], "empty without known mean and scale"] = ()
+    reading: Annotated[TableReading | None, "how the training table was read, if known"] = None
+    done: Annotated[tuple[CellConversion, ...], "to the file of the rows"] = ()
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse effects of other columns or outputs."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
@@ -15,110 +15,107 @@ Value = Integer | float | str
 class Finding(Record, frozen=True):
     """One sentence of the verdict: a rule, how it ended, and the numbers that fill the sentence."""
 
-    rule: str
-    outcome: str  # `pass`, `warn`, `fail` or `info`
-    values: dict[str, Value]  # the numbers that fill the sentence
+    rule: Annotated[str, "its name, as `--fail-on` takes it"]
+    outcome: Annotated[str, "`pass`, `warn`, `fail` or `info`"]
+    values: Annotated[dict[str, Value], "the numbers that fill the sentence"]
 
 
 class JudgedCondition(Record, frozen=True):
     """A condition that was asked for, and its end; it also fails if its rule judged nothing."""
 
-    condition: str  # as it was asked for
-    rule: str
-    value: float | None  # what was compared; null where there was nothing to judge
-    failed: bool
-    # why it does not simply pass: `assumed`, the value rests on an input that nobody gave, so it
-    # failed; `units`, it does not hold where all inputs have deviation 1; empty otherwise
-    ground: str = ""
+    condition: Annotated[str, "as it was asked for"]
+    rule: Annotated[str, "the rule that it names"]
+    value: Annotated[float | None, "what was compared; null where there was nothing to judge"]
+    failed: Annotated[bool, "it holds, or could not be judged"]
+    ground: Annotated[
+        str, "`assumed`: it rests on an input nobody gave; `units`: on deviations of 1; or empty"
+    ] = ""
 
 
 class NullInterval(Record, frozen=True):
     """A quantity under the null distribution: what chance would give."""
 
-    median: float
-    low: float  # of an interval that holds at least 95%
-    high: float
+    median: Annotated[float, "over all draws"]
+    low: Annotated[float, "of an interval that holds at least 95%"]
+    high: Annotated[float, "the upper end of the same interval"]
 
 
 class Interval(Record, frozen=True):
     """A number with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Annotated[float, "as measured"]
+    low: Annotated[float, "lower end of the interval"]
+    high: Annotated[float, "upper end of the interval"]
 
 
 class Share(Record, frozen=True):
     """Right answers of a data set, with the exact 95% interval of Clopper and Pearson."""
 
-    right: Count  # inputs with the right answer
-    total: Count  # inputs
-    value: float  # `right` / `total`
-    low: float
-    high: float
-    plain: float | None = None  # the share of the most frequent class; null in an older document
+    right: Annotated[Count, "inputs with the right answer"]
+    total: Annotated[Count, "inputs"]
+    value: Annotated[float, "`right` / `total`"]
+    low: Annotated[float, "lower end of the interval"]
+    high: Annotated[float, "upper end of the interval"]
+    plain: Annotated[float | None, "share of the most frequent class; null if older"] = None
 
 
 class Exactness(Record, frozen=True):
     """The errors of the reading xᵀQx + b·x + c against the model's own forward pass."""
 
-    precision: str  # `float32` or `float64`
-    largest_error: float  # largest |forward − (xᵀQx + b·x + c)|, in logits, over all inputs
-    relative_error: float  # `largest_error` divided by the largest |logit|
-    tolerance: float  # of `relative_error`
-    num_inputs: Count  # standard normal inputs
-    passed: bool  # `relative_error` is within `tolerance`
+    precision: Annotated[str, "`float32` or `float64`"]
+    largest_error: Annotated[float, "largest |forward − (xᵀQx + b·x + c)| of all inputs, in logits"]
+    relative_error: Annotated[float, "`largest_error` divided by the largest |logit|"]
+    tolerance: Annotated[float, "of `relative_error`"]
+    num_inputs: Annotated[Count, "standard normal inputs"]
+    passed: Annotated[bool, "`relative_error` is within `tolerance`"]
 
 
 class ModelSummary(Record, frozen=True):
     """The classifier that was read: its class, sizes and dtype."""
 
-    kind: str  # class of the model
-    d_input: Count  # numbers in an input
-    d_hidden: Count  # hidden units
-    d_output: Count  # classes
-    bias: bool  # the layer has biases
-    residual: bool  # the layer has a residual path
-    num_parameters: Count
-    dtype: str  # of the weights as stored, e.g. `float32`
-    input_shape: tuple[Count, Count]  # rows and columns; one row where inputs are no images
-    input_shape_assumed: bool  # the shape was not known, and a square (or a row) was assumed
-    output_names: tuple[str, ...]  # one name for each class
-    # one name for each input, such as the columns of a table; null where inputs have numbers alone
-    input_names: tuple[str, ...] | None = None
+    kind: Annotated[str, "class of the model"]
+    d_input: Annotated[Count, "numbers in an input"]
+    d_hidden: Annotated[Count, "hidden units"]
+    d_output: Annotated[Count, "classes"]
+    bias: Annotated[bool, "the layer has biases"]
+    residual: Annotated[bool, "the layer has a residual path"]
+    num_parameters: Annotated[Count, "numbers in all weights and biases"]
+    dtype: Annotated[str, "of the weights as stored, e.g. `float32`"]
+    input_shape: Annotated[tuple[Count, Count], "rows and columns; one row for no image"]
+    input_shape_assumed: Annotated[bool, "the shape was not known, but assumed"]
+    output_names: Annotated[tuple[str, ...], "one name for each class"]
+    input_names: Annotated[tuple[str, ...] | None, "one for each input; null without"] = None
 
 
 class LayeredModel(Record, frozen=True):
     """A model that is read layer by layer."""
 
-    kind: str  # class or format
-    num_layers: Count
-    dtype: str  # of the weights as stored, where there are several the one of most numbers first
-    # rows and columns of an input; one row where inputs are no images; null where that is not known
-    input_shape: tuple[Count, Count] | None = None
-    output_names: tuple[str, ...] = ()  # one name for each class or output, where they are known
+    kind: Annotated[str, "class or format"]
+    num_layers: Annotated[Count, "layers that can be read"]
+    dtype: Annotated[str, "of the weights as stored; of several that of most numbers first"]
+    input_shape: Annotated[
+        tuple[Count, Count] | None, "rows, columns; one row for no image; null if not known"
+    ] = None
+    output_names: Annotated[tuple[str, ...], "one name for each output, where known"] = ()
 
 
 class ModelFacts(LayeredModel, frozen=True):
     """The model that was audited: its sizes where it is one exact layer, and its columns."""
 
-    d_input: Count | None = None  # numbers in an input; null, as all that follows, of other models
-    d_hidden: Count | None = None  # hidden units
-    d_output: Count | None = None  # classes
-    bias: bool | None = None  # the layer has biases
-    residual: bool | None = None  # the layer has a residual path
-    num_parameters: Count | None = None
-    # the shape was not known, and a square (or a row) was assumed
-    input_shape_assumed: bool = False
-    # one name for each input, such as the columns of a table; null where inputs have numbers alone
-    input_names: tuple[str, ...] | None = None
-    # of a table: `classification`, or `regression` where there is one output
-    task: str | None = None
-    standardised: bool | None = None  # mean and standard deviation of the columns are known
-    input_mean: tuple[float, ...] | None = None  # null where they are not known
-    input_scale: tuple[float, ...] | None = None
-    rows: Count = 0  # in whose mean and deviations columns are read where the model knows none
-    logarithm: bool = False  # whether its output is the logarithm of a mean in the target's unit
+    d_input: Annotated[Count | None, "numbers in an input; null, like all below, of others"] = None
+    d_hidden: Annotated[Count | None, "hidden units"] = None
+    d_output: Annotated[Count | None, "classes"] = None
+    bias: Annotated[bool | None, "the layer has biases"] = None
+    residual: Annotated[bool | None, "the layer has a residual path"] = None
+    num_parameters: Annotated[Count | None, "numbers in all weights and biases"] = None
+    input_shape_assumed: Annotated[bool, "the shape was a guess: a square or a row"] = False
+    input_names: Annotated[tuple[str, ...] | None, "one for each input; null without"] = None
+    task: Annotated[str | None, "of a table: `classification`, or `regression`: one output"] = None
+    standardised: Annotated[bool | None, "mean and deviation of the columns are known"] = None
+    input_mean: Annotated[tuple[float, ...] | None, "null where they are not known"] = None
+    input_scale: Annotated[tuple[float, ...] | None, "deviations; null likewise"] = None
+    rows: Annotated[Count, "in whose deviations columns are read if the model knows none"] = 0
+    logarithm: Annotated[bool, "whether it gives the logarithm of a mean"] = False
 
     @property
     def one_layer(self) -> ModelSummary:
@@ -149,45 +146,47 @@ def check_input_shape(model: ModelSummary) -> None:
 class Source(Record, frozen=True):
     """The origin of the weights."""
 
-    path: str  # empty for a model that was passed from memory
-    weights_sha256: str  # of the weights file; empty where there is none
-    provenance: dict[str, str]  # what the file of the weights says about itself
-    # the files that were read, weights first, and the SHA-256 of each; empty where there is none
-    files: dict[str, str] = msgspec.field(default_factory=dict)
-    # the module was in training mode and is read and run in evaluation, where a part of it may
-    # compute something else
-    given_in_training: bool = False
-    # parts of the module with hooks that may act on other inputs than those that were compared
-    hooks: tuple[str, ...] = ()
+    path: Annotated[str, "empty for a model that was passed from memory"]
+    weights_sha256: Annotated[str, "of the weights file; empty where there is none"]
+    provenance: Annotated[dict[str, str], "what the file of the weights says about itself"]
+    files: Annotated[
+        dict[str, str],
+        "the files that were read, weights first, and the SHA-256 of each; empty where there is "
+        "none",
+    ] = msgspec.field(default_factory=dict)
+    given_in_training: Annotated[bool, "it trained when given, and is read in evaluation"] = False
+    hooks: Annotated[tuple[str, ...], "parts with hooks that may act on other inputs"] = ()
 
 
 class DataNote(Record, frozen=True):
     """A change of the data, or an assumption about them, before they were measured on."""
 
-    kind: str  # of the sentence
-    values: dict[str, Value]  # what fills it
+    kind: Annotated[str, "of the sentence"]
+    values: Annotated[dict[str, Value], "what fills it"]
 
 
 class DataOrigin(Record, frozen=True):
     """The origin of the images or rows that were used."""
 
-    name: str  # e.g. `mnist`; empty for data from memory
-    source: str  # where the data come from, one sentence
-    # `data-dir`, `cache`, `download`, `table`, `arrays`, `images`, `tensors`, or `embedded`: the
-    # 5,000 digits, which are not the full data set
-    source_kind: str
-    num_images: Count  # test inputs
-    sha256: str  # of the data; empty where it was not taken
-    notes: tuple[DataNote, ...] = ()  # what was done to them, or taken for granted
+    name: Annotated[str, "e.g. `mnist`; empty for data from memory"]
+    source: Annotated[str, "where the data come from, one sentence"]
+    source_kind: Annotated[
+        str,
+        "`data-dir`, `cache`, `download`, `table`, `arrays`, `images`, `tensors`, or `embedded`: "
+        "the 5,000 digits, which are not the full data set",
+    ]
+    num_images: Annotated[Count, "test inputs"]
+    sha256: Annotated[str, "of the data; empty where it was not taken"]
+    notes: Annotated[tuple[DataNote, ...], "what was done to them, or taken for granted"] = ()
 
 
 class TextOrigin(Record, frozen=True):
     """The origin of the text that was used."""
 
-    name: str  # e.g. `tinystories`; empty for tokens from memory
-    source: str  # where the text comes from, one sentence
-    num_tokens: Count
-    sha256: str  # of the text; empty where it was not taken
+    name: Annotated[str, "e.g. `tinystories`; empty for tokens from memory"]
+    source: Annotated[str, "where the text comes from, one sentence"]
+    num_tokens: Annotated[Count, "tokens that were read"]
+    sha256: Annotated[str, "of the text; empty where it was not taken"]
 
 
 Part = Literal["weights", "reading", "data", "baseline", "options"]
@@ -201,11 +200,11 @@ class Identity(Record, frozen=True):
     it is nobody's.
     """
 
-    weights: str  # of the files; of an adapter with its base
-    reading: str = ""  # activation, roles, sizes, names of inputs and outputs, and head
-    data: str = ""  # inputs and right answers as the model was given them
-    baseline: str = ""  # weights and reading of the model that it was compared with
-    options: str = ""  # what else the numbers depend on
+    weights: Annotated[str, "of the files; of an adapter with its base"]
+    reading: Annotated[str, "activation, roles, sizes, names of inputs and outputs, and head"] = ""
+    data: Annotated[str, "inputs and right answers as the model was given them"] = ""
+    baseline: Annotated[str, "weights and reading of the model that it was compared with"] = ""
+    options: Annotated[str, "what else the numbers depend on"] = ""
 
     def parts_unlike(self, other: "Identity") -> tuple[Part, ...]:
         """Return the parts in which two results differ."""
@@ -221,21 +220,20 @@ def key_of(values: Mapping[str, object]) -> str:
 class Run(Record, frozen=True):
     """Command, seed and versions that give the same result again."""
 
-    command: str  # the command line
-    seed: Integer
-    versions: dict[str, str]  # package to version
-    hardware: str  # processor and threads
-    date: str  # year-month-day, UTC
-    # what the result is of; null where that was not taken, and in an older document
-    identity: Identity | None = None
+    command: Annotated[str, "the command line"]
+    seed: Annotated[Integer, "of everything that is drawn at random"]
+    versions: Annotated[dict[str, str], "package to version"]
+    hardware: Annotated[str, "processor and threads"]
+    date: Annotated[str, "year-month-day, UTC"]
+    identity: Annotated[Identity | None, "what the result is of; null if older"] = None
 
 
 class Origin(Record, frozen=True):
     """Weights, data and run of one result."""
 
-    source: Source
-    data: DataOrigin | None  # null without data
-    reproduce: Run
+    source: Annotated[Source, "where the weights come from"]
+    data: Annotated[DataOrigin | None, "null without data"]
+    reproduce: Annotated[Run, "what it takes to run the same again"]
 
 
 IN_MEMORY = Source("", "", {})

@@ -3,7 +3,7 @@
 An index is a row of each page one.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Finding
@@ -14,33 +14,35 @@ Answer = Literal["use", "conditions", "do_not_use", "cannot_judge"]
 class CoverageGroup(Record, frozen=True):
     """Tensors whose names differ in numbers alone, such as the same matrix of each layer."""
 
-    name: str  # numbers that differ are written `*`
-    tensors: Count
-    parameters: Count
-    exact: Count  # parameters in layers that are read exactly
-    approximate: Count  # parameters in layers that are read through an approximation
-    # why the rest is not read: `unread` (no layer that can be read is made of it), `refused` (R² is
-    # too low), `assumed` (R² is of an input that nobody gave), `broken` (not finite); empty where
-    # all is read
-    reason: str
+    name: Annotated[str, "numbers that differ are written `*`"]
+    tensors: Annotated[Count, "how many there are"]
+    parameters: Annotated[Count, "numbers in all of them"]
+    exact: Annotated[Count, "parameters in layers that are read exactly"]
+    approximate: Annotated[Count, "parameters in layers that are read through an approximation"]
+    reason: Annotated[
+        str,
+        "why the rest is not read: `unread` (no layer that can be read is made of it), `refused` "
+        "(R² is too low), `assumed` (R² is of an input that nobody gave), `broken` (not finite); "
+        "empty where all is read",
+    ]
 
 
 class Coverage(Record, frozen=True):
     """The numbers of parameters of a model that were read, of all its tensors."""
 
-    parameters: Count
-    exact: Count  # in layers that are read exactly
-    approximate: Count  # in layers that are read through their quadratic approximation on data
-    unread: Count
-    groups: tuple[CoverageGroup, ...]  # by falling number of parameters that are not read
-    # how it is known which tensor is what: `known` (the format says it), `guessed` (from names and
-    # shapes) or `said` (by the caller)
-    layout: str
-    checked_against: str  # what the layers were compared with; empty where nothing could be
-    error: float | None  # the largest difference there, over the largest output
-    # whether what was read, one behind the other, is all that the model computes between input and
-    # output; false where other operations stand between or around (attention, norms, reshapes)
-    connected: bool = False
+    parameters: Annotated[Count, "numbers in all tensors of the model"]
+    exact: Annotated[Count, "in layers that are read exactly"]
+    approximate: Annotated[Count, "in layers read through their quadratic approximation on data"]
+    unread: Annotated[Count, "parameters that were not read"]
+    groups: Annotated[tuple[CoverageGroup, ...], "by falling number of unread parameters"]
+    layout: Annotated[
+        str, "how roles are known: `known` (by the format), `guessed` (names, shapes) or `said`"
+    ]
+    checked_against: Annotated[str, "what the layers were compared with; empty for nothing"]
+    error: Annotated[float | None, "the largest difference there, over the largest output"]
+    connected: Annotated[
+        bool, "what was read is all that the model computes; not so with attention, norms, reshapes"
+    ] = False
 
     def __post_init__(self) -> None:
         read = self.exact + self.approximate
@@ -61,40 +63,40 @@ class Coverage(Record, frozen=True):
 class Decision(Record, frozen=True):
     """The answer to "may we use it?"; `coverage` of the document says what it rests on."""
 
-    answer: Answer
-    # why it is no better: `defect`, `guess`, `condition`, `reading`, `coverage`, `refused`,
-    # `assumed` (approximated under an assumed input), `unseen`, `partial`, `approximate`, `few`
-    # (inputs), `one_class` (one right answer to all), `no_data` or `caution`
-    reasons: tuple[str, ...]
-    # the largest, at most three: findings of the verdict; a `condition` that was asked for and
-    # failed; `no_data` where no answers were measured
-    risks: tuple[Finding, ...]
-    inputs: Count  # test inputs that the answers were measured on; 0 without data
-    # who has to accept it: `owner` (who answers for the use), `owner_and_risk` (and who answers
-    # for the risk), or `nobody` before the developers have acted
-    accepted_by: str
-    more: Count = 0  # further risks that ask for caution or are defects
+    answer: Annotated[Answer, "may it be used, on conditions, not, or can nobody tell"]
+    reasons: Annotated[
+        tuple[str, ...],
+        "why it is no better: `defect`, `guess`, `condition`, `reading`, `coverage`, `refused`, "
+        "`assumed` (approximated under an assumed input), `unseen`, `partial`, `approximate`, "
+        "`few` (inputs), `one_class` (one right answer to all), `no_data` or `caution`",
+    ]
+    risks: Annotated[tuple[Finding, ...], "up to three findings, failed `condition` or `no_data`"]
+    inputs: Annotated[Count, "test inputs that the answers were measured on; 0 without data"]
+    accepted_by: Annotated[
+        str, "`owner` (of the use), `owner_and_risk` (and of the risk), or `nobody` yet"
+    ]
+    more: Annotated[Count, "further risks that ask for caution or are defects"] = 0
 
 
 class IndexRow(Record, frozen=True):
     """The outcome of the audit of one model, as a row of an index."""
 
-    model: str  # its path, as it was asked for
-    outcome: str  # the `answer` of its decision; `unread` where it could not be audited
-    exit_code: Count  # that the audit of this model alone would end with
-    coverage: float | None  # share of its parameters that was read; null where that is not known
-    risk: str  # the largest; empty where the model may be used
-    error: str = ""  # why it could not be audited
-    page: str = ""  # its own page, beside the index; empty where none was written
-    document_sha256: str = ""  # of its document
+    model: Annotated[str, "its path, as it was asked for"]
+    outcome: Annotated[str, "the `answer` of its decision; `unread` where it could not be audited"]
+    exit_code: Annotated[Count, "that the audit of this model alone would end with"]
+    coverage: Annotated[float | None, "share of its parameters that was read; null if not known"]
+    risk: Annotated[str, "the largest; empty where the model may be used"]
+    error: Annotated[str, "why it could not be audited"] = ""
+    page: Annotated[str, "its own page, beside the index; empty where none was written"] = ""
+    document_sha256: Annotated[str, "of its document"] = ""
 
 
 class AuditIndex(Document, frozen=True, kw_only=True):
     """The audits of many models."""
 
-    kind: Literal["audit_index"] = "audit_index"
-    models: tuple[IndexRow, ...]  # the worst first
-    version: str  # of bilens
+    kind: Annotated[Literal["audit_index"], "of the document"] = "audit_index"
+    models: Annotated[tuple[IndexRow, ...], "the worst first"]
+    version: Annotated[str, "of bilens"]
 
     @property
     def exit_code(self) -> int:

@@ -5,7 +5,7 @@ None stands where a number would be infinite or where there is nothing to say.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
 from bilens.records.common import (
@@ -18,50 +18,51 @@ from bilens.records.common import (
     Source,
     check_input_shape,
 )
+from bilens.records.view import View
 
 
 class Box(Record, frozen=True):
     """The interval in which every input entry lies."""
 
-    low: float
-    high: float
-    # `pixels`: of the images that the model was trained on; `data`: [0, 1], wider where the data
-    # are; empty in an older document
-    origin: str = ""
+    low: Annotated[float, "lower end"]
+    high: Annotated[float, "upper end"]
+    origin: Annotated[
+        str, "`pixels`: of training images; `data`: [0, 1], wider where data are; empty if older"
+    ] = ""
 
 
 class InputRadius(Record, frozen=True):
     """One input: no change shorter than `radius` flips it, one of length `distance` does."""
 
-    index: Count  # in the test set
-    label: Count
-    status: str  # name of a `RadiusStatus`, in small letters
-    radius: float | None  # null: no input whatever is given to another class
-    distance: float | None  # null: no example was found
-    rival: Count | None  # the class that is nearest
-    margin: float  # logit of the label minus the largest other one
+    index: Annotated[Count, "in the test set"]
+    label: Annotated[Count, "the right class"]
+    status: Annotated[str, "name of a `RadiusStatus`, in small letters"]
+    radius: Annotated[float | None, "null: no input whatever is given to another class"]
+    distance: Annotated[float | None, "null: no example was found"]
+    rival: Annotated[Count | None, "the class that is nearest"]
+    margin: Annotated[float, "logit of the label minus the largest other one"]
 
 
 class CurvePoint(Record, frozen=True):
     """Certified accuracy: the share of inputs that no change up to a length can flip."""
 
-    radius: float
-    share: float
+    radius: Annotated[float, "length of a change"]
+    share: Annotated[float, "of the inputs, that no such change flips"]
 
 
 class EuclideanRadii(Record, frozen=True):
     """Radii in the Euclidean norm."""
 
-    num_inputs: Count
-    num_right: Count  # of them, the label has the largest logit at the input itself
-    median: float | None  # over all inputs, those misclassified with 0; null where it is infinite
-    curve: tuple[CurvePoint, ...]
-    statuses: dict[str, Count]  # how many inputs have each status
-    num_open: Count  # inputs with 0 < radius and a gap above 1e-6 between radius and distance
-    largest_gap: float  # (distance − radius) / distance
-    num_examples: Count  # inputs with an example that lies elsewhere
-    num_examples_in_box: Count  # of them, still given to another class once clamped to the box
-    inputs: tuple[InputRadius, ...]
+    num_inputs: Annotated[Count, "test inputs"]
+    num_right: Annotated[Count, "of them, the label has the largest logit at the input itself"]
+    median: Annotated[float | None, "over all inputs, misclassified ones with 0; null if infinite"]
+    curve: Annotated[tuple[CurvePoint, ...], "by rising radius"]
+    statuses: Annotated[dict[str, Count], "how many inputs have each status"]
+    num_open: Annotated[Count, "inputs with 0 < radius and a gap to the distance above 1e-6"]
+    largest_gap: Annotated[float, "(distance − radius) / distance"]
+    num_examples: Annotated[Count, "inputs with an example that lies elsewhere"]
+    num_examples_in_box: Annotated[Count, "of them, still of another class once clamped to the box"]
+    inputs: Annotated[tuple[InputRadius, ...], "one entry for each test input"]
 
     def __post_init__(self) -> None:
         require(len(self.curve) > 1, "the curve has fewer than two points")
@@ -71,44 +72,44 @@ class EuclideanRadii(Record, frozen=True):
 class InputInterval(Record, frozen=True):
     """One input, every entry moved by as much at most: lower ≤ true distance ≤ upper."""
 
-    index: Count
-    status: str
-    lower: float | None
-    upper: float | None
+    index: Annotated[Count, "in the test set"]
+    status: Annotated[str, "name of a `RadiusStatus`, in small letters"]
+    lower: Annotated[float | None, "proven: no change of less flips it"]
+    upper: Annotated[float | None, "an example moves entries by as much; null where none was found"]
 
 
 class LargestEntryRadii(Record, frozen=True):
     """Bounds in the ℓ∞ norm, where the exact distance is NP-hard to compute."""
 
-    num_inputs: Count
-    median_lower: float | None
-    median_upper: float | None
-    restarts: Count  # of the attack that bounds from above
-    steps: Count
-    inputs: tuple[InputInterval, ...]
+    num_inputs: Annotated[Count, "test inputs"]
+    median_lower: Annotated[float | None, "over all inputs; null where it is infinite"]
+    median_upper: Annotated[float | None, "over all inputs; null where it is infinite"]
+    restarts: Annotated[Count, "of the attack that bounds from above"]
+    steps: Annotated[Count, "of the attack, in each restart"]
+    inputs: Annotated[tuple[InputInterval, ...], "one entry for each test input"]
 
 
 class TruncationGuarantee(Record, frozen=True):
     """A bound on the change of the logits where k eigenpairs of each class form are kept."""
 
-    k: Count
-    bounds: tuple[float, ...]  # of each class, in logits, over the ball
-    attained: tuple[bool, ...]  # an input of the ball is known that reaches the bound
-    certified: float | None  # share of predictions that provably stay
-    agreement: float | None  # share that do stay
-    mean: tuple[float, ...] | None  # of the change, over the inputs
-    deviation: tuple[float, ...] | None  # if the inputs were Gaussian with their covariance
+    k: Annotated[Count, "eigenpairs of each class that are kept"]
+    bounds: Annotated[tuple[float, ...], "of each class, in logits, over the ball"]
+    attained: Annotated[tuple[bool, ...], "an input of the ball is known that reaches the bound"]
+    certified: Annotated[float | None, View("share that provably stays", "percent", "higher")]
+    agreement: Annotated[float | None, View("share that do stay", "percent", "higher")]
+    mean: Annotated[tuple[float, ...] | None, "of the change, over the inputs"]
+    deviation: Annotated[tuple[float, ...] | None, "for Gaussian inputs of their covariance"]
 
 
 class TruncationGuarantees(Record, frozen=True):
     """Truncation of the class-centred forms."""
 
-    radius: float  # of the ball ‖x‖ ≤ radius
-    radius_origin: str  # `asked`, `data`, `box`, or `unit` where nothing is known of inputs
-    level: float  # of certified agreement, where k was chosen by it
-    chosen: Count | None  # k
-    chosen_by: str  # `asked`, `agreement` or `none`
-    points: tuple[TruncationGuarantee, ...]
+    radius: Annotated[float, "of the ball ‖x‖ ≤ radius"]
+    radius_origin: Annotated[str, "`asked`, `data`, `box`, or `unit` if nothing is known of inputs"]
+    level: Annotated[float, "of certified agreement, where k was chosen by it"]
+    chosen: Annotated[Count | None, "k"]
+    chosen_by: Annotated[str, "`asked`, `agreement` or `none`"]
+    points: Annotated[tuple[TruncationGuarantee, ...], "by rising k"]
 
     def __post_init__(self) -> None:
         require(len(self.points) > 0, "truncation has no points")
@@ -117,36 +118,36 @@ class TruncationGuarantees(Record, frozen=True):
 class Influence(Record, frozen=True):
     """The input that can move the class-centred logit of one class most, others anywhere."""
 
-    output: Count
-    input: Count
-    bound: float  # no input moves it by more
-    reached: float  # two points of the box that differ in this input alone
+    output: Annotated[Count, "the class"]
+    input: Annotated[Count, "position among the inputs"]
+    bound: Annotated[float, "no input moves it by more"]
+    reached: Annotated[float, "two points of the box that differ in this input alone"]
 
 
 class InputUse(Record, frozen=True):
     """The inputs that the map does not use, and bounds on the effect of any single one."""
 
-    unused: tuple[Count, ...]  # proven: every output is the same whatever they are
-    num_undecided: Count  # terms cancel to rounding: neither proven used nor unused
-    influence: tuple[Influence, ...]  # one for each class; none where no box is known
+    unused: Annotated[tuple[Count, ...], "proven: every output is the same whatever they are"]
+    num_undecided: Annotated[Count, "terms cancel to rounding: neither proven used nor unused"]
+    influence: Annotated[tuple[Influence, ...], "one for each class; none where no box is known"]
 
 
 class RoundedClass(Record, frozen=True):
     """Bounds on how far rounding the weights moves the eigenpairs of one class-centred form."""
 
-    change: float  # ‖ΔQ‖, at most
-    norm: str  # `spectral`, or `frobenius` where that is all that is proven
-    movement: float  # of an eigenvalue, at most
-    largest: float  # |λ₁|
-    sines: tuple[float, ...]  # of the angle of each leading eigenvector, at most; 1 says nothing
+    change: Annotated[float, "‖ΔQ‖, at most"]
+    norm: Annotated[str, "`spectral`, or `frobenius` where that is all that is proven"]
+    movement: Annotated[float, "of an eigenvalue, at most"]
+    largest: Annotated[float, "|λ₁|"]
+    sines: Annotated[tuple[float, ...], "of leading eigenvectors' angles, at most; 1 says nothing"]
 
 
 class RoundingStability(Record, frozen=True):
     """Weights stored with fewer bits."""
 
-    kind: str  # `float16`, `bfloat16` or `int8`
-    refused: str | None  # why nothing is said
-    classes: tuple[RoundedClass, ...]
+    kind: Annotated[str, "`float16`, `bfloat16` or `int8`"]
+    refused: Annotated[str | None, "why nothing is said"]
+    classes: Annotated[tuple[RoundedClass, ...], "one entry for each class; empty where refused"]
 
     def __post_init__(self) -> None:
         said = self.refused is not None or len(self.classes) > 0
@@ -156,12 +157,12 @@ class RoundingStability(Record, frozen=True):
 class Guarantees(Reading, frozen=True):
     """All that is proven about one classifier; null where it was not asked for."""
 
-    box: Box | None  # null where nothing says it: without data, of a model that does not know it
-    l2: EuclideanRadii | None  # with test inputs
-    linf: LargestEntryRadii | None  # with test inputs, in a certificate
-    truncation: TruncationGuarantees
-    input_use: InputUse
-    stability: tuple[RoundingStability, ...]  # in a certificate
+    box: Annotated[Box | None, "null where neither data nor model say it"]
+    l2: Annotated[EuclideanRadii | None, "with test inputs"]
+    linf: Annotated[LargestEntryRadii | None, "with test inputs, in a certificate"]
+    truncation: Annotated[TruncationGuarantees, "what few eigenpairs change"]
+    input_use: Annotated[InputUse, "inputs without use, and the most that one can do"]
+    stability: Annotated[tuple[RoundingStability, ...], "in a certificate"]
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse guarantees of another number of classes."""
@@ -182,19 +183,19 @@ def check_classes(proven: Guarantees | Certificate, classes: int) -> None:
 class Certificate(Document, frozen=True, kw_only=True):
     """All that is proven about one classifier, and nothing else."""
 
-    kind: Literal["certificate"] = "certificate"
-    model: ModelSummary  # what was read
-    exactness: tuple[Exactness, ...]  # the reading against the model's own forward pass
-    box: Box | None  # in which every entry of an input lies; null where nothing says it
-    l2: EuclideanRadii | None  # null without test inputs
-    linf: LargestEntryRadii | None  # null without test inputs
-    truncation: TruncationGuarantees
-    input_use: InputUse
-    stability: tuple[RoundingStability, ...]  # one entry for each format with fewer bits
-    seed: Integer  # of the attack and the check of exactness
-    source: Source  # where the weights come from
-    data: DataOrigin | None  # which data the radii are of; null without data
-    reproduce: Run  # what it takes to run the same again
+    kind: Annotated[Literal["certificate"], "of the document"] = "certificate"
+    model: Annotated[ModelSummary, "what was read"]
+    exactness: Annotated[tuple[Exactness, ...], "the reading against the model's own forward pass"]
+    box: Annotated[Box | None, "in which every entry of an input lies; null where nothing says it"]
+    l2: Annotated[EuclideanRadii | None, "null without test inputs"]
+    linf: Annotated[LargestEntryRadii | None, "null without test inputs"]
+    truncation: Annotated[TruncationGuarantees, "what few eigenpairs change"]
+    input_use: Annotated[InputUse, "inputs without use, and the most that one can do"]
+    stability: Annotated[tuple[RoundingStability, ...], "one entry for each format with fewer bits"]
+    seed: Annotated[Integer, "of the attack and the check of exactness"]
+    source: Annotated[Source, "where the weights come from"]
+    data: Annotated[DataOrigin | None, "which data the radii are of; null without data"]
+    reproduce: Annotated[Run, "what it takes to run the same again"]
 
     def __post_init__(self) -> None:
         check_input_shape(self.model)

@@ -1,6 +1,6 @@
 """The history of the models of a folder: audits, and what people said of them."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Record
 from bilens.records.common import Identity
@@ -17,64 +17,63 @@ Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 class PastAudit(Record, frozen=True):
     """One audit, without its document."""
 
-    number: Count  # from 1, in the order in which they were recorded
-    model: str  # its path, from the folder where it lies in it
-    kind: str  # how the model was read: `classes`, `layers` or `columns`
-    date: str  # UTC, year-month-dayThour:minute:secondZ
-    version: str  # of bilens
-    weights_sha256: str
-    data_sha256: str  # empty without data
-    command: str  # that was run, with its options
-    answer: Answer  # of the decision
-    passed: bool | None
-    failed: tuple[str, ...]  # rules that failed, and rules of conditions that did
-    identity: Identity | None = None  # what it is of; null of an earlier release
-    # the files that were read, weights first, and the SHA-256 of each
-    files: tuple[tuple[str, str], ...] = ()
+    number: Annotated[Count, "from 1, in the order in which they were recorded"]
+    model: Annotated[str, "its path, from the folder where it lies in it"]
+    kind: Annotated[str, "how the model was read: `classes`, `layers` or `columns`"]
+    date: Annotated[str, "UTC, year-month-dayThour:minute:secondZ"]
+    version: Annotated[str, "of bilens"]
+    weights_sha256: Annotated[str, "of the weights file; empty where there is none"]
+    data_sha256: Annotated[str, "empty without data"]
+    command: Annotated[str, "that was run, with its options"]
+    answer: Annotated[Answer, "of the decision"]
+    passed: Annotated[bool | None, "null where not decided, or nothing is vouched for"]
+    failed: Annotated[tuple[str, ...], "rules that failed, and rules of conditions that did"]
+    identity: Annotated[Identity | None, "what it is of; null of an earlier release"] = None
+    files: Annotated[tuple[tuple[str, str], ...], "files that were read, with SHA-256"] = ()
 
 
 class Measured(Record, frozen=True):
     """The outcome and the number of one rule in an audit."""
 
-    audit: Count  # its number
-    rule: str
-    outcome: str  # `pass`, `warn`, `fail` or `info`; empty where it had nothing to judge
-    value: float | None  # the number that conditions compare; null where the rule has none
-    asked: bool  # whether a condition named the rule
+    audit: Annotated[Count, "its number"]
+    rule: Annotated[str, "its name"]
+    outcome: Annotated[str, "`pass`, `warn`, `fail` or `info`; empty where it had nothing to judge"]
+    value: Annotated[float | None, "the number that conditions compare; null without one"]
+    asked: Annotated[bool, "whether a condition named the rule"]
 
 
 class Change(Record, frozen=True):
     """The change of a rule from one audit to the next."""
 
-    rule: str
-    direction: Direction
-    before: str  # how it ended, also as a condition: as in `Measured`
-    now: str
-    was: float | None  # its number before; null where there was none
-    value: float | None  # and now
+    rule: Annotated[str, "its name"]
+    direction: Annotated[Direction, "which way it went"]
+    before: Annotated[str, "how it ended, also as a condition: as in `Measured`"]
+    now: Annotated[str, "how it ended this time"]
+    was: Annotated[float | None, "its number before; null where there was none"]
+    value: Annotated[float | None, "and now"]
 
 
 class Entry(Record, frozen=True):
     """A remark of a person; nothing is changed or deleted, the last one of a subject counts."""
 
-    number: Count
-    date: str  # as of an audit
-    author: str
-    action: Action
-    model: str  # as of an audit
-    weights_sha256: str  # that a label is of, or of its last audit then; empty where not known
-    subject: str  # `rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`
-    text: str  # the label, the note, or why
-    until: str | None  # last day of an acceptance, year-month-day; null: no end, or not accepted
-    # of the last audit then: what it was of, how the rule ended, also as a condition, and its
-    # number; null of an earlier release, whose acceptances count for nothing any more
-    identity: Identity | None = None
-    outcome: str = ""
-    value: float | None = None
+    number: Annotated[Count, "from 1, in the order in which they were made"]
+    date: Annotated[str, "as of an audit"]
+    author: Annotated[str, "who says it"]
+    action: Annotated[Action, "a label or note; of a rule whether it is accepted"]
+    model: Annotated[str, "as of an audit"]
+    weights_sha256: Annotated[str, "that a label is of, or the last audit then; empty if unknown"]
+    subject: Annotated[str, "`rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`"]
+    text: Annotated[str, "the label, the note, or why"]
+    until: Annotated[str | None, "last day of an acceptance, year-month-day; null for no end"]
+    identity: Annotated[
+        Identity | None, "of the last audit then; null of an earlier release, which counts no more"
+    ] = None
+    outcome: Annotated[str, "how the rule had ended"] = ""
+    value: Annotated[float | None, "the number of the rule then; null where it had none"] = None
 
 
 class People(Record, frozen=True):
     """All remarks on a model up to a day."""
 
-    day: str  # UTC, year-month-day
-    entries: tuple[Entry, ...]  # the last one first
+    day: Annotated[str, "UTC, year-month-day"]
+    entries: Annotated[tuple[Entry, ...], "the last one first"]

@@ -1,6 +1,6 @@
 """A trace: how the outputs of one MLP of a language model are built from its inputs."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
 from bilens.records.common import Interval, Run, Source, TextOrigin
@@ -9,26 +9,26 @@ from bilens.records.common import Interval, Run, Source, TextOrigin
 class TokenValue(Record, frozen=True):
     """One token and its number, in the unit that the record around it says."""
 
-    id: Count
-    text: str
-    value: float
+    id: Annotated[Count, "in the vocabulary"]
+    text: Annotated[str, "of the token"]
+    value: Annotated[float, "the number"]
 
 
 class TokenEnds(Record, frozen=True):
     """The tokens at both ends of a direction."""
 
-    high: tuple[TokenValue, ...]  # by falling value
-    low: tuple[TokenValue, ...]  # by rising value
+    high: Annotated[tuple[TokenValue, ...], "by falling value"]
+    low: Annotated[tuple[TokenValue, ...], "by rising value"]
 
 
 class ActiveContext(Record, frozen=True):
     """A stretch of text around a position where a latent is strongly active."""
 
-    sequence: Count  # row of the tokens that were looked at
-    start: Count  # position of the first token of the stretch in that row
-    peak: Count  # position of the strongest activation within the stretch
-    tokens: tuple[str, ...]
-    activations: Numbers  # of the latent at each of these tokens
+    sequence: Annotated[Count, "row of the tokens that were looked at"]
+    start: Annotated[Count, "position of the first token of the stretch in that row"]
+    peak: Annotated[Count, "position of the strongest activation within the stretch"]
+    tokens: Annotated[tuple[str, ...], "of the stretch"]
+    activations: Annotated[Numbers, "of the latent at each of these tokens"]
 
     def __post_init__(self) -> None:
         length = len(self.tokens)
@@ -39,62 +39,62 @@ class ActiveContext(Record, frozen=True):
 class LatentReading(Record, frozen=True):
     """One latent: where it is active, and the tokens that go with it."""
 
-    latent: Count
-    density: float  # share of tokens at which it is active
-    largest: float  # its largest activation
-    contexts: tuple[ActiveContext, ...]  # by falling activation at the peak
-    tokens: TokenEnds  # promoted through the unembedding, or resembled in the embedding
+    latent: Annotated[Count, "its number in the autoencoder"]
+    density: Annotated[float, "share of tokens at which it is active"]
+    largest: Annotated[float, "its largest activation"]
+    contexts: Annotated[tuple[ActiveContext, ...], "by falling activation at the peak"]
+    tokens: Annotated[TokenEnds, "promoted through the unembedding, or resembled in the embedding"]
 
 
 class NearLatent(Record, frozen=True):
     """An input latent that lies close to an eigenvector."""
 
-    latent: Count
-    cosine: float  # between the eigenvector and the column of the dictionary
-    projection: float  # how far the coordinate moves for one unit of the latent
+    latent: Annotated[Count, "its number in the autoencoder"]
+    cosine: Annotated[float, "between the eigenvector and the column of the dictionary"]
+    projection: Annotated[float, "how far the coordinate moves for one unit of the latent"]
 
 
 class ReadEigenvector(Record, frozen=True):
     """One eigenvector of an output, read as latents and tokens."""
 
-    eigenvalue: float
-    nearest: tuple[NearLatent, ...]  # by falling |cosine|
-    tokens: TokenEnds  # cosines
+    eigenvalue: Annotated[float, "λ"]
+    nearest: Annotated[tuple[NearLatent, ...], "by falling |cosine|"]
+    tokens: Annotated[TokenEnds, "cosines"]
 
 
 class TracedSpectrum(Record, frozen=True):
     """The leading eigenpairs of one output."""
 
-    eigenvalues: Numbers  # by falling size, in output units per squared unit of input
-    num_eigenvalues: Count  # there are
-    norm: float  # ‖Q‖
-    explained: float  # share of ‖Q‖² in the eigenvalues listed
-    rounding_bound: float  # eigenvalues below it are rounding
-    complete: bool  # no larger eigenvalue can have been missed
-    eigenvectors: tuple[ReadEigenvector, ...]  # the leading ones
+    eigenvalues: Annotated[Numbers, "by falling size, in output units per squared unit of input"]
+    num_eigenvalues: Annotated[Count, "there are"]
+    norm: Annotated[float, "‖Q‖"]
+    explained: Annotated[float, "share of ‖Q‖² in the eigenvalues listed"]
+    rounding_bound: Annotated[float, "eigenvalues below it are rounding"]
+    complete: Annotated[bool, "no larger eigenvalue can have been missed"]
+    eigenvectors: Annotated[tuple[ReadEigenvector, ...], "the leading ones"]
 
 
 class InteractionEntry(Record, frozen=True):
     """One entry of the interactions of input latents."""
 
-    first: Count
-    second: Count
-    value: float  # S_mn
-    coefficient: float  # of z_m z_n
+    first: Annotated[Count, "number of the input latent m"]
+    second: Annotated[Count, "number of the input latent n"]
+    value: Annotated[float, "S_mn"]
+    coefficient: Annotated[float, "of z_m z_n"]
 
 
 class InteractionEntries(Record, frozen=True):
     """The largest interactions of one kind, and the distribution of all."""
 
-    entries: tuple[InteractionEntry, ...]
-    count: Count  # there are
-    mean: float
-    standard_deviation: float
-    listed_share: float  # of ‖S‖²
-    edges: Numbers  # of the histogram
-    counts: tuple[Count, ...]
-    below: Count
-    above: Count
+    entries: Annotated[tuple[InteractionEntry, ...], "by falling size"]
+    count: Annotated[Count, "there are"]
+    mean: Annotated[float, "of all"]
+    standard_deviation: Annotated[float, "of all"]
+    listed_share: Annotated[float, "of ‖S‖²"]
+    edges: Annotated[Numbers, "of the histogram"]
+    counts: Annotated[tuple[Count, ...], "of the histogram"]
+    below: Annotated[Count, "entries below the first edge"]
+    above: Annotated[Count, "entries above the last edge"]
 
     def __post_init__(self) -> None:
         require(len(self.edges) == len(self.counts) + 1, "a bad histogram")
@@ -103,59 +103,58 @@ class InteractionEntries(Record, frozen=True):
 class CausalCheck(Record, frozen=True):
     """The change of a behaviour where a few directions of a layer's input are changed."""
 
-    # `ablate`: coordinates are set to their mean; `steer`: moved by the difference of means;
-    # `sign_flip`: traded so that what they contribute changes its sign
-    kind: str
-    num_directions: Count
-    before: Interval  # size of the behaviour in the unchanged model, in logits
-    after: Interval  # size with the directions changed
-    share: Interval  # removed, or created in prompts without the cause
-    random_share: Interval  # the same for as many random directions, moved as far
-    num_random: Count  # draws
-    loss_before: float | None  # nats per token on text away from the behaviour; null if unmeasured
-    loss_after: float | None  # the same with the directions changed
-    # the shares of the same steps in random dictionaries that show a behaviour; null: not measured
-    null_shares: Numbers | None = None
-    num_null: Count | None = None  # random dictionaries
-    confirmed: bool | None = None  # beyond random directions, and beyond what 95 % of these reach
+    kind: Annotated[
+        str, "`ablate`: set to their mean; `steer`: moved; `sign_flip`: traded to change the sign"
+    ]
+    num_directions: Annotated[Count, "directions that are changed together"]
+    before: Annotated[Interval, "size of the behaviour in the unchanged model, in logits"]
+    after: Annotated[Interval, "size with the directions changed"]
+    share: Annotated[Interval, "removed, or created in prompts without the cause"]
+    random_share: Annotated[Interval, "the same for as many random directions, moved as far"]
+    num_random: Annotated[Count, "draws"]
+    loss_before: Annotated[float | None, "nats per token on other text; null if unmeasured"]
+    loss_after: Annotated[float | None, "the same with the directions changed"]
+    null_shares: Annotated[Numbers | None, "those of random dictionaries with a behaviour"] = None
+    num_null: Annotated[Count | None, "random dictionaries"] = None
+    confirmed: Annotated[bool | None, "beyond 95 % of random directions and dictionaries"] = None
 
 
 class Behaviour(Record, frozen=True):
     """The tokens whose mean logits are compared."""
 
-    high: tuple[str, ...]
-    low: tuple[str, ...]
+    high: Annotated[tuple[str, ...], "tokens whose logits count as they are"]
+    low: Annotated[tuple[str, ...], "tokens whose logits are taken off"]
 
 
 class CausalReading(Record, frozen=True):
     """Whether directions cause what goes with a latent, or a pair of them."""
 
-    behaviour: Behaviour | None  # null where latents are active too rarely
-    checks: tuple[CausalCheck, ...]
+    behaviour: Annotated[Behaviour | None, "null where latents are active too rarely"]
+    checks: Annotated[tuple[CausalCheck, ...], "one for each step"]
 
 
 class RankFit(Record, frozen=True):
     """The accuracy of the k leading eigenpairs for an output latent; null where not defined."""
 
-    rank: Count  # k
-    correlation: float | None  # over all tokens
-    correlation_active: float | None  # where the latent is active
-    r_squared: float | None
-    r_squared_active: float | None
-    slope: float | None  # of truth ≈ slope · approximation + intercept
-    intercept: float | None
-    null_correlation: float | None  # mean over the same eigenvalues in random directions
-    null_correlation_active: float | None
-    null_edge_active: float | None  # 95 % quantile of the latter
+    rank: Annotated[Count, "k"]
+    correlation: Annotated[float | None, "over all tokens"]
+    correlation_active: Annotated[float | None, "where the latent is active"]
+    r_squared: Annotated[float | None, "of the approximation as it is, over all tokens"]
+    r_squared_active: Annotated[float | None, "the same where the latent is active"]
+    slope: Annotated[float | None, "of truth ≈ slope · approximation + intercept"]
+    intercept: Annotated[float | None, "of the same"]
+    null_correlation: Annotated[float | None, "mean over the same eigenvalues in random directions"]
+    null_correlation_active: Annotated[float | None, "the same where the latent is active"]
+    null_edge_active: Annotated[float | None, "95 % quantile of the latter"]
 
 
 class Points(Record, frozen=True):
     """An output latent against its approximation at some tokens."""
 
-    rank: Count  # eigenpairs of the approximation
-    truth: Numbers
-    approximation: Numbers
-    active: tuple[bool, ...]
+    rank: Annotated[Count, "eigenpairs of the approximation"]
+    truth: Annotated[Numbers, "the latent as the map gives it"]
+    approximation: Annotated[Numbers, "by the leading eigenpairs"]
+    active: Annotated[tuple[bool, ...], "whether the latent is active there"]
 
     def __post_init__(self) -> None:
         same = len(self.truth) == len(self.approximation) == len(self.active)
@@ -165,25 +164,25 @@ class Points(Record, frozen=True):
 class Circuit(Record, frozen=True):
     """An output latent, few input latents, and how these build it."""
 
-    latent: Count
-    position: Count  # in the ranking, from 1
-    output: LatentReading
-    spectrum: TracedSpectrum
-    self_interactions: InteractionEntries  # the diagonal of S
-    cross_interactions: InteractionEntries  # the pairs
-    features: tuple[Count, ...]  # input latents by falling share
-    matrix: tuple[Numbers, ...]  # S between them; the coefficient of z_m z_n is twice the entry
-    linear: Numbers  # coefficient of z_m, from the decoder's bias
-    constant: float  # of the latent where all input latents are zero
-    projections: tuple[Numbers, ...]  # of the input latents along the leading eigenvectors
-    share_of_norm: float  # of ‖S‖² in `matrix`
-    share_of_variance: float | None  # over the text
-    correlation: float | None  # between latent and circuit over the text
-    num_active: Count  # tokens at which the latent is active
-    example: Numbers  # the input latents at the strongest context
-    fits: tuple[RankFit, ...]  # one for each rank
-    points: Points
-    causal: CausalReading
+    latent: Annotated[Count, "number of the output latent"]
+    position: Annotated[Count, "in the ranking, from 1"]
+    output: Annotated[LatentReading, "where the latent is active, and its tokens"]
+    spectrum: Annotated[TracedSpectrum, "of the form behind the latent"]
+    self_interactions: Annotated[InteractionEntries, "the diagonal of S"]
+    cross_interactions: Annotated[InteractionEntries, "the pairs"]
+    features: Annotated[tuple[Count, ...], "input latents by falling share"]
+    matrix: Annotated[tuple[Numbers, ...], "S between them; z_m z_n has twice the entry"]
+    linear: Annotated[Numbers, "coefficient of z_m, from the decoder's bias"]
+    constant: Annotated[float, "of the latent where all input latents are zero"]
+    projections: Annotated[tuple[Numbers, ...], "of input latents along the leading eigenvectors"]
+    share_of_norm: Annotated[float, "of ‖S‖² in `matrix`"]
+    share_of_variance: Annotated[float | None, "over the text"]
+    correlation: Annotated[float | None, "between latent and circuit over the text"]
+    num_active: Annotated[Count, "tokens at which the latent is active"]
+    example: Annotated[Numbers, "the input latents at the strongest context"]
+    fits: Annotated[tuple[RankFit, ...], "one for each rank"]
+    points: Annotated[Points, "the latent against its approximation"]
+    causal: Annotated[CausalReading, "whether the circuit causes what goes with the latent"]
 
     def __post_init__(self) -> None:
         name, size = f"the circuit of latent {self.latent}", len(self.features)
@@ -203,9 +202,9 @@ class Circuit(Record, frozen=True):
 class Distribution(Record, frozen=True):
     """Quantiles and a histogram."""
 
-    levels: Numbers
-    values: Numbers  # the quantiles at these levels
-    counts: tuple[Count, ...]  # between the edges
+    levels: Annotated[Numbers, "of the quantiles, from 0 to 1"]
+    values: Annotated[Numbers, "the quantiles at these levels"]
+    counts: Annotated[tuple[Count, ...], "between the edges"]
 
     def __post_init__(self) -> None:
         require(len(self.levels) == len(self.values), "a distribution lacks a value")
@@ -214,21 +213,21 @@ class Distribution(Record, frozen=True):
 class RankCorrelations(Record, frozen=True):
     """The correlations of all output latents with k eigenpairs."""
 
-    rank: Count  # k
-    all: Distribution  # over all tokens
-    active: Distribution  # where the latent is active
-    null: Distribution  # the same eigenvalues in random directions
-    null_active: Distribution
+    rank: Annotated[Count, "k"]
+    all: Annotated[Distribution, "over all tokens"]
+    active: Annotated[Distribution, "where the latent is active"]
+    null: Annotated[Distribution, "the same eigenvalues in random directions"]
+    null_active: Annotated[Distribution, "the same where the latent is active"]
 
 
 class Correlations(Record, frozen=True):
     """The distribution over output latents of the correlation, for each k."""
 
-    num_latents: Count
-    num_latents_active: Count
-    num_random: Count  # random forms of each latent
-    edges: Numbers  # of the histograms
-    ranks: tuple[RankCorrelations, ...]
+    num_latents: Annotated[Count, "output latents that were looked at"]
+    num_latents_active: Annotated[Count, "of them, with a correlation where they are active"]
+    num_random: Annotated[Count, "random forms of each latent"]
+    edges: Annotated[Numbers, "of the histograms"]
+    ranks: Annotated[tuple[RankCorrelations, ...], "one for each k"]
 
     def __post_init__(self) -> None:
         require(len(self.ranks) > 0, "correlations has no ranks")
@@ -241,146 +240,146 @@ class Correlations(Record, frozen=True):
 class SAEMetrics(Record, frozen=True):
     """The reconstruction errors of an autoencoder; losses in nats per token."""
 
-    tokens: Count
-    fvu: float  # Σ‖x − x̂‖² / Σ‖x − mean‖²
-    nmse: float  # Σ‖x − x̂‖² / Σ‖x‖²
-    l0: float  # latents active at a token, on average
-    dead: float  # share of latents that are never active
-    loss: float  # of the model
-    loss_patched: float  # with the reconstruction in place
-    loss_zero: float  # with zeros in place
-    loss_mean: float  # with the mean in place
-    loss_added: float  # `loss_patched` − `loss`
-    recovered_from_zero: float | None  # share of the loss between `loss_zero` and `loss`
-    recovered_from_mean: float | None
+    tokens: Annotated[Count, "that errors are over"]
+    fvu: Annotated[float, "Σ‖x − x̂‖² / Σ‖x − mean‖²"]
+    nmse: Annotated[float, "Σ‖x − x̂‖² / Σ‖x‖²"]
+    l0: Annotated[float, "latents active at a token, on average"]
+    dead: Annotated[float, "share of latents that are never active"]
+    loss: Annotated[float, "of the model"]
+    loss_patched: Annotated[float, "with the reconstruction in place"]
+    loss_zero: Annotated[float, "with zeros in place"]
+    loss_mean: Annotated[float, "with the mean in place"]
+    loss_added: Annotated[float, "`loss_patched` − `loss`"]
+    recovered_from_zero: Annotated[float | None, "share of the loss between `loss_zero` and `loss`"]
+    recovered_from_mean: Annotated[float | None, "share of the loss between `loss_mean` and `loss`"]
 
 
 class TracedSAE(Record, frozen=True):
     """One of the two autoencoders around the MLP."""
 
-    hook: str
-    path: str
-    weights_sha256: str
-    num_latents: Count
-    k: Count  # active latents
-    sign: str
-    metrics: SAEMetrics
+    hook: Annotated[str, "point of the model that it reads"]
+    path: Annotated[str, "of its file or folder"]
+    weights_sha256: Annotated[str, "of its weights"]
+    num_latents: Annotated[Count, "its latents"]
+    k: Annotated[Count, "active latents"]
+    sign: Annotated[str, "of activations: `relu` keeps those above zero, `raw` all"]
+    metrics: Annotated[SAEMetrics, "on the text"]
 
 
 class RankedLatent(Record, frozen=True):
     """One output latent of the ranking."""
 
-    latent: Count
-    score: float  # the product of the three shares below, 0 to 1
-    pair_share: float  # of ‖Q‖² in the extreme eigenvalues of either sign
-    sign_contrast: float  # min / max of their sizes
-    interaction_share: float  # of the product's variance that no sum of functions explains
-    positive: float  # extreme eigenvalue of its sign, 0 where there is none
-    negative: float
-    explained_by_two: float  # share of ‖Q‖² in two eigenpairs
-    correlation_active: float | None  # k = 2; null where it is active on fewer than two tokens
-    density: float  # share of tokens at which it is active
-    peak: str | None  # its strongest token
-    cluster: Count
-    null_score: float | None = None  # at this position, the median of random dictionaries
-    p_value: float | None = None  # how often any latent of a random dictionary scores as much
+    latent: Annotated[Count, "number of the output latent"]
+    score: Annotated[float, "the product of the three shares below, 0 to 1"]
+    pair_share: Annotated[float, "of ‖Q‖² in the extreme eigenvalues of either sign"]
+    sign_contrast: Annotated[float, "min / max of their sizes"]
+    interaction_share: Annotated[float, "of the product's variance that no sum explains"]
+    positive: Annotated[float, "extreme eigenvalue of its sign, 0 where there is none"]
+    negative: Annotated[float, "the same of the other sign"]
+    explained_by_two: Annotated[float, "share of ‖Q‖² in two eigenpairs"]
+    correlation_active: Annotated[float | None, "k = 2; null if active on fewer than two tokens"]
+    density: Annotated[float, "share of tokens at which it is active"]
+    peak: Annotated[str | None, "its strongest token"]
+    cluster: Annotated[Count, "number of its cluster, 0 is the largest"]
+    null_score: Annotated[float | None, "median of random dictionaries at this position"] = None
+    p_value: Annotated[float | None, "how often a random dictionary's latent does as well"] = None
 
 
 class LatentContrast(Record, frozen=True):
     """A pair of output latents, and how much of the difference between them is one product."""
 
-    first: Count
-    second: Count
-    score: float  # the product of the two shares
-    nonlinear_share: float  # of the variance, that no linear function of the input explains
-    pair_share: float  # of the quadratic part, in one pair of opposite eigenvalues
-    causal: CausalReading | None  # null for all but the first pairs
-    p_value: float | None = None  # how often any pair of a random dictionary scores as much
+    first: Annotated[Count, "number of an output latent"]
+    second: Annotated[Count, "number of the other one"]
+    score: Annotated[float, "the product of the two shares"]
+    nonlinear_share: Annotated[float, "of the variance that no linear function explains"]
+    pair_share: Annotated[float, "of the quadratic part, in one pair of opposite eigenvalues"]
+    causal: Annotated[CausalReading | None, "null for all but the first pairs"]
+    p_value: Annotated[float | None, "how often a random dictionary's pair scores as much"] = None
 
 
 class RandomDictionaries(Record, frozen=True):
     """Dictionaries in random directions, of the same covariances and activity, ranked likewise."""
 
-    num: Count
-    level: float  # a p-value above it is taken for chance
-    best: Numbers  # the largest score of each
-    best_contrast: Numbers  # of those in which pairs were compared
+    num: Annotated[Count, "how many were drawn"]
+    level: Annotated[float, "a p-value above it is taken for chance"]
+    best: Annotated[Numbers, "the largest score of each"]
+    best_contrast: Annotated[Numbers, "of those in which pairs were compared"]
 
 
 class Contrasts(Record, frozen=True):
     """Pairs of output latents at tokens where one of them is active."""
 
-    num_compared: Count  # output latents
-    pairs: tuple[LatentContrast, ...]  # by falling score
+    num_compared: Annotated[Count, "output latents"]
+    pairs: Annotated[tuple[LatentContrast, ...], "by falling score"]
 
 
 class DirectionReading(Record, frozen=True):
     """One output direction, read from weights alone."""
 
-    kind: str  # `hosvd` or `token`
-    name: str  # the token; of a converted model, the layer
-    singular_value: float | None
-    share: float | None  # of the squared norm of the tensor
-    output: TokenEnds  # promoted and suppressed
-    spectrum: TracedSpectrum
-    edges: tuple[float, float] | None = None  # that 95% of the rotation null keep, each
-    causal: CausalReading | None = None  # where texts were run through the model
+    kind: Annotated[str, "`hosvd` or `token`"]
+    name: Annotated[str, "the token; of a converted model, the layer"]
+    singular_value: Annotated[float | None, "σ; null for a token"]
+    share: Annotated[float | None, "of the squared norm of the tensor"]
+    output: Annotated[TokenEnds, "promoted and suppressed"]
+    spectrum: Annotated[TracedSpectrum, "of the form along the direction"]
+    edges: Annotated[tuple[float, float] | None, "that 95% of the rotation null keep, each"] = None
+    causal: Annotated[CausalReading | None, "where texts were run through the model"] = None
 
 
 class LanguageModel(Record, frozen=True):
     """Sizes of the model."""
 
-    kind: str  # class of the model
-    vocab_size: Count
-    d_model: Count
-    d_hidden: Count
-    n_layer: Count
-    n_head: Count
-    n_ctx: Count
-    num_parameters: Count
-    dtype: str  # of the weights as stored
+    kind: Annotated[str, "class of the model"]
+    vocab_size: Annotated[Count, "tokens in the vocabulary"]
+    d_model: Annotated[Count, "width of the residual stream"]
+    d_hidden: Annotated[Count, "hidden units of an MLP"]
+    n_layer: Annotated[Count, "blocks"]
+    n_head: Annotated[Count, "heads of attention"]
+    n_ctx: Annotated[Count, "tokens of the longest text"]
+    num_parameters: Annotated[Count, "numbers in all weights and biases"]
+    dtype: Annotated[str, "of the weights as stored"]
 
 
 class LayerLocation(Record, frozen=True):
     """The place of the MLP that is traced."""
 
-    index: Count  # block
-    name: str
-    input: str  # hook point
-    output: str  # hook point
+    index: Annotated[Count, "block"]
+    name: Annotated[str, "as `bl.load(...).layers` has it"]
+    input: Annotated[str, "hook point"]
+    output: Annotated[str, "hook point"]
 
 
 class MapError(Record, frozen=True):
     """The errors of the map against the MLP, on random inputs of root mean square 1."""
 
-    largest_error: float
-    scale: float  # root mean square of the outputs
-    num_inputs: Count
+    largest_error: Annotated[float, "the largest difference of an output"]
+    scale: Annotated[float, "root mean square of the outputs"]
+    num_inputs: Annotated[Count, "random inputs"]
 
 
 class Trace(Document, frozen=True, kw_only=True):
     """A trace: how the outputs of one MLP are built from its inputs."""
 
-    kind: Literal["trace"] = "trace"
-    model: LanguageModel
-    layer: LayerLocation
-    exactness: MapError
-    tokens_carry_spaces: bool  # a token may start with a space
-    saes: tuple[TracedSAE, ...]  # two, or none
-    ranking: tuple[RankedLatent, ...]  # every output latent by falling score
-    num_outputs: Count
-    clusters: tuple[tuple[Count, ...], ...]  # groups of two and more output latents
-    cluster_threshold: float  # cosine
-    contrasts: Contrasts
-    correlations: Correlations | None  # null without autoencoders
-    circuits: tuple[Circuit, ...]
-    input_latents: tuple[LatentReading, ...]  # those that the circuits name
-    data: TextOrigin | None  # what was read; null without text
-    readings: tuple[DirectionReading, ...]  # without autoencoders
-    seed: Integer
-    source: Source  # where the weights come from
-    reproduce: Run  # what it takes to run the same again
-    null: RandomDictionaries | None = None  # null without autoencoders
+    kind: Annotated[Literal["trace"], "of the document"] = "trace"
+    model: Annotated[LanguageModel, "what was read"]
+    layer: Annotated[LayerLocation, "the MLP that is traced"]
+    exactness: Annotated[MapError, "the map against the MLP itself"]
+    tokens_carry_spaces: Annotated[bool, "a token may start with a space"]
+    saes: Annotated[tuple[TracedSAE, ...], "two, or none"]
+    ranking: Annotated[tuple[RankedLatent, ...], "every output latent by falling score"]
+    num_outputs: Annotated[Count, "output latents; without autoencoders numbers in an output"]
+    clusters: Annotated[tuple[tuple[Count, ...], ...], "groups of two and more output latents"]
+    cluster_threshold: Annotated[float, "cosine"]
+    contrasts: Annotated[Contrasts, "pairs of output latents"]
+    correlations: Annotated[Correlations | None, "null without autoencoders"]
+    circuits: Annotated[tuple[Circuit, ...], "of output latents that were asked for, or rank first"]
+    input_latents: Annotated[tuple[LatentReading, ...], "those that the circuits name"]
+    data: Annotated[TextOrigin | None, "what was read; null without text"]
+    readings: Annotated[tuple[DirectionReading, ...], "without autoencoders"]
+    seed: Annotated[Integer, "of random directions and dictionaries"]
+    source: Annotated[Source, "where the weights come from"]
+    reproduce: Annotated[Run, "what it takes to run the same again"]
+    null: Annotated[RandomDictionaries | None, "null without autoencoders"] = None
 
     def __post_init__(self) -> None:
         with_saes = len(self.circuits) > 0

@@ -4,12 +4,18 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from bilens.records.audit import Audit
-from bilens.records.base import displayable
+from bilens.records.base import Record, displayable
 from bilens.records.layer_readings import Difference
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import decision_lines, group_lines
-from bilens.report.sections.difference import COLUMNS, change_sentences, tensor_rows
-from bilens.report.sections.layers import change_lead, changes, layer_numbers, note
+from bilens.report.sections.difference import TENSORS, change_sentences, largest_changes
+from bilens.report.sections.layers import (
+    LAYER_CHANGES,
+    LAYERS,
+    change_lead,
+    change_rows,
+    layer_rows,
+)
 from bilens.report.sections.overview import (
     FindingLine,
     condition_lines,
@@ -18,6 +24,7 @@ from bilens.report.sections.overview import (
 )
 from bilens.report.sections.people import people_lines
 from bilens.report.sections.performance_section import performance_lines
+from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import Catalogue, load_catalogue
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit
@@ -47,10 +54,8 @@ def audit_markdown(original: Audit, lang: str = "en") -> str:
     if record.difference is not None:
         parts += difference_parts(t, record, record.difference)
     if record.layers is not None and record.layers.readings:
-        columns = ("r2", "linear", "norm", "rank", "null", "units")
-        numbers = {one.name: layer_numbers(t, one) for one in record.layers.readings[:MOST_LAYERS]}
-        rows = ([name, *(found[key] for key in columns)] for name, found in numbers.items())
-        shown = table(t.each("layers.table", ("layer", *columns)), rows)
+        rows = layer_rows(t, record.layers)[:MOST_LAYERS]
+        shown = field_table(t, LAYERS, rows)
         summary = f"<summary>{t('layers.table.caption')}</summary>"
         parts.append(f"<details>{summary}\n\n{shown}\n\n</details>")
     if record.performance is not None:
@@ -84,6 +89,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (first, ["---"] * len(head), *lines))
 
 
+def field_table(t: Catalogue, described: FieldTable, rows: Iterable[TableRow | Record]) -> str:
+    """Return a described table."""
+    heads, _, cells = described.as_texts(t, rows)
+    return table(heads, cells)
+
+
 def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
     """Return one row for each finding."""
     rows = ((mark(t, item.outcome), item.sentence) for item in findings)
@@ -93,18 +104,12 @@ def finding_table(t: Catalogue, findings: Sequence[FindingLine]) -> str:
 def difference_parts(t: Catalogue, record: Audit, found: Difference) -> Iterator[str]:
     yield f"### {t('layers.difference.heading')}"
     yield escaped(t("sentence.gap").join(change_sentences(t, record)))
-    if found.whole is not None and (rows := tensor_rows(t, found.whole, MOST_LAYERS)):
-        yield table(t.each("difference.table", COLUMNS), rows)
+    if found.whole is not None and (rows := largest_changes(found.whole, MOST_LAYERS)):
+        yield field_table(t, TENSORS, rows)
     if found.layers:
         yield escaped(change_lead(t, found))
-    keys = ("change", "frobenius", "gaussian", "outputs", "inputs")
-    head = [t("layers.table.layer"), *t.each("layers.difference", keys)]
-    changed, rows = [layer for layer in found.layers if not layer.identical], []
-    for layer in changed[:MOST_LAYERS]:
-        said, numbers = note(t, layer), changes(layer)
-        cells = [said, *[""] * (len(keys) - 1)] if said else [numbers[key] for key in keys]
-        rows.append([layer.name, *cells])
-    if rows:
-        yield table(head, rows)
+    changed = [layer for layer in found.layers if not layer.identical]
+    if changed:
+        yield field_table(t, LAYER_CHANGES, change_rows(t, changed[:MOST_LAYERS]))
     if len(changed) > MOST_LAYERS:
         yield escaped(t("markdown.more", count=len(changed) - MOST_LAYERS))

@@ -208,6 +208,7 @@ class Column:
     name: Content
     numeric: bool = True
     class_: str = ""
+    meaning: str = ""  # shown beside the pointer
 
     @property
     def classes(self) -> str | None:
@@ -250,7 +251,7 @@ def table(
     head = element(
         "tr",
         *(
-            element("th", one.name, scope="col", class_=one.classes)
+            element("th", one.name, scope="col", class_=one.classes, title=one.meaning or None)
             if one.name
             else element("td", "")
             for one in known

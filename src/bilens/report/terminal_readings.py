@@ -18,46 +18,53 @@ from bilens.records.decomposition import (
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
-from bilens.report.sections.trace_page import chance_text, output_names, ranked_numbers, sae_rows
+from bilens.report.sections.trace_page import (
+    RANKED,
+    chance_text,
+    output_names,
+    ranked_numbers,
+    sae_rows,
+)
 from bilens.report.terminal import add, grid, optional, short
-from bilens.report.text import grouped, load_catalogue, percent, quantity, token_name
+from bilens.report.text import (
+    Catalogue,
+    grouped,
+    load_catalogue,
+    percent,
+    quantity,
+    scientific,
+    signed,
+    token_name,
+)
 
-UNITS = {  # basis -> what else λ is measured in
-    "input": "per squared unit of the input",
-    "embedding": "per squared unit of the embedding",
-    "whitened": "for inputs of unit variance",
-}
 MOST_OUTPUTS = 50  # of a layer
 MOST_LATENTS, MOST_TOKENS = 15, 5
 
 
-def decomposition_table(record: LayerDecomposition) -> Table:
+def decomposition_table(record: LayerDecomposition, lang: str = "en") -> Table:
     """Return a row for each eigenpair of each output of a layer."""
-    record = displayable(record)
-    more, below = len(record.outputs) - MOST_OUTPUTS, ""
+    record, t = displayable(record), load_catalogue(lang)
+    more, words = len(record.outputs) - MOST_OUTPUTS, record.fields() | {"below": ""}
+    words["unit"] = t(f"decompose.unit.{record.basis}")
     if record.spectrum == "whole":
-        below = f"95 % of {record.null_samples} random rotations of one branch against the other"
-        below = f"below eff. rank: its null interval, {below}. "
-        below = below if record.null_samples else "eff. rank: without its null interval. "
+        key = "below" if record.null_samples else "no_null"
+        words["below"] = t(f"decompose.{key}", count=record.null_samples)
+    keys = ("rank", "norm", "place", "eigenvalue", "share", "residual", "ok", "all")
     table = grid(
-        ("output", ">eff. rank", ">‖Q‖", ">#", ">λ", ">share", ">residual", ">ok", ">all"),
-        title=f"{record.layer}: {record.output_kind}, {record.reading}, {record.basis} basis, "
-        f"{record.d_in} inputs, {record.method}",
-        caption=(f"… and {more} more outputs: see --json or --out. " if more > 0 else "")
-        + f"λ in units of the output {UNITS[record.basis]}; share = λ² / ‖Q‖²; ok = residual "
-        "within the tolerance; all = proven that no eigenvalue of the selection was missed (? = "
-        f"not proven). {below}* = one of several eigenvalues too close to separate: "
-        "only their common space has a meaning.",
+        (t("decompose.output"), *(f">{head}" for head in t.each("decompose", keys))),
+        title=t("decompose.title", **words),
+        caption=(t("decompose.more", count=more) if more > 0 else "")
+        + t("decompose.caption", **words),
         look="open",
     )
     for output in record.outputs[:MOST_OUTPUTS]:
         if not output.pairs:
             add(table, output.name, "", "", "", output.status, last=True)
-        add_pairs(table, output)
+        add_pairs(t, table, output)
     return table
 
 
-def add_pairs(table: Table, output: FormSpectrum) -> None:
+def add_pairs(t: Catalogue, table: Table, output: FormSpectrum) -> None:
     """Add the eigenpairs of one output; below its effective rank stands its null interval."""
     ranks, null = [optional(output.effective_rank, ".2f")], output.effective_rank_null
     if null is not None:
@@ -73,117 +80,111 @@ def add_pairs(table: Table, output: FormSpectrum) -> None:
             f"{pair.eigenvalue:+.5g}",
             percent(pair.explained),
             f"{pair.residual:.1e}",
-            "yes" if pair.converged else "NO",
-            ("yes" if output.complete else "?") if first else "",
+            t("decompose.yes" if pair.converged else "decompose.no"),
+            (t("decompose.yes") if output.complete else "?") if first else "",
             last=last,
         )
 
 
-def decomposition_lines(record: LayerDecomposition) -> list[str]:
+def decomposition_lines(record: LayerDecomposition, lang: str = "en") -> list[str]:
     """Return the lines before the table of a layer: R² first, then its inputs."""
-    record, lines = displayable(record), []
-    fit = record.approximation
-    if fit is not None:
-        lines.append(
-            f"{record.layer}: R² = {fit.r_squared:.3f} ± {fit.standard_error:.3f} under "
-            f"{fit.assumed_input}. The layer has the activation {fit.activation} and is not "
-            "quadratic: the table is of its quadratic approximation, and proves nothing of the "
-            "layer."
-        )
+    record, t, lines = displayable(record), load_catalogue(lang), list[str]()
+    if (fit := record.approximation) is not None:
+        r2, error = f"{fit.r_squared:.3f}", f"{fit.standard_error:.3f}"
+        words = {"inputs": fit.assumed_input, "activation": fit.activation}
+        lines.append(t("decompose.fit", layer=record.layer, r2=r2, error=error, **words))
     if record.about_input:
-        lines.append(f"{record.layer} reads {record.about_input}.")
+        lines.append(t("decompose.reads", layer=record.layer, input=record.about_input))
     return lines
 
 
-def plan_table(plans: Sequence[LayerPlan]) -> Table:
+def plan_table(plans: Sequence[LayerPlan], lang: str = "en") -> Table:
+    t, keys = load_catalogue(lang), "layer outputs pairs method batch memory rotations"
+    heads = t.each("decompose.plan", keys.split())
     table = grid(
-        ("layer", ">outputs", ">pairs", "method", ">batch", ">memory", ">rotations"),
-        title="What would be done",
-        caption="pairs: of each output; batch: outputs worked on together; memory: beside the "
-        f"model, at most, {readable(plans[0].limit_bytes)} allowed; rotations: for the null "
-        "intervals of effective ranks.",
+        (head if at in (0, 3) else f">{head}" for at, head in enumerate(heads)),
+        title=t("decompose.plan.title"),
+        caption=t("decompose.plan.caption", limit=readable(plans[0].limit_bytes)),
     )
     for plan in map(displayable, plans):
-        counts = (plan.num_outputs, plan.num_pairs, plan.batch, plan.null_samples)
-        outputs, pairs, batch, samples = map(str, counts)
-        memory = readable(plan.peak_bytes)
-        add(table, plan.layer, outputs, pairs, plan.method, batch, memory, samples)
+        memory, counts = readable(plan.peak_bytes), (plan.num_outputs, plan.num_pairs)
+        cells = (plan.layer, *map(str, counts), plan.method, str(plan.batch), memory)
+        add(table, *cells, str(plan.null_samples))
     return table
 
 
-def plan_lines(plans: Sequence[LayerPlan]) -> Iterator[str]:
+def plan_lines(plans: Sequence[LayerPlan], lang: str = "en") -> Iterator[str]:
     for plan in map(displayable, plans):
-        yield f"{plan.layer}: {plan.method} in {plan.precision}, {plan.reason}."
+        yield load_catalogue(lang)("decompose.plan.line", **plan.fields())
 
 
-def fit_table(record: QuadraticFits) -> Table:
+def fit_table(record: QuadraticFits, lang: str = "en") -> Table:
     """Return how close quadratic maps come to the whole of a model and to each layer."""
-    columns = ("of", "fit", ">linear", ">quadratic", ">without\ntop 0.1 %", ">median\nrow")
+    t, keys = load_catalogue(lang), ("linear", "quadratic", "trimmed", "median")
+    numeric = (f">{head}" for head in t.each("fit", keys))
     table = grid(
-        (*columns, f"\n≥ {record.fits[0].threshold:g}"),
-        title="Quadratic approximations",
-        caption="R² is 1 − E‖y − f(x)‖² / E‖y − E y‖², ± its standard error: of the affine part of "
-        "the map; of all of it; of that without the rows of largest outputs; of the median row.",
+        (*t.each("fit", ("of", "fit")), *numeric, f"\n≥ {record.fits[0].threshold:g}"),
+        title=t("fit.title"),
+        caption=t("fit.caption"),
         look="open",
     )
     for fit in displayable(record).fits:
-        kind = "end to end"
+        kind = t("fit.whole")
         if fit.activation is not None:
-            kind = f"{'gated' if fit.gated else 'ordinary'} {fit.activation}"
+            kind = f"{t('fit.gated' if fit.gated else 'fit.ordinary')} {fit.activation}"
             kind += f"\n{fit.d_in} → {fit.d_hidden} → {fit.d_out}"
         for row, one in enumerate(fit.ladder):
-            add(
-                table,
-                "" if row else f"{fit.name}\n{kind}",
-                one.fit,
-                *(score_text(part) for part in (one.linear, one.quadratic, one.trimmed)),
-                "{}\n{} to {}".format(*(optional(x, ".4f", "none") for x in one.median)),
-                {True: "yes", False: "no"}[fit.usable] if one.fit == fit.chosen else "",
+            middle, low, high = (optional(x, ".4f", t("fit.none")) for x in one.median)
+            usable = (
+                t("fit.usable" if fit.usable else "fit.unusable") if one.fit == fit.chosen else ""
             )
+            scores = (score_text(t, part) for part in (one.linear, one.quadratic, one.trimmed))
+            between = t("fit.between", low=low, high=high)
+            name = "" if row else f"{fit.name}\n{kind}"
+            add(table, name, one.fit, *scores, f"{middle}\n{between}", usable)
     return table
 
 
-def score_text(score: Score) -> str:
+def score_text(t: Catalogue, score: Score) -> str:
     if score.value is None or score.standard_error is None:
-        return "none"
+        return t("fit.none")
     return f"{score.value:.4f}\n± {score.standard_error:.4f}"
 
 
-def fit_lines(record: QuadraticFits) -> list[str]:
+def fit_lines(record: QuadraticFits, lang: str = "en") -> list[str]:
     """Return the way each row was fitted and its inputs, and which maps make no claim."""
-    lines = data_notes(load_catalogue("en"), (record := displayable(record)).data)
+    t, record = load_catalogue(lang), displayable(record)
+    lines = data_notes(t, record.data)
     for fit in record.fits:
-        lines.append(f"{fit.name}: {fit.chosen}, {fit.derivation}; R² on {fit.assumed_input}.")
-        lines += [f"{fit.name}: not fitted: {reason}" for reason in fit.missing]
+        lines.append(t("fit.line", **fit.fields()))
+        lines += [t("fit.missing", name=fit.name, reason=reason) for reason in fit.missing]
         if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
-            (usual, most), (length, longest) = seen.kurtosis, seen.norm
-            said = f"{fit.name} sees kurtosis {quantity(usual)} (at most {quantity(most)}), "
-            said += f"‖x‖ {quantity(length)} (at most {quantity(longest)}); gives ‖y‖ "
+            numbers = (*seen.kurtosis, *seen.norm, seen.output)
+            names = ("usual", "most", "length", "longest", "output")
+            shown = dict(zip(names, map(quantity, numbers), strict=True))
             at = (f"{quantity(x.output)} ({x.position}, {x.text!r})" for x in seen.largest)
-            said += f"{quantity(seen.output)}, at most (position, token) {', '.join(at)}"
-            massive = f"{seen.massive:,} over 100 times that decide R²: read it of the median row"
-            lines.append(f"{said}; {massive}." if seen.massive else f"{said}.")
+            said = t("fit.seen", name=fit.name, at=", ".join(at), **shown)
+            lines.append(
+                said + (t("fit.massive", count=grouped(seen.massive)) * bool(seen.massive))
+            )
     if record.num_rows is None:
-        lines.append("A normal input is no real one: give data to read what the model sees.")
-    refused = [fit.name for fit in record.fits if not fit.usable]
-    if refused:
-        lines.append(
-            f"No claim about {', '.join(refused)} can be made by the map: it explains less than "
-            f"{record.fits[0].threshold:g}."
-        )
+        lines.append(t("fit.normal"))
+    if refused := [fit.name for fit in record.fits if not fit.usable]:
+        limit = f"{record.fits[0].threshold:g}"
+        lines.append(t("fit.refused", names=", ".join(refused), threshold=limit))
     return lines
 
 
-def explanation_tables(record: Explanations) -> Iterator[Table]:
+def explanation_tables(record: Explanations, lang: str = "en") -> Iterator[Table]:
     """Return one table an input: what the eigenvectors add to the scores shown, and where."""
-    record, t = displayable(record), load_catalogue("en")
+    record, t = displayable(record), load_catalogue(lang)
     names = record.model.output_names
-    unit = "Score" if len(names) == 1 else "Class-centred logits; score"
+    heads = t.each("explain", ("class", "score", "part", "eigenvalue", "overlap", "value"))
     for item in record.explanations:
         table = grid(
-            ("class", ">score", "eigenvector, met most at", ">λ", ">v·x", ">contribution"),
-            title=prediction_title(item, record.model),
-            caption=f"{unit} = Σ λ(v·x)² + rest + linear + constant, exactly.",
+            (f">{head}" if at in (1, 3, 4, 5) else head for at, head in enumerate(heads)),
+            title=prediction_title(t, item, record.model),
+            caption=t(f"explain.{'caption' if len(names) == 1 else 'centred'}"),
         )
         for score in item.classes:
             parts = [
@@ -193,104 +194,100 @@ def explanation_tables(record: Explanations) -> Iterator[Table]:
                         rank=pair.rank,
                         place=met_at(t, record.model, item, pair, brief=True),
                     ),
-                    f"{pair.eigenvalue:+.4f}",
-                    f"{pair.overlap:+.3f}",
+                    signed(pair.eigenvalue, 4),
+                    signed(pair.overlap, 3),
                     pair.value,
                 )
                 for pair in score.contributions
             ]
-            parts.append(("all others", "", "", score.rest))
-            parts.append(("linear + constant", "", "", score.linear + score.constant))
-            heads = [(names[score.index], f"{score.score:+.3f}"), *[("", "")] * len(parts)]
-            for row, ((*cells, value), head) in enumerate(zip(parts, heads, strict=False)):
-                add(table, *head, *cells, f"{value:+.3f}", last=row == len(parts) - 1)
+            parts.append((t("explain.rest"), "", "", score.rest))
+            parts.append((t("explain.terms"), "", "", score.linear + score.constant))
+            heads_of = [(names[score.index], signed(score.score, 3)), *[("", "")] * len(parts)]
+            for row, ((*cells, value), head) in enumerate(zip(parts, heads_of, strict=False)):
+                add(table, *head, *cells, signed(value, 3), last=row == len(parts) - 1)
         yield table
 
 
-def prediction_title(item: InputExplanation, model: ModelSummary) -> str:
+def prediction_title(t: Catalogue, item: InputExplanation, model: ModelSummary) -> str:
     """Return which input it is, what was predicted, and whether that is right, if it is known."""
     names = model.output_names
-    row = f"Row {item.index}"
+    row = t("explain.row", index=item.index)
     if len(names) == 1:
-        right = "" if item.target is None else f", right answer {item.target:.6g}"
-        return f"{row}: {names[0]} = {item.scores[0]:.6g}{right}"
-    predicted = f"predicted {names[item.predicted]}"
+        row += t("explain.number", name=names[0], value=f"{item.scores[0]:.6g}")
+        return row + (
+            "" if item.target is None else t("explain.target", value=f"{item.target:.6g}")
+        )
+    predicted = names[item.predicted]
     if item.label is None:
-        return f"{row}: {predicted}"
-    row = row if model.input_names else f"Test input {item.index}"
-    ending = "right" if item.label == item.predicted else "WRONG"
-    return f"{row}: label {names[item.label]}, {predicted} ({ending})"
+        return row + t("explain.predicted", predicted=predicted)
+    row = row if model.input_names else t("explain.input", index=item.index)
+    ending = "right" if item.label == item.predicted else "wrong"
+    return row + t(f"explain.{ending}", label=names[item.label], predicted=predicted)
 
 
-def attribution_tables(record: Explanations) -> Iterator[Table]:
+def attribution_tables(record: Explanations, lang: str = "en") -> Iterator[Table]:
     """Return one table an input: the strongest entries and pairs of entries of each score."""
-    model = (record := displayable(record)).model
-    head, inputs = "input", model.input_names or tuple(map(str, range(model.d_input)))
+    t, model = load_catalogue(lang), (record := displayable(record)).model
+    head, inputs = "entry", model.input_names or tuple(map(str, range(model.d_input)))
     if model.input_names is None and model.input_shape[0] > 1:
-        head = "pixel (row, column)"
+        head = "pixel"
         inputs = tuple(str(divmod(index, model.input_shape[1])) for index in range(model.d_input))
-    what, names = "entries of input", model.output_names
-    if model.input_names is not None:
-        what = "inputs of row"
+    what, names = "entries" if model.input_names is None else "columns", model.output_names
+    heads = t.each("explain", ("score", "change", "residual", head, "phi", "pair", "together"))
+    base = t.word("explain.baseline", record.baseline)
     for item in record.explanations:
         table = grid(
-            ("score", ">f(x) − f(x₀)", ">residual", f">{head}", ">φ", ">pair", ">together"),
-            title=f"What the {what} {item.index} add, from the baseline ({record.baseline})",
-            caption="φ: exact Shapley values, which are the integrated gradients of a quadratic "
-            "map. pair: 2 q_ij Δ_i Δ_j, what two inputs do together beyond each alone. residual: "
-            "of the sum of all φ.",
+            (f">{name}" if at else name for at, name in enumerate(heads)),
+            title=t(f"explain.{what}", index=item.index, baseline=base),
+            caption=t("explain.shapley"),
         )
         for part in item.attributions:  # the strongest inputs and pairs of one score
             most = max(len(part.pairs), 1)
             order = sorted(range(len(inputs)), key=lambda at: -abs(part.values[at]))[:most]
             rival = "" if part.rival is None else f" − {names[part.rival]}"
-            change = f"{part.score - part.score_at_baseline:+.3f}"
-            first = (f"{names[part.output]}{rival}", change, f"{part.residual:.0e}")
+            change = signed(part.score - part.score_at_baseline, 3)
+            first = (f"{names[part.output]}{rival}", change, scientific(part.residual, 0))
             pairs = [
-                (f"{inputs[pair.first]}, {inputs[pair.second]}", f"{pair.value:+.4f}")
+                (f"{inputs[pair.first]}, {inputs[pair.second]}", signed(pair.value, 4))
                 for pair in part.pairs
             ] or [("", "")]
             for row, (at, pair) in enumerate(zip(order, pairs, strict=False)):
-                cells = (inputs[at], f"{part.values[at]:+.3f}", *pair)
+                cells = (inputs[at], signed(part.values[at], 3), *pair)
                 add(table, *(("", "", "") if row else first), *cells, last=row == len(order) - 1)
         yield table
 
 
-def trace_tables(record: Trace) -> Iterator[Table]:
+def trace_tables(record: Trace, lang: str = "en") -> Iterator[Table]:
     """Return autoencoders and ranking; without autoencoders the readings as tokens."""
+    t = load_catalogue(lang)
     if record.readings:
-        yield reading_table(record)
+        yield reading_table(t, record)
         return
-    t, names = load_catalogue("en"), output_names(record)
-    hooks = (f">{sae.hook}" for sae in displayable(record.saes))
+    names, hooks = output_names(record), (f">{sae.hook}" for sae in displayable(record.saes))
     table = grid(["", *hooks], title=t("trace.layer.caption"), look="bare", align="left")
     for cells in sae_rows(t, record.saes):
         add(table, *cells)
     yield table
-    columns = (">", "latent", ">score", ">null", ">p", ">pair", ">equal", ">both")
+    position, latent, *more = t.each("trace.ranking", ("position", "latent", *RANKED))
+    shown = record.ranking[:MOST_LATENTS]
     table = grid(
-        (*columns, ">max λ", ">min λ", ">r, k=2", ">active"),
-        title="Output latents by how nearly they are one product",
-        caption=f"{chance_text(t, record)} null: the median score at this position in random "
-        "dictionaries; p: how often any of their latents scores as much; pair: share of the "
-        "quadratic part that the leading pair of opposite eigenvalues holds; equal: how equal the "
-        "two are; both: share that needs both features; r: correlation with two eigenvectors "
-        "where active.",
+        (f">{position}", latent, *(f">{head}" for head in more)),
+        title=t("trace.ranking.caption", shown=len(shown), count=record.num_outputs),
+        caption=f"{chance_text(t, record)} {t('trace.ranking.lead')}",
         look="bare",
         align="left",
     )
-    for position, one in enumerate(record.ranking[:MOST_LATENTS], start=1):
-        add(table, grouped(position), names[one.latent], *ranked_numbers(t, one))
+    for place, one in enumerate(shown, start=1):
+        add(table, grouped(place), names[one.latent], *ranked_numbers(t, one))
     yield table
 
 
-def reading_table(record: Trace) -> Table:
+def reading_table(t: Catalogue, record: Trace) -> Table:
     """Return output directions and their two leading eigenvectors as tokens."""
     table = grid(
-        ("direction", "promotes", "suppresses", "eigenvectors"),
-        title="Output directions as tokens, from weights alone",
-        caption="promotes, suppresses: through the unembedding; λ: an eigenvalue, with the "
-        "embeddings at one end of its vector / at the other.",
+        t.each("trace.directions", ("direction", "promotes", "suppresses", "eigenvectors")),
+        title=t("trace.readings.heading"),
+        caption=t("trace.directions.about"),
         look="bare",
         align="left",
     )

@@ -5,15 +5,17 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.resources import files
 from typing import Final
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.records.base import displayable
+from bilens.records.common import NullInterval
 from bilens.records.mlp_trace import LatentReading
+from bilens.records.view import Format
 
 LANGUAGES: Final = ("en", "ja")
 NONE = "—"  # what is not known
@@ -294,3 +296,41 @@ def tick_text(value: float) -> str:
     digits = f"{abs(value):.11e}".partition("e")[0].replace(".", "").rstrip("0")
     text = quantity(value, max(3, len(digits)))  # ticks are round numbers: all of their digits
     return text.rstrip("0").rstrip(".") if "." in text and "×" not in text else text
+
+
+def relative(value: float) -> str:
+    """Return a change as a part of what changed, in percent with three digits."""
+    return f"{quantity(100 * value, 3)}%"
+
+
+def interval(value: NullInterval) -> str:
+    return f"{fixed(value.low, 1)}–{fixed(value.high, 1)}"
+
+
+def usual(value: NullInterval) -> str:
+    """Return a null interval behind its median."""
+    return f"{fixed(value.median, 1)} ({interval(value)})"
+
+
+FORMATS: Final[dict[Format, Callable[..., str]]] = {
+    "text": str,
+    "count": grouped,
+    "whole": grouped,
+    "number or name": grouped,
+    "percent": percent,
+    "per_mille": per_mille,
+    "share": partial(percent, digits=0),
+    "relative": relative,
+    "points": points,
+    "fixed1": partial(fixed, digits=1),
+    "fixed2": fixed,
+    "fixed3": partial(fixed, digits=3),
+    "fixed5": partial(fixed, digits=5),
+    "cosine": partial(fixed, digits=5, toward=-1),
+    "r_squared": r_squared,
+    "quantity": quantity,
+    "signed": signed_quantity,
+    "scientific": scientific,
+    "interval": interval,
+    "usual": usual,
+}

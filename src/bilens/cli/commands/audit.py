@@ -13,7 +13,7 @@ import typer
 from bilens.api.options import AuditOptions
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.base.files import write_file
-from bilens.base.option_rules import of_several, refuse_idle
+from bilens.base.option_rules import of_several
 from bilens.cli.console import Output
 from bilens.cli.options import (
     FAILED,
@@ -118,7 +118,7 @@ class AuditPages:
     evidence: Path | None = option(
         None, "Write in-toto, CycloneDX, SARIF, JUnit and a Hugging Face model card to this folder."
     )
-    lang: Lang = option("en", "Language of the HTML, PDF and Markdown reports.")
+    lang: Lang = option("en", "Language of tables, findings and reports; messages are in English.")
 
     @property
     def on_stdout(self) -> bool:
@@ -195,14 +195,12 @@ def audit(
         audit_many(output, [source, *others], data, options, pages, overwrite)
         return
     pages.check(overwrite)
-    if not pages.files and not pages.on_stdout and pages.evidence is None:
-        refuse_idle("pages", vars(pages))
     report = read_and_judge(output, source, data, options)
     pages.write(report, overwrite)
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
     else:
-        print_audit(output, report, *pages.list_files())
+        print_audit(output, report, pages.lang, *pages.list_files())
     if report.failed_rules:
         output.say(f"Failed: {', '.join(report.failed_rules)}")
     asked = report.to_dict()["conditions"] or []
@@ -305,12 +303,12 @@ def distinct(paths: list[Path], index: str = "index") -> list[str]:
     return names
 
 
-def print_audit(output: Output, report: AuditReport, *more: str) -> None:
+def print_audit(output: Output, report: AuditReport, lang: str, *more: str) -> None:
     """Print the result of an audit: JSON, or a short table, the verdict and more."""
     from bilens.report.terminal import audit_table, verdict_lines
 
-    lines = verdict_lines(report.record)
-    output.answer(report.to_dict(), audit_table(report.record), *lines, *more)
+    lines = verdict_lines(report.record, lang)
+    output.answer(report.to_dict(), audit_table(report.record, lang), *lines, *more)
 
 
 def told_of(error: BilensError | MemoryError) -> str:

@@ -79,7 +79,7 @@ def convert(
         report = to_bilinear(
             output, source, options.out, texts, changes, data, vars(together) | vars(running)
         )
-        record, told = report.record, summary(load_catalogue("en"), report.record)
+        record, told = report.record, summary(load_catalogue(page.lang), report.record)
         told += [f"Model: {record.folder}, read by {record.loaded_by}."]
         if output.first:
             output.answer(report.document, *told, *page.write(report))

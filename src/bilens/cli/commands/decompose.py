@@ -11,7 +11,7 @@ from bilens.api.decomposition_request import Request
 from bilens.base.errors import NumericalError
 from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output, after
-from bilens.cli.options import METHOD_PANEL, Overwrite, option
+from bilens.cli.options import METHOD_PANEL, Lang, Overwrite, option
 from bilens.cli.shared_options import DataFiles, NamedFile
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Doing:
         "computed again.",
     )
     plan: bool = option(False, "Only say what would be done: method, memory, and why.")
+    lang: Lang = option("en", "Language of the tables; messages are in English.")
 
 
 def decompose(
@@ -70,7 +71,7 @@ def decompose(
         plans = plan_layers(model, asked, **how)
         document = {"schema_version": SCHEMA_VERSION, "kind": "decomposition plan"}
         document["layers"] = [*map(to_json, plans)]
-        output.answer(document, plan_table(plans), *plan_lines(plans))
+        output.answer(document, plan_table(plans, doing.lang), *plan_lines(plans, doing.lang))
         return
     how |= {"folder": doing.out, "overwrite": overwrite}
     with output.progress() as progress:
@@ -79,7 +80,8 @@ def decompose(
     parts: list[Table | str] = []
     for record in () if output.as_json else records:
         found = read_document(LayerDecomposition, record)
-        parts += [*decomposition_lines(found), decomposition_table(found)]
+        parts += [*decomposition_lines(found, doing.lang)]
+        parts.append(decomposition_table(found, doing.lang))
     output.answer(document, *parts)
     if doing.out is not None:
         output.say(f"Pairs and records: {doing.out}")

@@ -11,7 +11,6 @@ import typer
 
 from bilens.base.errors import UsageError
 from bilens.base.files import write_file
-from bilens.base.option_rules import refuse_idle
 from bilens.cli.console import Output
 from bilens.cli.options import Lang, Overwrite, check_outputs, option
 from bilens.cli.shared_options import DataFiles, NamedModel
@@ -35,7 +34,7 @@ class ExplainOptions:
     )
     plate: Path | None = option(None, "Draw what each pixel adds into this SVG file.")
     html: Path | None = option(None, "Write a page on rows of a table to this HTML file.")
-    lang: Lang = option("en", "Language of the drawing or the page.")
+    lang: Lang = option("en", "Language of tables, drawing and page; messages are in English.")
 
 
 def explain(
@@ -55,17 +54,15 @@ def explain(
     from bilens.report.terminal_readings import attribution_tables, explanation_tables
     from bilens.report.text import load_catalogue
 
-    plate = options.plate
-    if plate is None and options.html is None:
-        refuse_idle("plate", vars(options))
+    plate, lang = options.plate, options.lang
     check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
     record = explained(output, source.open(), source.model, options, data)
     if plate is not None:
-        write_file(plate, attribution_plate(record, options.lang).encode("utf-8"))
+        write_file(plate, attribution_plate(record, lang).encode("utf-8"))
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
-    tables = *explanation_tables(record), *attribution_tables(record)
-    lines += data_notes(load_catalogue("en"), displayable(record.data))
+    tables = *explanation_tables(record, lang), *attribution_tables(record, lang)
+    lines += data_notes(load_catalogue(lang), displayable(record.data))
     output.answer(to_json(record), *tables, *lines)
 
 

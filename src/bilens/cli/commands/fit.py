@@ -9,7 +9,7 @@ import typer
 from bilens.algebra.approximation.fit_options import QuadraticFitOptions
 from bilens.base.errors import UsageError
 from bilens.cli.console import Output
-from bilens.cli.options import FAILED, flags_of
+from bilens.cli.options import FAILED, Lang, flags_of
 from bilens.cli.shared_options import DataFiles, SeenText, TensorFile
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ def fit(
         list[str] | None,
         typer.Option(help="Fit this layer alone; can be repeated. Without it the whole and all."),
     ] = None,
+    lang: Annotated[
+        Lang, typer.Option(help="Language of the table; messages are in English.")
+    ] = "en",
 ) -> None:
     """Say how close the quadratic approximation comes: R² by degree, on data where they are given.
 
@@ -59,7 +62,7 @@ def fit(
         rows, about = find_rows(output, model, layers, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
         record = structs.replace(record, data=about)
-    output.answer(to_json(record), fit_table(record), *fit_lines(record))
+    output.answer(to_json(record), fit_table(record, lang), *fit_lines(record, lang))
     if not all(fit.usable for fit in record.fits):
         raise typer.Exit(FAILED)
 

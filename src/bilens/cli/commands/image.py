@@ -125,6 +125,6 @@ def demo(output: Output, options: DemoOptions, overwrite: Overwrite = False) -> 
             progress=progress,
             say=output.say,
         )
-    print_audit(output, report, f"Report: {options.out / job.REPORT_NAME}")
+    print_audit(output, report, options.lang, f"Report: {options.out / job.REPORT_NAME}")
     if report.passed is False:
         raise typer.Exit(FAILED)

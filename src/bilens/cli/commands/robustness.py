@@ -29,8 +29,8 @@ def certify(
     given = data.find(model, output.say)
     with output.progress() as progress:
         report = certify_model(model, options, data=given, progress=progress)
-    lines = [*certificate_lines(report.record), *page.write(report)]
-    output.answer(report.to_dict(), truncation_table(report.record), *lines)
+    lines = [*certificate_lines(report.record, page.lang), *page.write(report)]
+    output.answer(report.to_dict(), truncation_table(report.record, page.lang), *lines)
 
 
 def attack(
@@ -60,8 +60,8 @@ def attack(
         )
     with output.progress() as progress:
         report = attack_model(model, given, options, progress=progress)
-    tables = [part for table in attack_tables(report.record) for part in (table, "")]
-    lines = [*attack_lines(report.record), *page.write(report)]
+    tables = [part for table in attack_tables(report.record, page.lang) for part in (table, "")]
+    lines = [*attack_lines(report.record, page.lang), *page.write(report)]
     output.answer(report.to_dict(), *tables, *lines)
     if not report.holds:
         raise typer.Exit(FAILED)

@@ -50,4 +50,4 @@ def trace(
     lines = page.write(report)
     if graph is not None:
         lines += [f"Graph: {file}" for file in report.to_graphs(graph)]
-    output.answer(report.to_dict(), *trace_tables(report.record), *lines)
+    output.answer(report.to_dict(), *trace_tables(report.record, page.lang), *lines)

@@ -9,9 +9,10 @@ from typing import Final, get_args
 
 from bilens.base.errors import UsageError
 from bilens.findings.rules import layers, models, tables
-from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Format, Rule, formats
+from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Rule, formats
 from bilens.records.audit import ReadAs
 from bilens.records.common import Finding, JudgedCondition, Value
+from bilens.records.view import Format
 
 # In the order of a verdict: that in which they are written.
 REGISTRY: Final[tuple[Rule, ...]] = tuple(
@@ -148,10 +149,11 @@ def parse_condition(text: str) -> Condition:
 
 
 def condition_help() -> str:
-    """Return the help text of `--fail-on`, with the rules that it takes."""
+    """Return the help text of `--fail-on`: the rules, and on which side each is bad."""
+    rules = (f"{name} {one.bad or ''}".rstrip() for name, one in rules_asked_for().items())
     return (
         "Fail (exit code 1) on a rule, such as unused_inputs, or on a rule with a limit, such as "
-        f"'r2<0.9'; may be given again. Rules: {', '.join(rules_asked_for())}."
+        f"'r2<0.9'; may be given again. Rules, and their bad side: {', '.join(rules)}."
     )
 
 

@@ -19,6 +19,7 @@ from bilens.records.given_inputs import GivenInputs
 from bilens.records.image_warnings import Overfitting, Triggers
 from bilens.records.layer_readings import LayerDifference, LayerReading, WholeDifference, WordTrial
 from bilens.records.performance import Classification, Performance
+from bilens.records.view import Format
 
 Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
@@ -35,28 +36,6 @@ GROUND = "ground"
 OPEN = "open"
 HEAVY = 0.1  # of the variance, in one row: beyond it the rows do not speak for others
 GUESS, USUAL = 1, 6  # rank of a rule whose caution means: do not use; of most rules
-# How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
-# first one being one; `text`, `mode` and `kinds` as words; `points` in percentage points,
-# `per_mille` as how many of 1,000; the `share`s of a sentence as percentages that add up.
-Format = Literal[
-    "count",
-    "whole",
-    "number or name",
-    "text",
-    "mode",
-    "source",
-    "kinds",
-    "percent",
-    "per_mille",
-    "share",
-    "points",
-    "fixed1",
-    "fixed2",
-    "fixed3",
-    "fixed5",
-    "quantity",
-    "scientific",
-]
 Values: TypeAlias = "Mapping[str, Value]"
 
 

@@ -12,11 +12,11 @@ from bilens.records.guarantees import (
     EuclideanRadii,
     Guarantees,
     RoundingStability,
+    TruncationGuarantee,
     TruncationGuarantees,
 )
 from bilens.report.charts.curves import radii_chart
 from bilens.report.markup import (
-    Row,
     boxed,
     callout,
     element,
@@ -31,6 +31,7 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.overview import Page, clean_names, input_name, model_facts
 from bilens.report.sections.performance_section import data_notes
+from bilens.report.tables import FieldColumn, FieldTable, TableRow
 from bilens.report.text import (
     MINUS,
     Catalogue,
@@ -288,36 +289,52 @@ def radii_notes(t: Catalogue, record: Certificate, found: EuclideanRadii) -> Ite
 
 def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
     """Return one row for each number of eigenvectors kept, and how k was chosen."""
-    keys = ["bound", "least"]
-    rows, notes = [], []
-    with_data = cut.points[0].certified is not None
-    if with_data:
-        keys += ["certified", "agreement", "mean", "deviation"]
+    notes = []
+    if cut.points[0].certified is not None:
         level = f"{100 * cut.level:g}%"
         if cut.chosen_by == "agreement":
             notes.append(t("cut.chosen", k=grouped(cut.chosen or 0), level=level))
         elif cut.chosen is None:
             notes.append(t("cut.not_enough", level=level))
         notes.append(t("cut.note"))
-    for point in cut.points:
-        cells = [grouped(point.k), raised(max(point.bounds)), raised(min(point.bounds))]
-        if with_data:
-            cells += [
-                percent(point.certified or 0.0, toward=-1),
-                percent(point.agreement or 0.0),
-                signed_quantity(max(point.mean or (0.0,), key=abs)),
-                quantity(max(point.deviation or (0.0,))),
-            ]
-        rows.append(Row(cells, "marked" if point.k == cut.chosen else None))
-    columns = [t("truncation.k"), *t.each("cut", keys)]
+    rows = [
+        TableRow(point, class_="marked" if point.k == cut.chosen else None) for point in cut.points
+    ]
     return section(
         t,
         "cut",
         paragraph(t("cut.lead", radius=floored(cut.radius, 6))),
-        table(t, t("cut.caption"), columns, rows),
+        cut_table(cut).on_page(t, rows),
         *map(quiet, notes),
         name="truncation",
     )
+
+
+def cut_table(cut: TruncationGuarantees) -> FieldTable:
+    """Return the columns of a truncation; those that need data where there were some."""
+
+    def kept(_: Catalogue, point: TruncationGuarantee) -> str:
+        return f"{grouped(point.k)}{'*' if point.k == cut.chosen else ''}"
+
+    columns: tuple[FieldColumn, ...] = (
+        FieldColumn("k", kept, lambda _, point: grouped(point.k)),
+        FieldColumn("bounds", lambda _, point: raised(max(point.bounds))),
+        FieldColumn(
+            "bounds", lambda _, x: raised(min(x.bounds)), where="page", heading="cut.least"
+        ),
+    )
+    if cut.points[0].certified is not None:
+        columns += (
+            FieldColumn("certified", lambda _, x: percent(x.certified or 0.0, toward=-1)),
+            FieldColumn("agreement"),
+            FieldColumn(
+                "mean", lambda _, x: signed_quantity(max(x.mean or (0.0,), key=abs)), where="page"
+            ),
+            FieldColumn(
+                "deviation", lambda _, x: quantity(max(x.deviation or (0.0,))), where="page"
+            ),
+        )
+    return FieldTable(TruncationGuarantee, columns, "cut.caption")
 
 
 def input_use(t: Catalogue, record: Certificate) -> Markup:

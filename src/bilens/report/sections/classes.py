@@ -1,15 +1,15 @@
 """The page of a classifier of one layer: its classes, few directions, and what may be wrong."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
+from msgspec import structs
 
 from bilens.records.audit import Audit
 from bilens.records.class_readings import ClassReading, ClassReadings, Eigenvector
 from bilens.report.charts.curves import truncation_chart
 from bilens.report.charts.spectrum_charts import rank_strip, spectrum_chart
 from bilens.report.markup import (
-    Column,
     Figure,
     Row,
     boxed,
@@ -19,7 +19,6 @@ from bilens.report.markup import (
     facts,
     figure,
     heading,
-    heads,
     items,
     joined,
     keyed_table,
@@ -27,7 +26,6 @@ from bilens.report.markup import (
     paragraph,
     quiet,
     section,
-    table,
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
@@ -39,6 +37,7 @@ from bilens.report.sections.overview import (
     model_facts,
 )
 from bilens.report.sections.people import class_labels
+from bilens.report.tables import FieldColumn, FieldTable
 from bilens.report.text import (
     Catalogue,
     fixed,
@@ -204,38 +203,58 @@ def numbers(t: Catalogue, one: ClassReading) -> Iterator[tuple[str, str]]:
 
 def ranks(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
     """Return the table of effective ranks; all strips share a scale."""
-    readings, names = found.readings, class_names(record)
-    largest = max(max(one.effective_rank, one.effective_rank_null.high) for one in readings)
-    rows = []
-    for one, name in zip(readings, names, strict=True):
-        null = one.effective_rank_null
-        interval = f"({fixed(null.low, 1)}–{fixed(null.high, 1)})"
-        rank = element("strong", fixed(one.effective_rank, 1))
-        usual = joined(fixed(null.median, 1), " ", element("span", interval, class_="quiet"))
-        strip = rank_strip(t, one.effective_rank, (null.low, null.high), largest)
-        others = fixed(one.effective_rank_raw, 1), fixed(one.effective_rank_embedding, 1)
-        rows.append((name, rank, usual, strip, *others))
-    columns = heads(
-        *t.each("ranks", ("class", "centred", "null")),
-        Column(t("ranks.picture"), numeric=False),
-        t("ranks.raw"),
-        Column(t("ranks.embedding"), class_="apart"),
-    )
-    bases = element(
-        "tr",
-        element("td", ""),
-        element("th", t("ranks.input_basis"), scope="colgroup", colspan=4),
-        element("th", t("ranks.embedding_basis"), scope="colgroup", class_="apart"),
-    )
     caption = t("ranks.caption")
     explained = joined(caption, " ", element("span", f"({t('ranks.legend')})", class_="quiet"))
-    return section(
-        t,
-        "ranks",
-        paragraph(t("ranks.lead")),
-        table(t, explained, columns, rows, class_="ranks", label=caption, above=bases),
-        callout(t, "ranks.embedding_note"),
+    body = class_table(found.readings).on_page(
+        t, class_rows(record), caption=explained, class_="ranks"
     )
+    lead, about = paragraph(t("ranks.lead")), callout(t, "ranks.embedding_note")
+    return section(t, "ranks", lead, body, about)
+
+
+def class_rows(record: Audit) -> list[ClassReading]:
+    """Return the readings of all classes, by the names that they are shown with."""
+    readings = () if record.classes is None else record.classes.readings
+    named = zip(readings, class_names(record), strict=True)
+    return [structs.replace(one, name=name) for one, name in named]
+
+
+def class_table(readings: Sequence[ClassReading]) -> FieldTable:
+    """Return the columns of the table of classes; on pages ranks are drawn on one scale."""
+    ends = (max(one.effective_rank, one.effective_rank_null.high) for one in readings)
+    largest = max(ends, default=1.0)
+
+    def strip(t: Catalogue, one: ClassReading) -> Figure:
+        null = one.effective_rank_null
+        return rank_strip(t, one.effective_rank, (null.low, null.high), largest)
+
+    return FieldTable(
+        ClassReading,
+        (
+            FieldColumn("name", numeric=False),
+            FieldColumn("effective_rank", strong=True),
+            FieldColumn("effective_rank_null"),
+            FieldColumn("index", drawn=strip, numeric=False, where="page", heading="ranks.picture"),
+            FieldColumn("effective_rank_raw", where="page"),
+            FieldColumn("effective_rank_embedding", class_="apart"),
+            FieldColumn("significant_positive", beyond_ends, where="text"),
+            FieldColumn("eigenvalues", largest_value, where="text", heading="ranks.largest"),
+            FieldColumn("eigenvalues", smallest_value, where="text", heading="ranks.smallest"),
+        ),
+        "ranks.caption",
+    )
+
+
+def beyond_ends(_: Catalogue, one: ClassReading) -> str:
+    return "{} / {}".format(*beyond_null(one))
+
+
+def largest_value(_: Catalogue, one: ClassReading) -> str:
+    return signed_quantity(max(one.eigenvalues))
+
+
+def smallest_value(_: Catalogue, one: ClassReading) -> str:
+    return signed_quantity(min(one.eigenvalues))
 
 
 def truncation(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:

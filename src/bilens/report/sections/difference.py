@@ -8,18 +8,19 @@ from bilens.records.audit import Audit
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
     AnswerChanges,
+    CandidateWords,
     Difference,
+    TensorChange,
+    UpdateDirection,
     WholeDifference,
     WordTrial,
 )
 from bilens.report.charts.spectrum_charts import change_map
-from bilens.report.markup import Content, figure, paragraph, quiet, table
-from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed_quantity
+from bilens.report.markup import Content, figure, paragraph, quiet
+from bilens.report.tables import FieldColumn, FieldTable
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed_quantity
 
 MOST = 3  # columns and pairs of an output
-TRIAL = ("words", "answer", "surprise")
-DIRECTIONS = ("tensor", "side", "tokens", "share")
-COLUMNS = ("tensor", "kind", "stored", "change", "rank", "share", "state")
 
 
 def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
@@ -28,21 +29,17 @@ def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
     if found.changed:
         yield figure(change_map(t, found.changed), t("difference.map"))
         yield quiet(t("difference.map_how"))
-        heads, rows = t.each("difference.table", COLUMNS), tensor_rows(t, found, most=60)
-        yield table(t, t("difference.caption"), heads, rows, class_="layers")
+        yield TENSORS.on_page(t, largest_changes(found, 60), class_="layers")
         yield quiet(t("difference.how"))
     if found.directions:
-        heads = t.each("difference.directions", DIRECTIONS)
-        caption = t("difference.directions.caption")
-        yield table(t, caption, heads, direction_rows(t, found), named=(), class_="layers")
+        yield DIRECTIONS.on_page(t, found.directions, class_="layers")
         yield quiet(t("difference.directions.how"))
 
 
 def word_trial(t: Catalogue, found: WordTrial) -> Iterator[Content]:
     """Yield the words that were tried in a changed language model."""
     yield paragraph(trial_sentence(t, found))
-    heads, caption = t.each("difference.trial", TRIAL), t("difference.trial.caption")
-    yield table(t, caption, heads, trial_rows(found), class_="layers")
+    yield TRIAL.on_page(t, found.candidates, class_="layers")
     yield quiet(t("difference.trial.how"))
 
 
@@ -50,11 +47,6 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
     """Return how many words were tried, and in which frame."""
     key = "difference.trial.chat" if found.chat else "difference.trial.plain"
     return t(key, tried=grouped(found.tried), known=grouped(found.known))
-
-
-def trial_rows(found: WordTrial) -> list[list[str]]:
-    """Return the words that stand out, in the order of `TRIAL`."""
-    return [[one.phrase, one.answer.strip(), fixed(one.surprise, 2)] for one in found.candidates]
 
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
@@ -93,19 +85,6 @@ def unread_files(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     if found.not_compared:
         count = grouped(len(found.not_compared))
         yield t("difference.not_compared", count=count, names=list_names(found.not_compared))
-
-
-def direction_rows(t: Catalogue, found: WholeDifference) -> list[list[str]]:
-    """Return the leading directions of an update as tokens, in the order of `DIRECTIONS`."""
-    return [
-        [
-            one.name,
-            t(f"difference.directions.{one.side}"),
-            ", ".join(f"“{x.token}” {fixed(x.score, 1)}" for x in one.tokens),
-            percent(one.share),
-        ]
-        for one in found.directions
-    ]
 
 
 def change_sentences(t: Catalogue, record: Audit) -> Iterator[str]:
@@ -178,15 +157,49 @@ def answer_sentences(
         yield t("difference.columns.rows", rows=", ".join(rows))
 
 
-def tensor_rows(t: Catalogue, found: WholeDifference, most: int = 10) -> list[list[str]]:
-    """Return the numbers of the largest changes, in the order of `COLUMNS`."""
-    ranked = sorted(found.changed, key=lambda one: -1 if one.change is None else -one.change)
-    rows = []
-    for one in ranked[:most]:
-        kind, state = t(f"difference.kind.{one.kind}"), t(f"difference.state.{one.state}")
-        stored = " → ".join(dict.fromkeys((one.baseline_dtype, one.dtype)))
-        change = NONE if one.change is None else quantity(one.change)
-        rank = f"{NONE if one.rank is None else one.rank} / {one.full}" if one.full else NONE
-        share = percent(one.top_share) if one.full else NONE
-        rows.append([one.name, kind, stored, change, rank, share, state])
-    return rows
+def largest_changes(found: WholeDifference, most: int = 10) -> list[TensorChange]:
+    """Return the tensors that changed most; an unknown change counts as one of 100%."""
+    return sorted(found.changed, key=lambda one: -1 if one.change is None else -one.change)[:most]
+
+
+def rank_of(_: Catalogue, one: TensorChange) -> str:
+    return f"{NONE if one.rank is None else one.rank} / {one.full}" if one.full else NONE
+
+
+def token_scores(_: Catalogue, one: UpdateDirection) -> str:
+    return ", ".join(f"“{x.token}” {fixed(x.score, 1)}" for x in one.tokens)
+
+
+TENSORS = FieldTable(
+    TensorChange,
+    (
+        FieldColumn("name", numeric=False),
+        FieldColumn("kind", lambda t, one: t(f"difference.kind.{one.kind}")),
+        FieldColumn("dtype", lambda _, x: " → ".join(dict.fromkeys((x.baseline_dtype, x.dtype)))),
+        FieldColumn("change"),
+        FieldColumn("rank", rank_of),
+        FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.full else NONE),
+        FieldColumn("state", lambda t, one: t(f"difference.state.{one.state}")),
+    ),
+    "difference.caption",
+)
+DIRECTIONS = FieldTable(
+    UpdateDirection,
+    (
+        FieldColumn("name", numeric=False),
+        FieldColumn("side", lambda t, one: t(f"difference.directions.{one.side}")),
+        FieldColumn("tokens", token_scores),
+        FieldColumn("share"),
+    ),
+    "difference.directions.caption",
+    named=(),
+)
+TRIAL = FieldTable(
+    CandidateWords,
+    (
+        FieldColumn("words", lambda _, one: one.phrase, numeric=False),
+        FieldColumn("answer", lambda _, one: one.answer.strip()),
+        FieldColumn("surprise"),
+    ),
+    "difference.trial.caption",
+)

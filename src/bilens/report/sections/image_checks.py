@@ -128,7 +128,7 @@ def trigger_parts(
         suspects.append((name, where, *added))
     yield drawings(pictures, "suspects")
     yield quiet(t("triggers.picture_text"))
-    columns = [Column(t("ranks.class"), numeric=False)]
+    columns = [Column(t("field.ClassReading.name"), numeric=False)]
     columns += keyed(t, "triggers", "where gain turned by", words="where by")
     yield table(t, t("triggers.caption"), columns, suspects)
     if threshold is not None and p_value < threshold:

@@ -11,18 +11,19 @@ from bilens.records.layer_readings import (
     ChangeDirection,
     Component,
     Difference,
+    InputShares,
     LayerDifference,
     LayerReading,
     LayerReadings,
     LeadingPair,
     ModeChange,
+    Units,
 )
 from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import (
     Column,
     Content,
     Figure,
-    Row,
     card,
     drawings,
     element,
@@ -39,6 +40,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.overview import Page, Parts, data_used, file_facts
+from bilens.report.tables import FieldColumn, FieldTable, TableRow
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -52,7 +54,6 @@ from bilens.report.text import (
     signed_quantity,
 )
 
-NUMBERS = "r2 linear norm rank null directions share units input stable"
 LIMITS = ("layer", "fit", "norm", "null", "meaning", "triggers")
 LARGE_Z = 3.5  # that of the rule; a z is there only where there are enough layers
 
@@ -122,48 +123,69 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
 
 
 def layer_table(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
-    rows = []
-    for layer in found.readings:
-        name = joined(layer.name, " ", element("span", layer_summary(layer), class_="quiet"))
-        if layer.broken is not None:
-            broken = t("layers.table.broken", reason=layer.broken)
-            rows.append(Row((name, broken), "broken", spans=True))
-            continue
-        numbers: dict[str, Content] = {**layer_numbers(t, layer)}
-        numbers["rank"] = element("strong", numbers["rank"])
-        refused = layer.fit is not None and not layer.fit.usable
-        rows.append(Row((name, *numbers.values()), "refused" if refused else None))
+    rows = layer_rows(t, found)
     if not rows:
         return Markup()
-    body = keyed_table(t, "layers.table", f"layer {NUMBERS}", rows, class_="layers")
+    body = LAYERS.on_page(t, rows, class_="layers")
     return section(t, "layers.table", paragraph(t("layers.table.lead")), body)
 
 
-def layer_numbers(t: Catalogue, layer: LayerReading) -> dict[str, str]:
-    """Return the numbers of a layer, in the order of `NUMBERS`; a dash where a claim is refused."""
-    fit, outputs, inputs, units = layer.fit, layer.outputs, layer.inputs, layer.units
-    found = dict.fromkeys(NUMBERS.split(), NONE) | {"r2": t("layers.table.exact")}
-    if fit is not None:
-        both = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
-        if fit.median is not None:
-            both = t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
-        found |= {"r2": both, "linear": r_squared(fit.linear)}
-    if layer.weight_norm is not None:
-        found["norm"] = quantity(layer.weight_norm)
-    if outputs is not None:
-        null = outputs.effective_rank_null
-        found["rank"] = fixed(outputs.effective_rank, 1)
-        found["null"] = f"{fixed(null.low, 1)} – {fixed(null.high, 1)}"
-        found["directions"] = grouped(outputs.directions_90)
-        found["share"] = percent(outputs.top_share)
-    if units is not None:
-        dead = grouped(units.dead + units.never_active)
-        found["units"] = f"{dead} / {grouped(units.duplicates)}"
-    if inputs is not None and inputs.dominant is not None:
-        found["input"] = f"{inputs.name or inputs.dominant} ({percent(inputs.share, toward=1)})"
-    if (stable := layer.stability) is not None:
-        found["stable"] = f"{stable.guaranteed} / {stable.leading}"
-    return found
+def layer_rows(t: Catalogue, found: LayerReadings) -> list[TableRow]:
+    """Return a row for each layer: its reading, or why it cannot be read."""
+    rows = []
+    for layer in found.readings:
+        refused = layer.fit is not None and not layer.fit.usable
+        broken = layer.broken and t("layers.table.broken", reason=layer.broken)
+        class_ = "broken" if broken else "refused" if refused else None
+        rows.append(TableRow(layer, broken or "", class_))
+    return rows
+
+
+def named_layer(_: Catalogue, layer: LayerReading) -> Markup:
+    return joined(layer.name, " ", element("span", layer_summary(layer), class_="quiet"))
+
+
+def fit_text(t: Catalogue, layer: LayerReading) -> str:
+    """Return R² with its standard error, and of the median input where that is known."""
+    if (fit := layer.fit) is None:
+        return t("layers.table.exact")
+    both = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
+    if fit.median is None:
+        return both
+    return t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
+
+
+def unit_counts(_: Catalogue, units: Units) -> str:
+    """Return how many units do nothing, and how many pairs do the same."""
+    return f"{grouped(units.dead + units.never_active)} / {grouped(units.duplicates)}"
+
+
+def strongest_input(_: Catalogue, found: InputShares) -> str:
+    if found.dominant is None:
+        return NONE
+    return f"{found.name or found.dominant} ({percent(found.share, toward=1)})"
+
+
+LAYERS = FieldTable(
+    LayerReading,
+    (
+        FieldColumn("name", drawn=named_layer, numeric=False),
+        FieldColumn("fit", fit_text),
+        FieldColumn("fit.linear", lambda _, fit: r_squared(fit.linear)),
+        FieldColumn("weight_norm"),
+        FieldColumn("outputs.effective_rank", strong=True),
+        FieldColumn("outputs.effective_rank_null"),
+        FieldColumn("outputs.directions_90"),
+        FieldColumn("outputs.top_share", where="page"),
+        FieldColumn("outputs.pairs.0.eigenvalue", where="text"),
+        FieldColumn("units.dead", unit_counts),
+        FieldColumn("inputs.dominant", strongest_input, where="page"),
+        FieldColumn(
+            "stability.guaranteed", lambda _, x: f"{x.guaranteed} / {x.leading}", where="page"
+        ),
+    ),
+    "layers.table.caption",
+)
 
 
 def directions(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
@@ -247,11 +269,8 @@ def difference(
 
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
-    rows, cards = [], list[Markup]()
+    cards = list[Markup]()
     for layer in found.layers:
-        said = note(t, layer)
-        cells = (layer.name, said) if said else (layer.name, *changes(layer).values())
-        rows.append(Row(cells, spans=bool(said)))
         if not layer.triggers:
             continue
         outputs, inputs = layer.outputs, layer.inputs
@@ -274,11 +293,10 @@ def difference(
         blocks += whole_difference(t, found.whole)
     if found.trial is not None:
         blocks += word_trial(t, found.trial)
-    if rows:
-        columns = [t("layers.table.layer"), *t.each("layers.difference", changes(found.layers[0]))]
+    if found.layers:
         blocks += [
             paragraph(change_lead(t, found), " ", t("layers.difference.how")),
-            table(t, t("layers.difference.caption"), columns, rows, class_="layers"),
+            LAYER_CHANGES.on_page(t, change_rows(t, found.layers), class_="layers"),
         ]
     pulled = []
     for name, one in ((x.name, one) for x in found.layers for one in x.token_pairs):
@@ -312,28 +330,30 @@ def note(t: Catalogue, layer: LayerDifference) -> str:
     return ""
 
 
-def changes(layer: LayerDifference) -> dict[str, str]:
-    """Return the numbers of what changed in a layer, by column."""
+def change_rows(t: Catalogue, layers: Sequence[LayerDifference]) -> list[TableRow]:
+    """Return a row for each layer: its numbers, or what is said in their place."""
+    return [TableRow(layer, note(t, layer)) for layer in layers]
 
-    def share(value: float | None) -> str:
-        return NONE if value is None else f"{quantity(100 * value, 3)}%"
 
-    def cosine(value: float | None) -> str:
-        return NONE if value is None else fixed(value, 5, -1)
+def rank_with_null(found: ModeChange | None) -> str:
+    if found is None:
+        return NONE
+    null = found.effective_rank_null
+    return f"{fixed(found.effective_rank, 1)} ({NONE if null is None else fixed(null, 1)})"
 
-    def rank(found: ModeChange | None) -> str:
-        if found is None:
-            return NONE
-        null = found.effective_rank_null
-        return f"{fixed(found.effective_rank, 1)} ({NONE if null is None else fixed(null, 1)})"
 
-    return {
-        "weights": share(layer.weight_change),
-        "units": NONE if layer.changed_units is None else grouped(layer.changed_units),
-        "change": share(layer.change),
-        "linear": share(layer.linear_change),
-        "frobenius": cosine(layer.frobenius),
-        "gaussian": cosine(layer.gaussian),
-        "outputs": rank(layer.outputs),
-        "inputs": rank(layer.inputs),
-    }
+LAYER_CHANGES = FieldTable(
+    LayerDifference,
+    (
+        FieldColumn("name", numeric=False),
+        FieldColumn("weight_change", where="page"),
+        FieldColumn("changed_units", where="page"),
+        FieldColumn("change"),
+        FieldColumn("linear_change", where="page"),
+        FieldColumn("frobenius"),
+        FieldColumn("gaussian"),
+        FieldColumn("outputs", lambda _, layer: rank_with_null(layer.outputs)),
+        FieldColumn("inputs", lambda _, layer: rank_with_null(layer.inputs)),
+    ),
+    "layers.difference.caption",
+)

@@ -1,16 +1,15 @@
 """The parts of every page: facts of model and run, names of inputs and classes, verdict."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import Final, TypeAlias
 
 from markupsafe import Markup
 
 from bilens.findings.rules.registry import find_rule
-from bilens.findings.rules.rule import ASSUMED, Format
+from bilens.findings.rules.rule import ASSUMED
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import json_text
@@ -20,18 +19,16 @@ from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSum
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
+from bilens.records.view import Format
 from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
 from bilens.report.raster import Painter
 from bilens.report.text import (
+    FORMATS,
     NONE,
     Catalogue,
     distinct_names,
-    fixed,
     grouped,
-    per_mille,
-    percent,
     percents,
-    points,
     quantity,
     read_percents,
     scientific,
@@ -48,21 +45,6 @@ PARTS: Final = (
 )
 ENDINGS: Final = ("pass", "warn", "fail", "info")
 AnyReport: TypeAlias = Audit | Attack | Certificate | Trace | Conversion | SweepSummary
-FORMATS: Final[dict[Format, Callable[..., str]]] = {
-    "count": grouped,
-    "whole": grouped,
-    "number or name": grouped,
-    "percent": percent,
-    "per_mille": per_mille,
-    "share": partial(percent, digits=0),
-    "points": points,
-    "fixed1": partial(fixed, digits=1),
-    "fixed2": fixed,
-    "fixed3": partial(fixed, digits=3),
-    "fixed5": partial(fixed, digits=5),
-    "quantity": quantity,
-    "scientific": scientific,
-}
 
 # Sections by their names in the navigation; empty ones are left out.
 Parts: TypeAlias = Iterable[tuple[str, Markup]]
