@@ -28,6 +28,7 @@ VERBS = (
     "trace",
     "sweep",
     "explore",
+    "network",
 )
 RELATIONS = {
     "own object": "what was read equals the object that was given, called as its owner calls it",
@@ -98,6 +99,11 @@ CALLS: dict[str, tuple[str, ...]] = {
     "trace": ("bl.trace", "bl.direct_interactions", "bilens trace"),
     "sweep": ("bilens sweep",),
     "explore": ("bilens serve",),
+    "network": (
+        *("bl.polynomial_network", "bl.token_interactions", "bl.interaction_chance"),
+        *("bl.split_interactions", "bl.output_moments", "bl.network_similarity"),
+        "bl.decompose_wires",
+    ),
 }
 MAKES = "it makes or writes a model or data, of which verbs then say something"
 OF_NO_VERB: dict[str, str] = {
@@ -119,10 +125,11 @@ def without(verbs: tuple[str, ...], relations: tuple[str, ...], why: str) -> dic
 
 LOADS = ("load module", "load file", "load estimator")
 EMPTY: dict[Cell, str] = {
-    **without((*LOADS, "decompose", "trace", "sweep", "explore"), ROWS, NO_ROWS),
+    **without((*LOADS, "decompose", "trace", "sweep", "explore", "network"), ROWS, NO_ROWS),
     **without(("attribute",), (*ROWS, "other names"), "it reads one row at a time, by place"),
     **without((*LOADS, "audit", "certify", "attack", "explain"), ("resumed",), NO_STATE),
-    **without(("attribute", "compare", "fit", "explore"), ("resumed",), NO_STATE),
+    **without(("attribute", "compare", "fit", "explore", "network"), ("resumed",), NO_STATE),
+    **without(("network",), ("other names",), "tokens and outputs are numbers, and have no names"),
     **without((*LOADS, "sweep"), ("common function",), NO_LOGITS),
     **without(("load module",), ("other units",), "a module has no units"),
     **without(("load estimator",), ("without effect",), "it has no option"),

@@ -77,8 +77,9 @@ def polynomial_network(
 ) -> PolynomialNetwork:
     """Read a whole network as a polynomial of its tokens or inputs, exactly.
 
-    The network is compared with what its owner runs, on drawn texts or inputs; `checked_against`
-    says with what. Of a file of tensors nothing can be run: give a probe.
+    Its weights are multiplied in float64. The network is compared with what its owner runs, on
+    drawn texts or inputs, and `checked_against` says with what. Of a file of tensors nothing can
+    be run: give a probe.
 
     Args:
         given: a `bl.nn.PolynomialTransformer`; a model whose layers stand one behind the other and
@@ -141,7 +142,10 @@ def read_chain(given: object) -> PolynomialNetwork:
                 f"the layer {view.name} has the activation {view.activation}, which is no "
                 "polynomial: bl.convert_network makes a bilinear network of it."
             )
-    parts = tuple(QuadraticLayer(view.quadratic_map.detach(), residual=False) for view in views)
+    parts = tuple(
+        QuadraticLayer(view.quadratic_map.detach().to(torch.float64), residual=False)
+        for view in views
+    )
     check = model.exactness
     network = PolynomialNetwork(parts, part_names=tuple(view.name for view in views))
     return replace(network, checked_against="" if check is None else check.source)
@@ -159,7 +163,7 @@ def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
             raise CheckpointError(
                 f"{path}: there is no tensor {full!r}; it has {', '.join([*store][:8])}, …"
             )
-        return store[full].read_tensor().float()
+        return store[full].read_tensor().double()
 
     def needed(name: str, block: int | None = None) -> Tensor:
         found = tensor(name, block)
@@ -210,8 +214,7 @@ def compared(
     network: PolynomialNetwork, given: Tensor, made: Tensor, source: str, why: str
 ) -> PolynomialNetwork:
     """Return the network with what it was compared with; refuse it where it is another function."""
-    exact = network.to(torch.float64)
-    read = exact(given if exact.embedding is not None else given.double())
+    read = network(given if network.embedding is not None else given.double())
     if read.shape != made.shape:
         raise NumericalError(
             f"{source} has outputs {tuple(made.shape)}; the network as read {tuple(read.shape)}."

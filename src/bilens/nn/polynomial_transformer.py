@@ -176,18 +176,18 @@ class PolynomialTransformer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten().long())
 
     def weights(self) -> PolynomialNetwork:
-        """Read the weights as a `PolynomialNetwork`, not compared with a run of the module."""
+        """Read the weights as a `PolynomialNetwork` in float64, not compared with a run."""
         parts: list[Part] = []
         names: list[str] = []
         for number, block in enumerate(self.blocks):
             assert isinstance(block, PolynomialBlock), "blocks are made above"
             parts += [attention_of(block), mlp_of(block)]
             names += [f"attention {number}", f"mlp {number}"]
-        head = self.unembed.weight * self.final_scale.scale
+        head = self.unembed.weight.detach().double() * scale_of(self.final_scale)
         return PolynomialNetwork(
             tuple(parts),
-            self.embed.weight.detach(),
-            head.detach(),
+            self.embed.weight.detach().double(),
+            head,
             n_ctx=self.config.n_ctx,
             part_names=tuple(names),
         )
@@ -203,16 +203,22 @@ def attention_of(block: PolynomialBlock) -> BilinearAttention:
     value, out = linear_weight(part.value), linear_weight(part.out)
     config = part.config
     found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base)
-    return found.scaled(block.attention_scale.scale.detach())
+    return found.scaled(scale_of(block.attention_scale))
 
 
 def mlp_of(block: PolynomialBlock) -> QuadraticLayer:
     """Read the MLP of a block; its scale is folded into what reads the stream."""
-    scale = torch.diag(block.mlp_scale.scale.detach())
-    return QuadraticLayer(block.mlp.quadratic_map().detach().compose_input(scale))
+    scale = torch.diag(scale_of(block.mlp_scale))
+    f = block.mlp.quadratic_map().detach().to(torch.float64)
+    return QuadraticLayer(f.compose_input(scale))
+
+
+def scale_of(part: ChannelScale) -> Tensor:
+    """Return the scale of each channel in float64: it is multiplied into weights there."""
+    return part.scale.detach().double()
 
 
 def linear_weight(part: nn.Module) -> Tensor:
-    """Return the weight of a linear map, without a graph of gradients."""
+    """Return the weight of a linear map in float64, without a graph of gradients."""
     assert isinstance(part, nn.Linear), "maps are made above; a comparison with the run follows"
-    return part.weight.detach()
+    return part.weight.detach().double()
