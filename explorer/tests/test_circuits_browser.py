@@ -310,17 +310,6 @@ def test_an_odd_address_is_no_error(page: Any, damage: str) -> None:
     opened(page, f"&{damage}&circuit=-1")
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        for name in ("trace.json", "hostile.json", "readings.json"):
-            page.goto(PAGE.replace(id_of("trace.json"), id_of(name)).replace("=en", f"={lang}"))
-            page.locator("main h3").first.wait_for()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_directions_are_read_and_searched(page: Any, root: Path) -> None:
     page.goto(PAGE.replace(id_of("trace.json"), id_of("readings.json")))
     one = json.loads((root / "readings.json").read_text())["readings"][0]

@@ -254,20 +254,6 @@ def test_where_nobody_answers_a_sentence_says_so(page: Any, how: str) -> None:
     assert whole.get_by_label("メモ", exact=True).input_value() == "書いた"
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> None:
-    history = bl.History(root)
-    for subject in ("rule:complete", "latent:17", "x" * 200):
-        history.say("note", "beta", subject, "w" * 4000, "i" * 100)
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        page.goto(f"/models/{KEY}?lang={lang}")
-        page.locator(".finding button").first.click()
-        page.locator("form.say").wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_the_summary_is_read_at_any_width(page: Any) -> None:
     for lang, name in (("en", "A4 summary of the last audit"), ("ja", "最新の監査の要約（A4）")):
         page.goto(f"/models/{KEY}?lang={lang}")

@@ -64,18 +64,6 @@ def test_models_are_searched_and_chosen_by_keyboard_alone(page: Any) -> None:
     assert set(shown(page)) == {"alpha", "x" * 120}
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        page.goto(f"/?lang={lang}")
-        model = page.get_by_role("link", name="beta").get_attribute("href")
-        for place in (f"/?lang={lang}", model):
-            page.goto(place)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_models_are_chosen_by_decision_and_rule_and_the_address_keeps_it(page: Any) -> None:
     page.goto("/?lang=en")
     page.get_by_label("Decision").select_option("never")

@@ -247,16 +247,6 @@ def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
     assert str(root) not in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        for view in ("spectra", "interactions"):
-            opened(page, "planted", view, "&vector=1", lang)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "SVG", "PNG"])
 def test_a_map_is_taken_away(page: Any, kind: str) -> None:
     opened(page, "planted", "interactions")

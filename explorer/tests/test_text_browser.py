@@ -113,12 +113,3 @@ def test_hostile_texts_and_labels_are_text(page: Any) -> None:
     )
     page.get_by_role("textbox").first.fill("")
     page.locator(".read").wait_for(state="detached")
-
-
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        opened(page, PAGE.replace("=en", f"={lang}"))
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
