@@ -65,6 +65,7 @@ def test_what_is_typed_is_read(page: Any) -> None:
     assert page.locator(".read mark").count() == 5
 
 
+@pytest.mark.slow
 def test_tokens_are_walked_and_chosen_by_keys(page: Any) -> None:
     opened(page)
     typed(page, "The cake was good .")
@@ -84,6 +85,7 @@ def test_tokens_are_walked_and_chosen_by_keys(page: Any) -> None:
     page.get_by_role("heading", name=re.compile("What may follow “The”")).wait_for()
 
 
+@pytest.mark.slow
 def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
     opened(page)
     found = typed(page, "The cake was good .")
