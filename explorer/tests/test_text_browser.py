@@ -103,6 +103,7 @@ def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
     assert page.locator("[data-shade][aria-pressed='true']").count() == 1
 
 
+@pytest.mark.slow
 def test_hostile_texts_and_labels_are_text(page: Any) -> None:
     opened(page)
     shown = ""
