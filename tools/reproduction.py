@@ -22,7 +22,6 @@ from typing import Any
 import msgspec
 
 from bilens.findings.reference import REFERENCE as JUDGED
-from bilens_studies import STUDIES
 from bilens_studies.finding_power import MLPS
 from bilens_studies.page_writer import finding_cells, table
 from bilens_studies.published import (
@@ -35,6 +34,7 @@ from bilens_studies.published import (
 )
 from bilens_studies.study import Study, spelling
 from bilens_studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
+from bilens_studies.study_list import all_studies
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS.parent / "src" / "bilens" / "findings" / "reference.json"
@@ -185,7 +185,7 @@ def told() -> dict[str, Told]:
         if isinstance(document, dict) and document.get("kind") == "study":
             pages[document["study"]] = path
     found = {}
-    for name, study in STUDIES.items():
+    for name, study in all_studies().items():
         own = KEPT / file_name(name)
         if place := own if own.exists() else pages.get(name):
             page = f"benchmarks/{place.stem}.md"
@@ -259,7 +259,7 @@ def section(one: Experiment, rows: Rows, studies: Mapping[str, Told]) -> str:
 
 
 def command(name: str) -> str:
-    needs = sorted(STUDIES[name].needs) if name in STUDIES else []
+    needs = sorted(all_studies()[name].needs) if name in all_studies() else []
     given = "".join(f" {spelling(need)} …" for need in needs)
     return f"bilens reproduce {name}{given} --out runs/reproduction"
 
@@ -267,7 +267,7 @@ def command(name: str) -> str:
 def keep(out: Path) -> list[Path]:
     """Copy what the page needs of the studies in a folder, those of --quick apart."""
     kept = []
-    for name in STUDIES:
+    for name in all_studies():
         path = out / name / DOCUMENT_NAME
         if not path.exists():
             continue

@@ -20,13 +20,7 @@ import torch
 import bilens as bl
 from bilens import ImageDataset
 from bilens.findings.reference import Reference
-from bilens_studies import (
-    STUDIES,
-    finding_images,
-    finding_models,
-    finding_tables,
-    findings,
-)
+from bilens_studies import finding_images, finding_models, finding_tables, findings
 from bilens_studies.finding_attacks import KINDS, OWN, PlantedAttack
 from bilens_studies.finding_models import attack_setting, model_of, setting_of
 from bilens_studies.finding_power import (
@@ -47,6 +41,7 @@ from bilens_studies.finding_statistics import (
 )
 from bilens_studies.finding_tables import read_tables
 from bilens_studies.findings import neural_cleanse, read_model
+from bilens_studies.study_list import all_studies
 from tools.reproduction import reference_of
 
 SHAPE, CLASSES = (28, 28), 10
@@ -347,9 +342,9 @@ def test_what_the_page_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         "apart, and not in what it is worth"
     )
     assert found["r_squared"] == pytest.approx([0.97, 0.97])
-    drawings = STUDIES["findings/images"].figures(found)
+    drawings = all_studies()["findings/images"].figures(found)
     assert list(drawings) == ["missed-mnist.svg", "missed-mnist-relu.svg"]
-    page = STUDIES["findings/images"].page({"result": found})
+    page = all_studies()["findings/images"].page({"result": found})
     assert "missed-mnist.svg" in page
     assert "the same as" in page
 
@@ -378,7 +373,7 @@ def test_neural_cleanse_finds_a_planted_pixel(monkeypatch: pytest.MonkeyPatch) -
 def test_cells_of_the_study() -> None:
     from bilens_studies.study import StudyOptions
 
-    study = STUDIES["findings/images"]
+    study = all_studies()["findings/images"]
     names = list(study.cells(StudyOptions()))
     assert [name for name in names if "letters" in name and name.startswith("fixing")] == []
     assert sum(name.startswith("judged") for name in names) == 2 * (19 + 17) + 3

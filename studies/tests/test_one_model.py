@@ -10,12 +10,7 @@ from bilens import load
 from bilens.base.errors import NotQuadraticError, NumericalError, UsageError
 from bilens.interp.traced_layer import held_out_text
 from bilens.nn import BilinearMLP, TopKSAE
-from bilens_studies import (
-    STUDIES,
-    autoencoders,
-    find_studies,
-    study as study_module,
-)
+from bilens_studies import autoencoders, study as study_module
 from bilens_studies.autoencoders import (
     BY_RANK_NAME,
     OVER_TIME_NAME,
@@ -27,6 +22,7 @@ from bilens_studies.autoencoders import (
 )
 from bilens_studies.study import StudyOptions
 from bilens_studies.study_folder import run_study
+from bilens_studies.study_list import all_studies, find_studies
 from tests import traced_models
 
 
@@ -160,7 +156,7 @@ def test_a_gated_model_has_no_eigenvectors(tmp_path: Path) -> None:
 def test_options_that_make_no_sense_are_refused() -> None:
     for name in ("language/sae-training", "language/layers"):
         study = find_studies(name)[0]
-        assert study is STUDIES[name]
+        assert study is all_studies()[name]
         with pytest.raises(UsageError, match="needs --model:"):
             study.check(StudyOptions(steps=20))
         with pytest.raises(UsageError, match=r"--model was given 2 times; expected one"):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 import bilens
-import bilens_studies
 import tiny
 from bilens import ImageDataset
 from bilens.base.errors import (
@@ -73,8 +72,8 @@ class Alone(Sums):
 @pytest.fixture
 def three(monkeypatch: pytest.MonkeyPatch) -> dict[str, Study]:
     found: dict[str, Study] = {one.name: one for one in (Sums(), OnImages(), Alone())}
-    monkeypatch.setattr(bilens_studies, "STUDIES", found)
-    monkeypatch.setattr("bilens_studies.reproduction.STUDIES", found)
+    for module in ("study_list", "reproduction"):
+        monkeypatch.setattr(f"bilens_studies.{module}.all_studies", lambda: found)
 
     def no_images(*_: object, **__: object) -> ImageDataset:
         raise DataError("there are none")

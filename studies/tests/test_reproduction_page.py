@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bilens_studies import STUDIES
 from bilens_studies.study_folder import DOCUMENT_NAME
+from bilens_studies.study_list import all_studies
 from tools import reproduction
 
 
@@ -23,20 +23,20 @@ def test_every_experiment_and_every_quantity_of_a_committed_study_has_a_row() ->
         assert len(lines(page, f"| [{one.name}](#")) == 1, one.name
         assert f"\n## {one.name}\n" in page
     for name in reproduction.told():
-        for published in STUDIES[name].published.values():
+        for published in all_studies()[name].published.values():
             quantity = published.quantity.replace("|", "\\|")  # bars in cells are text
             assert lines(page, f"| {quantity} | "), published.quantity
 
 
 def test_every_study_is_of_an_experiment() -> None:
     known = (*reproduction.EXPERIMENTS, reproduction.OTHERS)
-    assert set(STUDIES) <= {name for one in known for name in one.studies}
+    assert set(all_studies()) <= {name for one in known for name in one.studies}
 
 
 def test_rows_stand_with_their_study_whatever_their_source() -> None:
     def told(name: str, *sources: str) -> reproduction.Told:
         rows = [{"source": source} for source in sources]
-        return reproduction.Told(STUDIES[name], {"findings": rows}, "")
+        return reproduction.Told(all_studies()[name], {"findings": rows}, "")
 
     names = {
         "vision/replacing": ("App. I, text",),
@@ -59,7 +59,7 @@ def test_rows_stand_with_their_study_whatever_their_source() -> None:
 
 
 def test_every_committed_result_is_of_a_study_and_names_no_folder_of_a_machine() -> None:
-    names = {reproduction.file_name(name) for name in STUDIES}
+    names = {reproduction.file_name(name) for name in all_studies()}
     for path in reproduction.KEPT.glob("*.json"):
         assert path.name in names
         document = json.loads(path.read_text())
@@ -74,7 +74,7 @@ def test_what_is_not_measured_says_how_to_measure_it(
     monkeypatch.setattr(reproduction, "KEPT", tmp_path)
     monkeypatch.setattr(reproduction, "BENCHMARKS", tmp_path)
     page = reproduction.page()
-    for name in STUDIES:
+    for name in all_studies():
         assert f"Not measured: `bilens reproduce {name} " in page
     assert (
         len(lines(page, "| [")) == page.count(" | all |  |\n") == 1 + len(reproduction.EXPERIMENTS)
@@ -85,7 +85,7 @@ def test_what_the_page_needs_is_kept_without_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproduction, "KEPT", tmp_path / "kept")
-    study = STUDIES["toy/logic"]
+    study = all_studies()["toy/logic"]
     finding = {"quantity": "a sum", "source": "nowhere", "claim": "", "value": 1.0, "flaw": "old"}
     finding |= {
         "deviation": None,

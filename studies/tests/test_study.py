@@ -17,9 +17,10 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.base.files import file_sha256
-from bilens_studies import STUDIES, find_studies, study as study_module, study_folder
+from bilens_studies import study as study_module, study_folder
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 from bilens_studies.study_folder import run_study
+from bilens_studies.study_list import all_studies, find_studies
 
 
 class Squares(Study):
@@ -156,8 +157,8 @@ def test_cells_that_other_code_measured_are_not_mixed(
 def test_the_code_of_a_study_is_that_of_its_class_and_bases() -> None:
     folder = Path(study_module.__file__).parent
     own = [folder / f"{name}.py" for name in ("corners", "vision")]
-    assert STUDIES["vision/corners"].code() == file_sha256(*own)
-    assert STUDIES["language/layers"].code() == file_sha256(folder / "autoencoders.py")
+    assert all_studies()["vision/corners"].code() == file_sha256(*own)
+    assert all_studies()["language/layers"].code() == file_sha256(folder / "autoencoders.py")
 
 
 def test_cells_of_other_images_are_not_mixed(
@@ -211,7 +212,7 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
 
 
 def test_studies_are_found_by_name_and_by_group() -> None:
-    assert all([study.name for study in find_studies(name)] == [name] for name in STUDIES)
+    assert all([study.name for study in find_studies(name)] == [name] for name in all_studies())
     assert len(find_studies("language")) == 5
     with pytest.raises(UsageError, match="no study 'language/gate': choose one of language/gates"):
         find_studies("language/gate")

@@ -216,13 +216,16 @@ def broken(value: float) -> BilinearClassifier:
     return model
 
 
-TOO_LARGE = r"exceed the range of float32 \(±3.4e\+38\), .*: scale the weights down"
+TOO_LARGE = (
+    r"exceed the range of float(32 \(±3.4e\+38|64 \(±1.8e\+308)\), .*: scale the weights down"
+)
 REFUSED: list[tuple[nn.Module, type[BilensError], str]] = [
     (tiny.classifier(gate="relu"), NotQuadraticError, r"gate 'relu'.* gate=None"),
     (tiny.classifier(n_layers=2), NotQuadraticError, "2 layers.*polynomial of degree 4"),
     (tiny.classifier(d_output=1), UsageError, "one output: take it apart with"),
     (broken(math.nan), NonFiniteError, "1 non-finite value"),
     (broken(math.inf), NonFiniteError, "1 non-finite value"),
+    (tiny.enlarged(1e150), NonFiniteError, TOO_LARGE),  # in float64 too
     (tiny.enlarged(1e20, torch.float32), NonFiniteError, TOO_LARGE),  # products of two weights
     (tiny.enlarged(2e9, torch.float32), NonFiniteError, TOO_LARGE),  # the logits
 ]

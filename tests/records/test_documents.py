@@ -205,7 +205,7 @@ SIZES: dict[str, Damage] = {
     "exactness": lambda d: d.update(exactness=[]),
     "eigenvalues": lambda d: d["classes"]["readings"][0].update(eigenvalues=[]),
     "order": lambda d: d["classes"]["readings"].reverse(),
-    "verdict": lambda d: d["verdict"][0]["values"].pop("float64"),
+    "verdict": lambda d: d["verdict"][0]["values"].pop("error"),
     "flag": lambda d: d["classes"]["readings"][0].update(significant_positive=True),
     "negative": lambda d: d["classes"]["readings"][0].update(significant_positive=-1),
     "huge": lambda d: d["classes"]["readings"][0].update(constant=10**400),

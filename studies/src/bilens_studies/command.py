@@ -39,17 +39,17 @@ def reproduce(
 
     Example: bilens reproduce toy --seeds 5 --out runs/reproduce
     """
-    from bilens_studies import STUDIES
     from bilens_studies.page_writer import findings_table
     from bilens_studies.reproduction import INDEX_NAME, reproduce as run
     from bilens_studies.study import StudyOptions, spelling
+    from bilens_studies.study_list import all_studies
 
     if studies == ["list"]:
         idle = [*flags_of(options), *([] if out is None else ["--out"])]
         refuse_unless(idle, "studies to run")
         listed = {
             name: {"title": study.title, "options": sorted(map(spelling, study.uses))}
-            for name, study in STUDIES.items()
+            for name, study in all_studies().items()
         }
         lines = [
             f"{name}: {one['title']} ({', '.join(one['options'])})" for name, one in listed.items()

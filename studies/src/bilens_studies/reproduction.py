@@ -9,12 +9,12 @@ from typing import Any
 from bilens import __version__
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
 from bilens.base.files import check_path, names_in, write_file
-from bilens_studies import STUDIES, find_studies
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
 from bilens_studies.published import RULE
 from bilens_studies.study import Record, Say, Study, StudyOptions, silent, unused_options
 from bilens_studies.study_folder import DOCUMENT_NAME, MODELS_FOLDER, read_document, run_study
+from bilens_studies.study_list import all_studies, find_studies
 
 INDEX_NAME = "index.html"
 
@@ -87,7 +87,7 @@ def check_options(names: str, studies: Sequence[Study], options: StudyOptions) -
 
 def check_folder(out: Path, studies: Sequence[Study], options: StudyOptions) -> None:
     """Refuse a folder that holds anything but studies, and --quick on one page with other sizes."""
-    groups = {name.partition("/")[0] for name in STUDIES}
+    groups = {name.partition("/")[0] for name in all_studies()}
     if other := sorted(names_in(out, "studies") - groups - {INDEX_NAME, MODELS_FOLDER}):
         raise OutputExistsError(
             f"{out} holds something else than studies ({', '.join(other[:4])}): choose another "
@@ -96,7 +96,7 @@ def check_folder(out: Path, studies: Sequence[Study], options: StudyOptions) -> 
     if not any("quick" in study.uses for study in studies):
         return
     quick = bool(options.quick)
-    for name, study in STUDIES.items():
+    for name, study in all_studies().items():
         path = out / name / DOCUMENT_NAME
         has_sizes = "quick" in study.uses and path.exists()
         if has_sizes and bool(read_document(path)["options"].get("quick")) != quick:
@@ -114,7 +114,7 @@ def write_page(out: Path, left_out: Mapping[str, str]) -> dict[str, str]:
     pages: list[Record] = []
     drawings: dict[str, str] = {}
     others: dict[str, str] = {}
-    for name, study in STUDIES.items():
+    for name, study in all_studies().items():
         folder = out / name
         if not (folder / DOCUMENT_NAME).exists():
             continue

@@ -133,6 +133,7 @@ class Study(ABC):
 
     name: str  # as `bilens reproduce` knows it: "language/gates"
     title: str  # what it measures, one line
+    text: str = ""  # of its page, in Jinja; a longer one stands in a file of its name in `pages/`
     uses: frozenset[str]  # names of the `StudyOptions` that it reads; the others are refused
     needs: frozenset[str] = frozenset()  # those of them without which it cannot begin
     datasets: tuple[str, ...] = ()  # of images: cells of other images are not mixed
@@ -165,7 +166,8 @@ class Study(ABC):
     def page(self, document: Record) -> str:
         """Return the page about the result, in Markdown; it may show the figures by name."""
         names = {**self.constants(), "result": document["result"]}
-        text = templates().get_template(f"{self.file_name()}.md").render(names)
+        own = self.text and templates().from_string(self.text)
+        text = (own or templates().get_template(f"{self.file_name()}.md")).render(names)
         return re.sub(r"\n{3,}", "\n\n", text).strip()  # blank lines are single
 
     def file_name(self) -> str:
