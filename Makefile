@@ -32,7 +32,7 @@ test: .venv/test                 ## install the test tools, then lint, types and
 	@$(MAKE) --no-print-directory -j 2 check collect
 	$(PYTEST) $(WORKERS)
 
-test-all: .venv/test             ## the same with the long sweeps
+test-all: .venv/test             ## the same with the slow tests too
 	@$(MAKE) --no-print-directory -j 2 check collect
 	$(PYTEST) $(WORKERS) -m ""
 

@@ -20,10 +20,10 @@ from offline import guarded
 REPOSITORY = Path(__file__).parents[1]
 MNIST_FILE = Path("MNIST/raw/train-images-idx3-ubyte.gz")
 
-# "default" draws the same examples every time; HYPOTHESIS_PROFILE=nightly looks for new ones.
+# "default" draws the same few examples every time; HYPOTHESIS_PROFILE=nightly looks for new ones.
 SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.data_too_large)
 settings.register_profile(
-    "default", deadline=None, max_examples=40, derandomize=True, suppress_health_check=SLOW_MACHINE
+    "default", deadline=None, max_examples=25, derandomize=True, suppress_health_check=SLOW_MACHINE
 )
 settings.register_profile(
     "nightly", deadline=None, max_examples=5000, suppress_health_check=SLOW_MACHINE

@@ -33,7 +33,7 @@ from bilens.train.tasks.sae import SAERecipe, SAESteps, members
 from bilens.train.tasks.sae_of_tensor import TensorActivations
 
 PATHS = os.pathsep.join(str(Path(one).parent) for one in (__file__, bilens.__path__[0]))
-LANGUAGE = language_runs.changed(steps=50, evaluations=4, batch_size=4, dropout=0.2, tied=True)
+LANGUAGE = language_runs.changed(steps=24, evaluations=4, batch_size=4, dropout=0.2, tied=True)
 SAE = SAERecipe(
     hooks=("activations",), num_latents=24, k=3, tokens=50 * 16, batch_size=16, buffer_size=160
 )

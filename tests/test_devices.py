@@ -258,7 +258,10 @@ def put(request: pytest.FixtureRequest) -> Iterator[Put]:
         yield lambda x: elsewhere.there(x.clone())
 
 
-@pytest.mark.parametrize("job", JOBS)
+LONG = pytest.param("tracing", marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("job", [*(one for one in JOBS if one != "tracing"), LONG])
 def test_it_is_computed_where_the_tensors_are(job: str, put: Put) -> None:
     wanted = [*tensors_of(JOBS[job](Tensor.clone))]
     found = [*tensors_of(JOBS[job](put))]

@@ -10,11 +10,10 @@ import pytest
 
 import bilens
 import tiny
-from bilens.cli.app import app
-from bilens.cli.command_group import build_all_commands
 from bilens.findings.rules.registry import rules_asked_for
 from bilens.io import file_kinds
 from bilens.io.model_folder import save
+from commands import commands
 from tools.docs import api_page, pages
 
 REPOSITORY = Path(__file__).parents[1]
@@ -106,7 +105,7 @@ def test_the_python_of_a_page_runs(
 @pytest.mark.parametrize("words", cases("bilens"))
 def test_a_bilens_command_parses(words: list[str]) -> None:
     """Every option exists and takes what it is given; a line cut short needs no more than that."""
-    command: Any = build_all_commands(app)
+    command: Any = commands()[""]
     rest = list(words)
     while rest and rest[0] in getattr(command, "commands", {}):
         command = command.commands[rest.pop(0)]
@@ -132,7 +131,7 @@ def test_a_bilens_command_to_be_typed_is_whole(
     """Parsed as the program would, and not run; a bad value or a missing argument raises."""
     monkeypatch.setattr(file_kinds, "find_model", Path)  # no file of the line is here
     monkeypatch.setattr(Path, "exists", lambda _: True)
-    command: Any = build_all_commands(app)
+    command: Any = commands()[""]
     rest = list(words)
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]

@@ -59,6 +59,7 @@ def test_an_audit_is_started_by_keyboard_and_followed_to_its_report(page: Any) -
     page.wait_for_url("**/audits/4?lang=en")
 
 
+@pytest.mark.slow
 def test_one_is_cancelled_by_keyboard_and_another_page_follows_it(page: Any) -> None:
     page.goto(f"/models/{id_of('slow')}?lang=en")
     page.get_by_role("button", name="Audit again").click()
@@ -73,6 +74,7 @@ def test_one_is_cancelled_by_keyboard_and_another_page_follows_it(page: Any) -> 
     page.get_by_role("button", name="もう一度監査").wait_for()
 
 
+@pytest.mark.slow
 def test_what_may_not_be_run_is_a_line_to_copy_and_so_is_all_without_a_script(
     page: Any, browser: Any, address: str
 ) -> None:
@@ -89,6 +91,7 @@ def test_what_may_not_be_run_is_a_line_to_copy_and_so_is_all_without_a_script(
     context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1920])
 def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

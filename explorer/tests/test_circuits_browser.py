@@ -103,6 +103,7 @@ def test_numbers_are_those_of_the_record(page: Any, trace: Trace) -> None:
     assert float(said[1].replace("−", "-")) == pytest.approx(total, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_search_finds_tokens_latents_and_labels(page: Any, trace: Trace) -> None:
     opened(page)
     first, second = trace.circuits[:2]
@@ -122,6 +123,7 @@ def test_search_finds_tokens_latents_and_labels(page: Any, trace: Trace) -> None
     assert page.get_by_role("searchbox").input_value() == str(second.latent)
 
 
+@pytest.mark.slow
 def test_the_list_is_sorted_by_numbers_and_stays_so(page: Any) -> None:
     page.goto(PAGE)
     page.locator(".circuit-list thead button").nth(6).click()
@@ -157,6 +159,7 @@ def test_the_causal_check_is_told_or_why_there_is_none(page: Any, trace: Trace) 
     )
 
 
+@pytest.mark.slow
 def test_the_graph_by_mouse(page: Any, trace: Trace) -> None:
     graph = opened(page)
     first, second = trace.circuits[0].features[:2]
@@ -244,6 +247,7 @@ def test_the_graph_by_keyboard_alone(page: Any, trace: Trace) -> None:
     assert graph.get_attribute("aria-label")
 
 
+@pytest.mark.slow
 def test_the_graph_is_taken_away_as_people_named_and_grouped_it(page: Any, trace: Trace) -> None:
     circuit = trace.circuits[0]
     group = json.dumps([["deeds", *(f"in:{one}" for one in circuit.features[:2])]])
@@ -277,6 +281,7 @@ def test_hostile_tokens_and_labels_are_text(page: Any) -> None:
     assert not [url for url in asked if "example.invalid" in url]
 
 
+@pytest.mark.slow
 def test_two_fingers_zoom_and_one_moves_the_graph(browser: Any, address: str) -> None:
     context = browser.new_context(base_url=address, has_touch=True, is_mobile=True)
     page = context.new_page()
@@ -303,22 +308,12 @@ def test_two_fingers_zoom_and_one_moves_the_graph(browser: Any, address: str) ->
     context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", ["pins=[1]", "groups={}", "groups=[[1]]", "view=a,b,c", "least=x"]
 )
 def test_an_odd_address_is_no_error(page: Any, damage: str) -> None:
     opened(page, f"&{damage}&circuit=-1")
-
-
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        for name in ("trace.json", "hostile.json", "readings.json"):
-            page.goto(PAGE.replace(id_of("trace.json"), id_of(name)).replace("=en", f"={lang}"))
-            page.locator("main h3").first.wait_for()
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_directions_are_read_and_searched(page: Any, root: Path) -> None:

@@ -81,15 +81,18 @@ def views(paths: list[str]) -> list[str]:
     return [path for path in paths if path in kinds.values() or path.endswith(drawn)]
 
 
-@pytest.mark.parametrize(("lang", "theme", "width"), [("en", "light", 2560), ("ja", "dark", 360)])
+EVERY = pytest.param("en", "light", 2560, True, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("lang", "theme", "width", "every"), [("ja", "dark", 360, False), EVERY])
 def test_no_page_bars_anybody(
-    page: Any, paths: list[str], lang: str, theme: str, width: int
+    page: Any, paths: list[str], lang: str, theme: str, width: int, every: bool
 ) -> None:
     """By what axe-core finds, by sideways scrolling, and by keyboard; its focus is seen."""
     axe = (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text("utf-8")
     page.emulate_media(color_scheme=theme)
     faults = []
-    for path in paths if lang == "en" else views(paths):
+    for path in paths if every else views(paths):
         page.set_viewport_size({"width": width, "height": 900})
         opened(page, path, lang)
         page.evaluate(axe)

@@ -187,6 +187,7 @@ def test_what_was_left_out_is_not_offered(
     page.close()
 
 
+@pytest.mark.slow
 @needs_browser
 def test_no_page_of_the_file_bars_anybody(page: Any) -> None:
     axe = (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text("utf-8")
@@ -246,6 +247,7 @@ def test_a_view_asks_for_what_the_file_holds() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_file_is_never_larger_than_it_may_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

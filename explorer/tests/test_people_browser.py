@@ -70,6 +70,7 @@ def test_a_label_is_set_by_mouse_and_shown_everywhere(page: Any, root: Path) -> 
     assert page.get_by_label("Your name").input_value() == "Ada"  # remembered
 
 
+@pytest.mark.slow
 def test_a_label_is_set_by_keyboard_alone(page: Any, root: Path) -> None:
     page.goto(f"/models/{KEY}/spectra?lang=ja")
     page.evaluate(ADD)
@@ -90,6 +91,7 @@ def test_a_label_is_set_by_keyboard_alone(page: Any, root: Path) -> None:
     assert (entry.action, entry.subject, entry.author) == ("label", "latent:17", "圭")
 
 
+@pytest.mark.slow
 def test_what_another_said_since_is_shown_before_anything_is_sent(page: Any, root: Path) -> None:
     page.goto(f"/models/{KEY}/spectra?lang=en")
     page.evaluate(ADD)
@@ -106,6 +108,7 @@ def test_what_another_said_since_is_shown_before_anything_is_sent(page: Any, roo
     assert [one.text for one in bl.History(root).entries("beta")] == ["mine", "theirs"]
 
 
+@pytest.mark.slow
 def test_what_is_refused_is_said_and_stays(page: Any, root: Path) -> None:
     page.goto(f"/models/{KEY}/spectra?lang=en")
     page.evaluate(ADD)
@@ -155,6 +158,7 @@ def test_a_finding_is_accepted_and_taken_back_by_keyboard_alone(page: Any, root:
     assert bl.History(root).entries("beta")[0].action == "reject"
 
 
+@pytest.mark.slow
 def test_a_note_is_on_a_finding_and_others_forms_stay(page: Any, root: Path) -> None:
     page.goto(f"/models/{KEY}?lang=en")
     whole, found = finding(page, "The model as a whole"), finding(page, "Residual of eigenvalues")
@@ -194,6 +198,7 @@ def noted(page: Any, text: str) -> Any:
     return whole
 
 
+@pytest.mark.slow
 def test_after_an_own_entry_the_page_is_of_today(page: Any, root: Path) -> None:
     page.clock.install()
     page.goto(f"/models/{KEY}?lang=en")
@@ -219,6 +224,7 @@ def test_after_an_own_entry_the_page_is_of_today(page: Any, root: Path) -> None:
     page.get_by_text("Something changed here").wait_for()  # what another said is not taken over
 
 
+@pytest.mark.slow
 def test_a_note_outlives_a_restart_of_the_server(page: Any, root: Path) -> None:
     of_earlier = re.compile('"secret": "[^"]+"')
     address = f"**/models/{KEY}?lang=en"
@@ -238,6 +244,7 @@ def test_a_note_outlives_a_restart_of_the_server(page: Any, root: Path) -> None:
     assert [one.text for one in bl.History(root).entries("beta")] == ["typed before"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["silent", "no JSON"])
 def test_where_nobody_answers_a_sentence_says_so(page: Any, how: str) -> None:
     page.goto(f"/models/{KEY}?lang=ja")
@@ -254,20 +261,7 @@ def test_where_nobody_answers_a_sentence_says_so(page: Any, how: str) -> None:
     assert whole.get_by_label("メモ", exact=True).input_value() == "書いた"
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, root: Path, width: int) -> None:
-    history = bl.History(root)
-    for subject in ("rule:complete", "latent:17", "x" * 200):
-        history.say("note", "beta", subject, "w" * 4000, "i" * 100)
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        page.goto(f"/models/{KEY}?lang={lang}")
-        page.locator(".finding button").first.click()
-        page.locator("form.say").wait_for()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
+@pytest.mark.slow
 def test_the_summary_is_read_at_any_width(page: Any) -> None:
     for lang, name in (("en", "A4 summary of the last audit"), ("ja", "最新の監査の要約（A4）")):
         page.goto(f"/models/{KEY}?lang={lang}")
@@ -280,6 +274,7 @@ def test_the_summary_is_read_at_any_width(page: Any) -> None:
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_nothing_is_offered(page: Any) -> None:
     page.route(
         f"**/api/v1/models/{KEY}",

@@ -168,6 +168,7 @@ def test_a_bound_is_never_shown_better_than_it_is(page: Any) -> None:
         assert min(found["width"], found["height"]) >= 24
 
 
+@pytest.mark.slow
 def test_an_image_is_drawn_by_keyboard_and_by_mouse(page: Any, root: Path) -> None:
     f = own_map(root)
     board = opened(page)
@@ -203,6 +204,7 @@ def test_an_image_is_drawn_by_keyboard_and_by_mouse(page: Any, root: Path) -> No
     assert drawn(page).abs().sum() == 0
 
 
+@pytest.mark.slow
 def test_another_language_keeps_the_drawing(page: Any) -> None:
     opened(page)
     ink(page)
@@ -222,6 +224,7 @@ def ink(page: Any) -> None:
         page.keyboard.press(key)
 
 
+@pytest.mark.slow
 def test_a_test_image_is_taken_again_after_it_was_drawn_on(page: Any, root: Path) -> None:
     data = tiny.images(name="mnist")
     tiny.write_idx(root.parent / "cache" / "bilens" / "mnist", data)
@@ -292,6 +295,7 @@ def test_the_radius_stands_beside_the_nearest_image(page: Any, root: Path) -> No
     page.get_by_role("img", name="The image with another answer").wait_for()
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_or_goes_keeps_the_drawing(page: Any, root: Path) -> None:
     opened(page)
     ink(page)
@@ -315,6 +319,7 @@ def test_a_model_that_changes_or_goes_keeps_the_drawing(page: Any, root: Path) -
     assert torch.equal(drawn(page), before)
 
 
+@pytest.mark.slow
 def test_names_are_text_and_nothing_is_wider_than_the_window(page: Any) -> None:
     for lang, width in (("en", 360), ("ja", 360), ("en", 1920), ("ja", 1920)):
         page.set_viewport_size({"width": width, "height": 900})
@@ -323,6 +328,7 @@ def test_names_are_text_and_nothing_is_wider_than_the_window(page: Any) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.slow
 def test_a_deeper_model_says_why_it_is_not_computed(page: Any, root: Path) -> None:
     shutil.rmtree(root / "one")
     model_folder(root / "one", tiny.classifier(n_layers=2))

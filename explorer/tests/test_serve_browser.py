@@ -34,6 +34,7 @@ def shown(page: Any) -> list[str]:
     return [row.locator("a").inner_text() for row in rows.all() if row.is_visible()]
 
 
+@pytest.mark.slow
 def test_models_are_searched_and_sorted(page: Any) -> None:
     page.goto("/?lang=en")
     assert shown(page)[0] == "beta"
@@ -64,18 +65,6 @@ def test_models_are_searched_and_chosen_by_keyboard_alone(page: Any) -> None:
     assert set(shown(page)) == {"alpha", "x" * 120}
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 768, 1280, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        page.goto(f"/?lang={lang}")
-        model = page.get_by_role("link", name="beta").get_attribute("href")
-        for place in (f"/?lang={lang}", model):
-            page.goto(place)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
 def test_models_are_chosen_by_decision_and_rule_and_the_address_keeps_it(page: Any) -> None:
     page.goto("/?lang=en")
     page.get_by_label("Decision").select_option("never")
@@ -91,6 +80,7 @@ def test_models_are_chosen_by_decision_and_rule_and_the_address_keeps_it(page: A
     assert shown(page) == ["beta"]
 
 
+@pytest.mark.slow
 def test_the_number_that_is_watched_is_chosen(page: Any) -> None:
     page.goto("/?lang=en")
     page.get_by_label("Number").select_option("trigger")
@@ -118,6 +108,7 @@ def test_two_models_are_chosen_for_a_comparison_by_keyboard_and_by_mouse(page: A
     page.get_by_role("heading", name="Comparison").wait_for()
 
 
+@pytest.mark.slow
 def test_a_change_is_said_and_nothing_that_was_typed_is_lost(
     page: Any, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +133,7 @@ def test_a_change_is_said_and_nothing_that_was_typed_is_lost(
     (root.parent / "away").rename(root / "beta")
 
 
+@pytest.mark.slow
 def test_on_a_narrow_page_cells_have_names_and_heads_stay(page: Any) -> None:
     page.set_viewport_size({"width": 390, "height": 900})
     page.goto("/?lang=en")
@@ -157,11 +149,13 @@ def test_on_a_narrow_page_cells_have_names_and_heads_stay(page: Any) -> None:
     assert shown(page)[0] == "alpha"
 
 
+@pytest.mark.slow
 def test_what_failed_is_said_in_the_readers_language(page: Any) -> None:
     page.goto("/models/nothing?lang=ja")
     assert page.get_by_text("見つかりません。なくなった可能性があります").count() == 1
 
 
+@pytest.mark.slow
 def test_all_columns_are_seen_on_a_desk(page: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
     for lang in ("en", "ja"):

@@ -61,6 +61,7 @@ def readout(page: Any) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_spectrum_is_chosen_by_mouse_and_kept_in_the_address(page: Any) -> None:
     opened(page, "images", "spectra")
     head = page.get_by_role("button", name="Layer", exact=True)
@@ -156,6 +157,7 @@ def test_what_was_not_measured_is_not_said(page: Any) -> None:
     assert readout(page)[0].startswith("not measured")
 
 
+@pytest.mark.slow
 def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
     opened(page, "planted", "interactions")
     told = page.locator(".told")
@@ -188,6 +190,7 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
     assert rows.count() == 1
 
 
+@pytest.mark.slow
 def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     opened(page, "images", "interactions")
     page.get_by_label("Order").focus()
@@ -231,6 +234,7 @@ def test_latents_of_a_circuit_of_a_trace(page: Any, root: Path) -> None:
     page.get_by_text("This trace is of another model").wait_for()
 
 
+@pytest.mark.slow
 def test_inputs_that_are_not_there_are_told(page: Any) -> None:
     opened(page, "planted", "interactions", "&inputs=height")
     assert "'height' names no input" in page.get_by_role("alert").inner_text()
@@ -239,6 +243,7 @@ def test_inputs_that_are_not_there_are_told(page: Any) -> None:
     page.get_by_text("yes: 3 of 3 inputs").wait_for()
 
 
+@pytest.mark.slow
 def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
     opened(page, "gone", "spectra")
     shutil.rmtree(root / "gone")
@@ -247,16 +252,7 @@ def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
     assert str(root) not in page.get_by_role("alert").inner_text()
 
 
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        for view in ("spectra", "interactions"):
-            opened(page, "planted", view, "&vector=1", lang)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "SVG", "PNG"])
 def test_a_map_is_taken_away(page: Any, kind: str) -> None:
     opened(page, "planted", "interactions")

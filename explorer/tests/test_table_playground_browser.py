@@ -372,6 +372,7 @@ def test_a_number_beyond_all_measure_is_refused(page: Any) -> None:
     assert page.get_by_text("The answer is still").count() == 0
 
 
+@pytest.mark.slow
 def test_the_surface_tells_its_numbers_by_keyboard_and_pointer(page: Any, root: Path) -> None:
     opened(page)
     page.get_by_label("Begin with").select_option("1")
@@ -401,6 +402,7 @@ def test_a_wished_value_is_reached(page: Any) -> None:
     page.get_by_text("all of them were gone through exactly").wait_for()
 
 
+@pytest.mark.slow
 def test_a_model_that_changes_is_told_and_what_was_typed_stays(
     browser: Any, root: Path, tmp_path: Path
 ) -> None:
@@ -416,6 +418,7 @@ def test_a_model_that_changes_is_told_and_what_was_typed_stays(
         assert page.get_by_label("income", exact=True).input_value() == "650"
 
 
+@pytest.mark.slow
 def test_names_are_text_and_nothing_is_wider_than_the_window(page: Any) -> None:
     for lang, width in (("en", 360), ("ja", 360), ("en", 1920)):
         page.set_viewport_size({"width": width, "height": 900})

@@ -65,6 +65,7 @@ def test_what_is_typed_is_read(page: Any) -> None:
     assert page.locator(".read mark").count() == 5
 
 
+@pytest.mark.slow
 def test_tokens_are_walked_and_chosen_by_keys(page: Any) -> None:
     opened(page)
     typed(page, "The cake was good .")
@@ -84,6 +85,7 @@ def test_tokens_are_walked_and_chosen_by_keys(page: Any) -> None:
     page.get_by_role("heading", name=re.compile("What may follow “The”")).wait_for()
 
 
+@pytest.mark.slow
 def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
     opened(page)
     found = typed(page, "The cake was good .")
@@ -101,6 +103,7 @@ def test_tokens_are_coloured_by_a_latent(page: Any) -> None:
     assert page.locator("[data-shade][aria-pressed='true']").count() == 1
 
 
+@pytest.mark.slow
 def test_hostile_texts_and_labels_are_text(page: Any) -> None:
     opened(page)
     shown = ""
@@ -113,12 +116,3 @@ def test_hostile_texts_and_labels_are_text(page: Any) -> None:
     )
     page.get_by_role("textbox").first.fill("")
     page.locator(".read").wait_for(state="detached")
-
-
-@pytest.mark.slow  # every page is looked at in test_explorer_pages.py, on fewer models
-@pytest.mark.parametrize("width", [360, 1920])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 900})
-    for lang in ("en", "ja"):
-        opened(page, PAGE.replace("=en", f"={lang}"))
-        assert page.evaluate("document.documentElement.scrollWidth") <= width

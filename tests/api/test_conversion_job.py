@@ -515,11 +515,10 @@ def test_a_run_that_is_broken_off_ends_at_the_same_bits(
     assert "finished" in said[-1]
 
 
-def test_kill_9_at_random_moments_ends_at_the_same_bits(
-    ours: Path, tmp_path: Path, sweep_share: float
-) -> None:
+@pytest.mark.slow  # of another network the same is tried at once, in test_network_conversion.py
+def test_kill_9_at_random_moments_ends_at_the_same_bits(ours: Path, tmp_path: Path) -> None:
     setup = f"import test_conversion_job as t; go = functools.partial(t.go, Path({str(ours)!r}))"
-    for folder in conversions_killed(setup, tmp_path, round(sweep_share * KILLS)):
+    for folder in conversions_killed(setup, tmp_path, KILLS):
         assert weights(folder) == weights(tmp_path / "whole")
 
 

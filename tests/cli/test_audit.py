@@ -152,9 +152,6 @@ def test_nan_in_a_classifier_of_one_layer_is_refused() -> None:
     ("options", "words"),
     [
         (("--fail-on", "speed"), ["no rule 'speed'", "r2, dead_units"]),
-        (("--fail-on", "r2<"), ["'r2<' is no condition"]),
-        (("--fail-on", "similarity<0.9"), ["needs baseline", "--baseline"]),
-        (("--fail-on", "accuracy<0.9"), ["needs data", "--data"]),
         (("--markdown", "-", "--json"), ["both print on stdout"]),
         (("--null-samples", 2), ["null_samples", "at least 3"]),
     ],

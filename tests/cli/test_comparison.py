@@ -21,7 +21,6 @@ from planted_changes import planted
 
 pytest.importorskip("transformers")
 FEW: dict[str, Any] = {"null_samples": 3, "command": "here"}
-ATTENTION = "model.layers.1.self_attn.o_proj.weight"
 
 
 def write(
@@ -55,29 +54,6 @@ def compared(tmp_path: Path, model: str = "b", baseline: str = "a") -> dict[str,
         report.to_html(lang=lang)
     document: dict[str, Any] = report.to_dict()
     return document
-
-
-def test_attention_that_changed_by_half_is_no_unchanged_model(tmp_path: Path) -> None:
-    model = write(tmp_path / "a")
-    changed(tmp_path / "b", model, ATTENTION, lambda w: 1.5 * w)
-    document = compared(tmp_path)
-    whole, found = document["difference"]["whole"], findings(document)
-    (one,) = whole["changed"]
-    assert (one["name"], one["kind"], one["layer"]) == (ATTENTION, "o", 1)
-    assert one["change"] == pytest.approx(0.5)
-    assert (found["changed_tensors"]["value"], found["changed_tensors"]["outcome"]) == (1, "warn")
-    assert found["changed_layers"]["outcome"] == "pass"
-    assert "1 of 21 tensors" in text(tmp_path)
-    assert "attention o" in text(tmp_path)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-def test_a_merged_adapter_is_a_change_of_its_rank(tmp_path: Path, dtype: torch.dtype) -> None:
-    model = write(tmp_path / "a", dtype=dtype)
-    changed(tmp_path / "b", model, ATTENTION, lambda w: planted(w, 2, dtype), dtype)
-    found = findings(compared(tmp_path))["low_rank_change"]
-    assert (found["outcome"], found["value"], found["ranks"]) == ("warn", 1, "2")
-    assert ATTENTION in found["matrices"]
 
 
 def test_a_copy_is_identical_and_a_config_is_part_of_it(tmp_path: Path) -> None:

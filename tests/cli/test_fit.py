@@ -130,34 +130,19 @@ def pickled(folder: Path) -> Line:
     return ["fit", folder / "m.pt", "--activation=relu"]
 
 
-def blocks(folder: Path) -> Line:
-    line = fit("--activation=silu", "--no-transposed", tensors=two_blocks)(folder)
-    np.save(folder / "x.npy", np.zeros((5, 4)))
-    return [*line, "--data", folder / "x.npy"]
-
-
-def two_blocks() -> dict[str, torch.Tensor]:
-    return {**gated("a."), **gated("b.")}
-
-
 CASES: Cases = {
     "no activation": (fit(), USAGE, ["up = fc1.weight", "--activation"]),
     "no role": (fit("--map", "fc1.weight"), USAGE, ["--map fc1.weight: expected ROLE=TENSOR"]),
     "twice": (fit("--map", "up=a", "--map", "up=b"), USAGE, ["the role up is given twice"]),
     "another role": (fit("--map", "in=fc1.weight"), USAGE, ["in=fc1.weight is no role"]),
     "no tensor": (fit("--map", "up=fc9.weight"), FILE, ["has no tensor 'fc9.weight'"]),
-    "activation": (fit("--activation", "mish"), USAGE, ["'mish' is not known"]),
-    "no such layer": (fit("--activation=relu", "--layer", "x"), USAGE, ["has the layers layer"]),
     "an empty file": (empty_file, FILE, ["is empty (0 bytes)"]),
     "a pickle": (pickled, FILE, ["m.pt --activation=relu --allow-pickle"]),
-    "data of two layers": (blocks, USAGE, ["2 layers that are not one behind the other"]),
     "both kinds of data": (
         lambda folder: [*with_file("x.csv", b"a\n1\n")(folder), "--data-dir", folder],
         USAGE,
         ["--data (--data-dir, --table) is given twice"],
     ),
-    "data of another kind": (with_file("x.txt", b"1"), FILE, ["x.txt: holds no rows"]),
-    "columns": (with_file("x.csv", b"a,b\n1,2\n"), FILE, ["has 2 columns"]),
 }
 
 

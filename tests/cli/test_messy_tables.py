@@ -83,26 +83,6 @@ def test_a_model_reads_a_new_file_of_another_kind(bilens: Shell, tmp_path: Path)
 
 
 BAD_NEW = {
-    "renamed": (
-        "Grösse,Datum,Straße\n1,2024-05-01,Müllerweg\n",
-        3,
-        "the table has Grösse, Datum",
-    ),
-    "missing": (
-        "Datum,Straße\n2024-05-01,Müllerweg\n",
-        3,
-        "has no column, or two, of the name 'Größe'",
-    ),
-    "another type": (
-        "Größe,Datum,Straße\nbig,2024-05-01,Müllerweg\n",
-        3,
-        "row 2 has 'big' in column 'Größe'; expected a number",
-    ),
-    "another unit": (
-        "Größe,Datum,Straße\n1 kg,2024-05-01,Müllerweg\n",
-        3,
-        "expected a number",
-    ),
     "no date": (
         "Größe,Datum,Straße\n1,soon,Müllerweg\n",
         3,
@@ -113,8 +93,6 @@ BAD_NEW = {
         3,
         "row 2 has 'dear'; expected a finite number",
     ),
-    "empty": ("", 3, "is empty"),
-    "no rows": ("Größe,Datum,Straße\n", 3, "holds no rows"),
 }
 
 

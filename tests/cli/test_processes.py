@@ -92,7 +92,10 @@ def test_help_for_a_reader_that_leaves_is_quiet() -> None:
     process.wait(timeout=60)
 
 
-@pytest.mark.parametrize("line", [["decompose", "model", "--json"], ["--help"]])
+@pytest.mark.parametrize(
+    "line",
+    [["decompose", "model", "--json"], pytest.param(["--help"], marks=pytest.mark.slow)],
+)
 def test_a_result_that_finds_no_space_is_one_line(
     line: list[str], model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,7 +108,10 @@ def test_a_result_that_finds_no_space_is_one_line(
     assert process.returncode == 5
 
 
-@pytest.mark.parametrize("line", ["decompose {} --json", "audit {}", "--version"])
+@pytest.mark.parametrize(
+    "line",
+    ["decompose {} --json", pytest.param("audit {}", marks=pytest.mark.slow), "--version"],
+)
 def test_a_result_that_would_go_nowhere_is_refused_before_any_work(line: str, model: Path) -> None:
     """A closed stdout; `nohup` and `cron` leave it open."""
     command = f"{shlex.join(PROGRAM)} {line.format(shlex.quote(str(model)))} >&-"
@@ -148,7 +154,9 @@ def wait_for_epochs(number: int, process: subprocess.Popen[str], folder: Path) -
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_an_overwriting_training_that_is_ended_leaves_the_earlier_model(
     number: signal.Signals, bilens: Shell, idx: Path, tmp_path: Path
 ) -> None:
@@ -225,6 +233,7 @@ def test_a_hangup_that_was_ignored_stays_ignored() -> None:
     assert run_code(code).split() == ["True", "False"]
 
 
+@pytest.mark.slow  # of Ctrl-C see also tests/api/test_layer_decomposition.py
 def test_ctrl_c_ends_a_decomposition_that_the_same_command_finishes(
     bilens: Shell, tmp_path: Path
 ) -> None:

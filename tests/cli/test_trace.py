@@ -69,9 +69,6 @@ def test_without_autoencoders_directions_are_tokens(bilens: Shell, folders: Fold
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--latent", 99], 2, "latent 99 does not exist"),
-        (["--layer", 4], 2, "does not exist"),
-        (["--toward", "sad"], 2, "without autoencoders"),
         (["--column", "text"], 2, "--column: only with --corpus"),
         (["--corpus", "nowhere.txt"], 3, "does not exist"),
         (["--input-sae", "nowhere"], 3, "no such file or folder"),

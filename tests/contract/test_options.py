@@ -204,9 +204,6 @@ def uses(m: Models) -> list[Use]:
     ]
 
 
-CELLS = {"data": "audit", "quadratic fit": "fit"}
-
-
 @cell("audit", "without effect")
 @cell("certify", "without effect")
 @cell("attack", "without effect")

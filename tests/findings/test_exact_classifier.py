@@ -37,7 +37,7 @@ from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.records.audit import Audit
 from bilens.records.base import to_json
-from bilens.records.common import Exactness, Finding
+from bilens.records.common import Exactness
 from builders import randn
 
 DATA = tiny.images()
@@ -88,35 +88,6 @@ def test_the_gates_are_what_they_are_called() -> None:
     assert tables == [[0, 1, 1, 0], [0, 0, 0, 1], [0, 1, 1, 1]]
 
 
-def with_added_form(model: BilinearClassifier) -> BilinearClassifier:
-    """The same model, and one more quadratic form that is added to all logits alike."""
-    more = tiny.classifier(9, d_hidden=2)
-    twin = tiny.classifier(d_hidden=10)
-    old, new, added = model.layers[0], twin.layers[0], more.layers[0]
-    with torch.no_grad():
-        twin.embed.weight.copy_(torch.cat([model.embed.weight, more.embed.weight]))
-        for name in ("left", "right"):
-            parts = (getattr(part, name).weight for part in (old, added))
-            getattr(new, name).weight.copy_(torch.block_diag(*parts))
-        same = torch.tensor([3.0, -2.0], dtype=torch.float64).expand(tiny.CLASSES, 2)
-        twin.head.weight.copy_(torch.cat([model.head.weight, same], dim=1))
-    return twin
-
-
-def test_a_form_added_to_all_classes_changes_no_reading() -> None:
-    """Softmax does not see it, so a reading of a class must not either; raw readings do."""
-    model = tiny.classifier()
-    twin = with_added_form(model)
-    x = DATA.test_images.double()
-    torch.testing.assert_close(twin(x).softmax(dim=1), model(x).softmax(dim=1))
-    assert float((twin(x) - model(x)).detach().abs().max()) > 0.1
-    before, after = audited(model), audited(twin)
-    for old, new in zip(before.classes.readings, after.classes.readings, strict=True):
-        assert new.eigenvalues == pytest.approx(old.eigenvalues, rel=1e-9, abs=1e-13)
-        assert new.effective_rank == pytest.approx(old.effective_rank, rel=1e-9)
-        assert new.effective_rank_raw != pytest.approx(old.effective_rank_raw, rel=1e-3)
-
-
 def test_the_way_the_embedding_is_written_changes_no_reading_in_the_input_basis() -> None:
     """(A·embed, left·A⁻¹, right·A⁻¹) is the same function; the paper's convention sees it."""
     model = tiny.classifier(bias=True)
@@ -143,19 +114,6 @@ def test_the_readings_of_all_classes_sum_to_nothing() -> None:
     assert sum(reading.constant for reading in findings.classes.readings) == pytest.approx(
         0, abs=1e-12
     )
-
-
-def test_classes_with_the_same_score_everywhere_are_told() -> None:
-    def twins(scale: float) -> Finding:
-        model = tiny.classifier(residual=True, bias=True)
-        with torch.no_grad():
-            model.head.weight[2] = model.head.weight[0]
-            model.head.weight[2, 0] *= scale
-        found = audited(model)
-        return next(one for one in found.verdict if one.rule == "twin_classes")
-
-    assert (twins(1).outcome, twins(1).values["pairs"]) == ("warn", "0 = 2")
-    assert (twins(1.001).outcome, twins(1.001).values["value"]) == ("pass", 0)
 
 
 def test_what_is_said_of_the_model() -> None:
@@ -302,12 +260,6 @@ def test_a_model_that_would_not_fit_into_memory_is_refused(monkeypatch: pytest.M
         audited(tiny.classifier())
 
 
-def test_the_findings_are_json() -> None:
-    document = to_json(audited(tiny.classifier(), TEST))
-    assert (document["schema_version"], document["kind"]) == (2, "audit")
-    assert json.loads(json.dumps(document, allow_nan=False))["null_samples"] == tiny.ROTATIONS
-
-
 def test_what_an_audit_proves_is_what_a_certificate_proves() -> None:
     found = audited(tiny.trained(), TEST).guarantees
     proven = certify_classifier(tiny.trained(), TEST)
@@ -391,7 +343,6 @@ def test_the_comparison_sees_a_small_change() -> None:
     ("shape", "classes", "rules", "reason"),
     [
         ((28, 28), 10, set(), "unlike"),  # it was never trained; broken once: triggers spoke
-        ((28, 28), 4, set(), "not_measured"),
         ((14, 20), 10, set(), "not_measured"),
     ],
 )

@@ -1,6 +1,5 @@
 """The audit of many layers against dense twins: readings, planted faults, and what changed."""
 
-import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from torch import nn
 
 import layer_audit_documents as made
-import tiny
 from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
@@ -25,7 +23,6 @@ from bilens.findings.layer_reading import (
     ReadingOptions,
     fit_layer,
     gram_shares,
-    unused_columns,
 )
 from bilens.findings.layer_walk import LayerWalk, checked_options, compare_with, walk_layers
 from bilens.findings.rules.registry import judge
@@ -144,28 +141,6 @@ def test_a_layer_with_nan_is_broken_and_the_others_are_read() -> None:
     assert rule(found, "non_finite")[1]["layers"] == "blocks.1.mlp"
 
 
-def test_an_input_that_nobody_reads_is_unused() -> None:
-    layer = gated()
-    gate, value = layer.gate.clone(), layer.value.clone()
-    value[:, 5] = gate[:, 5] = 0
-    assert unused_columns(gated(gate=gate, value=value)) == (5,)
-    assert unused_columns(layer) == ()
-
-
-def test_one_huge_layer_and_one_strong_input_stand_out() -> None:
-    layers = [gated(seed=10 * place) for place in range(6)]
-    gate, value = layers[4].gate.clone(), layers[4].value.clone()
-    gate[:, 2], value[:, 2] = 30 * gate[:, 2], 30 * value[:, 2]
-    layers[4] = gated(seed=40, gate=gate, value=value)
-    found = audited(*layers)
-    outcome, values = rule(found, "huge_norm")
-    assert (outcome, values["layers"]) == ("warn", "layer 4")
-    assert values["value"] > 3.5
-    outcome, values = rule(found, "dominant_inputs")
-    assert (outcome, values["layers"], values["input"]) == ("warn", "layer 4", 2)
-    assert values["value"] > 0.9 > values["null"]
-
-
 def test_the_share_by_chance_does_not_depend_on_the_coordinates() -> None:
     gram = torch.diag(torch.tensor([4.0, 1, 1, 1, 1], dtype=torch.float64))
     shares, null = gram_shares(gram, torch.Generator().manual_seed(0))
@@ -217,18 +192,6 @@ def test_a_few_eigenpairs_say_the_same_of_rounding(monkeypatch: pytest.MonkeyPat
     assert few.guaranteed == whole.guaranteed > 0
     assert few.largest_angle == pytest.approx(whole.largest_angle)
     assert few.movement == pytest.approx(whole.movement)
-
-
-def test_a_low_rank_layer_is_named() -> None:
-    wide = randn(40, 50, seed=2)
-    weights = {"gate": randn(50, D_IN, seed=3), "value": randn(50, D_IN, seed=4)}
-    few = randn(40, 2, seed=5) @ randn(2, 50, seed=6)  # writes into two directions
-    found = audited(gated(down=wide, **weights), gated(down=few, **weights))
-    outcome, values = rule(found, "low_rank")
-    assert (outcome, values["layers"], values["of"]) == ("info", "layer 1", 21)
-    assert values["rank"] <= 2
-    assert values["value"] == pytest.approx(values["rank"] / 21)
-    assert rule(audited(gated(down=wide, **weights)), "low_rank")[0] == "pass"
 
 
 def test_rounding_that_moves_nothing_leaves_every_direction_stable() -> None:
@@ -352,13 +315,6 @@ def test_classes_are_compared_against_their_mean() -> None:
     assert compared(old, shifted).change != pytest.approx(compared(old, new).change)
 
 
-def test_the_same_layer_is_the_same_bit_for_bit() -> None:
-    found = compared(biased(), biased())
-    assert found.identical
-    assert (found.weight_change, found.change, found.frobenius) == (0, 0, 1)
-    assert [item.outcome for item in judge("classes", Evidence(changes=(found,)))] == ["pass"] * 3
-
-
 def test_a_map_that_is_refused_is_not_compared_but_its_weights_are() -> None:
     old = biased(activation="relu")
     found = compared(old, edited(old))
@@ -381,49 +337,6 @@ def test_a_broken_layer_is_not_compared() -> None:
     )
     assert [layer.identical for layer in found.changes] == [True, True, False, True, True]
     assert found.changes[2].refused == "the layer of the baseline cannot be read"
-
-
-def values(found: LayerDifference, rule: str) -> tuple[str, dict[str, Any]]:
-    (finding,) = [
-        item for item in judge("classes", Evidence(changes=(found,))) if item.rule == rule
-    ]
-    return finding.outcome, finding.values
-
-
-def test_a_planted_low_rank_edit_stands_out_and_noise_does_not() -> None:
-    base = tiny.classifier()
-    planted, noisy = copy.deepcopy(base), copy.deepcopy(base)
-    pattern = torch.zeros(tiny.PIXELS, dtype=base.embed.weight.dtype)
-    pattern[[0, 1, tiny.SIDE, tiny.SIDE + 1]] = 1.0  # a patch in the corner
-    with torch.no_grad():
-        unit = base.embed.weight @ pattern
-        unit = unit / unit.norm()
-        layer = planted.layers[0]
-        layer.left.weight[0], layer.right.weight[0] = unit, unit  # type: ignore[index,union-attr]
-        planted.head.weight[:, 0] = torch.tensor([0.0, 2.0, 0.0], dtype=torch.float64)
-        for parameter in noisy.parameters():
-            parameter += 0.05 * torch.randn(
-                parameter.shape, generator=torch.Generator().manual_seed(3)
-            )
-
-    def against_base(model: torch.nn.Module) -> LayerDifference:
-        (old,), (new,) = layers_read(base), layers_read(model)
-        return compare_layers("a", fit_layer(old, 0), fit_layer(new, 0), vectors=True)
-
-    found = against_base(planted)
-    outcome, numbers = values(found, "concentrated_change")
-    assert (outcome, numbers["mode"]) == ("warn", "inputs")
-    assert numbers["value"] < 0.4
-    assert found.changed_units == 1
-    response = (base.embed.weight.T @ unit).double()  # the input direction that unit 0 answers to
-    response = (response / response.norm()).detach()
-    best = max(
-        abs(float(torch.tensor(trigger.vector, dtype=torch.float64) @ response))
-        for trigger in found.triggers
-        if trigger.vector is not None
-    )
-    assert best > 0.9
-    assert values(against_base(noisy), "concentrated_change")[0] == "pass"
 
 
 def test_layers_are_compared_where_name_sizes_and_activation_match() -> None:

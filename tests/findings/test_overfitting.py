@@ -216,7 +216,6 @@ def test_other_images_have_a_rank_and_no_threshold(monkeypatch: pytest.MonkeyPat
     ("shape", "reason", "parts"),
     [
         ((1, 784), "not_an_image", 0),
-        ((784, 1), "not_an_image", 0),
         ((8, 98), "too_small", 0),
         ((28, 28), "unlike", 6),  # never trained
     ],
@@ -233,7 +232,6 @@ def test_what_has_no_score_says_why(shape: tuple[int, int], reason: str, parts: 
     [
         ("zeros", "flat"),
         ("one row of pixels", "unlike"),
-        ("constant", "unlike"),
         ("huge", "unlike"),
     ],
 )
@@ -246,8 +244,6 @@ def test_odd_weights_are_no_error(broken: str, reason: str) -> None:
                 embed.zero_()
             case "one row of pixels":
                 embed[:, 28:] = 0
-            case "constant":
-                embed.fill_(0.1)
             case "huge":
                 embed.mul_(1e60)
     found = read_overfitting(leads_of(model), embed)

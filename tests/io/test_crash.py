@@ -37,7 +37,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
 
 def test_a_kill_anywhere_leaves_the_old_model_or_the_new_one(found: dict[str, list[str]]) -> None:
     states = found["same function"]
-    assert len(states) >= 40  # that many lines at which it was killed
+    assert len(states) >= 14  # of that many lines, each third of the writing
     assert [state for state, _ in groupby(states)] == ["old", "new"]
 
 
@@ -46,6 +46,7 @@ def test_a_kill_between_two_renames_is_noticed_and_never_read_as_another_functio
 ) -> None:
     """New weights beside the old config.json: the same shapes, another function, so an error."""
     states = found["other function"]
+    assert len(states) >= 40  # that many lines at which it was killed
     assert [state for state, _ in groupby(states)] == ["old", "CheckpointError", "new"]
     assert states.count("CheckpointError") <= 3
 

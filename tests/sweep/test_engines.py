@@ -98,6 +98,7 @@ def test_arrays_of_submitit_give_the_same_bytes(swept: Swept, expected: dict[str
     assert swept.written() == expected
 
 
+@pytest.mark.slow
 def test_a_job_whose_time_is_over_is_queued_again_and_goes_on(
     swept: Swept, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

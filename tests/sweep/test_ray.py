@@ -21,7 +21,10 @@ from bilens.sweep.engines.contract import open_engine
 from bilens.sweep.manifest import Plan
 from sweep_runs import Swept, until
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed")
+pytestmark = [
+    pytest.mark.slow,  # a cluster takes half a minute; other engines keep these promises at once
+    pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
+]
 OPEN = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}  # and no token of the home
 Cluster = Callable[[], None]
 

@@ -52,13 +52,21 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("trained")
     one = [f"{kind}-{name}" for kind in KINDS for name in ("one", "to_shard-half")]
     alone(place, *one, "language-to_two-half", "language-in_parts-parts")
-    alone(place, "convert-one", "convert-to_shard-half")
     two = [f"{kind}-{name}" for kind in KINDS for name in ("two", "to_shard-shard-on")]
     two += [f"{kind}-from-shard-half" for kind in KINDS]
     two += ["language-sharded-parts-shard", "sae-sharded-shard"]
     two += ["language-to_two-on", "language-from_two-half"]
-    ended(several_processes.launch(place, *two, "convert-two", "convert-to_shard-shard-on"))
+    ended(several_processes.launch(place, *two))
     alone(place, "language-from_two-on", *(f"{kind}-from-on" for kind in KINDS))
+    return place
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process converts, and two: from the start, and from halfway of one."""
+    place = tmp_path_factory.mktemp("converted")
+    alone(place, "convert-one", "convert-to_shard-half")
+    ended(several_processes.launch(place, "convert-two", "convert-to_shard-shard-on"))
     return place
 
 
@@ -82,10 +90,11 @@ def test_the_weights_are_those_of_one_process(name: str, trained: Path) -> None:
     assert lines == [several_processes.LINES[name.split("-")[0]]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two", "to_shard"])
-def test_a_conversion_is_that_of_one_process(name: str, trained: Path) -> None:
+def test_a_conversion_is_that_of_one_process(name: str, converted: Path) -> None:
     """In float32: the layers are read from files, and what is learnt behind them is shared."""
-    wanted, found = weights(trained / "convert-one"), weights(trained / f"convert-{name}")
+    wanted, found = weights(converted / "convert-one"), weights(converted / f"convert-{name}")
     assert found.keys() == wanted.keys()
     for key, value in wanted.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)

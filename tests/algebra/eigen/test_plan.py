@@ -174,7 +174,11 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
             {"method": "lanczos", "precision": "float32", "k": 128},
             marks=pytest.mark.slow,
         ),
-        ((8, 512, 1024), {"method": "lanczos", "k": 2, "verify": True}),
+        pytest.param(
+            (8, 512, 1024),
+            {"method": "lanczos", "k": 2, "verify": True},
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             (600, 20_000, 16),
             {"method": "dense", "k": 1, "memory_limit": "200MiB"},

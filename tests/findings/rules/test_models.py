@@ -13,8 +13,6 @@ from bilens.records.class_readings import ClassReading, TruncationPoint
 from bilens.records.common import Exactness, Finding, NullInterval, Share
 from bilens.records.image_warnings import Overfitting, Trigger, Triggers
 from bilens.records.performance import Classification, Performance
-from bilens.report.sections.overview import rule_text
-from bilens.report.text import load_catalogue
 
 SINGLE = Exactness("float32", 1e-6, 2e-7, 1e-5, 1000, True)
 DOUBLE = Exactness("float64", 1e-15, 3e-16, 1e-12, 1000, True)
@@ -58,10 +56,6 @@ CURVE = (
     TruncationPoint(2, 0.89, 0.95),
     TruncationPoint(36, 0.9, 1.0),
 )
-
-
-def reading(**changes: object) -> ClassReading:
-    return replace(READING, **changes)  # type: ignore[arg-type]
 
 
 def rule(findings: tuple[Finding, ...], name: str) -> Finding:
@@ -115,31 +109,6 @@ def test_exact_needs_both_precisions(single: float, double: float, outcome: str)
     assert finding.values["inputs"] == 1000
 
 
-def test_complete_names_the_classes_that_are_not() -> None:
-    finding = rule(judged(), "complete")
-    assert (finding.outcome, finding.values) == (
-        "pass",
-        {"residual": 1e-15, "classes": 2, "incomplete": ""},
-    )
-    classes = (
-        READING,
-        reading(name="level", complete=False, largest_residual=0.5),
-        reading(name="slanting", complete=False),
-    )
-    finding = rule(judged(classes=classes), "complete")
-    assert (finding.outcome, finding.values) == (
-        "fail",
-        {"residual": 0.5, "classes": 3, "incomplete": "level, slanting"},
-    )
-
-
-def test_accuracy_is_reported_with_its_interval_and_not_judged() -> None:
-    finding = rule(judged(), "accuracy")
-    assert finding.outcome == "info"
-    shares = {"value": 0.9, "low": 0.55, "high": 0.9975, "plain": 0.0}
-    assert finding.values == {**shares, "total": 10}
-
-
 @pytest.mark.parametrize(("plain", "outcome"), [(0.54, "info"), (0.55, "warn"), (None, "info")])
 def test_accuracy_that_may_be_guessing_is_a_caution(plain: float | None, outcome: str) -> None:
     """The lower end of the interval, 0.55, has to be above the share of the largest class."""
@@ -147,33 +116,6 @@ def test_accuracy_that_may_be_guessing_is_a_caution(plain: float | None, outcome
         rule(judged(performance=answered(replace(SHARE, plain=plain))), "accuracy").outcome
         == outcome
     )
-
-
-@pytest.mark.parametrize(("enough", "accuracy"), [(0, 0.1), (2, 0.89), (36, 0.9)])
-def test_few_directions_tells_the_point_that_is_enough(enough: int, accuracy: float) -> None:
-    finding = rule(judged(enough=enough), "few_directions")
-    assert finding.outcome == "info"
-    assert finding.values == {"k": enough, "of": 36, "accuracy": accuracy, "full": 0.9}
-
-
-@pytest.mark.parametrize(
-    ("counts", "outcome", "values"),
-    [
-        # counts of both ends are added for each class: 2, 3 and 5
-        (((1, 1), (3, 0), (1, 4)), "info", {"median": 3, "least": 2, "most": 5, "none": ""}),
-        # 0, 1 and 0: two classes have nothing beyond the null interval
-        (((0, 0), (0, 1), (0, 0)), "warn", {"median": 0, "least": 0, "most": 1, "none": "a, c"}),
-    ],
-)
-def test_beyond_null_warns_of_classes_that_have_nothing(
-    counts: tuple[tuple[int, int], ...], outcome: str, values: dict[str, object]
-) -> None:
-    classes = tuple(
-        reading(name=name, significant_positive=positive, significant_negative=negative)
-        for name, (positive, negative) in zip("abc", counts, strict=True)
-    )
-    finding = rule(judged(classes=classes), "beyond_null")
-    assert (finding.outcome, finding.values) == (outcome, values)
 
 
 def test_a_rank_above_its_threshold_is_a_caution() -> None:
@@ -205,14 +147,6 @@ def test_a_rare_score_is_a_caution_that_names_class_and_place() -> None:
             "found": POWER.triggers.found,
             "false_alarms": POWER.triggers.false_alarms,
         }
-
-
-def test_a_pattern_all_over_has_no_place_in_its_sentence() -> None:
-    t, suspects = load_catalogue("en"), (replace(SUSPECT, box=None),)
-    triggers = replace(NO_TRIGGER, p_value=1e-9, suspects=suspects)
-    sentence = rule_text(t, "classes", rule(judged(triggers=triggers), "trigger"), "warn")
-    assert sentence.startswith("A pattern all over the image raises b far more")
-    assert "< 1 of 1,000 clean models" in sentence
 
 
 def test_what_does_not_apply_is_no_rule() -> None:

@@ -351,6 +351,7 @@ measure(walk)
 """
 
 
+@pytest.mark.slow
 def test_a_walk_over_the_layers_needs_the_memory_of_one(tmp_path: Path) -> None:
     d, h = 768, 3072
     one = {"gate_proj": (h, d), "up_proj": (h, d), "down_proj": (d, h)}
