@@ -182,8 +182,8 @@ def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
         attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base)
         if (scale := tensor(roles.attention_scale, block)) is not None:
             attention = attention.scaled(scale)
-        maps = [needed(name, block) for name in (roles.down, roles.left, roles.right)]
-        layer = QuadraticMap(BilinearTensor(*maps))
+        down, left = needed(roles.down, block), needed(roles.left, block)
+        layer = QuadraticMap(BilinearTensor(down, left, needed(roles.right, block)))
         if (scale := tensor(roles.mlp_scale, block)) is not None:
             layer = layer.compose_input(torch.diag(scale))
         parts += [attention, QuadraticLayer(layer)]

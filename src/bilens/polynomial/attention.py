@@ -120,7 +120,7 @@ class BilinearAttention:
         y: Tensor = (pattern @ value).transpose(-3, -2).flatten(-2) @ self.out.T
         return y
 
-    def read(
+    def attend(
         self, x: Tensor, position: int, earlier: Sequence[KeysAndValues]
     ) -> tuple[Tensor, KeysAndValues]:
         """Compute the output at one position, and what the position offers to later ones.

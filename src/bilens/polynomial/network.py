@@ -238,7 +238,7 @@ class PolynomialNetwork:
                 kept.append(None)
             elif runs:
                 seen = [one for cache in earlier if (one := cache[at]) is not None]
-                y, own = part.read(x, position, seen)
+                y, own = part.attend(x, position, seen)
                 x = x + y
                 kept.append(own)
             else:

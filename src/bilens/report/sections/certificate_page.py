@@ -313,11 +313,11 @@ def truncation(t: Catalogue, cut: TruncationGuarantees) -> Markup:
 def cut_table(cut: TruncationGuarantees) -> FieldTable:
     """Return the columns of a truncation; those that need data where there were some."""
 
-    def kept(_: Catalogue, point: TruncationGuarantee) -> str:
+    def number_kept(_: Catalogue, point: TruncationGuarantee) -> str:
         return f"{grouped(point.k)}{'*' if point.k == cut.chosen else ''}"
 
     columns: tuple[FieldColumn, ...] = (
-        FieldColumn("k", kept, lambda _, point: grouped(point.k)),
+        FieldColumn("k", number_kept, lambda _, point: grouped(point.k)),
         FieldColumn("bounds", lambda _, point: raised(max(point.bounds))),
         FieldColumn(
             "bounds", lambda _, x: raised(min(x.bounds)), where="page", heading="cut.least"

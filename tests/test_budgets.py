@@ -1,0 +1,61 @@
+"""Guards the weight of the house: lines of each folder, and of each file, in one table."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LONGEST = 400  # lines of a file of source
+FILES = 370  # of the library
+# Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
+# raises the number here with the reason.
+BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
+    ("src/bilens/base", "py"): (1_220, "errors, checks, options as keywords, whole files or none"),
+    ("src/bilens/records", "py"): (3_050, "every field of every document with its description"),
+    ("src/bilens/algebra", "py"): (10_700, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/polynomial", "py"): (1_500, "networks past one layer; 3,500 with what is to come"),
+    ("src/bilens/certify", "py"): (2_730, "proofs"),
+    ("src/bilens/nn", "py"): (5_360, "modules, and MLPs found in any module"),
+    ("src/bilens/io", "py"): (8_700, "sixteen formats of files, read safely"),
+    ("src/bilens/data", "py"): (3_720, "images, tables, text; the interface of a model"),
+    ("src/bilens/train", "py"): (4_530, "one loop, four tasks, conversion"),
+    ("src/bilens/interp", "py"): (1_670, "circuits and interventions"),
+    ("src/bilens/findings", "py"): (6_800, "what weights and data say; the rules"),
+    ("src/bilens/report", "py"): (8_300, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (7_010, "whole jobs, comparison, history, provenance"),
+    ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
+    ("src/bilens/cli", "py"): (2_470, "a file a command"),
+    ("src/bilens/sklearn", "py"): (530, "estimators for tables"),
+    ("explorer/src", "py"): (5_230, "the explorer; the aim is 4,000"),
+    ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
+    ("studies/src", "py"): (7_350, "22 studies; the aim is 5,000"),
+    ("tests", "py"): (76_600, "1.03 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (5_900, "of the explorer"),
+    ("studies/tests", "py"): (3_250, "of the studies"),
+}
+
+
+def lines_of(folder: str, ending: str) -> dict[Path, int]:
+    files = sorted((ROOT / folder).rglob(f"*.{ending}"))
+    return {file: len(file.read_text("utf-8").splitlines()) for file in files}
+
+
+@pytest.mark.parametrize(("folder", "ending"), BUDGETS)
+def test_a_folder_keeps_to_its_budget(folder: str, ending: str) -> None:
+    most, _ = BUDGETS[folder, ending]
+    count = sum(lines_of(folder, ending).values())
+    assert count <= most, f"{folder}: {count:,} lines; cut as much elsewhere, or say why here"
+    assert count > 0.9 * most, f"{folder}: {count:,} lines; lower its budget"
+
+
+def test_every_folder_of_the_library_has_a_budget() -> None:
+    folders = {path.parent for path in (ROOT / "src/bilens").glob("*/__init__.py")}
+    known = {ROOT / folder for folder, _ in BUDGETS}
+    assert not folders - known
+
+
+def test_no_file_is_too_long_and_there_are_not_too_many() -> None:
+    found = {folder: lines_of(folder, "py") for folder in ("src", "explorer/src", "studies/src")}
+    long = [path.name for files in found.values() for path, n in files.items() if n > LONGEST]
+    assert not long
+    assert len(found["src"]) <= FILES
