@@ -22,6 +22,7 @@ EXIT_CODES = {
     "NumericalError": 4,
     "OutputExistsError": 2,
     "ShapeError": 2,
+    "UnknownOptionError": 2,
     "UsageError": 2,
 }
 BUILT_IN = {

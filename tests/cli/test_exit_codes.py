@@ -13,6 +13,7 @@ from raising import raising
 
 TABLE = {
     "UsageError": 2,
+    "UnknownOptionError": 2,
     "ShapeError": 2,
     "OutputExistsError": 2,
     "MissingExtraError": 2,

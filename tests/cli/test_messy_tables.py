@@ -39,10 +39,13 @@ def test_from_the_file_to_the_page(bilens: Shell, tmp_path: Path, name: str) -> 
 
     number = read_table(table).numbers[4]
     line = ("explain", run, "--table", table, "--index", number, "--html", page, "--overwrite")
-    for lang, words in (("en", f"Row {number}, as in"), ("ja", f"{number}行目")):
+    for lang, title, words in (
+        ("en", f"Row {number}:", f"Row {number}, as in"),
+        ("ja", f"行{number}：", f"{number}行目"),
+    ):
         explained = bilens(*line, "--lang", lang)
         assert explained.code == 0, explained.err
-        assert f"Row {number}:" in explained.out
+        assert title in explained.out
         assert words in page.read_text()
 
 

@@ -218,6 +218,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/decomposition_request": ["decompose"],
     "api/audit_model": ["audit"],
     "api/options": ["audit"],
+    "records": ["audit"],
     "interp/trace_options": ["trace"],
     "bilens_explorer/compare": ["audit"],
     "bilens_explorer": ["serve"],

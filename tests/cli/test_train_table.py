@@ -164,7 +164,7 @@ def test_options_that_an_explanation_or_a_certificate_would_ignore_are_refused(
     assert "Row 3: y = " in shown.out
     number = pd.read_csv(tables["numbers"]).y[1]
     assert f"right answer {number:.6g}" in shown.out
-    assert "only with --plate or --html" in bilens(*line, "--lang", "ja").err
+    assert "行3：y = " in bilens(*line, "--lang", "ja").out
     classes = tmp_path / "classes"
     assert bilens("train", "table", tables["classes"], "--target", "y", "--out", classes).code == 0
     assert "only with data" in bilens("certify", classes, "--samples", "3").err

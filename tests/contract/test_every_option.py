@@ -16,6 +16,8 @@ import bilens as bl
 from bilens.base.option_rules import RULES
 from bilens.train.recipes import ImageRecipe, SAERecipe
 from builders import randn
+from polynomial.test_composition import two_layers
+from polynomial.test_reading import transformer
 
 # Who is told, where it is done, what is allowed: no answer hangs on it.
 FREE = {
@@ -48,6 +50,7 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "train_language": ("column", "split", "limit", "stream", "held_out"),  # data/test_text.py
     "train_sae": ("hooks", "text"),  # api/test_training.py: refused for activations
     "layer_inputs": ("layers", "held_out"),  # train/test_recorded_inputs.py
+    "polynomial_network": ("roles", "probe"),  # polynomial/test_reading.py
     "load": ("residual", "roles", "activation", "transposed", "base", "output_names"),
     "load_images": ("data_dir",),
     "from_module": ("example", "output_names"),  # contract/test_names_given.py
@@ -117,6 +120,19 @@ def cases() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any
     yield c.remove_inputs, (f, [0], 1.0), usual, {"mean": 2 * mean, "covariance": 2 * covariance}
     yield c.spectrum_stability, (form, other), {}, {"k": 2}
     yield c.unused_inputs, (f,), {}, {"tolerance": 1e9}
+    network = bl.polynomial_network(transformer())
+    asked = {"distance": 3, "tokens": [[0], [1]], "measure": "probability"}
+    yield bl.token_interactions, (network, 2), {}, {**asked, "k": 2}
+    yield bl.interaction_chance, (network, 2), {"num_samples": 2}, {**asked, "num_samples": 3}
+    yield bl.split_interactions, (network, torch.tensor([[0, 1]])), {}, {"distance": 3}
+    one, two = (two_layers(seed, residual=False, bias=True) for seed in (0, 1))
+    middle, spread = (
+        torch.tensor([1.0, 2.0, 3.0]).double(),
+        torch.diag(torch.rand(3).double() + 0.5),
+    )
+    yield bl.output_moments, (one,), {}, {"mean": middle, "covariance": spread}
+    moved = {"mean": middle, "covariance": spread, "outputs": [0], "centred": False}
+    yield bl.network_similarity, (one, two), {}, moved
 
 
 def test_each_option_of_a_computation_counts() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.polynomial.rotary import rotate, rotation_table
 
 
@@ -24,6 +25,8 @@ class QueryKeyPair:
         query: (heads · d_head, d_model).
         key: as `query`.
     """
+
+    _repr_html_ = html_summary("query", "key")
 
     query: Tensor
     key: Tensor
@@ -54,6 +57,8 @@ class BilinearAttention:
     Raises: UsageError if there are no pairs, more than two, or an odd width with rotary positions;
         ShapeError if the parts do not fit together; NonFiniteError for NaN or infinity.
     """
+
+    _repr_html_ = html_summary("n_head", "d_head", "degree", "rotary_base")
 
     pairs: tuple[QueryKeyPair, ...]
     value: Tensor

@@ -11,6 +11,7 @@ from torch import Tensor
 from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_count, generator_of
 from bilens.base.errors import MemoryLimitError
+from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.token_interactions import Measure, TokenInteractions, token_interactions
 
@@ -29,6 +30,8 @@ class InteractionChance:
         num_samples: how many turned networks.
         seed: of the rotations.
     """
+
+    _repr_html_ = html_summary("num_samples", "seed")
 
     pooled: Tensor
     num_samples: int

@@ -21,6 +21,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
+from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
 AT_ONCE = 1 << 23  # numbers of one array of forms
@@ -34,6 +35,8 @@ class OutputMoments:
         mean: (outputs,), float64.
         covariance: (outputs, outputs), float64.
     """
+
+    _repr_html_ = html_summary()
 
     mean: Tensor
     covariance: Tensor

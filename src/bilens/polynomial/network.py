@@ -26,6 +26,8 @@ class QuadraticLayer:
         residual: whether f is added to the stream, or takes its place.
     """
 
+    _repr_html_ = html_summary("map", "residual")
+
     map: QuadraticMap
     residual: bool = True
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import UsageError
+from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.token_interactions import interactions_of
 
@@ -27,6 +28,8 @@ class PathSplit:
         values: (paths, …), what each adds.
         whole: (…), their sum, computed by the whole network.
     """
+
+    _repr_html_ = html_summary("paths", "values", "whole")
 
     paths: tuple[tuple[str, ...], ...]
     values: Tensor

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bilens.base.checks import as_integer, check_choice, check_count
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.network import Cache, PolynomialNetwork
 
@@ -34,6 +35,8 @@ class TokenInteractions:
         strongest: (k, order + 1), tokens and the output of the k largest, by falling value.
         strongest_values: (k,), in logits above the mean of all outputs.
     """
+
+    _repr_html_ = html_summary()
 
     order: int
     distance: tuple[int, ...]

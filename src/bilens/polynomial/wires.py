@@ -19,6 +19,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.polynomial.composition import with_residual
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
@@ -69,6 +70,8 @@ class WireDecomposition:
             direction, falling; each sums to `squared_norm`.
         squared_norm: of the network's tensor.
     """
+
+    _repr_html_ = html_summary("spectra", "squared_norm")
 
     layers: tuple[TreeLayer, ...]
     head: Tensor
@@ -143,6 +146,8 @@ class TruncatedNetwork:
         bound: on it, from the spectra alone.
         squared_norm: of the whole tensor.
     """
+
+    _repr_html_ = html_summary()
 
     network: PolynomialNetwork
     widths: tuple[int, ...]
