@@ -9,7 +9,7 @@ from torch import nn
 
 import bilens as bl
 import tiny
-from bilens.nn import BilinearClassifier
+from bilens.nn import BilinearClassifier, TopKSAE
 from builders import randn
 from commands import USAGE, Shell, assert_one_line
 from io_mapped import chain, poisoned, write
@@ -74,3 +74,17 @@ def test_the_command_refuses_options_that_do_nothing(bilens: Shell, tmp_path: Pa
     poisoned_path = write(tmp_path, poisoned(chain(4, 6, 3)), "nan.safetensors")
     result = bilens("convert", poisoned_path, *line[2:], *activation, *data)
     assert "NaN" in result.error()
+
+
+def test_an_autoencoder_is_written_in_the_layouts_of_other_libraries(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    """It has no layers to tell of: seen refused with "has no layers of its own"."""
+    sae = TopKSAE(8, 16, 4)
+    bl.save(sae, tmp_path / "sae")
+    for layout in ("saelens", "sparsify", "bilens"):
+        out = tmp_path / layout
+        assert bilens("convert", tmp_path / "sae", "--to", layout, "--out", out).code == 0
+        again = bl.load(out).module
+        assert isinstance(again, TopKSAE)
+        torch.testing.assert_close(again(X.repeat(1, 2)), sae(X.repeat(1, 2)))

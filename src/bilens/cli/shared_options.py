@@ -157,7 +157,7 @@ class NamedFile(ClassNames, TensorFile):
 
 def say_how_it_was_read(model: LoadedModel, say: Say) -> None:
     """Say what was taken for what, and how the first layer compares with its source."""
-    if model.below is not None or not model.layers:
+    if model.below is not None or (model.module is None and not model.layers):
         say(f"{model.source}: {model.provenance['read']}")
     for line in [] if model.load_report is None else model.load_report.lines():
         say(line)
