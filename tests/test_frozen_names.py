@@ -342,7 +342,7 @@ ATTRIBUTES: dict[type, str] = {
     bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
     bilens.OutputMoments: "mean, covariance",
     bilens.PathSplit: "paths, values, whole, names, largest",
-    bilens.TruncatedNetwork: "network, widths, squared_error, bound, squared_norm",
+    bilens.TruncatedNetwork: "network, widths, squared_error, rounding, bound, squared_norm",
     bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
     bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }

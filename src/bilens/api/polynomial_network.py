@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,17 +13,31 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.subject import open_subject
-from bilens.base.errors import CheckpointError, NotQuadraticError, NumericalError, UsageError
+from bilens.base.checks import check_type
+from bilens.base.errors import (
+    CheckpointError,
+    NotQuadraticError,
+    NumericalError,
+    ShapeError,
+    UsageError,
+)
 from bilens.io.formats.named_roles import open_tensors
 from bilens.nn.polynomial_transformer import PolynomialTransformer
-from bilens.nn.real_run import run_as_owner, what_may_differ
+from bilens.nn.real_run import (
+    foreign_methods,
+    refuse_what_acts,
+    run_as_owner,
+    watch_what_acts,
+    what_may_differ,
+)
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 
-# Of the largest output, by the dtype of the owner: a high degree multiplies its rounding.
-TOLERANCES = {torch.float64: 1e-9}
-ROUNDED = 1e-4
+# Of the largest output, by the dtype of the owner: a high degree multiplies its rounding. What 16
+# bits hide is not seen, so that of them nothing is said to be compared.
+TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
+COARSE = 0.25
 TEXTS, LENGTH, SEED = 8, 128, 0  # drawn texts that both are run on
 
 
@@ -58,11 +74,8 @@ class TransformerRoles:
 
     def __post_init__(self) -> None:
         given: tuple[object, object] = self.query, self.key
-        if (
-            isinstance(given[0], str)
-            or isinstance(given[1], str)
-            or len(self.query) != len(self.key)
-        ):
+        tuples = all(isinstance(one, tuple | list) for one in given)
+        if not tuples or len(self.query) != len(self.key):
             raise UsageError(
                 "query and key name as many tensors each: ('blocks.{block}.q1', "
                 "'blocks.{block}.q2') and the keys in the same order."
@@ -100,14 +113,18 @@ def polynomial_network(
                 f"{given} is a file: say which tensor is what, roles=TransformerRoles(…), or pass "
                 "bl.load(path) for a model that bilens saved."
             )
-        network = read_roles(Path(given), roles)
+        check_type("roles", roles, TransformerRoles, "name its fields, as in the docstring")
+        network = read_roles(Path(given), roles, probe is not None)
     elif roles is not None:
         raise UsageError("roles= are of a file; a module or model says them itself.")
     elif isinstance(given, PolynomialTransformer):
         network = read_transformer(given)
     else:
         network = read_chain(given)
-    return network if probe is None else check_probe(network, *probe)
+    if probe is not None:
+        network = check_probe(network, probe)
+    checked = network.checked_against  # what is read is a copy: it stays as it was compared
+    return replace(network.changed(torch.clone), checked_against=checked)
 
 
 def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
@@ -117,8 +134,18 @@ def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
     shape = (TEXTS, min(config.n_ctx, LENGTH))
     tokens = torch.randint(config.vocab_size, shape, generator=generator)
     tokens[0] = tokens[0, 0]  # one token all along
-    made = run_as_owner(module, tokens.to(network.reference.device))[0]
-    return compared(network, tokens, made, "the module itself, as it runs", what_may_differ(module))
+    tokens = tokens.to(network.reference.device)
+    with watch_what_acts(module) as acted:
+        made = run_as_owner(module, tokens)[0]
+    if not isinstance(made, Tensor):
+        raise UsageError(
+            f"the {type(module).__name__} gives a {type(made).__name__} when it runs; expected "
+            "logits, (batch, tokens, vocab_size)."
+        )
+    read = compared(network, tokens, made, "the module itself, as it runs", what_may_differ(module))
+    # what acts may do so elsewhere, or beside the rounding of large logits
+    refuse_what_acts(module, [*acted, *foreign_methods(module)])
+    return read
 
 
 def read_chain(given: object) -> PolynomialNetwork:
@@ -142,6 +169,11 @@ def read_chain(given: object) -> PolynomialNetwork:
                 f"the layer {view.name} has the activation {view.activation}, which is no "
                 "polynomial: bl.convert_network makes a bilinear network of it."
             )
+    if model.head is not None:
+        raise NotQuadraticError(
+            f"behind the last layer of {model.source or 'the model'} stands {model.head}, which is "
+            "no polynomial: pass the model without it."
+        )
     parts = tuple(
         QuadraticLayer(view.quadratic_map.detach().to(torch.float64), residual=False)
         for view in views
@@ -151,7 +183,7 @@ def read_chain(given: object) -> PolynomialNetwork:
     return replace(network, checked_against="" if check is None else check.source)
 
 
-def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
+def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialNetwork:
     """Read the weights of a polynomial transformer from a file of tensors."""
     store = open_tensors(path).store
 
@@ -163,6 +195,7 @@ def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
             raise CheckpointError(
                 f"{path}: there is no tensor {full!r}; it has {', '.join([*store][:8])}, …"
             )
+        used.add(full)
         return store[full].read_tensor().double()
 
     def needed(name: str, block: int | None = None) -> Tensor:
@@ -170,10 +203,10 @@ def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
         assert found is not None, "only optional roles have no name"
         return found
 
+    used: set[str] = set()
     parts: list[Part] = []
     names: list[str] = []
-    block = 0
-    while roles.value.replace("{block}", str(block)) in store:
+    for block in blocks_of(path, roles, store):
         pairs = tuple(
             QueryKeyPair(needed(query, block), needed(key, block))
             for query, key in zip(roles.query, roles.key, strict=True)
@@ -185,28 +218,59 @@ def read_roles(path: Path, roles: TransformerRoles) -> PolynomialNetwork:
         down, left = needed(roles.down, block), needed(roles.left, block)
         layer = QuadraticMap(BilinearTensor(down, left, needed(roles.right, block)))
         if (scale := tensor(roles.mlp_scale, block)) is not None:
+            check_scale(roles.mlp_scale, scale, layer.sizes.d_in)
             layer = layer.compose_input(torch.diag(scale))
         parts += [attention, QuadraticLayer(layer)]
         names += [f"attention {block}", f"mlp {block}"]
-        if "{block}" not in roles.value:
-            break
-        block += 1
-    if not parts:
-        needed(roles.value, 0)  # says which tensors there are
     head = needed(roles.head)
     if (scale := tensor(roles.head_scale)) is not None:
+        check_scale(roles.head_scale, scale, head.shape[-1])
         head = head * scale
+    embedding = needed(roles.embedding)
+    if not probed and (more := [*{*store} - used]):
+        raise CheckpointError(
+            f"{path}: no role names {', '.join(sorted(more)[:6])}: what they do is not known. Name "
+            "their roles, or show with probe=(tokens, logits) that the rest is the network."
+        )
     return PolynomialNetwork(
         tuple(parts),
-        needed(roles.embedding),
+        embedding,
         head,
         n_ctx=roles.n_ctx,
         part_names=tuple(names),
     )
 
 
-def check_probe(network: PolynomialNetwork, given: Tensor, outputs: Tensor) -> PolynomialNetwork:
+def blocks_of(path: Path, roles: TransformerRoles, store: Mapping[str, object]) -> range:
+    """Return the numbers of the blocks; refuse numbers with a gap."""
+    names = (*roles.query, *roles.key, roles.value, roles.out, roles.left, roles.right, roles.down)
+    found = set[int]()
+    for name in names:
+        pattern = re.compile(re.escape(name).replace(re.escape("{block}"), r"(\d+)"))
+        matches = [match for one in store if (match := pattern.fullmatch(one))]
+        found |= {int(match[1]) if match.groups() else 0 for match in matches}
+    if not found or found != {*range(len(found))}:
+        raise CheckpointError(
+            f"{path}: the blocks {sorted(found) or 'none'} have tensors of the roles; expected 0, "
+            f"1, … without a gap. It has {', '.join([*store][:8])}, …"
+        )
+    return range(len(found))
+
+
+def check_scale(name: str | None, scale: Tensor, width: int) -> None:
+    if scale.shape != (width,):
+        raise ShapeError(
+            f"{name} has shape {tuple(scale.shape)}; expected ({width},), a channel each."
+        )
+
+
+def check_probe(network: PolynomialNetwork, probe: tuple[Tensor, Tensor]) -> PolynomialNetwork:
     """Compare a network with outputs that its owner recorded."""
+    pair: object = probe
+    whole = isinstance(pair, tuple) and len(pair) == 2
+    if not whole or not all(isinstance(one, Tensor) and one.numel() for one in probe):
+        raise UsageError("probe is a pair of tensors: tokens or inputs, and the outputs for them.")
+    given, outputs = probe
     return compared(network, given, outputs, "the outputs of a probe", "")
 
 
@@ -219,11 +283,15 @@ def compared(
         raise NumericalError(
             f"{source} has outputs {tuple(made.shape)}; the network as read {tuple(read.shape)}."
         )
-    error, largest = float((read - made.double()).abs().max()), float(made.abs().max())
-    allowed = TOLERANCES.get(made.dtype, ROUNDED)
-    if not error <= allowed * max(largest, torch.finfo(torch.float32).tiny):
+    # of each text or row: a large one hides no error of another
+    far = (read - made.double()).abs().flatten(1 if made.ndim > 1 else 0)
+    sizes = made.double().abs().flatten(1 if made.ndim > 1 else 0).amax(dim=-1)
+    allowed = TOLERANCES.get(made.dtype, COARSE)
+    worst = (far.amax(dim=-1) - allowed * sizes).reshape(-1)
+    error, largest = float(far.max()), float(sizes.max())
+    if not bool((worst <= torch.finfo(torch.float32).tiny).all()):
         raise NumericalError(
             f"the network as read differs from {source} by {error:.1e}, where the largest output "
             f"is {largest:.1e}{why}: it is another function."
         )
-    return replace(network, checked_against=source)
+    return replace(network, checked_against=source if made.dtype in TOLERANCES else "")

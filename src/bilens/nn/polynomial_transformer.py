@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bilens.base.checks import check_count
+from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
-from bilens.nn.mlp import BilinearMLP
+from bilens.nn.mlp import BilinearMLP, check_linear
 from bilens.nn.tokens import check_tokens
 from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
-from bilens.polynomial.rotary import rotate, rotation_table
+from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
 SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
@@ -38,17 +38,18 @@ class PolynomialConfig:
     def __post_init__(self) -> None:
         for name in SIZES:  # numpy's integers become Python's, which JSON can hold
             object.__setattr__(self, name, check_count(name, getattr(self, name), minimum=1))
-        if self.pairs not in (1, 2):
+        if as_integer(self.pairs) not in (1, 2):
             raise UsageError(f"pairs is {self.pairs!r}; expected 1 or 2 pairs of query and key.")
-        width = self.d_model // self.n_head if self.d_head is None else self.d_head
+        width = self.d_model // self.n_head
+        if self.d_head is not None:
+            width = check_count("d_head", self.d_head, minimum=1)
         if width < 2 or width % 2 or (self.d_head is None and self.d_model % self.n_head):
             raise UsageError(
                 f"d_model is {self.d_model}, n_head {self.n_head}, d_head {self.d_head}: each head "
                 "needs an even width, d_model / n_head where d_head is not given."
             )
         object.__setattr__(self, "d_head", width)
-        if not 0 < float(self.rotary_base) < math.inf:
-            raise UsageError(f"rotary_base must be a positive number, got {self.rotary_base!r}.")
+        check_rotary_base(self.rotary_base)
 
 
 class ChannelScale(nn.Module):
@@ -176,7 +177,12 @@ class PolynomialTransformer(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten().long())
 
     def weights(self) -> PolynomialNetwork:
-        """Read the weights as a `PolynomialNetwork` in float64, not compared with a run."""
+        """Read the weights as a `PolynomialNetwork` in float64, not compared with a run.
+
+        Raises:
+            UsageError: If a part was replaced by another kind of part.
+        """
+        check_parts(self)
         parts: list[Part] = []
         names: list[str] = []
         for number, block in enumerate(self.blocks):
@@ -191,6 +197,27 @@ class PolynomialTransformer(nn.Module):
             n_ctx=self.config.n_ctx,
             part_names=tuple(names),
         )
+
+
+def check_parts(module: PolynomialTransformer) -> None:
+    """Refuse parts in the place of those that the transformer is built with."""
+    expected = dict(PolynomialTransformer(**asdict(module.config)).named_modules())
+    there = dict(module.named_modules())
+    for name, built in expected.items():
+        part = there.get(name)
+        if isinstance(built, BilinearMLP) and isinstance(part, BilinearMLP):
+            continue  # reads itself, and refuses a gate
+        if isinstance(built, nn.Linear) and ".mlp." in name:
+            continue
+        if name and (part is None or type(part).forward is not type(built).forward):
+            what = "missing" if part is None else f"a {type(part).__name__}"
+            raise UsageError(
+                f"{name} is {what}; expected the {type(built).__name__} that a "
+                "PolynomialTransformer is built with: what another part does, such as a norm, an "
+                "adapter or a softmax, is not read."
+            )
+        if isinstance(built, nn.Linear) and isinstance(part, nn.Linear):
+            check_linear(name, part, bias=False)
 
 
 def attention_of(block: PolynomialBlock) -> BilinearAttention:

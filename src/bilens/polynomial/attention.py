@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
-from bilens.polynomial.rotary import rotate, rotation_table
+from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,8 @@ class BilinearAttention:
                 raise ShapeError(f"{name} has shape {shape}; expected {expected[name]}.")
         if width % heads:
             raise ShapeError(f"{width} rows of the value are not {heads} heads of one width.")
+        if self.rotary_base is not None:
+            check_rotary_base(self.rotary_base)
         if self.rotary_base is not None and self.d_head % 2:
             raise UsageError(f"rotary positions need heads of an even width, not {self.d_head}.")
 
@@ -100,6 +102,9 @@ class BilinearAttention:
 
     def scaled(self, scale: Tensor) -> BilinearAttention:
         """Fold a scale for each channel, (d_model,), into the weights that read the stream."""
+        shape, width = check_float_tensor("scale", scale, like=self.value), self.value.shape[1]
+        if shape != (width,):
+            raise ShapeError(f"a scale of channels has shape {shape}; expected ({width},).")
         pairs = tuple(QueryKeyPair(one.query * scale, one.key * scale) for one in self.pairs)
         return replace(self, pairs=pairs, value=self.value * scale)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, generator_of
-from bilens.base.errors import MemoryLimitError
+from bilens.base.checks import check_count, check_type, generator_of
+from bilens.base.errors import MemoryLimitError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.token_interactions import Measure, TokenInteractions, token_interactions
@@ -20,7 +20,7 @@ MOST_POOLED = 1 << 27  # numbers of all turned networks together
 
 @dataclass(frozen=True, eq=False)
 class InteractionChance:
-    """Interactions of networks whose embedding was turned at random, pooled.
+    """Interactions of networks whose embedding was turned at random, pooled over all tokens.
 
     A turned embedding keeps the geometry of the tokens and knows nothing of the rest of the
     network. As its logits have another size, each table is told in units of its root mean square.
@@ -29,6 +29,7 @@ class InteractionChance:
         pooled: every interaction of every turned network, rising, in units of its table's RMS.
         num_samples: how many turned networks.
         seed: of the rotations.
+        made_as: order, distance, measure and size of the tables: what can be compared with it.
     """
 
     _repr_html_ = html_summary("num_samples", "seed")
@@ -36,13 +37,18 @@ class InteractionChance:
     pooled: Tensor
     num_samples: int
     seed: int
+    made_as: tuple[object, ...]
 
     def share_as_large(self, found: TokenInteractions) -> Tensor:
-        """Compute, for each interaction, the share of pooled ones at least as large: a p-value.
+        """Compute, for each interaction, the share of pooled ones at least as large.
 
-        Raises: MemoryLimitError if the array of the interactions was not kept.
+        It is uniform over a whole table of chance. Of one token it is no p-value: a token with a
+        longer embedding has larger interactions in every turned network, too.
+
+        Raises: MemoryLimitError if the array of the interactions was not kept; UsageError if they
+            are of another order, distance, measure or size.
         """
-        in_units = scaled(found)
+        in_units = self._compared(found)
         above = len(self.pooled) - torch.searchsorted(self.pooled, in_units.flatten())
         return ((above + 1) / (len(self.pooled) + 1)).reshape(in_units.shape)
 
@@ -51,12 +57,31 @@ class InteractionChance:
 
         The k largest are counted where the turned networks, each on average, have at most
         false_share · k as large (Benjamini and Hochberg).
+
+        Raises: as `share_as_large`, and UsageError if the share is not between 0 and 1.
         """
-        values = scaled(found).flatten().sort(descending=True).values
+        if not 0 < false_share < 1:
+            raise UsageError(f"false_share is {false_share!r}; expected a number between 0 and 1.")
+        values = self._compared(found).flatten().sort(descending=True).values
         above = len(self.pooled) - torch.searchsorted(self.pooled, values)
-        ranks = torch.arange(1, len(values) + 1, dtype=values.dtype)
+        ranks = torch.arange(1, len(values) + 1, dtype=torch.float64)
         fits = above / self.num_samples <= false_share * ranks
         return int(fits.nonzero().max()) + 1 if bool(fits.any()) else 0
+
+    def _compared(self, found: TokenInteractions) -> Tensor:
+        check_type("found", found, TokenInteractions, "use bl.token_interactions(network, …)")
+        if made_as(found) != self.made_as:
+            raise UsageError(
+                f"interactions of (order, distance, measure, sizes) {made_as(found)} were given, "
+                f"and chance is of {self.made_as}: compute both with the same arguments."
+            )
+        return scaled(found)
+
+
+def made_as(found: TokenInteractions) -> tuple[object, ...]:
+    """Return what two tables must share to be compared."""
+    sizes = tuple(len(slot) for slot in found.slots)
+    return found.order, found.distance, found.measure, sizes
 
 
 def interaction_chance(
@@ -79,6 +104,8 @@ def interaction_chance(
         MemoryLimitError: If the interactions of all samples would not fit.
     """
     check_count("num_samples", num_samples, minimum=1)
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
+    network = network.to(torch.float64)
     generator, pooled = generator_of(seed), []
     for _ in range(num_samples):
         turn = random_frame(network.d_in, network.d_in, generator).to(network.reference)
@@ -93,7 +120,7 @@ def interaction_chance(
                 f"{num_samples} samples of {pooled[0].numel():,} interactions are more than "
                 f"{MOST_POOLED:,} numbers: name fewer tokens with tokens=, or take fewer samples."
             )
-    return InteractionChance(torch.cat(pooled).sort().values, num_samples, seed)
+    return InteractionChance(torch.cat(pooled).sort().values, num_samples, seed, made_as(found))
 
 
 def scaled(found: TokenInteractions) -> Tensor:
@@ -103,5 +130,7 @@ def scaled(found: TokenInteractions) -> Tensor:
             "the array of these interactions was too large to keep, and chance is told of all of "
             "them: name fewer tokens with tokens=."
         )
-    size = found.values.square().mean().sqrt()
-    return found.values / size.clamp(min=torch.finfo(size.dtype).tiny)
+    values = found.values.double()
+    values = values / values.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+    size = values.square().mean().sqrt()
+    return values / size.clamp(min=torch.finfo(torch.float64).tiny)

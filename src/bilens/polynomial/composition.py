@@ -10,7 +10,7 @@ vectors of each pair.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_float_tensor
+from bilens.base.checks import as_integer, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
@@ -90,23 +90,28 @@ def network_similarity(
         UsageError, ShapeError, MemoryLimitError: As in `output_moments`, if the networks differ in
             inputs or outputs, or an output is not there.
     """
+    for one in (first, second):
+        check_type("network", one, PolynomialNetwork, "use bl.polynomial_network(model)")
     if (first.d_in, first.d_out) != (second.d_in, second.d_out):
         raise ShapeError(
             f"networks {first.d_in} → {first.d_out} and {second.d_in} → {second.d_out} cannot be "
             "compared: inputs and outputs must be the same."
         )
-    chosen = range(first.d_out) if outputs is None else outputs
-    if not chosen or any(one not in range(first.d_out) for one in chosen):
-        raise UsageError(f"outputs are {outputs!r}; expected numbers from 0 to {first.d_out - 1}.")
-    index = torch.tensor([*chosen])
-    f, g = (composition_of(one, mean, covariance, index) for one in (first, second))
+    given: object = list(range(first.d_out)) if outputs is None else outputs
+    given = given.tolist() if hasattr(given, "tolist") else given
+    numbers = [as_integer(one) for one in given] if isinstance(given, Iterable) else []
+    chosen = [number for number in numbers if number in range(first.d_out)]
+    if not chosen or len(chosen) != len(numbers):
+        raise UsageError(f"outputs={outputs!r:.60}; expected numbers from 0 to {first.d_out - 1}.")
+    index = torch.tensor(chosen)
+    f, g = (composition_of(one, mean, covariance, index).of_size_one() for one in (first, second))
 
     def inner(one: Composition, other: Composition) -> float:
         total = float(one.correlate(other).diagonal().sum())
         return total if centred else total + float(one.order_0 @ other.order_0)
 
-    sizes = inner(f, f) * inner(g, g)
-    return inner(f, g) / math.sqrt(sizes) if sizes > 0 else math.nan
+    sizes = math.sqrt(max(inner(f, f), 0.0)) * math.sqrt(max(inner(g, g), 0.0))
+    return inner(f, g) / sizes if sizes > 0 else math.nan
 
 
 def composition_of(
@@ -116,6 +121,7 @@ def composition_of(
     outputs: Tensor | None = None,
 ) -> Composition:
     """Return the two layers of a network as functions of a standard normal input."""
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
     parts = network.parts
     layers = [part for part in parts if isinstance(part, QuadraticLayer)]
     if len(parts) != 2 or len(layers) != 2 or network.embedding is not None:
@@ -170,6 +176,12 @@ class Composition:
 
     first: QuadraticMap
     second: QuadraticMap
+
+    def of_size_one(self) -> Composition:
+        """Divide the outputs by their largest weight, which no cosine sees."""
+        parts = (self.second.tensor.down, self.second.linear, self.second.constant)
+        size = max(float(part.abs().max()) for part in parts if part is not None)
+        return Composition(self.first, self.second * (1 / size) if size > 0 else self.second)
 
     @cached_property
     def linear(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_finite, check_float_tensor
+from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.attention import BilinearAttention, KeysAndValues
@@ -32,6 +32,7 @@ class QuadraticLayer:
     residual: bool = True
 
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
 Part: TypeAlias = BilinearAttention | QuadraticLayer
 Cache: TypeAlias = tuple[KeysAndValues | None, ...]  # of each part of the network
 
@@ -75,8 +76,16 @@ class PolynomialNetwork:
             if self.embedding is None
             else check_float_tensor("embedding", self.embedding, num_axes=2)[1]
         )
+        if self.n_ctx is not None:
+            check_count("n_ctx", self.n_ctx, minimum=1)
         for part in self.parts:
             reads, writes = widths(part)
+            own = part.value if isinstance(part, BilinearAttention) else part.map.tensor.down
+            if (own.dtype, own.device) != (self.reference.dtype, self.reference.device):
+                raise ShapeError(
+                    f"a part is in {own.dtype} on {own.device}; expected "
+                    f"{self.reference.dtype} on {self.reference.device}, as the others."
+                )
             if width not in (None, reads):
                 raise ShapeError(
                     f"a part reads {reads} channels; the stream before it has {width}."
@@ -135,7 +144,8 @@ class PolynomialNetwork:
 
     def to(self, dtype: torch.dtype) -> PolynomialNetwork:
         """Cast every weight; interactions are differences, and float64 loses least in them."""
-        return self.changed(lambda weight: weight.detach().to(dtype))
+        cast = self.changed(lambda weight: weight.detach().to(dtype))
+        return replace(cast, checked_against=self.checked_against)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> PolynomialNetwork:
         """Apply a function, such as a cast, to every weight."""
@@ -151,6 +161,7 @@ class PolynomialNetwork:
         )
         return replace(
             self,
+            checked_against="",
             parts=parts,
             embedding=maybe(self.embedding),
             head=maybe(self.head),
@@ -167,8 +178,14 @@ class PolynomialNetwork:
         Raises: UsageError if a token or a position is out of range; ShapeError for other shapes.
         """
         embedded = self.embed(given)
-        if not any(isinstance(part, BilinearAttention) for part in self.parts):
+        attends = any(isinstance(part, BilinearAttention) for part in self.parts)
+        if self.embedding is None and not attends and positions is None:
             return self.read_out(self.step(embedded, 0, ())[0])
+        if embedded.ndim < 2 or embedded.shape[-2] == 0:
+            raise ShapeError(
+                f"what was given has shape {tuple(given.shape)}; expected texts (…, n) of at least "
+                "one token, or inputs (…, n, d_in)."
+            )
         length = embedded.shape[-2]
         places = tuple(range(length)) if positions is None else tuple(positions)
         if len(places) != length:
@@ -189,7 +206,7 @@ class PolynomialNetwork:
             if not shape or shape[-1] != self.d_in:
                 raise ShapeError(f"x has shape {shape}; the network reads {self.d_in} numbers.")
             return given
-        if not isinstance(given, Tensor) or given.is_floating_point():
+        if not isinstance(given, Tensor) or given.dtype not in INTEGERS:
             raise ShapeError("tokens must be a tensor of integers.")
         if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < self.num_tokens:
             raise UsageError(

@@ -9,6 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
@@ -64,6 +65,7 @@ def split_by_path(
     Raises:
         UsageError: If more than ten parts can be left out.
     """
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
     always, free = set[str](), list[str]()
     for name, part in zip(network.part_names, network.parts, strict=True):
         if isinstance(part, QuadraticLayer) and not part.residual:

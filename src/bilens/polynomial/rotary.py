@@ -1,9 +1,19 @@
 """Rotary positions: pairs of coordinates of a query or key, turned by an angle of its position."""
 
+import math
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+from bilens.base.errors import UsageError
+
+
+def check_rotary_base(base: object) -> None:
+    """Refuse a base of rotary angles that is no positive number."""
+    number = isinstance(base, int | float) and not isinstance(base, bool)
+    if not number or not 0 < float(base) < math.inf:  # type: ignore[arg-type]
+        raise UsageError(f"rotary_base must be a positive number, got {base!r}.")
 
 
 def rotary_frequencies(d_head: int, base: float, device: torch.device | None = None) -> Tensor:

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from bilens.base.checks import as_integer, check_choice, check_count
+from bilens.base.checks import as_integer, check_choice, check_count, check_finite, check_type
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.attention import BilinearAttention
-from bilens.polynomial.network import Cache, PolynomialNetwork
+from bilens.polynomial.network import INTEGERS, Cache, PolynomialNetwork, QuadraticLayer
 
 MOST_NUMBERS = 1 << 26  # of a whole array of interactions; above it only the strongest are kept
 MOST_ROWS = 1 << 27  # combinations of tokens that are tried, one by one
 Measure: TypeAlias = Literal["logits", "probability"]
-AT_ONCE = 1 << 22  # numbers of the stream that are held at a time
+AT_ONCE = 1 << 22  # numbers of the widest layer that are held at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,8 @@ class TokenInteractions:
         slots: the tokens that were tried at each place, the earliest place first.
         values: (tokens of each slot, …, outputs), or None where the array would be too large.
         strongest: (k, order + 1), tokens and the output of the k largest, by falling value.
-        strongest_values: (k,), in logits above the mean of all outputs.
+        strongest_values: (k,), in logits above the mean of all outputs, or in probability.
+        measure: "logits" or "probability".
     """
 
     _repr_html_ = html_summary()
@@ -44,6 +45,7 @@ class TokenInteractions:
     values: Tensor | None
     strongest: Tensor
     strongest_values: Tensor
+    measure: Measure = "logits"
 
 
 def token_interactions(
@@ -81,6 +83,7 @@ def token_interactions(
             tokens.
         MemoryLimitError: If more than 2²⁷ combinations would have to be tried.
     """
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
     places = check_distance(network, order, distance)
     slots = check_slots(network, order, tokens)
     check_count("k", k, minimum=1)
@@ -91,20 +94,23 @@ def token_interactions(
             f"{rows:,} combinations of {order} tokens would be tried, and {MOST_ROWS:,} are the "
             "most: name the tokens of each place with tokens=."
         )
-    whole = rows * outputs <= MOST_NUMBERS
-    kept, best, found = [], network.reference.new_zeros(0), torch.zeros(0, order + 1).long()
+    array = None
+    if rows * outputs <= MOST_NUMBERS:
+        array = network.reference.new_empty(*map(len, slots), outputs)
+    best, found = network.reference.new_zeros(0), torch.zeros(0, order + 1).long()
     for first, values in interaction_blocks(network, slots, places, measure):
-        if whole:
-            kept.append(values)
+        if array is not None:
+            ends = [start + size for start, size in zip(first, values.shape, strict=False)]
+            array[tuple(slice(*one) for one in zip(first, ends, strict=True))] = values
         near, at = values.flatten().topk(min(k, values.numel()))
         index = torch.stack(torch.unravel_index(at.cpu(), values.shape), dim=1)
-        index[:, 0] += first
+        index[:, :-1] += torch.tensor(first)
         ids = [slot[column] for slot, column in zip(slots, index.T, strict=False)]
         best, order_ = torch.cat([best, near]).sort(descending=True, stable=True)
         found = torch.cat([found, torch.stack([*ids, index[:, -1]], dim=1)])[order_.cpu()][:k]
         best = best[:k]
-    before, array = places_before(places), torch.cat(kept) if whole else None
-    return TokenInteractions(order, before, slots, array, found, best)
+    before = places_before(places)
+    return TokenInteractions(order, before, slots, array, found, best, measure)
 
 
 def interactions_of(
@@ -119,7 +125,8 @@ def interactions_of(
     Tokens stand in the order of the text, the last one last, and only the parts named in `active`
     run; the rest is as in `token_interactions`.
     """
-    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.is_floating_point():
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
+    if not isinstance(tokens, Tensor) or tokens.ndim != 2 or tokens.dtype not in INTEGERS:
         raise ShapeError("tokens must be integers, (combinations, order), the last token last.")
     places = check_distance(network, tokens.shape[1], distance)
     embedded = [network.embed(column) for column in tokens.T]
@@ -131,19 +138,24 @@ def interaction_blocks(
     slots: Sequence[Tensor],
     places: Sequence[int],
     measure: Measure,
-) -> Iterator[tuple[int, Tensor]]:
-    """Compute the array of interactions block by block along its first axis."""
-    order = len(slots)
-    later = math.prod(map(len, slots[1:])) * max(network.d_in, network.d_out)
-    rows = max(1, AT_ONCE // later)
-    for first in range(0, len(slots[0]), rows):
-        chosen = [slots[0][first : first + rows], *slots[1:]]
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Compute the array of interactions block by block; each comes with where it begins."""
+    hidden = [part.map.sizes.d_hidden for part in network.parts if isinstance(part, QuadraticLayer)]
+    heads = [len(part.value) for part in network.parts if isinstance(part, BilinearAttention)]
+    room = max(1, AT_ONCE // max(network.d_in, network.d_out, *hidden, *heads))
+    sizes: list[int] = []
+    for slot in reversed(slots):
+        sizes.insert(0, max(1, min(len(slot), room)))
+        room = max(1, room // sizes[0])
+    starts = (range(0, len(slot), size) for slot, size in zip(slots, sizes, strict=True))
+    for first in product(*starts):
         embedded = []
-        for axis, slot in enumerate(chosen):
-            shape = [1] * order
-            shape[axis] = len(slot)
-            embedded.append(network.embed(slot).reshape(*shape, network.d_in))
-        yield first, interact(network, embedded, places, measure)
+        for axis, (slot, start, size) in enumerate(zip(slots, first, sizes, strict=True)):
+            shape = [1] * len(slots)
+            chosen = network.embed(slot[start : start + size])
+            shape[axis] = len(chosen)
+            embedded.append(chosen.reshape(*shape, network.d_in))
+        yield list(first), interact(network, embedded, places, measure)
 
 
 def interact(
@@ -175,7 +187,7 @@ def interact(
     y = total if network.head is None else total @ network.head.T
     if not earlier and network.head_bias is not None:
         y = y + network.head_bias
-    return y - y.mean(dim=-1, keepdim=True)
+    return check_finite("the interactions", y - y.mean(dim=-1, keepdim=True))
 
 
 def check_distance(
@@ -186,18 +198,25 @@ def check_distance(
         raise UsageError(f"order is {order!r}; expected 1, 2 or 3 tokens.")
     if order > 1 and not any(isinstance(part, BilinearAttention) for part in network.parts):
         raise UsageError("the network has no attention: its tokens do not meet; use order=1.")
-    given = tuple(range(order - 1, 0, -1)) if distance is None else distance
-    steps = (given,) if isinstance(given, int) else tuple(given)
-    falls = all(a > b for a, b in pairwise(steps))
-    if len(steps) != order - 1 or not falls or any((as_integer(d) or 0) < 1 for d in steps):
+    given: object = tuple(range(order - 1, 0, -1)) if distance is None else distance
+    one = as_integer(given)
+    steps = (one,) if one is not None else as_steps(given)
+    if len(steps) != order - 1 or any(a <= b for a, b in pairwise((*steps, 0))):
+        wanted = {1: "none", 2: "a whole number", 3: "two whole numbers that fall"}[order]
         raise UsageError(
-            f"distance is {distance!r}; expected {order - 1} whole numbers of at least 1 that "
-            "fall: how far each token but the last stands before the last one."
+            f"distance is {distance!r}; expected {wanted} for {order} tokens: how far each but the "
+            "last stands before the last one, at least 1."
         )
     farthest = steps[0] if steps else 0
     places = (*(farthest - step for step in steps), farthest)
     network.check_positions(places)
     return places
+
+
+def as_steps(given: object) -> tuple[int, ...]:
+    """Return distances as whole numbers; (0,), which none can be, for anything else."""
+    numbers = [as_integer(one) for one in given] if isinstance(given, tuple | list) else [None]
+    return tuple(0 if number is None else number for number in numbers)
 
 
 def places_before(places: Sequence[int]) -> tuple[int, ...]:
@@ -212,14 +231,23 @@ def check_slots(
     """Return the tokens to try at each place, as tensors of ids."""
     if network.embedding is None:
         raise UsageError("the network reads vectors, not tokens: it has no embedding.")
-    given = [None] * order if tokens is None else list(tokens)
-    if len(given) != order:
-        raise UsageError(f"tokens names {len(given)} places; expected {order}, the earliest first.")
-    slots = []
-    for one in given:
-        ids = torch.arange(network.num_tokens) if one is None else torch.as_tensor(list(one))
-        if ids.ndim != 1 or len(ids) == 0 or ids.is_floating_point():
-            raise UsageError("the tokens of a place must be a list of ids that is not empty.")
-        network.embed(ids)  # refuses what is out of range
-        slots.append(ids.long())
-    return tuple(slots)
+    places: object = [None] * order if tokens is None else tokens
+    if not isinstance(places, tuple | list) or len(places) != order:
+        raise UsageError(f"tokens={tokens!r:.60}; expected {order} lists of ids, earliest first.")
+    return tuple(token_ids(network, one) for one in places)
+
+
+def token_ids(network: PolynomialNetwork, given: object) -> Tensor:
+    """Return the tokens of one place, (n,); all for None."""
+    if given is None:
+        return torch.arange(network.num_tokens)
+    if isinstance(given, Tensor):
+        ids = given if given.ndim == 1 and given.dtype in INTEGERS else given.new_zeros(0)
+    else:
+        numbers = [as_integer(one) for one in given] if isinstance(given, Iterable) else []
+        whole = [number for number in numbers if number is not None]
+        ids = torch.tensor(whole if len(whole) == len(numbers) else [], dtype=torch.int64)
+    if len(ids) == 0:
+        raise UsageError(f"the tokens of a place are {given!r:.60}; expected a list of whole ids.")
+    network.embed(ids)  # refuses what is out of range
+    return ids.long()

@@ -8,7 +8,8 @@ layer is ever formed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,13 +18,14 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer
+from bilens.base.checks import as_integer, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.composition import with_residual
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
-LEAST = 1e-14  # of the largest eigenvalue: a direction below it is rounding
+LEAST = 1e-13  # of the largest eigenvalue, channels balanced: what is below it is not told apart
+ROUNDINGS = 16  # how much more than one rounding the sums of a layer may collect
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,7 @@ class WireDecomposition:
         spectra: of the wire behind each layer, the squared norm of the network's tensor along each
             direction, falling; each sums to `squared_norm`.
         squared_norm: of the network's tensor.
+        original: the tree and the head in the network's own coordinates, which errors are of.
     """
 
     _repr_html_ = html_summary("spectra", "squared_norm")
@@ -77,6 +80,7 @@ class WireDecomposition:
     head: Tensor
     spectra: tuple[Tensor, ...]
     squared_norm: float
+    original: tuple[tuple[TreeLayer, ...], Tensor]
 
     @cached_property
     def copies(self) -> tuple[int, ...]:
@@ -87,8 +91,10 @@ class WireDecomposition:
         """Keep the leading directions of each wire.
 
         Math: in every copy of a wire the rest is projected away. The squared error of the tensor
-            is at most Σ copies · (what the spectrum says is left out), and is computed exactly
-            from Gram matrices; for every input |f(x) − g(x)| ≤ error · ‖(x, 1)‖^(2^layers).
+            is at most Σ copies · (what the spectrum says is left out), and is computed from Gram
+            matrices against the network's own weights, to the rounding that is told with it. For
+            every input |f(x) − g(x)| ≤ √(squared_error + rounding) · ‖(x, 1)‖^(2^layers), up to
+            the rounding of running both.
 
         Args:
             widths: directions to keep of the wire behind each layer.
@@ -96,12 +102,14 @@ class WireDecomposition:
         Raises: UsageError if a width is not from 1 to that of its wire.
         """
         known = tuple(len(spectrum) for spectrum in self.spectra)
-        numbers = [as_integer(width) for width in widths]
+        given: object = widths
+        numbers = [as_integer(one) for one in given] if isinstance(given, Iterable) else []
         if len(numbers) != len(known) or any(
             number is None or not 1 <= number <= most
             for number, most in zip(numbers, known, strict=False)
         ):
-            raise UsageError(f"widths are {tuple(widths)}; expected 1 to {known} for each wire.")
+            most = ", ".join(f"1 to {count}" for count in known)
+            raise UsageError(f"widths={widths!r:.60}; expected for the wires: {most}.")
         kept, before, layers = [int(width) for width in widths], None, []
         for layer, width in zip(self.layers, kept, strict=True):
             inputs = layer.left.shape[1] if before is None else before
@@ -109,23 +117,23 @@ class WireDecomposition:
             layers.append(cut)
             before = width
         head = self.head[:, : kept[-1]]
-        whole = inner_product(self.layers, self.head, self.layers, self.head)
-        crossed = inner_product(self.layers, self.head, layers, head)
-        own = inner_product(layers, head, layers, head)
-        left_out = [
+        error, rounding = squared_distance(*self.original, layers, head)
+        turned = sum(squared_distance(*self.original, self.layers, self.head))
+        left_out = sum(
             copies * float(spectrum[width:].sum())
             for copies, spectrum, width in zip(self.copies, self.spectra, kept, strict=True)
-        ]
-        error = max(whole - 2 * crossed + own, 0.0)
+        )
+        # what is left out, and what the change of coordinates itself lost
+        bound = (math.sqrt(left_out) + math.sqrt(turned)) ** 2
         network = as_network(layers, head)
-        return TruncatedNetwork(network, tuple(kept), error, sum(left_out), whole)
+        return TruncatedNetwork(network, tuple(kept), error, rounding, bound, self.squared_norm)
 
     def widths_within(self, share: float) -> tuple[int, ...]:
         """Find widths whose bound on the relative squared error of the tensor is at most a share.
 
         The share is divided evenly between the wires.
         """
-        if not 0 < share < 1:
+        if not isinstance(share, int | float) or not 0 < share < 1:
             raise UsageError(f"share is {share!r}; expected a number between 0 and 1.")
         each, widths = share * self.squared_norm / len(self.spectra), []
         for copies, spectrum in zip(self.copies, self.spectra, strict=True):
@@ -142,8 +150,9 @@ class TruncatedNetwork:
     Attributes:
         network: that can be run; it reads what the whole reads.
         widths: of its wires.
-        squared_error: of its tensor from the whole one, exactly.
-        bound: on it, from the spectra alone.
+        squared_error: of its tensor from the whole one, as exactly as `rounding` says.
+        rounding: how much larger it may be for rounding.
+        bound: on it, from the spectra, and from what the coordinates lose.
         squared_norm: of the whole tensor.
     """
 
@@ -152,6 +161,7 @@ class TruncatedNetwork:
     network: PolynomialNetwork
     widths: tuple[int, ...]
     squared_error: float
+    rounding: float
     bound: float
     squared_norm: float
 
@@ -164,14 +174,18 @@ def decompose_wires(network: PolynomialNetwork) -> WireDecomposition:
         what is left is pushed into the next layer; from the outputs down, each wire is turned to
         the eigenvectors of its output-side Gram matrix.
     Cost: O(layers · units² · width); no array of out × in².
-    Accuracy: float64; directions below 1e-14 of the largest eigenvalue are rounding and go.
+    Accuracy: float64. Channels are balanced first, so that their units do not matter; directions
+        below 1e-13 of the largest eigenvalue then cannot be told apart, and go: `truncate`
+        counts them in its error and its bound.
 
     Args:
         network: layers with or without residual paths that read vectors; with a head or without.
+            Its inputs count beside the constant 1: bring them to units in which they are about 1.
 
     Raises:
         UsageError: If the network has attention or an embedding of tokens.
     """
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
     exact = network.to(torch.float64)
     if network.embedding is not None or not all(
         isinstance(part, QuadraticLayer) for part in network.parts
@@ -188,16 +202,20 @@ def decompose_wires(network: PolynomialNetwork) -> WireDecomposition:
     )
     bias = head.new_zeros(len(head)) if exact.head_bias is None else exact.head_bias
     head = torch.cat([head, bias[:, None]], dim=1)
+    original = tuple(layers), head
     # up: orthonormal outputs of every layer
     up, orthonormal = None, []
     for layer in layers:
         given = layer if up is None else layer.between(torch.eye(len(layer.down)).double(), up)
         gram = given.gram(given, torch.eye(given.left.shape[1]).double())
-        values, vectors = torch.linalg.eigh(gram)
+        scale = gram.diagonal().sqrt()
+        scale = torch.where(scale > 0, scale, 1.0)
+        values, vectors = torch.linalg.eigh(gram / scale / scale[:, None])
         real = values > LEAST * values[-1].clamp(min=0)
         root, vectors = values[real].sqrt(), vectors[:, real]
-        orthonormal.append(TreeLayer((vectors / root).T @ given.down, given.left, given.right))
-        up = vectors * root
+        inverse = (vectors / root / scale[:, None]).T
+        orthonormal.append(TreeLayer(inverse @ given.down, given.left, given.right))
+        up = scale[:, None] * vectors * root
     assert up is not None, "a network without an embedding has a part"
     head = head @ up
     # down: each wire in the order of what the outputs read of it
@@ -213,8 +231,9 @@ def decompose_wires(network: PolynomialNetwork) -> WireDecomposition:
         turned = TreeLayer(vectors.T @ layer.down, layer.left, layer.right)
         ordered.append(turned)
         turn, environment = vectors, turned.below(torch.diag(values))
-    norm = float(spectra[0].sum())
-    return WireDecomposition(tuple(reversed(ordered)), head, tuple(reversed(spectra)), norm)
+    norm = inner_product(*original, *original)
+    tree, falling = tuple(reversed(ordered)), tuple(reversed(spectra))
+    return WireDecomposition(tree, head, falling, norm, original)
 
 
 def homogeneous(f: QuadraticMap) -> TreeLayer:
@@ -250,6 +269,27 @@ def inner_product(
     for layer, other in zip(layers, others, strict=True):
         gram = layer.gram(other, gram)
     return float((head @ gram * other_head).sum())
+
+
+def squared_distance(
+    layers: Sequence[TreeLayer], head: Tensor, others: Sequence[TreeLayer], other_head: Tensor
+) -> tuple[float, float]:
+    """Compute the squared distance of two networks' tensors, and how much rounding may hide of it.
+
+    The rounding is that of the same sums of absolute values.
+    """
+
+    def sizes(tree: Sequence[TreeLayer]) -> list[TreeLayer]:
+        return [TreeLayer(one.down.abs(), one.left.abs(), one.right.abs()) for one in tree]
+
+    own, other = (layers, head), (others, other_head)
+    found = inner_product(*own, *own) - 2 * inner_product(*own, *other)
+    found += inner_product(*other, *other)
+    big, small = (sizes(layers), head.abs()), (sizes(others), other_head.abs())
+    total = inner_product(*big, *big) + 2 * inner_product(*big, *small)
+    total += inner_product(*small, *small)
+    steps = ROUNDINGS * len(layers)
+    return max(found, 0.0), steps * torch.finfo(torch.float64).eps * total
 
 
 def as_network(layers: Sequence[TreeLayer], head: Tensor) -> PolynomialNetwork:
