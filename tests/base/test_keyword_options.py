@@ -96,3 +96,19 @@ def test_every_field_is_a_keyword_with_its_default_and_a_meaning(
         assert found[field.name].default is field.default or field.default is dataclasses.MISSING
         meant = f"\n    {field.name}: " in text
         assert meant or field.metadata == {}  # a field of a recipe that no command has
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((Options("d"), Options(top=5)), {}),
+        ((Options("d"),), {"options": Options(top=5)}),
+        ((), {"options": {"top": 5}}),
+        ((), {"options": "d"}),
+    ],
+)
+def test_two_records_or_another_thing_are_refused(given: Any) -> None:
+    """Seen: of two records the second was dropped, and an audit passed its condition."""
+    places, keywords = given
+    with pytest.raises(UsageError, match="expected one Options"):
+        list_things("m", *places, **keywords)

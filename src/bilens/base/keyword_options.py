@@ -15,7 +15,7 @@ from functools import wraps
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from bilens.base import Progress, silent
-from bilens.base.errors import UnknownOptionError
+from bilens.base.errors import UnknownOptionError, UsageError
 
 A = TypeVar("A", contravariant=True)  # what stands in front of the options
 B = TypeVar("B", contravariant=True)
@@ -116,7 +116,15 @@ class takes_options(Generic[Options, P]):  # noqa: N801
                 named = ", ".join(dict.fromkeys([*get_close_matches(name, known), *known]))
                 raise UnknownOptionError(f"there is no option {name!r}: use one of {named}.")
             places = [at for at, value in enumerate(args) if isinstance(value, record)]
-            base = args[places[0]] if places else keywords.pop(last.name, None)
+            given = [*(args[at] for at in places), keywords.pop(last.name, None)]
+            records = [one for one in given if one is not None]
+            if len(records) > 1 or not all(isinstance(one, record) for one in records):
+                kinds = ", ".join(type(one).__name__ for one in records)
+                raise UsageError(
+                    f"the options are {kinds}; expected one {record.__name__}, or its fields as "
+                    "keywords, which change those of the record."
+                )
+            base = records[0] if records else None
             rest = [value for at, value in enumerate(args) if at not in places]
             bound = signature.bind(*rest, **keywords).arguments
             changes = bound.pop(more[0].name, {}) if more else {}

@@ -50,6 +50,8 @@ class FieldColumn:
 
     def meaning(self, t: Catalogue, kind: type[Record]) -> str:
         """Return what the field means: its description, which other languages translate."""
+        if self.heading:  # it says more or something else than its field
+            return ""
         owner, name = field_at(kind, self.path)
         key = f"field.{owner.__name__}.{name}.about"
         return t(key) if t.has(key) else views(owner)[name].meaning if t.lang == "en" else ""

@@ -172,8 +172,9 @@ def verdict_lines(record: Audit, lang: str = "en") -> list[str]:
     """Return every finding in its group, the conditions that were asked for, and the decision."""
     t, shown = load_catalogue(lang), displayable(record)
     lines = []
+    stop = "。" if lang == "ja" else ". "
     for group in group_lines(t, shown):
-        lines.append(f"{group.question} {ICONS[group.outcome]} {group.badge}. {group.text}")
+        lines.append(f"{group.question} {ICONS[group.outcome]} {group.badge}{stop}{group.text}")
         lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]
     if shown.performance is not None:
         lines += performance_lines(t, shown.performance)
