@@ -124,3 +124,10 @@ def test_a_probe_of_other_outputs_is_refused(file: Path) -> None:
         bl.polynomial_network(file, ROLES, probe=(tokens, logits[:, :, :3]))
     with pytest.raises(NumericalError, match="another function"):
         bl.polynomial_network(file, ROLES, probe=(tokens, logits.flip(0)))
+
+
+def test_the_loss_is_the_cross_entropy_of_the_next_token() -> None:
+    module, (tokens, logits) = transformer(), probe()
+    shown, then = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+    expected = torch.nn.functional.cross_entropy(shown, then)
+    torch.testing.assert_close(module.next_token_loss(tokens).detach(), expected)

@@ -7,18 +7,16 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
+from bilens.nn.block import SIZES
 from bilens.nn.mlp import BilinearMLP, check_linear
-from bilens.nn.tokens import check_tokens
+from bilens.nn.tokens import check_tokens, mean_cross_entropy
+from bilens.nn.transformer import START_DEVIATION
 from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
-
-SIZES = ("vocab_size", "d_model", "d_hidden", "n_layer", "n_head", "n_ctx")
-START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
 
 
 @dataclass(frozen=True)
@@ -165,16 +163,23 @@ class PolynomialTransformer(nn.Module):
             ShapeError: If they are no batch of integers.
         """
         check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
-        x = self.embed(tokens)
+        y: Tensor = self.unembed(self.final_scale(self.stream(tokens)))
+        return y
+
+    def stream(self, tokens: Tensor) -> Tensor:
+        """Compute the residual stream behind the last block, (batch, tokens, d_model)."""
+        x: Tensor = self.embed(tokens)
         for block in self.blocks:
             x = block(x)
-        y: Tensor = self.unembed(self.final_scale(x))
-        return y
+        return x
 
     def next_token_loss(self, texts: Tensor) -> Tensor:
         """Compute the mean cross-entropy of each token given those before it, in nats."""
-        logits = self(texts[:, :-1])
-        return functional.cross_entropy(logits.flatten(0, 1), texts[:, 1:].flatten().long())
+        check_tokens(texts, None, self.config.vocab_size, self.config.n_ctx + 1)
+        x = self.final_scale(self.stream(texts[:, :-1]))
+        return mean_cross_entropy(
+            x.flatten(0, 1), self.unembed.weight, texts[:, 1:].flatten().long()
+        )
 
     def weights(self) -> PolynomialNetwork:
         """Read the weights as a `PolynomialNetwork` in float64, not compared with a run.
