@@ -47,9 +47,10 @@ PUBLIC_ESTIMATORS = names_of("BilinearClassifier, BilinearRegressor")
 PUBLIC_PLOTS = names_of("eigenvectors, interactions, spectrum, truncation")
 PUBLIC_CERTIFICATES = names_of(
     "CertifiedAgreement, Contrast, InfluenceRange, InputBounds, L2Radius, LinfRadius, PairSpectra, "
-    "QuadricDistance, QuantisationStability, RadiusStatus, RemovedInputs, SpectrumStability, "
-    "TruncationError, TrustRegion, UniversalPerturbation, UnusedInputs, certified_accuracy, "
-    "certified_agreement, distance_to_quadric, influence_range, l2_radius, linf_radius, prepare, "
+    "QuadricDistance, QuantisationStability, RadiusStatus, RemovedInputs, SpectrumEnclosure, "
+    "SpectrumStability, TruncationError, TrustRegion, UniversalPerturbation, UnusedInputs, "
+    "certified_accuracy, certified_agreement, distance_to_quadric, enclose_spectrum, "
+    "influence_range, l2_radius, linf_radius, prepare, "
     "projected_margin, quantisation_stability, remove_inputs, smallest_k, solve_trust_region, "
     "spectrum_stability, truncated_input_bound, truncation_error, truncation_moments, "
     "universal_perturbation, unused_inputs"
@@ -63,6 +64,7 @@ SIGNATURES = {
     "certify.distance_to_quadric": "values, linear, constant",
     "certify.projected_margin": "f, record, low=0.0, high=1.0",
     "certify.prepare": "f, pairs=None",
+    "certify.enclose_spectrum": "eig",
     "certify.l2_radius": "f, x, label, spectra=None",
     "certify.certified_accuracy": "record, radii",
     "AttackReport": "document",
@@ -327,6 +329,7 @@ ATTRIBUTES: dict[type, str] = {
     bilens.certify.QuantisationStability: "kind, quadratic_map, forms",
     bilens.certify.SpectrumStability: "decomposition, change, norm, movement, gap, sine",
     bilens.certify.InputBounds: "low, high, left, k",
+    bilens.certify.SpectrumEnclosure: "eig, low, high, slack",
     bilens.certify.TruncationError: "bound, reached, example, attained, k, radius, basis",
     bilens.BilinearTensor: "down, left, right, sizes",
     bilens.QuadraticMap: "tensor, linear, constant, basis, sizes, dtype, device",

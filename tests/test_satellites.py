@@ -5,6 +5,8 @@ Broken once: by an import of `bilens.algebra.hosvd` in a study, by one of `bilen
 """
 
 import ast
+import importlib
+import inspect
 import subprocess
 import sys
 import tomllib
@@ -24,140 +26,11 @@ SATELLITES = {
     "bilens_studies": ROOT / "studies" / "src" / "bilens_studies",
     "bilens_explorer": ROOT / "explorer" / "src" / "bilens_explorer",
 }
-# May be imported by a satellite: what users import, the errors, and what a command is written with.
+# May be imported by a satellite: what users import, the errors, what a command is written with, and
+# what the packages of the library offer to others (their `__init__.pyi`).
 PUBLIC = {f"bilens{part}" for part in ("", ".certify", ".nn", ".plot", ".sklearn")}
 PUBLIC |= {"bilens.base.errors", "bilens.cli.console", "bilens.cli.options"}
-INTERNAL = {  # other modules of bilens that a satellite imports; none may be added
-    "bilens_studies": (
-        "bilens.algebra.concentration",
-        "bilens.algebra.eigen.decomposition",
-        "bilens.algebra.gaussian",
-        "bilens.algebra.gram.inner_products",
-        "bilens.algebra.interactions.listed_interactions",
-        "bilens.algebra.map_comparison",
-        "bilens.algebra.random_rotations",
-        "bilens.api.provenance",
-        "bilens.api.trace_latents",
-        "bilens.api.train",
-        "bilens.base.files",
-        "bilens.data.story_grammar",
-        "bilens.data.tokenizer",
-        "bilens.findings.attack",
-        "bilens.findings.exact_classifier",
-        "bilens.findings.explanation",
-        "bilens.findings.image_warnings",
-        "bilens.findings.layer_reading",
-        "bilens.findings.overfitting",
-        "bilens.findings.reference",
-        "bilens.findings.subject",
-        "bilens.findings.triggers",
-        "bilens.findings.watching",
-        "bilens.interp.circuits",
-        "bilens.interp.contrasts",
-        "bilens.interp.interventions",
-        "bilens.interp.layer_trace",
-        "bilens.interp.random_dictionaries",  # the control of studies is that of `bilens trace`
-        "bilens.interp.traced_layer",
-        "bilens.io.autoencoders",
-        "bilens.io.converted_folder",
-        "bilens.io.host",
-        "bilens.report.charts.curves",
-        "bilens.report.markup",
-        "bilens.report.plates",
-        "bilens.report.raster",
-        "bilens.report.text",
-        "bilens.train.activations",
-        "bilens.train.corpus",
-        "bilens.train.device",
-        "bilens.train.distillation",
-        "bilens.train.layer_fit",
-        "bilens.train.layer_inputs",
-        "bilens.train.loop",
-        "bilens.train.newton",
-        "bilens.train.processes",
-        "bilens.train.randomness",
-        "bilens.train.recipes",
-        "bilens.train.run_folder",
-        "bilens.train.table_fit",
-        "bilens.train.tasks.image",
-        "bilens.train.tasks.language",
-    ),
-    "bilens_explorer": (
-        "bilens.algebra.directions",
-        "bilens.algebra.eigen.decomposition",
-        "bilens.algebra.eigen.eigendecompose",
-        "bilens.algebra.eigenvector_matching",
-        "bilens.algebra.quadratic_map",
-        "bilens.algebra.random_rotations",
-        "bilens.algebra.rotation_null",
-        "bilens.api.alignment",
-        "bilens.api.comparison",
-        "bilens.api.given_data",
-        "bilens.api.history",
-        "bilens.api.layer_decomposition",
-        "bilens.api.layer_reading",
-        "bilens.api.provenance",
-        "bilens.api.subject",
-        "bilens.api.trace_records",
-        "bilens.base",
-        "bilens.base.files",
-        "bilens.certify.contrast",
-        "bilens.certify.l2_certificates",
-        "bilens.certify.spectrum_enclosure",
-        "bilens.data.images",
-        "bilens.data.labelled_data",
-        "bilens.data.model_interface",
-        "bilens.data.table_columns",
-        "bilens.data.tokenizer",
-        "bilens.findings.difference",
-        "bilens.findings.guarantees",
-        "bilens.findings.layer_reading",
-        "bilens.findings.residual_stream",
-        "bilens.findings.rules.judgements",
-        "bilens.findings.rules.progress",
-        "bilens.findings.rules.registry",
-        "bilens.findings.spectrum_summaries",
-        "bilens.findings.subject",
-        "bilens.interp.traced_layer",
-        "bilens.io.autoencoders",
-        "bilens.io.file_kinds",
-        "bilens.io.load",
-        "bilens.io.loaded_model",
-        "bilens.io.vocabulary",
-        "bilens.nn.classifier",
-        "bilens.nn.layer_view",
-        "bilens.nn.topk_sae",
-        "bilens.nn.transformer",
-        "bilens.records.attack",
-        "bilens.records.audit",
-        "bilens.records.base",
-        "bilens.records.bilinear_conversion",
-        "bilens.records.class_readings",
-        "bilens.records.column_readings",
-        "bilens.records.common",
-        "bilens.records.decomposition",
-        "bilens.records.guarantees",
-        "bilens.records.history",
-        "bilens.records.layer_readings",
-        "bilens.records.mlp_trace",
-        "bilens.report.circuit_graph",
-        "bilens.report.html",
-        "bilens.report.markup",
-        "bilens.report.raster",
-        "bilens.report.reports",
-        "bilens.report.sections.classes",
-        "bilens.report.sections.decision_page",
-        "bilens.report.sections.layers",
-        "bilens.report.sections.overview",
-        "bilens.report.sections.people",
-        "bilens.report.summary",
-        "bilens.report.text",
-        "bilens.train.corpus",
-        "bilens.train.randomness",
-        "bilens.train.run_folder",
-        "bilens.version",
-    ),
-}
+OFFERED = {f"bilens.{folder.parent.name}" for folder in SOURCE.glob("*/__init__.pyi")}
 ASKED = {"reproduction.py"}  # the one place where the library names a satellite: `bl.reproduce`
 
 
@@ -183,15 +56,41 @@ def test_the_library_does_not_import_its_satellites() -> None:
         assert not known or file.name in ASKED, f"{file.relative_to(SOURCE)} imports {known}"
 
 
+def names_imported_by(file: Path) -> Iterator[tuple[str, str]]:
+    """The modules of bilens that a file imports from, each with the name."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "bilens":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
 @pytest.mark.parametrize("name", SATELLITES)
-def test_a_satellite_imports_public_names_and_no_internal_module_more(name: str) -> None:
-    found = {
-        module
-        for file in SATELLITES[name].rglob("*.py")
-        for module in modules_imported_by(file)
-        if module.split(".")[0] == "bilens" and module not in PUBLIC
+def test_a_satellite_imports_public_names_and_nothing_else(name: str) -> None:
+    for file in SATELLITES[name].rglob("*.py"):
+        modules = {one for one in modules_imported_by(file) if one.split(".")[0] == "bilens"}
+        inside = modules - PUBLIC - OFFERED
+        assert not inside, f"{file.name}: {inside}; offer what it needs in an __init__.pyi"
+
+
+@pytest.mark.parametrize("package", sorted(OFFERED))
+def test_what_a_package_offers_is_there_says_what_it_is_and_is_used(package: str) -> None:
+    offered = importlib.import_module(package)
+    silent = [
+        name
+        for name in offered.__all__
+        if inspect.isroutine(item := getattr(offered, name)) or inspect.isclass(item)
+        if not inspect.getdoc(item)
+    ]
+    assert not silent
+    used = {
+        imported
+        for folder in SATELLITES.values()
+        for file in folder.rglob("*.py")
+        for module, imported in names_imported_by(file)
+        if module == package
     }
-    assert sorted(found) == sorted(INTERNAL[name]), "use a public name, or shorten the table"
+    assert package == "bilens.certify" or {*offered.__all__} <= used, (
+        "nobody imports it: take it out"
+    )
 
 
 @pytest.mark.parametrize("name", SATELLITES)

@@ -20,7 +20,7 @@ from bilens.algebra.gaussian import gaussian_moments
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
-from bilens.certify.spectrum_enclosure import enclosed
+from bilens.certify.spectrum_enclosure import enclose_spectrum
 from bilens.certify.truncated_agreement import certified_agreement
 from bilens.certify.truncation import (
     frobenius_bound,
@@ -262,7 +262,7 @@ def test_samples_have_these_moments() -> None:
 def test_residuals_count_by_the_root_of_two() -> None:
     """Four residuals of 10⁻³: √2 times their norm of 2 · 10⁻³, and rounding."""
     eig = eigendecompose(form_of(randn(4, 4)))
-    slack = enclosed(replace(eig, residuals=torch.full((4,), 1e-3).double())).slack
+    slack = enclose_spectrum(replace(eig, residuals=torch.full((4,), 1e-3).double())).slack
     assert slack == pytest.approx(2**0.5 * 2e-3, rel=1e-6)
     assert slack > 2**0.5 * 2e-3
 

@@ -14,15 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
-from bilens.records.attack import Attack
-from bilens.records.audit import Audit
-from bilens.records.base import displayable, to_json
-from bilens.records.bilinear_conversion import Conversion
-from bilens.records.guarantees import Certificate
-from bilens.records.mlp_trace import Trace
-from bilens.report.reports import SavedReport
-from bilens.report.summary import render_summary
-from bilens.report.text import LANGUAGES
+from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
+from bilens.report import LANGUAGES, SavedReport, render_summary
 from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query

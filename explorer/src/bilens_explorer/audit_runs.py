@@ -17,7 +17,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from bilens.base.errors import UsageError
-from bilens.records.base import LOST, UNPRINTABLE
+from bilens.records import LOST, UNPRINTABLE
 from bilens_explorer.inside import without_paths
 from bilens_explorer.recorded_command import RepeatedCommand
 from bilens_explorer.records.models import AuditRun

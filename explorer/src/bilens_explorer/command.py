@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bilens.base import shortened, write_error, write_file
 from bilens.base.errors import UsageError
-from bilens.base.files import shortened, write_error, write_file
 from bilens.cli.console import Output
 from bilens.cli.options import (
     Lang,

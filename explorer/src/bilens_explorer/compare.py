@@ -10,26 +10,31 @@ from typing import Annotated
 import torch
 from msgspec import Meta, structs
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.eigenvector_matching import EigenvectorMatch, Group, match_eigenvectors
-from bilens.api.alignment import Alignment, align_models
-from bilens.api.comparison import layer_changes, whole_difference
-from bilens.api.subject import is_of_columns, is_one_exact_layer
+from bilens import EigenDecomposition, EigenvectorMatch, match_eigenvectors
+from bilens.algebra import Group
+from bilens.api import (
+    Alignment,
+    align_models,
+    is_of_columns,
+    is_one_exact_layer,
+    layer_changes,
+    whole_difference,
+)
 from bilens.base import silent
 from bilens.base.errors import BilensError, NonFiniteError, UsageError
-from bilens.findings.difference import (
+from bilens.findings import (
+    CLOSE,
     OTHER_STREAM,
+    FittedLayer,
+    changes,
     compare_layers,
+    fit_layer,
     other_kind,
+    outcome,
     weight_changes,
 )
-from bilens.findings.layer_reading import FittedLayer, fit_layer
-from bilens.findings.residual_stream import CLOSE
-from bilens.findings.rules.progress import changes, outcome
-from bilens.nn.layer_view import LayerView
-from bilens.records.class_readings import ClassReading
-from bilens.records.history import Measured, PastAudit
-from bilens.records.layer_readings import Difference, LayerDifference
+from bilens.nn import LayerView
+from bilens.records import ClassReading, Difference, LayerDifference, Measured, PastAudit
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths

@@ -4,27 +4,30 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from bilens.api.history import now
-from bilens.findings.rules.judgements import AuditedModel, judgements
-from bilens.records.base import displayable
-from bilens.records.history import Measured
-from bilens.report.markup import (
+from bilens.api import now
+from bilens.findings import AuditedModel, judgements
+from bilens.records import Measured, displayable
+from bilens.report import (
+    NONE,
+    Catalogue,
     Column,
+    class_spectrum,
+    clean_names,
+    difference,
     drawings,
     element,
+    floored,
     heading,
     items,
     joined,
+    judged_line,
+    load_catalogue,
     page_link,
     paragraph,
     section,
     table,
+    title_of,
 )
-from bilens.report.sections.classes import class_spectrum
-from bilens.report.sections.layers import difference
-from bilens.report.sections.overview import clean_names, title_of
-from bilens.report.sections.people import judged_line
-from bilens.report.text import NONE, Catalogue, floored, load_catalogue
 from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script
 from bilens_explorer.people import remarks

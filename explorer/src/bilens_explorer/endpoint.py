@@ -8,9 +8,9 @@ from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from bilens import __version__
 from bilens.base.errors import UsageError
-from bilens.records.base import LARGEST_WHOLE, Record
-from bilens.version import VERSION
+from bilens.records import LARGEST_WHOLE, Record
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
 from bilens_explorer.records.models import Key
@@ -158,7 +158,7 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "bilens explorer", "version": VERSION},
+        "info": {"title": "bilens explorer", "version": __version__},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": schemes},
     }

@@ -21,12 +21,10 @@ from urllib.parse import urlsplit
 import numpy as np
 from markupsafe import Markup, escape
 
-from bilens.api.history import now
+from bilens.api import now
 from bilens.base.errors import BilensError, UsageError
-from bilens.records.base import displayable, json_text
-from bilens.report.html import environment
-from bilens.report.markup import quiet
-from bilens.report.text import LANGUAGES, grouped, load_catalogue
+from bilens.records import displayable, json_text
+from bilens.report import LANGUAGES, environment, grouped, load_catalogue, quiet
 from bilens_explorer.app import ENDPOINTS, draw_page
 from bilens_explorer.compare import held_pairs
 from bilens_explorer.endpoint import Arguments, Endpoint

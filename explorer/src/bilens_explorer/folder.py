@@ -13,17 +13,14 @@ from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
 
-from bilens.api.history import History
-from bilens.api.provenance import read_beside
+from bilens import AuditReport, History
+from bilens.api import read_beside
+from bilens.base import file_sha256, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
-from bilens.base.files import file_sha256, why_unreadable
-from bilens.data.tokenizer import FILE_NAME as TOKENIZER
-from bilens.findings.rules.judgements import JUDGED, RULE
-from bilens.records.base import displayable
-from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import EARLIER_KINDS, PastAudit, People
-from bilens.report.reports import AuditReport, SavedReport
-from bilens.report.text import load_catalogue
+from bilens.data import FILE_NAME as TOKENIZER
+from bilens.findings import JUDGED, RULE
+from bilens.records import EARLIER_KINDS, Finding, JudgedCondition, PastAudit, People, displayable
+from bilens.report import SavedReport, load_catalogue
 from bilens_explorer.audit_runs import AuditRuns
 from bilens_explorer.inside import (
     ADAPTER,

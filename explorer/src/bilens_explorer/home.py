@@ -6,21 +6,23 @@ from operator import itemgetter
 
 from markupsafe import Markup
 
-from bilens.records.base import displayable
-from bilens.report.markup import (
+from bilens.records import displayable
+from bilens.report import (
+    LOOKS,
+    NONE,
+    Catalogue,
     Column,
     Content,
     badge,
     element,
+    grouped,
     joined,
     page_link,
     quiet,
     section,
     table,
+    title_of,
 )
-from bilens.report.sections.decision_page import LOOKS
-from bilens.report.sections.overview import title_of
-from bilens.report.text import NONE, Catalogue, grouped
 from bilens_explorer.overview import SEVERITY
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow
 from bilens_explorer.walk import DEEPEST, MOST

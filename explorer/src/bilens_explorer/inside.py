@@ -13,10 +13,10 @@ from typing import Any, BinaryIO, TypeVar
 
 from msgspec import structs
 
+from bilens.base import read_json
 from bilens.base.errors import BilensError, CheckpointError, FileError
-from bilens.base.files import read_json
-from bilens.io.file_kinds import is_model
-from bilens.records.base import Record
+from bilens.io import is_model
+from bilens.records import Record
 
 MOST_FILES = 1000  # of a model
 MOST_OF_DATA = 200_000  # of a folder of images

@@ -6,7 +6,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from bilens.api.trace_records import shorts
+from bilens.api import shorts
 from bilens.base.errors import UsageError
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from torch import Tensor
 
+from bilens import load
 from bilens.base.errors import FileError
-from bilens.io.load import load
-from bilens.io.loaded_model import LoadedModel
+from bilens.io import LoadedModel
 from bilens_explorer.inside import State, state_of
 
 WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models

@@ -14,11 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from bilens.api.history import History
-from bilens.findings.rules.judgements import AuditedModel, judgements
-from bilens.findings.rules.progress import changes
-from bilens.findings.rules.registry import rules_asked_for
-from bilens.records.history import Entry, Measured, PastAudit
+from bilens import History
+from bilens.findings import AuditedModel, changes, judgements, rules_asked_for
+from bilens.records import Entry, Measured, PastAudit
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow, id_of
 from bilens_explorer.walk import FolderContents

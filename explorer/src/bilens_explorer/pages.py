@@ -6,23 +6,25 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from bilens.findings.rules.judgements import RULE
-from bilens.records.base import LOST, displayable
-from bilens.records.history import PastAudit
-from bilens.report.html import environment
-from bilens.report.markup import (
+from bilens.findings import RULE
+from bilens.records import LOST, PastAudit, displayable
+from bilens.report import (
+    DIVERGING,
+    NONE,
+    Catalogue,
     Column,
     element,
+    environment,
+    grouped,
     joined,
+    load_catalogue,
     page_link,
     paragraph,
     quiet,
     section,
     table,
+    title_of,
 )
-from bilens.report.raster import DIVERGING
-from bilens.report.sections.overview import title_of
-from bilens.report.text import NONE, Catalogue, grouped, load_catalogue
 from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import decision, home, report_list
 from bilens_explorer.people import everything, findings

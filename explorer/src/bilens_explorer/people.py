@@ -11,16 +11,25 @@ from typing import Annotated
 from markupsafe import Markup
 from msgspec import Meta, structs
 
-from bilens.api.history import now
-from bilens.api.provenance import reading_of
+from bilens.api import now, reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.findings.rules.judgements import RULE, AuditedModel, judgements
-from bilens.records.base import Count, Record
-from bilens.records.history import Action, Entry, PastAudit
-from bilens.report.markup import badge, element, joined, page_link, paragraph, quiet, section
-from bilens.report.sections.overview import FindingLine, condition_line, finding_line
-from bilens.report.sections.people import judgement_text, subject_name
-from bilens.report.text import Catalogue
+from bilens.findings import RULE, AuditedModel, judgements
+from bilens.records import Action, Count, Entry, PastAudit, Record
+from bilens.report import (
+    Catalogue,
+    FindingLine,
+    badge,
+    condition_line,
+    element,
+    finding_line,
+    joined,
+    judgement_text,
+    page_link,
+    paragraph,
+    quiet,
+    section,
+    subject_name,
+)
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key, ModelPage

@@ -12,29 +12,23 @@ import torch
 from msgspec import Meta, structs
 from torch import Tensor
 
-from bilens.algebra.directions import centred_directions, contrast_direction, raw_directions
-from bilens.algebra.eigen.decomposition import EigenDecomposition
-from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.given_data import interface_of
-from bilens.api.provenance import reading_of
+from bilens import (
+    EigenDecomposition,
+    QuadraticMap,
+    centred_directions,
+    contrast_direction,
+    eigendecompose_all,
+    raw_directions,
+)
+from bilens.api import interface_of, reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.certify.contrast import prepare
-from bilens.certify.l2_certificates import l2_radius, projected_margin
-from bilens.certify.spectrum_enclosure import enclosed
-from bilens.data.images import test_images_at_hand
-from bilens.data.labelled_data import read_labelled
-from bilens.data.model_interface import LabelledData
-from bilens.data.table_columns import MISSING
-from bilens.findings.guarantees import finite
-from bilens.findings.subject import image_shape, in_float64
-from bilens.io.loaded_model import LoadedModel, is_of_numbers
-from bilens.nn import BilinearClassifier
-from bilens.nn.classifier import in_standard_units
-from bilens.records.base import Record
-from bilens.records.column_readings import TableColumn
-from bilens.train.randomness import drawn_rows
-from bilens.train.run_folder import TEST_NAME
+from bilens.certify import enclose_spectrum, l2_radius, prepare, projected_margin
+from bilens.data import MISSING, LabelledData, read_labelled, test_images_at_hand
+from bilens.findings import finite, image_shape, in_float64
+from bilens.io import LoadedModel, is_of_numbers
+from bilens.nn import BilinearClassifier, in_standard_units
+from bilens.records import Record, TableColumn
+from bilens.train import TEST_NAME, drawn_rows
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import state_of
@@ -285,7 +279,7 @@ def decomposed(f: QuadraticMap, directions: Tensor) -> Iterator[EigenDecompositi
 
 
 def leading_pairs(eigs: EigenDecomposition) -> LeadingPairs:
-    values, enclosure = eigs.eigenvalues, enclosed(eigs)
+    values, enclosure = eigs.eigenvalues, enclose_spectrum(eigs)
     everything = enclosure.after(0)
     leading = min(LEADING, max(int((eigs.distinct_from_zero != 0).sum()), 1))
     chosen = [*range(leading)]

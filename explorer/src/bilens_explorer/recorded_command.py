@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Literal
 
 from bilens.base.errors import FileError, UsageError
-from bilens.records.base import UNPRINTABLE
-from bilens.report.text import load_catalogue
+from bilens.records import UNPRINTABLE
+from bilens.report import load_catalogue
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
 from bilens_explorer.records.models import Refused
 

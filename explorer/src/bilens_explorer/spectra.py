@@ -12,23 +12,27 @@ from typing import Annotated
 import torch
 from msgspec import Meta, structs
 
-from bilens.algebra.eigen.decomposition import EigenDecomposition, select
-from bilens.algebra.random_rotations import solved_width
-from bilens.algebra.rotation_null import rotation_null
-from bilens.api.layer_decomposition import WHOLE_WIDTH, Decomposition, LayerJob, prepare, run_job
-from bilens.api.layer_reading import LayerOutputs, Request, layer_map
-from bilens.api.trace_records import token_ends
+from bilens import EigenDecomposition, rotation_null
+from bilens.algebra import select, solved_width
+from bilens.api import (
+    WHOLE_WIDTH,
+    Decomposition,
+    LayerJob,
+    LayerOutputs,
+    Request,
+    layer_map,
+    prepare,
+    run_job,
+    token_ends,
+)
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
-from bilens.certify.spectrum_enclosure import enclosed
-from bilens.data.tokenizer import load_tokenizer
-from bilens.findings.spectrum_summaries import LEVEL, MINIMUM_SAMPLES, null_interval
-from bilens.findings.subject import drawn, image_shape
-from bilens.interp.traced_layer import eigenvector_tokens
-from bilens.io.vocabulary import vocabulary_of
-from bilens.nn.layer_view import LayerView
-from bilens.records.history import PastAudit
-from bilens.records.layer_readings import LayerReading
-from bilens.records.mlp_trace import TokenEnds
+from bilens.certify import enclose_spectrum
+from bilens.data import load_tokenizer
+from bilens.findings import LEVEL, MINIMUM_SAMPLES, drawn, image_shape, null_interval
+from bilens.interp import eigenvector_tokens
+from bilens.io import vocabulary_of
+from bilens.nn import LayerView
+from bilens.records import LayerReading, PastAudit, TokenEnds
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
@@ -130,7 +134,7 @@ def spectrum(
 
 def spectrum_of(output: OutputView) -> Spectrum:
     job, found, pairs = output.job(), output.decomposed(), output.pairs()
-    (form,), known = found.record.outputs, enclosed(found.pairs[0])
+    (form,), known = found.record.outputs, enclose_spectrum(found.pairs[0])
     count = pairs.eigenvalues.shape[1]
     sizes = (known.after(k).size for k in range(count + 1))
     return Spectrum(

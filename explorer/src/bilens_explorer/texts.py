@@ -9,19 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.api.trace_records import token_ends
+from bilens.api import token_ends
 from bilens.base.errors import BilensError, UsageError
-from bilens.data.tokenizer import Tokenizer
-from bilens.interp.traced_layer import output_tokens
-from bilens.io.autoencoders import sae_for_hook
-from bilens.io.vocabulary import Vocabulary
-from bilens.nn.topk_sae import TopKSAE
-from bilens.nn.transformer import BilinearTransformer
-from bilens.records.base import displayable
-from bilens.records.mlp_trace import Circuit, Trace
-from bilens.report.circuit_graph import latent_subject
-from bilens.report.text import MARKS, latent_name, token_name
-from bilens.train.corpus import language_model, tokenizer_of
+from bilens.data import Tokenizer
+from bilens.interp import output_tokens
+from bilens.io import Vocabulary, sae_for_hook
+from bilens.nn import BilinearTransformer, TopKSAE
+from bilens.records import Circuit, Trace, displayable
+from bilens.report import MARKS, latent_name, latent_subject, token_name
+from bilens.train import language_model, tokenizer_of
 from bilens_explorer.endpoint import Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.open_models import OpenModel

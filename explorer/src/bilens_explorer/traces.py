@@ -7,13 +7,11 @@ from types import MappingProxyType
 
 import msgspec
 
+from bilens import TraceReport
 from bilens.base.errors import BilensError
-from bilens.findings.rules.judgements import labels
-from bilens.records.base import displayable
-from bilens.records.mlp_trace import Trace
-from bilens.report.circuit_graph import circuit_graph
-from bilens.report.reports import TraceReport
-from bilens.report.text import MARKS
+from bilens.findings import labels
+from bilens.records import Trace, displayable
+from bilens.report import MARKS, build_circuit_graph
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
@@ -75,7 +73,7 @@ def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
     circuit = require_found(dict(enumerate(page.trace.circuits, 1)).get(number))
     given = {} if page.model is None else labels(served.model(page.model).entries)
     named = {subject: entry.text for subject, entry in given.items()}
-    found = circuit_graph(page.trace, circuit, named)
+    found = build_circuit_graph(page.trace, circuit, named)
     return msgspec.convert(found, CircuitGraph)
 
 

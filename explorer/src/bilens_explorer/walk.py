@@ -14,19 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from bilens.io.file_kinds import MARKS, is_model
-from bilens.records.audit import ReadAs
-from bilens.records.base import kind_of
-from bilens.records.history import EARLIER_KINDS
-from bilens.report.reports import (
-    AttackReport,
-    AuditReport,
-    CertificateReport,
-    ConversionReport,
-    SavedReport,
-    SweepReport,
-    TraceReport,
-)
+from bilens import AttackReport, AuditReport, CertificateReport, ConversionReport, TraceReport
+from bilens.io import MARKS, is_model
+from bilens.records import EARLIER_KINDS, ReadAs, kind_of
+from bilens.report import SavedReport, SweepReport
 from bilens_explorer.inside import opened
 from bilens_explorer.records.models import id_of
 

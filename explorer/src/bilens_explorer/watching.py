@@ -4,11 +4,20 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.rules.registry import find_rule, rules_asked_for
-from bilens.records.history import Change
-from bilens.report.markup import Column, Figure, element, polyline, section, table
-from bilens.report.sections.overview import shown_value, title_of
-from bilens.report.text import NONE, Catalogue
+from bilens.findings import find_rule, rules_asked_for
+from bilens.records import Change
+from bilens.report import (
+    NONE,
+    Catalogue,
+    Column,
+    Figure,
+    element,
+    polyline,
+    section,
+    shown_value,
+    table,
+    title_of,
+)
 from bilens_explorer.records.models import ModelPage
 
 WIDTH, HEIGHT, EDGE = 84, 20, 3  # of a line

@@ -49,6 +49,7 @@ def embedding_corner(embedding: Tensor) -> Tensor:
 
 
 def solved_width(sizes: FactorSizes, d_before: int) -> int:
+    """Return the width of the largest form that is solved for one turned map."""
     return min(sizes.d_in, d_before, 2 * sizes.d_hidden)
 
 

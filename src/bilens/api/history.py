@@ -294,6 +294,7 @@ def kept_identity(identity: Identity | None) -> str | None:
 
 
 def now() -> str:
+    """Return the time of now in UTC, as histories write it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

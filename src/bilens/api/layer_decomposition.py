@@ -170,6 +170,7 @@ class Decomposition:
 def run_job(
     job: LayerJob, memory_limit: int | str | None = None, progress: Progress = silent
 ) -> Decomposition:
+    """Decompose the layer of a job, and describe what came out."""
     request, f, read = job.request, job.layer.f, job.read.read_map(job.layer.f)
     eigs = eigendecompose_all(
         read,

@@ -126,6 +126,7 @@ def image_origin(data: ImageDataset) -> DataOrigin:
 
 
 def describe_run(command: str | None, seed: int) -> Run:
+    """Describe how a result was made: command, seed, versions, processor and date."""
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     processor = capabilities.get("cpu_name") or platform.machine()
     return Run(

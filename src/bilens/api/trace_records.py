@@ -34,6 +34,7 @@ def numbers(tensor: Tensor) -> tuple[float, ...]:
 
 
 def shorts(tensor: Tensor) -> tuple[float, ...]:
+    """Round a vector to numbers that a document holds."""
     return tuple(map(short, tensor.tolist()))
 
 

@@ -28,6 +28,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
+    """Return a path, or refuse an argument that is none."""
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
     return value if isinstance(value, Path) else Path(value)
@@ -63,6 +64,7 @@ def not_there(path: Path, said: str, error: type[FileError] = CheckpointError) -
 
 
 def why_unreadable(problem: Exception) -> str:
+    """Say why a file cannot be read, and what to do."""
     reason = getattr(problem, "strerror", None) or str(problem)
     return f"cannot be read ({reason}): check the path and its permissions."
 
@@ -114,6 +116,7 @@ def names_in(folder: Path, of: str) -> set[str]:
 
 
 def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> BilensError:
+    """Make the error of a file that cannot be written; it names those replaced before it."""
     reason = error.strerror or str(error)
     if isinstance(error, FileExistsError):  # of `mkdir`, where a file has the name of a folder
         reason = os.strerror(errno.ENOTDIR)
@@ -128,6 +131,7 @@ def write_error(path: Path, error: OSError, replaced: Collection[Path] = ()) -> 
 
 
 def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole, or leave what was there."""
     write_files({path: data})
 
 

@@ -24,6 +24,10 @@ from .quadric_distance import (
     QuadricDistance as QuadricDistance,
     distance_to_quadric as distance_to_quadric,
 )
+from .spectrum_enclosure import (
+    SpectrumEnclosure as SpectrumEnclosure,
+    enclose_spectrum as enclose_spectrum,
+)
 from .stability import (
     QuantisationStability as QuantisationStability,
     SpectrumStability as SpectrumStability,

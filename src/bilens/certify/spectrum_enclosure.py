@@ -43,12 +43,23 @@ class TruncationResidual:
 
 @dataclass(frozen=True, eq=False)
 class SpectrumEnclosure:
-    """A decomposition of one form, with an interval for what it does not hold."""
+    """A decomposition of one form, with an interval for what it does not hold.
+
+    With P the projection onto the vectors at hand and Q⊥ = (I − P) Q (I − P), no eigenvalue of Q⊥
+    is below `low` or above `high`.
+
+    Attributes:
+        eig: the pairs at hand.
+        low: of the interval; above `high` where nothing is left.
+        high: of the interval.
+        slack: what residuals, rounding and vectors that are not orthonormal add to the bounds, as
+            in `TruncationResidual`.
+    """
 
     eig: EigenDecomposition
-    low: float  # no eigenvalue of Q⊥ (see `TruncationResidual`) is smaller
-    high: float  # none is larger
-    slack: float  # as in `TruncationResidual`, whatever k is
+    low: float
+    high: float
+    slack: float
 
     def after(self, k: int) -> TruncationResidual:
         """Return the eigenpairs behind the first k, with bounds on all eigenvalues left out."""
@@ -61,8 +72,14 @@ class SpectrumEnclosure:
         )
 
 
-def enclosed(eig: EigenDecomposition) -> SpectrumEnclosure:
-    """Return the decomposition of one form with what is proven about the rest, O(k² · in)."""
+def enclose_spectrum(eig: EigenDecomposition) -> SpectrumEnclosure:
+    """Enclose the eigenvalues of one form that a decomposition does not hold, with proof.
+
+    Cost: O(k² · in) for k pairs of vectors.
+
+    Raises:
+        NumericalError: If the decomposition did not converge.
+    """
     eig.check_usable()
     values, vectors = eig.eigenvalues, eig.eigenvectors
     overlap = vectors @ vectors.T

@@ -22,7 +22,7 @@ from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, Usa
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
-from bilens.certify.spectrum_enclosure import enclosed, quadratic_difference
+from bilens.certify.spectrum_enclosure import enclose_spectrum, quadratic_difference
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
 ARRAYS = 5  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
@@ -106,7 +106,7 @@ def stability_of(
     eig: EigenDecomposition, form: QuadraticForm, changed: QuadraticForm
 ) -> SpectrumStability:
     """Return `spectrum_stability` for pairs of the form that are at hand."""
-    known = enclosed(eig)
+    known = enclose_spectrum(eig)
     change, norm = norm_bound(changed, form)
     movement = change + known.slack
     gap, beyond = torch.zeros_like(eig.eigenvalues), eig.eigenvalues.new_zeros(0)

@@ -22,7 +22,7 @@ from bilens.certify.inputs import checked_inputs, checked_number
 from bilens.certify.spectrum_enclosure import (
     check_finite_bound,
     each_form,
-    enclosed,
+    enclose_spectrum,
     quadratic_difference,
 )
 
@@ -122,7 +122,7 @@ def _one_error(
     nothing = eig.linear.new_tensor(torch.inf), eig.linear.new_zeros(()), 0 * eig.linear
     if eig.status is not Status.OK and not single:
         return nothing
-    rest = enclosed(eig).after(k)
+    rest = enclose_spectrum(eig).after(k)
     size = rest.size
     if size == torch.inf and form is not None:
         size = frobenius_bound(quadratic_difference(form, eig.truncate(k)))
@@ -168,7 +168,7 @@ def smallest_k(eig: EigenDecomposition, tolerance: float, radius: float) -> Tens
     tolerance, radius = checked_number("tolerance", tolerance), checked_number("radius", radius)
     found = []
     for index, one in enumerate(forms):
-        known = enclosed(one)
+        known = enclose_spectrum(one)
         last = known.after(len(one.eigenvalues))
         tails = one.eigenvalues.abs().flip(0).cummax(dim=0).values.flip(0).tolist()
         beyond = last.size - last.slack
@@ -206,7 +206,7 @@ def truncated_input_bound(eig: EigenDecomposition, k: int, x: Tensor) -> InputBo
     whole = x.square().sum(dim=1)
     found = []
     for one in forms:
-        rest = enclosed(one).after(k)
+        rest = enclose_spectrum(one).after(k)
         if rest.size == torch.inf:
             raise UsageError(f"{NOT_PROVEN}.")
         kept = one.eigenvectors[:k]

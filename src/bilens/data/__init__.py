@@ -1,1 +1,8 @@
-"""Training data: images and random changes made to them, texts and their tokens, tables."""
+"""Training data: images and random changes made to them, texts and their tokens, tables.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

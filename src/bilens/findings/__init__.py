@@ -1,1 +1,8 @@
-"""Findings: what weights, and data if given, say about a model, as plain records."""
+"""Findings: what weights, and data if given, say about a model, as plain records.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

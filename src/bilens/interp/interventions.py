@@ -114,6 +114,7 @@ def causal_check(
 
 
 def share_of(kind: Kind, before: Tensor, after: Tensor) -> Tensor:
+    """Compute 1 − after / before, what an ablation removes; after / before for other kinds."""
     return 1 - after / before if kind == "ablate" else after / before
 
 

@@ -107,6 +107,7 @@ def trace_layer(
 
 
 def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:
+    """Keep these latents of a map's outputs."""
     return outputs_of(g, latents.tolist())
 
 

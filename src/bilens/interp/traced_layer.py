@@ -80,6 +80,7 @@ class TracedText:
 def open_layer(
     model: str | Path | LoadedModel, layer: int, tokenizer: Tokenizer | str | Path | None = None
 ) -> TracedLayer:
+    """Open a language model to trace one of its layers, with its tokenizer."""
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(check_path("tokenizer", tokenizer))
     loaded = model if isinstance(model, LoadedModel) else load(model)

@@ -1,1 +1,8 @@
-"""Readers and writers of model files; every write is atomic."""
+"""Readers and writers of model files; every write is atomic.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -94,6 +94,7 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def is_model(path: Path) -> bool:
+    """Say whether a path is a model: a file of a known kind, or a folder that holds one."""
     whole = path.suffix in MODELS and path.is_file()
     return whole or any((path / mark).exists() for mark in MARKS)
 

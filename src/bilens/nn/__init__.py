@@ -3,7 +3,8 @@
 import sys
 from typing import Any
 
-from bilens.nn.classifier import BilinearClassifier
+from bilens.nn.classifier import BilinearClassifier, in_standard_units as in_standard_units
+from bilens.nn.layer_view import LayerView as LayerView
 from bilens.nn.mlp import MLP, BilinearLayer, BilinearMLP
 from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.topk_sae import TopKSAE

@@ -1,1 +1,8 @@
-"""The schema: typed, frozen records of everything that bilens writes as JSON. Without torch."""
+"""The schema: typed, frozen records of everything that bilens writes as JSON. Without torch.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

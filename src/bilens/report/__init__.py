@@ -1,1 +1,8 @@
-"""Records to JSON, HTML and terminal tables; knows no model and no tensor."""
+"""Records to JSON, HTML and terminal tables; knows no model and no tensor.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

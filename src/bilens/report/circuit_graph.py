@@ -30,7 +30,7 @@ def latent_subject(trace: Trace, latent: int, *, output: bool) -> str:
     return f"latent:{sae.hook}:{sae.weights_sha256[:8]}:{latent}"
 
 
-def circuit_graph(
+def build_circuit_graph(
     trace: Trace, circuit: Circuit, labels: Mapping[str, str] = NO_LABELS
 ) -> dict[str, Json]:
     """Return the graph of a circuit; `labels` are those that people gave, by `latent_subject`."""

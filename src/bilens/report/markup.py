@@ -39,6 +39,7 @@ def element(tag: str, *children: str | SupportsHtml, **attributes: str | float |
 
 
 def joined(*parts: str) -> Markup:
+    """Join pieces of markup."""
     return Markup().join(parts)
 
 
@@ -94,6 +95,7 @@ def label(x: float, y: float, text: str, class_: str = "", anchor: str = "start"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """Draw a straight line in a figure."""
     return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
@@ -109,6 +111,7 @@ def rectangle(x: float, y: float, width: float, height: float, class_: str) -> M
 
 
 def polyline(points: Sequence[tuple[float, float]], class_: str) -> Markup:
+    """Draw a line through points in a figure."""
     text = " ".join(f"{round(x, 1):g},{round(y, 1):g}" for x, y in points)
     return element("polyline", points=text, class_=class_)
 
@@ -129,6 +132,7 @@ def section(
 
 
 def heading(text: str, level: int = 3) -> Markup:
+    """Make a heading."""
     return element(f"h{level}", text)
 
 
@@ -138,6 +142,7 @@ def paragraph(*content: Content, class_: str | None = None) -> Markup:
 
 
 def quiet(*content: Content) -> Markup:
+    """Make a paragraph in small grey type."""
     return paragraph(*content, class_="quiet")
 
 
@@ -152,6 +157,7 @@ def callout(t: Catalogue, key: str, **values: object) -> Markup:
 
 
 def badge(t: Catalogue, outcome: str, word: str = "") -> Markup:
+    """Draw an outcome as an icon with a word."""
     icon = element("span", ICONS[outcome], class_="icon", aria_hidden="true")
     return element("span", icon, word or t(f"outcome.{outcome}"), class_=f"badge {outcome}")
 
@@ -167,6 +173,7 @@ def page_link(t: Catalogue, path: str, text: str, **attributes: str | None) -> M
 
 
 def items(texts: Iterable[Content], class_: str | None = None) -> Markup:
+    """Make a list of points."""
     return element("ul", *(element("li", text) for text in texts), class_=class_)
 
 
@@ -187,6 +194,7 @@ def figure(drawing: Content, caption: str = "", class_: str | None = None) -> Ma
 
 
 def drawings(pairs: Iterable[tuple[str, Content]], class_: str = "drawings") -> Markup:
+    """Draw figures beside each other, each with its caption."""
     return element("div", *(figure(drawing, caption) for caption, drawing in pairs), class_=class_)
 
 

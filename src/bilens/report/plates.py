@@ -148,11 +148,13 @@ def attribution_plate(record: Explanations, lang: str = "en") -> str:
 
 
 def plate(title: str, description: str, note: str, height: float, *parts: str) -> str:
+    """Lay a drawing out as a file of SVG, with its title and note."""
     head = (label(MARGIN, 34, title, "title"), label(MARGIN, 56, note, "note"))
     return Figure(title, description, WIDTH, height, joined(*head, *parts)).file(STYLE)
 
 
 def frame(image: str, x: float, y: float, width: float, height: float, stretched: bool) -> Markup:
+    """Draw an image in a frame."""
     ratio = "none" if stretched else "xMidYMid"
     box = {"x": x, "y": y, "width": width, "height": height}
     return joined(

@@ -23,7 +23,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.history import People
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep_report import SweepSummary
-from bilens.report.circuit_graph import circuit_graph, graph_slug
+from bilens.report.circuit_graph import build_circuit_graph, graph_slug
 from bilens.report.markdown import audit_markdown
 
 NOTEBOOK_HEIGHT = 800  # pixels
@@ -236,7 +236,7 @@ class TraceReport(SavedReport[Trace]):
         """Return each circuit as a graph in the layout of circuit-tracer, by file name."""
         record = self.record
         return {
-            f"{graph_slug(record, circuit)}.json": circuit_graph(record, circuit)
+            f"{graph_slug(record, circuit)}.json": build_circuit_graph(record, circuit)
             for circuit in record.circuits
         }
 

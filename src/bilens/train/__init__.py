@@ -1,1 +1,8 @@
-"""Training: one loop, one run folder; what is trained is a task."""
+"""Training: one loop, one run folder; what is trained is a task.
+
+The names that other packages may use stand in `__init__.pyi`.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -25,4 +25,5 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which a step computes in its precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -211,6 +211,7 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 
 
 def default_recipe(corpus: str | tuple[str, ...]) -> LanguageRecipe:
+    """Return the recipe for a corpus: generated stories, or texts."""
     return GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
 
 

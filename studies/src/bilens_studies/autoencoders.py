@@ -10,14 +10,20 @@ from pathlib import Path
 import torch
 
 from bilens import eigendecompose_all
-from bilens.api.trace_latents import LEAST_ACTIVE
-from bilens.api.train import read_model
+from bilens.api import LEAST_ACTIVE, read_model
 from bilens.base.errors import NumericalError, UsageError
-from bilens.interp.circuits import low_rank_fit
-from bilens.interp.layer_trace import latent_map, only
-from bilens.interp.traced_layer import LoadedSAE, TracedLayer, held_out_text, open_layer, open_sae
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.activations import activations_of
+from bilens.interp import (
+    LoadedSAE,
+    TracedLayer,
+    held_out_text,
+    latent_map,
+    low_rank_fit,
+    only,
+    open_layer,
+    open_sae,
+)
+from bilens.report import Curve, line_figure
+from bilens.train import activations_of
 from bilens_studies.published import Reproduced, rising
 from bilens_studies.study import (
     CellContext,

@@ -24,13 +24,11 @@ from bilens import (
     eigendecompose_all,
     match_eigenvectors,
 )
-from bilens.algebra.gaussian import mean_and_covariance
+from bilens.algebra import mean_and_covariance
 from bilens.base.errors import UsageError
 from bilens.nn import BilinearClassifier
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.randomness import STEP, stream
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import accuracy
+from bilens.report import Curve, line_figure
+from bilens.train import STEP, ImageRecipe, accuracy, stream
 from bilens_studies.page_writer import formatted
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions

@@ -12,17 +12,11 @@ import torch
 from torch import Tensor
 
 from bilens import TraceOptions, eigendecompose_all, load
-from bilens.api.trace_latents import latent_findings
-from bilens.interp.layer_trace import latent_map, only
-from bilens.interp.random_dictionaries import NUM_DICTIONARIES
-from bilens.interp.traced_layer import TracedLayer, held_out_text, open_sae
-from bilens.io.converted_folder import open_model
-from bilens.io.host import open_host
+from bilens.api import latent_findings
+from bilens.interp import NUM_DICTIONARIES, TracedLayer, held_out_text, latent_map, only, open_sae
+from bilens.io import open_host, open_model
 from bilens.nn import BilinearTransformer
-from bilens.train.corpus import text_of, tokenizer_of
-from bilens.train.layer_fit import fit_site
-from bilens.train.layer_inputs import Mixture
-from bilens.train.recipes import ConversionRecipe
+from bilens.train import ConversionRecipe, Mixture, fit_site, text_of, tokenizer_of
 from bilens_studies.conversion_ways import JUDGED, LAYER_TOKENS, OURS
 from bilens_studies.gated_conversion import cases, measure, train_teacher
 from bilens_studies.negation_circuit import compare_with_chance

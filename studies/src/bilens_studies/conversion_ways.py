@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import GLUWeights
-from bilens.io.host import Host
+from bilens.io import Host
 from bilens.nn import BilinearMLP
-from bilens.train.device import autocast
-from bilens.train.distillation import distil, kl_on, swap_in_losses, token_table
-from bilens.train.layer_fit import convert_layers
-from bilens.train.layer_inputs import Mixture, Passes
-from bilens.train.recipes import ConversionRecipe, Optimizer
+from bilens.train import (
+    ConversionRecipe,
+    Mixture,
+    Optimizer,
+    Passes,
+    autocast,
+    convert_layers,
+    distil,
+    kl_on,
+    swap_in_losses,
+    token_table,
+)
 from bilens_studies.study import Record
 
 Limit = Literal["none", "clamp", "penalty"]  # of the products, while logits are learnt

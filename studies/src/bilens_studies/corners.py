@@ -8,8 +8,7 @@ from statistics import stdev
 import torch
 
 from bilens import ImageDataset
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import accuracy
+from bilens.train import ImageRecipe, accuracy
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions, with_images
 from bilens_studies.vision import Model, SeedStudy, by_name, read_classifier, recipe_of

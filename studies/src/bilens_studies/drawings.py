@@ -5,11 +5,26 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.report.charts.curves import START, STYLE
-from bilens.report.markup import Figure, element, joined, label, line, rectangle
-from bilens.report.plates import GAP, MARGIN, WIDTH, frame, plate
-from bilens.report.raster import Painter, hex_colour
-from bilens.report.text import fitted, signed, text_width
+from bilens.report import (
+    GAP,
+    MARGIN,
+    START,
+    STYLE,
+    WIDTH,
+    Figure,
+    Painter,
+    element,
+    fitted,
+    frame,
+    hex_colour,
+    joined,
+    label,
+    line,
+    plate,
+    rectangle,
+    signed,
+    text_width,
+)
 
 HEAD, CAPTION, NAMES, BARS, LARGEST = 78.0, 18.0, 88.0, 130.0, 96.0
 SQUARE, DEEPEST = 84.0, 0.5  # width of a cell; its deepest shade, on which letters can be read

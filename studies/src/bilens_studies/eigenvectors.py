@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens import ImageDataset, effective_rank, eigendecompose_all, hosvd, rotation_null
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import accuracy
+from bilens.train import ImageRecipe, accuracy
 from bilens_studies.page_writer import spread
 from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens import EigenDecomposition, ImageDataset
-from bilens.findings.explanation import TYPICAL, WRONG, choose_examples
-from bilens.report.raster import Painter
-from bilens.report.text import signed
+from bilens.findings import TYPICAL, WRONG, choose_examples
+from bilens.report import Painter, signed
 from bilens_studies.drawings import Tile, TileRow, tile_plate, valued_tiles, vector_image
 from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions

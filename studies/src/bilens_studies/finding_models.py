@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import ImageDataset
-from bilens.base.files import write_file
+from bilens.base import write_file
 from bilens.nn import BilinearClassifier
-from bilens.train.randomness import seeded_initialisation
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import new_classifier, train_classifier
+from bilens.train import ImageRecipe, new_classifier, seeded_initialisation, train_classifier
 from bilens_studies.finding_attacks import PlantedAttack
 from bilens_studies.study import Record, with_images
 

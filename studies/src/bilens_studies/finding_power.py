@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.findings.reference import REFERENCE
+from bilens.findings import REFERENCE
 from bilens_studies import finding_statistics as stats
 from bilens_studies.finding_attacks import KINDS, PlantedAttack
 from bilens_studies.study import Record, to_json

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, gumbel_r, rankdata
 
-from bilens.findings.reference import OFFSET
+from bilens.findings import OFFSET
 from bilens_studies.study import Record
 
 RESAMPLES = 2000

@@ -9,9 +9,8 @@ from scipy.stats import spearmanr
 from torch.nn import functional
 
 from bilens import QuadraticMap, effective_rank, eigendecompose_all
-from bilens.findings.subject import gauge_free
-from bilens.train.newton import CrossEntropy
-from bilens.train.table_fit import TableRecipe, fit_table
+from bilens.findings import gauge_free
+from bilens.train import CrossEntropy, TableRecipe, fit_table
 from bilens_studies.finding_statistics import Numbers
 from bilens_studies.study import Record
 

@@ -16,11 +16,16 @@ import torch
 
 from bilens import ImageDataset, from_module
 from bilens.base.errors import MissingExtraError
-from bilens.findings.exact_classifier import class_centred
-from bilens.findings.image_warnings import classifier_map, layer_map
-from bilens.findings.layer_reading import fit_layer
-from bilens.findings.overfitting import readings
-from bilens.findings.triggers import evidence_of, obstacle, suspect
+from bilens.findings import (
+    class_centred,
+    classifier_map,
+    evidence_of,
+    fit_layer,
+    layer_map,
+    obstacle,
+    readings,
+    suspect,
+)
 from bilens.nn import BilinearClassifier
 from bilens_studies.corners import CornerStudy
 from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image

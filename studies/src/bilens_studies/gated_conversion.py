@@ -9,12 +9,9 @@ from statistics import mean
 from typing import Any
 
 from bilens.base.errors import UsageError
-from bilens.io.converted_folder import save_converted
-from bilens.io.host import open_host, tokenizer_at
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.corpus import CorpusOptions
-from bilens.train.layer_inputs import Mixture
-from bilens.train.recipes import default_recipe
+from bilens.io import open_host, save_converted, tokenizer_at
+from bilens.report import Curve, line_figure
+from bilens.train import CorpusOptions, Mixture, default_recipe
 from bilens_studies import conversion_ways as by
 from bilens_studies.conversion_ways import OURS, WAYS, Case
 from bilens_studies.published import Reproduced

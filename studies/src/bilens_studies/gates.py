@@ -17,11 +17,8 @@ from typing import Any
 
 import torch
 
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.corpus import CorpusOptions
-from bilens.train.device import find_device
-from bilens.train.processes import Processes
-from bilens.train.tasks.language import start_run, train_step
+from bilens.report import Curve, line_figure
+from bilens.train import CorpusOptions, Processes, find_device, start_run, train_step
 from bilens_studies.published import Reproduced, interval
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions, language_recipe
 

@@ -23,14 +23,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens import ImageDataset, load
+from bilens.base import file_sha256, read_json, write_file
 from bilens.base.errors import CheckpointError, NumericalError, UsageError
-from bilens.base.files import file_sha256, read_json, write_file
 from bilens.nn import BilinearClassifier
-from bilens.train.device import CPU, autocast
-from bilens.train.loop import Line, TrainingRun, TrainingTask, check_training_memory
-from bilens.train.randomness import ActivationNoise, NoisePool
-from bilens.train.run_folder import RUN_NAME, run_in_folder
-from bilens.train.tasks.image import ImageRecipe, ImageTask, new_classifier, save_classifier
+from bilens.train import (
+    CPU,
+    RUN_NAME,
+    ActivationNoise,
+    ImageRecipe,
+    ImageTask,
+    Line,
+    NoisePool,
+    TrainingRun,
+    TrainingTask,
+    autocast,
+    check_training_memory,
+    new_classifier,
+    run_in_folder,
+    save_classifier,
+)
 
 WEIGHTS_NAME = "model.safetensors"
 HASH_NAME = "weights.sha256"  # of a classifier that is kept

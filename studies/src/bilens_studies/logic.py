@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from bilens import BilinearTensor, QuadraticMap
-from bilens.train.loop import learning_rate
-from bilens.train.randomness import INITIALISATION, STEP, stream
+from bilens.train import INITIALISATION, STEP, learning_rate, stream
 from bilens_studies.page_writer import spread
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions

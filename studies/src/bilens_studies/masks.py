@@ -10,9 +10,9 @@ from itertools import product
 from typing import Any
 
 from bilens import ImageDataset, attack_model
-from bilens.findings.attack import TOLERANCE as TOLERANCE  # for the page
+from bilens.findings import TOLERANCE as TOLERANCE
 from bilens.nn import BilinearClassifier
-from bilens.train.tasks.image import accuracy
+from bilens.train import accuracy
 from bilens_studies.published import Reproduced
 from bilens_studies.study import Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, measure_pass, recipe_of

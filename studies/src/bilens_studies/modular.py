@@ -26,11 +26,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens import effective_rank, hosvd
-from bilens.algebra.gram.inner_products import squared_norms
-from bilens.algebra.random_rotations import random_frame
+from bilens.algebra import random_frame, squared_norms
 from bilens.nn import BilinearMLP
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.randomness import ORDER, STEP, seeded_initialisation, stream
+from bilens.report import Curve, line_figure
+from bilens.train import ORDER, STEP, seeded_initialisation, stream
 from bilens_studies.page_writer import spread
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions

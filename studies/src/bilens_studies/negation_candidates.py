@@ -10,13 +10,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from bilens.algebra.interactions.listed_interactions import listed_interactions
-from bilens.algebra.random_rotations import random_frame
-from bilens.api.trace_latents import active
-from bilens.interp.contrasts import contrast_directions, rank_contrasts, weighted_space
-from bilens.interp.interventions import InputDirections, Where, ablation, causal_check
-from bilens.interp.layer_trace import only, rank_latents, trace_layer
-from bilens.interp.traced_layer import LatentReader, output_tokens
+from bilens.algebra import listed_interactions, random_frame
+from bilens.api import active
+from bilens.interp import (
+    InputDirections,
+    LatentReader,
+    Where,
+    ablation,
+    causal_check,
+    contrast_directions,
+    only,
+    output_tokens,
+    rank_contrasts,
+    rank_latents,
+    trace_layer,
+    weighted_space,
+)
 from bilens_studies.negation_prompts import NegationPairs, TruthWords
 from bilens_studies.study import Record, to_json
 

@@ -12,22 +12,24 @@ import torch
 from torch import Tensor
 
 from bilens import QuadraticMap
-from bilens.interp import contrasts
-from bilens.interp.interventions import (
+from bilens.interp import (
+    NUM_DICTIONARIES,
+    ContrastRanking,
     InputDirections,
     Kind,
+    RandomDictionary,
+    WeightedSpace,
     Where,
     ablation,
     causal_check,
+    chance_of,
+    contrast_directions,
+    latent_map,
+    random_dictionary,
+    rank_contrasts,
     share_of,
     steering,
-)
-from bilens.interp.layer_trace import latent_map
-from bilens.interp.random_dictionaries import (
-    NUM_DICTIONARIES,
-    RandomDictionary,
-    chance_of,
-    random_dictionary,
+    weighted_space,
 )
 from bilens.nn import TopKSAE
 from bilens_studies.negation_candidates import MOST_DIRECTIONS, keep_leading
@@ -42,10 +44,10 @@ class NegationCircuit(NamedTuple):
     """The first pair of a dictionary: its directions, and where they are changed."""
 
     prompts: NegationPrompts
-    ranking: contrasts.ContrastRanking
+    ranking: ContrastRanking
     place: int | None  # in it, of the first pair that tells the feelings apart
     directions: InputDirections
-    space: contrasts.WeightedSpace
+    space: WeightedSpace
     where: Where
 
     @classmethod
@@ -59,14 +61,14 @@ class NegationCircuit(NamedTuple):
     ) -> NegationCircuit:
         """Rank all pairs of a dictionary, trained or random, and take the first one."""
         g = latent_map(f, dictionary.encoder, dictionary.offset)
-        ranking = contrasts.rank_contrasts(g, inputs, z)
+        ranking = rank_contrasts(g, inputs, z)
         pair = int(ranking.first[0]), int(ranking.second[0])
         return cls(
             prompts,
             ranking,
             position_of_the_rule(ranking, prompts, f, dictionary),
-            keep_leading(contrasts.contrast_directions(g, *pair, inputs, z, MOST_DIRECTIONS + 1)),
-            contrasts.weighted_space(g, *pair, inputs, z),
+            keep_leading(contrast_directions(g, *pair, inputs, z, MOST_DIRECTIONS + 1)),
+            weighted_space(g, *pair, inputs, z),
             active_at(f, dictionary, pair),
         )
 
@@ -158,7 +160,7 @@ def active_at(
 
 
 def position_of_the_rule(
-    ranking: contrasts.ContrastRanking,
+    ranking: ContrastRanking,
     prompts: NegationPrompts,
     f: QuadraticMap,
     dictionary: TopKSAE | RandomDictionary,

@@ -16,13 +16,10 @@ from torch.nn.functional import cosine_similarity
 
 from bilens import load
 from bilens.base.errors import UsageError
-from bilens.data.tokenizer import Tokenizer, pack_documents
-from bilens.interp.random_dictionaries import LEVEL
-from bilens.interp.traced_layer import TracedLayer, open_layer, output_tokens
-from bilens.io.autoencoders import sae_for_hook
-from bilens.train.activations import activations_of
-from bilens.train.corpus import CorpusDescription
-from bilens.train.recipes import SAERecipe
+from bilens.data import Tokenizer, pack_documents
+from bilens.interp import LEVEL, TracedLayer, open_layer, output_tokens
+from bilens.io import sae_for_hook
+from bilens.train import CorpusDescription, SAERecipe, activations_of
 from bilens_studies.negation_candidates import KEPT_SHARE
 from bilens_studies.negation_circuit import NegationCircuit, compare_with_chance, random_circuits
 from bilens_studies.negation_prompts import NegationPrompts

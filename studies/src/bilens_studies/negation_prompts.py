@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from bilens.base.errors import UsageError
-from bilens.data.story_grammar import FEELINGS, StoryGrammar
-from bilens.data.tokenizer import Tokenizer
-from bilens.interp.interventions import NUM_RESAMPLES, Edit, interval
+from bilens.data import FEELINGS, StoryGrammar, Tokenizer
+from bilens.interp import NUM_RESAMPLES, Edit, interval
 from bilens.nn import BilinearTransformer
 from bilens_studies.study import Record, to_json
 

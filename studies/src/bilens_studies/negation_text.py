@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bilens import TraceOptions
-from bilens.interp.traced_layer import TracedText, open_layer, open_sae, read_text
+from bilens.interp import TracedText, open_layer, open_sae, read_text
 from bilens_studies import negation_candidates as candidates, negation_prompts as prompts
 from bilens_studies.negation_grammar import corpus_blocks
 from bilens_studies.published import Reproduced

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from bilens import ImageDataset
 from bilens.nn import BilinearClassifier
-from bilens.train.recipes import ImageRecipe
+from bilens.train import ImageRecipe
 from bilens_studies import vision
 from bilens_studies.drawings import Tile, TileRow, grid_figure, tile_plate
 from bilens_studies.page_writer import spread

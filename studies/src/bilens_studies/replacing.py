@@ -8,9 +8,16 @@ from itertools import product
 import torch
 from torch import nn
 
-from bilens.train.randomness import STEP, seeded_initialisation, stream
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import ImageTask, Run, accuracy, train_classifier
+from bilens.train import (
+    STEP,
+    ImageRecipe,
+    ImageTask,
+    Run,
+    accuracy,
+    seeded_initialisation,
+    stream,
+    train_classifier,
+)
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions
 from bilens_studies.vision import VisionStudy, recipe_of

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bilens import __version__
+from bilens.base import check_path, names_in, write_file
 from bilens.base.errors import BilensError, InterruptedRunError, OutputExistsError, UsageError
-from bilens.base.files import check_path, names_in, write_file
 from bilens_studies.html_page import render_reproduction
 from bilens_studies.page_writer import finding_cells
 from bilens_studies.published import RULE

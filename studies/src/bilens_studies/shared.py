@@ -13,9 +13,9 @@ from bilens import (
     eigendecompose_all,
     similarity,
 )
-from bilens.algebra.map_comparison import map_difference
-from bilens.findings.subject import gauge_free
-from bilens.report.charts.curves import Curve, line_figure
+from bilens.algebra import map_difference
+from bilens.findings import gauge_free
+from bilens.report import Curve, line_figure
 from bilens_studies.drawings import vector_image
 from bilens_studies.published import Reproduced
 from bilens_studies.study import Record, StudyOptions

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 
 from bilens import ImageDataset
-from bilens.findings.subject import share_of
-from bilens.findings.watching import watch_of
+from bilens.findings import share_of, watch_of
 from bilens.nn import BilinearClassifier
-from bilens.train.loop import train
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import ImageTask, Run, accuracy, average, turned
+from bilens.train import ImageRecipe, ImageTask, Run, accuracy, average, train, turned
 from bilens_studies.finding_models import Setting, drawn_setting, training_images
 from bilens_studies.page_writer import formatted
 from bilens_studies.published import Reproduced

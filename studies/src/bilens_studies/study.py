@@ -18,13 +18,18 @@ from msgspec import to_builtins
 from torch import Tensor
 
 from bilens import ImageDataset, load_images
-from bilens.api.train import LanguageTraining, SAETraining, train_language, train_sae
+from bilens.api import LanguageTraining, SAETraining, train_language, train_sae
+from bilens.base import file_sha256
 from bilens.base.errors import DataError, UsageError
-from bilens.base.files import file_sha256
 from bilens.nn import BilinearClassifier
-from bilens.train.corpus import CorpusOptions
-from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
-from bilens.train.run_folder import RUN_NAME
+from bilens.train import (
+    RUN_NAME,
+    CorpusOptions,
+    ImageRecipe,
+    LanguageRecipe,
+    SAERecipe,
+    default_recipe,
+)
 from bilens_studies.image_stack import train_classifiers_in_folder
 from bilens_studies.page_writer import templates
 from bilens_studies.published import Published, Reproduced, read_published

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bilens import __version__
-from bilens.api.provenance import describe_run
+from bilens.api import describe_run
+from bilens.base import names_in, read_json, write_file, write_files
 from bilens.base.errors import CheckpointError, InterruptedRunError, OutputExistsError
-from bilens.base.files import names_in, read_json, write_file, write_files
-from bilens.train.run_folder import lock_run
+from bilens.train import lock_run
 from bilens_studies.page_writer import findings_table
 from bilens_studies.published import findings
 from bilens_studies.study import CellContext, Record, Say, Study, StudyOptions, silent, to_json

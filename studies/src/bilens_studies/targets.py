@@ -18,8 +18,8 @@ from torch.nn.functional import cosine_similarity
 
 from bilens import ImageDataset, QuadraticForm
 from bilens.nn import BilinearClassifier
-from bilens.report.raster import Painter
-from bilens.train.tasks.image import accuracy
+from bilens.report import Painter
+from bilens.train import accuracy
 from bilens_studies.drawings import Tile, TileRow, tile_plate, vector_image
 from bilens_studies.published import Reproduced
 from bilens_studies.study import CellContext, Measure, Record, StudyOptions

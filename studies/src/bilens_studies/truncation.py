@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from bilens import EigenDecomposition, ImageDataset
-from bilens.algebra.eigen.decomposition import select
-from bilens.findings.subject import IMAGES_AT_ONCE, predictions
-from bilens.report.charts.curves import Curve, line_figure
-from bilens.train.recipes import ImageRecipe
+from bilens.algebra import select
+from bilens.findings import IMAGES_AT_ONCE, predictions
+from bilens.report import Curve, line_figure
+from bilens.train import ImageRecipe
 from bilens_studies.consistency import sized_recipes, sizes_of
 from bilens_studies.page_writer import spread
 from bilens_studies.published import Reproduced

@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from bilens import EigenDecomposition, ImageDataset, Proof, effective_rank, eigendecompose_all
-from bilens.algebra.concentration import roughness
-from bilens.algebra.gaussian import mean_and_covariance, symmetric_root
+from bilens.algebra import mean_and_covariance, roughness, symmetric_root
 from bilens.nn import BilinearClassifier
-from bilens.train.recipes import ImageRecipe
-from bilens.train.tasks.image import accuracy
+from bilens.train import ImageRecipe, accuracy
 from bilens_studies.drawings import TileRow, tile_plate, valued_tiles, vector_image
 from bilens_studies.study import CellContext, Measure, Record, Study, StudyOptions
 

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.mlp_trace import TokenEnds, Trace
+from bilens.records import Count, Document, Numbers, Record, TokenEnds, Trace
 
 
 class TracePage(Document, frozen=True, kw_only=True):

@@ -2,11 +2,17 @@
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.class_readings import TruncationPoint
-from bilens.records.common import NullInterval
-from bilens.records.decomposition import ApproximationQuality, FormSpectrum
-from bilens.records.mlp_trace import TokenEnds
+from bilens.records import (
+    ApproximationQuality,
+    Count,
+    Document,
+    FormSpectrum,
+    NullInterval,
+    Numbers,
+    Record,
+    TokenEnds,
+    TruncationPoint,
+)
 
 
 class LayerRow(Record, frozen=True):

@@ -2,11 +2,19 @@
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Numbers, Record
-from bilens.records.class_readings import ClassReading
-from bilens.records.decomposition import ApproximationQuality
-from bilens.records.history import Direction, Entry, Measured, PastAudit
-from bilens.records.layer_readings import Difference
+from bilens.records import (
+    ApproximationQuality,
+    ClassReading,
+    Count,
+    Difference,
+    Direction,
+    Document,
+    Entry,
+    Measured,
+    Numbers,
+    PastAudit,
+    Record,
+)
 from bilens_explorer.records.layer_spectra import ViewedVectors
 from bilens_explorer.records.models import ModelRow
 

@@ -6,9 +6,17 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from bilens.records.base import Count, Document, Record
-from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import Change, Entry, Measured, PastAudit
+from bilens.records import (
+    Change,
+    Count,
+    Document,
+    Entry,
+    Finding,
+    JudgedCondition,
+    Measured,
+    PastAudit,
+    Record,
+)
 
 RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
 # Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bilens.records.base import Count, Document, Numbers, Record
+from bilens.records import Count, Document, Numbers, Record
 
 Part = str  # `value`, `(missing)`, a part of a date, or a text that has an input of its own
 DType = Literal["float32", "float64"]

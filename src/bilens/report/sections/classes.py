@@ -151,6 +151,7 @@ def class_card(
 
 
 def class_spectrum(t: Catalogue, one: ClassReading, name: str) -> Figure:
+    """Draw the eigenvalues of a class, with the edges of its null."""
     edges = one.lower_edge, one.upper_edge
     return spectrum_chart(t, name, one.eigenvalues, edges, beyond_null(one))
 

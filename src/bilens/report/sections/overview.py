@@ -241,6 +241,7 @@ def condition_lines(t: Catalogue, record: Audit | SweepSummary) -> list[FindingL
 
 
 def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
+    """Say how a condition of the user ended."""
     outcome = "fail" if item.failed else "pass"
     key, value = item.ground or "undecided", ""
     if item.value is not None:

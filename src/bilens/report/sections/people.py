@@ -68,6 +68,7 @@ def judged_lines(t: Catalogue, record: Audit, rules: Collection[str] | None = No
 def judged_line(
     t: Catalogue, rule: str, entry: Entry, state: Judgement, identity: Identity | None
 ) -> str:
+    """Say what a person decided about a rule, when, and whether it still holds."""
     what, how = title_of(t, rule), judgement_text(t, entry, state, identity)
     day = entry.date[:10]
     return t("people.line", what=what, how=how, author=entry.author, day=day, text=entry.text)

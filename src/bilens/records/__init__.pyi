@@ -1,0 +1,45 @@
+# What satellites may import of this package; `tests/test_satellites.py` holds them to it.
+from .attack import Attack as Attack
+from .audit import Audit as Audit, ReadAs as ReadAs
+from .base import (
+    LARGEST_WHOLE as LARGEST_WHOLE,
+    LOST as LOST,
+    UNPRINTABLE as UNPRINTABLE,
+    Count as Count,
+    Document as Document,
+    Numbers as Numbers,
+    Record as Record,
+    displayable as displayable,
+    json_text as json_text,
+    kind_of as kind_of,
+    to_json as to_json,
+)
+from .bilinear_conversion import Conversion as Conversion
+from .class_readings import ClassReading as ClassReading, TruncationPoint as TruncationPoint
+from .column_readings import TableColumn as TableColumn
+from .common import (
+    Finding as Finding,
+    JudgedCondition as JudgedCondition,
+    NullInterval as NullInterval,
+)
+from .decomposition import (
+    ApproximationQuality as ApproximationQuality,
+    FormSpectrum as FormSpectrum,
+)
+from .guarantees import Certificate as Certificate
+from .history import (
+    EARLIER_KINDS as EARLIER_KINDS,
+    Action as Action,
+    Change as Change,
+    Direction as Direction,
+    Entry as Entry,
+    Measured as Measured,
+    PastAudit as PastAudit,
+    People as People,
+)
+from .layer_readings import (
+    Difference as Difference,
+    LayerDifference as LayerDifference,
+    LayerReading as LayerReading,
+)
+from .mlp_trace import Circuit as Circuit, TokenEnds as TokenEnds, Trace as Trace
