@@ -4,22 +4,24 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
+from msgspec import Meta
 
 from bilens import __version__
 from bilens.base.errors import UsageError
-from bilens.records import LARGEST_WHOLE, Record
+from bilens.records import LARGEST_WHOLE, Record, schemas_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
 from bilens_explorer.records.models import Key
 
 API = "/api/v1"
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
+Number = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE, description="of an audit, or in a trace")]
 PATHS = {  # parameters that stand in paths
     "key": msgspec.json.schema(Key),
-    "number": {"type": "integer", "minimum": 1, "maximum": LARGEST_WHOLE},
+    "number": msgspec.json.schema(Number),
 }
 EXPECTED = {"`int`": "a whole number", "`str` matching regex": "a text like"}  # msgspec's words
 
@@ -27,7 +29,7 @@ EXPECTED = {"`int`": "a whole number", "`str` matching regex": "a text like"}  #
 class Failure(Record, frozen=True):
     """Why there is no answer."""
 
-    error: str  # a sentence
+    error: Annotated[str, "a sentence"]
 
 
 Arguments = Mapping[str, Any]
@@ -127,8 +129,7 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     for one in listed:
         types |= {*one.answers} if one.body is None else {*one.answers, one.body}
     ordered = sorted(types, key=lambda kind: kind.__name__)
-    place = "#/components/schemas/{name}"
-    references, schemas = msgspec.json.schema_components(ordered, ref_template=place)
+    references, schemas = schemas_of(ordered, "#/components/schemas/{name}")
     known = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
     for one in listed:

@@ -54,10 +54,10 @@ EACH_SIGN = 4  # eigenvectors that are shown at first
 TOKENS = 8  # of each end
 SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten seconds
 HELD_LAYERS, HELD_OUTPUTS = 4, 10  # of each model, in a one-file export
-LayerName = Annotated[str, Meta(max_length=200)]
-# the number of an output, two of a contrast, or `3~raw`, which is not against the mean of all
-OutputText = Annotated[str, Meta(pattern="^[0-9]{1,9}(~([0-9]{1,9}|raw))?$")]
-Rank = Annotated[int, Meta(ge=0, le=1 << 20)]
+LayerName = Annotated[str, Meta(max_length=200, description="of `bl.load(...).layers`")]
+SPELLED = "its number; `3~7` is 3 minus 7, `3~raw` is 3 not against the mean of all"
+OutputText = Annotated[str, Meta(pattern="^[0-9]{1,9}(~([0-9]{1,9}|raw))?$", description=SPELLED)]
+Rank = Annotated[int, Meta(ge=0, le=1 << 20, description="by falling |λ|, from 1; 0: leading")]
 
 
 @dataclass(frozen=True, eq=False)
