@@ -97,7 +97,7 @@ class FiredLatents(Record, frozen=True):
 class CircuitValues(Record, frozen=True):
     """A circuit of the trace on a text, at each token but the first."""
 
-    latent: Annotated[Count, "its output"]
+    latent: Annotated[Count, "number of its output latent"]
     name: Annotated[str, "of the output latent, as the trace calls it"]
     activations: Annotated[Numbers, "of the output latent"]
     values: Annotated[Numbers, "of the circuit: its polynomial in few input latents"]

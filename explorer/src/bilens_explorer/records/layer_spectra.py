@@ -21,8 +21,8 @@ class LayerRow(Record, frozen=True):
     """One layer of a model, without reading its weights, and what the last audit of them says."""
 
     name: Annotated[str, "as `bl.load(...).layers` calls it"]
-    reads: Annotated[str, "`inputs`, `neurons`, `residual stream` or `activations`"]
-    gives: Annotated[str, "`logits`, `neurons` or `outputs`"]
+    reads: Annotated[str, "what comes in: `inputs`, `neurons`, `residual stream` or `activations`"]
+    gives: Annotated[str, "what goes out: `logits`, `neurons` or `outputs`"]
     activation: Annotated[str, "name of its function"]
     gated: Annotated[bool, "whether it multiplies two branches"]
     exact: Annotated[bool, "whether its map is the layer, and no approximation"]
