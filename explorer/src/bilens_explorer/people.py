@@ -35,6 +35,7 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.traces import trace_of, traces
 
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 # The same kinds have names in reports.
 SIDE = r"(?:positive|negative):(\d{1,6})"
 CLASS = re.compile(rf"class:(\d{{1,6}}):{SIDE}", re.ASCII)
@@ -123,9 +124,6 @@ def everything(t: Catalogue, found: ModelPage) -> Markup:
     """Return all that was said of a model."""
     said = remarks(t, found.entries, named=True) or quiet(t("explorer.nobody"))
     return section(t, "explorer.people", element("div", said, data_fresh="people"))
-
-
-Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
 class NewEntry(Record, frozen=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from bilens.records import (
+    LARGEST_WHOLE,
     Change,
     Count,
     Document,
@@ -22,7 +23,9 @@ RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
 # Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
 Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
 Failed = Literal["", "late"]
-Key = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="of a model or a report")]
+KEY = "^[0-9a-f]{16}$"
+Key = Annotated[str, Meta(pattern=KEY, description="of a model or a report")]
+Number = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE, description="of an audit, or in a trace")]
 
 
 def id_of(name: str) -> str:
