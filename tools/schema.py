@@ -9,7 +9,6 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
 from typing import Any
@@ -28,7 +27,7 @@ from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
-from bilens.records.view import views
+from bilens.records.view import records_in, schemas_of, views
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
@@ -54,24 +53,6 @@ RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- end of rules -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
 
 
-def parts(record: type[Record]) -> Iterator[type[Record]]:
-    """Yield a record and all records inside it, each once, in the order of their fields."""
-    seen: list[type[Record]] = []
-
-    def visit(kind: Any) -> None:
-        if isinstance(kind, type) and issubclass(kind, Record):
-            if kind not in seen:
-                seen.append(kind)
-                for field in msgspec.structs.fields(kind):
-                    visit(field.type)
-        else:
-            for inner in typing.get_args(kind):
-                visit(inner)
-
-    visit(record)
-    yield from seen
-
-
 def words(kind: Any) -> str:
     """Return a type in words."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
@@ -94,7 +75,7 @@ def words(kind: Any) -> str:
 def tables(record: type[Record]) -> str:
     """Return a table of the fields of a record, and of each record inside it."""
     found = []
-    for part in parts(record):
+    for part in records_in(record):
         said = views(part)
         rows = ["| key | kind | meaning |", "|---|---|---|"]
         for field in msgspec.structs.fields(part):
@@ -134,13 +115,8 @@ def bad_side(rule: Rule) -> str:
 
 def schema(document: type[Document]) -> str:
     """Return the JSON Schema of a document, with what each field means."""
-    found = msgspec.json.schema(document)
-    for part in parts(document):
-        found["$defs"][part.__name__]["description"] = inspect.cleandoc(part.__doc__ or "")
-        properties = found["$defs"][part.__name__]["properties"]
-        for name, view in views(part).items():
-            properties[name]["description"] = view.description
-    return json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    (reference,), found = schemas_of([document], "#/$defs/{name}")
+    return json.dumps({**reference, "$defs": found}, indent=1, ensure_ascii=False) + "\n"
 
 
 def schema_files(root: Path) -> dict[Path, str]:

@@ -17,8 +17,10 @@ import bilens as bl
 import tiny
 from bilens.io.load import load
 from bilens.records.class_readings import TruncationPoint
+from bilens.records.view import views
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.folder import id_of
+from bilens_explorer.records.layer_spectra import LayerRow
 from chromium import needs_browser
 from commands import model_folder
 from report_documents import make_document
@@ -120,6 +122,23 @@ def test_a_spectrum_is_chosen_by_keyboard_alone(page: Any) -> None:
     number.press("Enter")
     page.locator(".closer strong").first.wait_for()
     assert page.locator(".closer").get_by_role("button", name="Label").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("lang", "heading", "meaning"),
+    [
+        ("en", "Hidden units", "hidden units"),
+        ("en", "Norm of the map", views(LayerRow)["norm"].meaning),
+        ("ja", "隠れユニット", "隠れユニットの数"),
+    ],
+)
+def test_a_heading_says_beside_the_pointer_what_it_means(
+    page: Any, lang: str, heading: str, meaning: str
+) -> None:
+    opened(page, "planted", "spectra", lang=lang)
+    head = page.locator(".layers th", has_text=heading)
+    assert head.get_attribute("title") == meaning
+    assert head.inner_text() == heading  # also as the button that sorts
 
 
 def test_the_slider_redraws_all_three_numbers(page: Any) -> None:

@@ -3,16 +3,21 @@
 import copy
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 import attack_documents
+import bilens.records as records
+import bilens_explorer.records as explorer_records
 import certificate_documents
 import layer_audit_documents
 import report_documents
@@ -27,10 +32,13 @@ from bilens.records.column_readings import ColumnChanges
 from bilens.records.common import Source
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
-from bilens.records.view import views
+from bilens.records.view import records_in, views
 from bilens.report.reports import AuditReport
+from bilens_explorer.app import ENDPOINTS
+from bilens_explorer.endpoint import openapi
+from bilens_explorer.records.layer_spectra import LayerRow
 from report_documents import make_document
-from tools.schema import DOCUMENTS, parts, schema, tables
+from tools.schema import DOCUMENTS, schema, tables
 
 Values = dict[str, Any]
 Damage = Callable[[Values], Any]
@@ -301,16 +309,39 @@ def test_a_kind_names_itself_and_reading_changes_nothing(
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_record_of_a_document_is_in_its_schema(document: type[Document]) -> None:
     found = json.loads(schema(document))["$defs"]
-    assert {part.__name__ for part in parts(document)} == {*found}
+    assert {part.__name__ for part in records_in(document)} == {*found}
     page = tables(document)
     assert all(f"### {name}\n" in page for name in found)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_field_says_what_it_means(document: type[Document]) -> None:
-    for name, record in json.loads(schema(document))["$defs"].items():
-        silent = [field for field, one in record["properties"].items() if "description" not in one]
-        assert not silent, name
+@pytest.mark.parametrize("document", [*DOCUMENTS, "addresses"])
+def test_every_field_says_what_it_means(document: type[Document] | str) -> None:
+    """Of documents, and of all that the addresses of the explorer take and answer with."""
+    if isinstance(document, str):
+        found = openapi(ENDPOINTS)["components"]["schemas"]
+    else:
+        found = json.loads(schema(document))["$defs"]
+    for name, record in found.items():
+        fields = record.get("properties", {}).items()
+        assert not [field for field, one in fields if not one.get("description")], name
+
+
+def test_no_record_has_a_comment_beside_a_field_which_nothing_reads() -> None:
+    files = (Path(module.__file__).parent.glob("*.py") for module in (records, explorer_records))
+    text = "\n".join(file.read_text("utf-8") for file in chain(*files))
+    fields = re.findall(r"^    \w+: Annotated\[.*", text, re.MULTILINE)
+    assert len(fields) > 500
+    assert not [one for one in fields if "# " in one.replace("# type: ignore", "")]
+
+
+def test_addresses_say_what_stands_in_them() -> None:
+    described = openapi(ENDPOINTS)
+    operations = [one for methods in described["paths"].values() for one in methods.values()]
+    schemas = [one["schema"] for operation in operations for one in operation["parameters"]]
+    assert schemas
+    assert all(one["description"] for one in schemas)
+    row = described["components"]["schemas"]["LayerRow"]
+    assert row["properties"]["norm"]["description"] == views(LayerRow)["norm"].description
 
 
 def test_descriptions_are_those_of_the_fields() -> None:

@@ -28,18 +28,20 @@ from bilens.nn.module_layers import FOLDED
 from bilens.records.class_readings import Explanations
 from bilens.records.common import DataOrigin
 from bilens.records.decomposition import LargeRow, SeenInputs
-from bilens.records.view import field_at
+from bilens.records.view import field_at, records_in, views
 from bilens.report import text as catalogue
 from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
 from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
+from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
+from bilens.report.sections.trace_page import contrast_table, ranked_table
 from bilens.report.summary import render_summary
 from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
 from bilens.report.terminal_readings import (
@@ -57,6 +59,7 @@ from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, linked, without_page
 from bilens_explorer.pages import (
+    DRAWN,
     MODEL_VIEWS,
     SCRIPTS,
     WORDS,
@@ -65,6 +68,7 @@ from bilens_explorer.pages import (
     model_page,
     overview_page,
     view_page,
+    words_of,
 )
 from bilens_explorer.recorded_command import RefusedError
 from certificate_documents import make_certificate
@@ -91,10 +95,17 @@ def test_both_languages_have_the_same_keys_in_the_same_order() -> None:
     assert list(CATALOGUES["en"]) == japanese
 
 
+def fields_of_scripts() -> set[str]:
+    """The fields whose headings the scripts of the explorer draw, as keys of the catalogue."""
+    every = {f"field.{one.__name__}.{name}" for one in records_in(DRAWN) for name in views(one)}
+    return every & {*CATALOGUES["en"]}
+
+
 def test_what_headings_mean_is_said_in_both_languages() -> None:
     """In English by the description of the field; in Japanese by a translation of it."""
     cut = CertificateReport(make_certificate()).record.truncation
-    made = class_table(()), cut_table(cut)
+    trace = TraceReport(make_trace()).record
+    made = class_table(()), cut_table(cut), effect_table(0), ranked_table(trace), contrast_table({})
     tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made)
     keys = set()
     for lang in LANGUAGES:
@@ -107,6 +118,9 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
                 if column.where != "text" and not column.heading:
                     owner, name = field_at(table.kind, column.path)
                     keys.add(f"field.{owner.__name__}.{name}.about")
+        words = words_of(t)
+        assert all(words[key] and words[f"{key}.about"] for key in fields_of_scripts())
+    keys |= {f"{key}.about" for key in fields_of_scripts()}
     assert keys == {key for key in CATALOGUES["ja"] if TRANSLATED.fullmatch(key)}
 
 
@@ -258,11 +272,20 @@ def test_the_script_says_what_the_catalogue_holds_and_no_less() -> None:
     static = files("bilens_explorer") / "static"
     code = "".join((static / name).read_text("utf-8") for name in SCRIPTS)
     # t("key") and t(`prefix.${kind}`)
-    used = set(re.findall(r"\bt\(\s*\"([\w.]+)\"", code))
+    used = {key for key in re.findall(r"\bt\(\s*\"([\w.]+)\"", code) if key[:6] != "field."}
     prefixes = tuple(re.findall(r"\bt\(\s*`([\w.]+\.)\$\{", code))
     there = {key.removeprefix(WORDS) for key in CATALOGUES["en"] if key.startswith(WORDS)}
     assert sorted(used - there) == []
+    used |= {key for key in there if f'"{key}"' in code}  # t(all ? "causal.all" : "causal.some")
     assert sorted(key for key in there - used if not key.startswith(prefixes)) == []
+    calls = re.findall(r"\bfields\(\"(\w+)\", ([^)]*)\)", code)  # fields("CausalCheck", "kind", …)
+    quoted = {(record, name) for record, names in calls for name in re.findall(r'"(\w+)"', names)}
+    drawn = {f"field.{record}.{name}" for record, name in quoted}
+    assert drawn <= fields_of_scripts()
+    in_reports = ("field.RankedLatent.", "field.LatentContrast.")
+    rest = {key for key in fields_of_scripts() - drawn if not key.startswith(in_reports)}
+    assert all(key.startswith("field.LayerRow.") for key in rest)
+    assert all(f'"{key.split(".")[2]}"' in code for key in rest)
 
 
 @pytest.mark.parametrize("rule", [*REGISTRY, *ADDED], ids=lambda rule: rule.sentences or rule.id)

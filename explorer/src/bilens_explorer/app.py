@@ -18,7 +18,7 @@ from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displa
 from bilens.report import LANGUAGES, SavedReport, render_summary
 from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
 from bilens_explorer.compare_page import compare_page
-from bilens_explorer.endpoint import API, PATHS, Arguments, Endpoint, openapi, query_of, read_query
+from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import POLICY, Guard
 from bilens_explorer.inside import MissingError, without_paths
@@ -31,7 +31,7 @@ from bilens_explorer.pages import (
     overview_page,
     view_page,
 )
-from bilens_explorer.records.models import Key
+from bilens_explorer.records.models import KEY, Key, Number
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -80,7 +80,7 @@ def build_app(
     def as_json(endpoint: Endpoint) -> Answer:
         async def answer(request: Request) -> Response:
             body = await request.body()
-            if not re.fullmatch(PATHS["key"]["pattern"], request.path_params.get("key", NO_KEY)):
+            if not re.fullmatch(KEY, request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
             given = endpoint.arguments(request.path_params, request.query_params, body)
             found = await run_sync(partial(endpoint.find, served, **given))
@@ -137,7 +137,7 @@ def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
 Reported = Audit | Certificate | Attack | Conversion | Trace
 
 
-def audit_document(served: ServedFolder, number: int) -> Audit:
+def audit_document(served: ServedFolder, number: Number) -> Audit:
     """The document of an audit of the history."""
     return served.audit(number).record
 

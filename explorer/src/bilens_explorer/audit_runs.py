@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from bilens.base.errors import UsageError
 from bilens.records import LOST, UNPRINTABLE
 from bilens_explorer.inside import without_paths
-from bilens_explorer.recorded_command import RepeatedCommand
+from bilens_explorer.recorded_command import RepeatedCommand, check_file
 from bilens_explorer.records.models import AuditRun
 
 LIMIT = 6 * 3600.0  # seconds that an audit may take
@@ -103,7 +103,8 @@ class AuditRuns:
             UsageError: If an audit runs, or this one cannot be started.
             RefusedError: If a file may not be read.
         """
-        command.check_files(self.folder)
+        for name in command.files:
+            check_file(self.folder, name)
         with self._starting:
             if any(one.now.state == RUNNING for one in self._started.values()):
                 raise UsageError("an audit is running: wait for its end, or cancel it.")

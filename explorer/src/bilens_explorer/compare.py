@@ -56,7 +56,8 @@ MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
 EARLIER = "the weights of an earlier audit are not kept, only its document"
-TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$")]
+NUMBERS = "of two audits; without: the last ones"
+TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$", description=NUMBERS)]
 
 
 @dataclass(frozen=True)

@@ -4,30 +4,25 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from inspect import Parameter, signature
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
 from bilens import __version__
 from bilens.base.errors import UsageError
-from bilens.records import LARGEST_WHOLE, Record
+from bilens.records import Record, schemas_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
-from bilens_explorer.records.models import Key
 
 API = "/api/v1"
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
-PATHS = {  # parameters that stand in paths
-    "key": msgspec.json.schema(Key),
-    "number": {"type": "integer", "minimum": 1, "maximum": LARGEST_WHOLE},
-}
 EXPECTED = {"`int`": "a whole number", "`str` matching regex": "a text like"}  # msgspec's words
 
 
 class Failure(Record, frozen=True):
     """Why there is no answer."""
 
-    error: str  # a sentence
+    error: Annotated[str, "a sentence"]
 
 
 Arguments = Mapping[str, Any]
@@ -115,9 +110,12 @@ def read_value(name: str, text: str, kind: Any) -> Any:
         raise UsageError(f"{name} is {text!r:.40}; expected {wanted}.") from None
 
 
-def schema_of(parameter: Parameter) -> dict[str, Any]:
-    found = msgspec.json.schema(parameter.annotation)
-    return found if parameter.default is Parameter.empty else found | {"default": parameter.default}
+def parameter(endpoint: Endpoint, one: Parameter) -> dict[str, Any]:
+    """Return the description of a parameter of an address, in its path or its query."""
+    place = "path" if one.name in endpoint.in_path else "query"
+    required, schema = one.default is Parameter.empty, msgspec.json.schema(one.annotation)
+    schema |= {} if required else {"default": one.default}
+    return {"name": one.name, "in": place, "required": required, "schema": schema}
 
 
 def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
@@ -127,27 +125,15 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
     for one in listed:
         types |= {*one.answers} if one.body is None else {*one.answers, one.body}
     ordered = sorted(types, key=lambda kind: kind.__name__)
-    place = "#/components/schemas/{name}"
-    references, schemas = msgspec.json.schema_components(ordered, ref_template=place)
+    references, schemas = schemas_of(ordered, "#/components/schemas/{name}")
     known = dict(zip(ordered, references, strict=True))
     paths: dict[str, Any] = {}
     for one in listed:
         operation: dict[str, Any] = {
             "summary": one.find.__doc__,
             "responses": responses(one, known),
+            "parameters": [parameter(one, each) for each in query_of(one.find)],
         }
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": PATHS[name]}
-            for name in one.in_path
-        ] + [
-            {
-                "name": each.name,
-                "in": "query",
-                "required": each.default is Parameter.empty,
-                "schema": schema_of(each),
-            }
-            for each in one.query
-        ]
         if one.body is not None:
             operation["requestBody"] = {"required": True, "content": content(known[one.body])}
             operation["security"] = [{"page": []}, {"script": []}]

@@ -93,7 +93,9 @@ class ServedFolder:
             self._past = self._past.read_on(self.history)
             return self._past
 
-    def overview(self, watch: Annotated[str, Meta(max_length=40)] = "") -> Overview:
+    def overview(
+        self, watch: Annotated[str, Meta(max_length=40, description="a rule")] = ""
+    ) -> Overview:
         """All models, the worst first, with the numbers of a rule to watch; and all reports."""
         found, past = self.last_walk(), self.past()
         changed = self._changed(found, past)

@@ -22,8 +22,8 @@ def interactions(
     key: Key,
     layer: LayerName,
     output: OutputText = "0",
-    count: Annotated[int, Meta(ge=1, le=MOST)] = SHOWN,
-    inputs: Annotated[str, Meta(max_length=4000)] = "",
+    count: Annotated[int, Meta(ge=1, le=MOST, description="strongest inputs")] = SHOWN,
+    inputs: Annotated[str, Meta(max_length=4000, description="or these, with commas")] = "",
 ) -> InteractionView:
     """The interactions of inputs of a layer along an output: the strongest, or those named."""
     read = OutputView.named(served, key, layer, output)

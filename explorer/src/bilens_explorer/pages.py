@@ -7,12 +7,13 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from bilens.findings import RULE
-from bilens.records import LOST, PastAudit, displayable
+from bilens.records import LOST, PastAudit, displayable, records_in
 from bilens.report import (
     DIVERGING,
     NONE,
     Catalogue,
     Column,
+    FieldColumn,
     element,
     environment,
     grouped,
@@ -28,7 +29,8 @@ from bilens.report import (
 from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import decision, home, report_list
 from bilens_explorer.people import everything, findings
-from bilens_explorer.records.language_views import TracePage
+from bilens_explorer.records.language_views import TextReading, TracePage
+from bilens_explorer.records.layer_spectra import LayerTable
 from bilens_explorer.records.models import AuditRun, ModelPage, ModelRow, Overview
 from bilens_explorer.watching import progress
 
@@ -49,6 +51,7 @@ STATIC = {  # name of each file → where it lies
 }
 PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
 WORDS = "explorer.script."  # keys of what the script says
+DRAWN = LayerTable | TracePage | TextReading  # documents of whose records it draws tables
 
 
 def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
@@ -155,9 +158,14 @@ def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
 
 
 def words_of(t: Catalogue) -> dict[str, str]:
-    """Return the sentences of the script, by key."""
-    words = (key for key in t.sentences if key.startswith(WORDS))
-    return {key.removeprefix(WORDS): t.sentences[key] for key in words}
+    """Return by key the sentences of the script, the headings of fields, and what these mean."""
+    known = (key for key in t.sentences if key.startswith(WORDS))
+    words = {key.removeprefix(WORDS): t.sentences[key] for key in known}
+    for kind in records_in(DRAWN):
+        for name in kind.__struct_fields__:
+            if t.has(key := f"field.{kind.__name__}.{name}"):
+                words |= {key: t(key), f"{key}.about": FieldColumn(name).meaning(t, kind)}
+    return words
 
 
 def state(t: Catalogue, found: ModelPage) -> Markup:

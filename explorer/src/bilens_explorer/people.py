@@ -35,6 +35,7 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.traces import trace_of, traces
 
+Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 # The same kinds have names in reports.
 SIDE = r"(?:positive|negative):(\d{1,6})"
 CLASS = re.compile(rf"class:(\d{{1,6}}):{SIDE}", re.ASCII)
@@ -128,13 +129,13 @@ def everything(t: Catalogue, found: ModelPage) -> Markup:
 class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     """Something that is said of a model; the fields are those of an `Entry`."""
 
-    action: Action
-    subject: str
-    text: str
-    author: str
-    until: str | None = None
-    after: Count | None = None  # last entry on the subject that its author has read
-    weights: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None  # that a label is of
+    action: Annotated[Action, "a label or note; of a rule whether it is accepted"]
+    subject: Annotated[str, "as of an `Entry`"]
+    text: Annotated[str, "the label, the note, or why"]
+    author: Annotated[str, "who says it"]
+    until: Annotated[str | None, "last day of an acceptance; null for no end"] = None
+    after: Annotated[Count | None, "last entry on the subject that its author has read"] = None
+    weights: Annotated[Sha256 | None, "of which a label is"] = None
 
 
 def add_entry(served: ServedFolder, key: Key, body: NewEntry) -> Entry:

@@ -53,18 +53,16 @@ LEADING, OF_SIGN = 12, 4  # eigenpairs by size, and at least of each sign
 HELD = 1 << 17  # numbers of the pairs of a model in a one-file export: half a megabyte
 FARTHEST = 1e9  # numbers of an input
 OF_CLASS = 2  # images of each class, drawn
-ROWS, LARGEST_TABLE = (
-    200,
-    1 << 24,
-)  # rows to begin with, drawn; bytes of a table that is read for them
+ROWS = 200  # to begin with, drawn
+LARGEST_TABLE = 1 << 24  # bytes of a table that is read for them
 REACH = 3.0  # deviations, where nothing else says how far values go
-OutputNumber = Annotated[int, Meta(ge=0, le=100_000)]
+OutputNumber = Annotated[int, Meta(ge=0, le=100_000, description="of an output, from 0")]
 
 
 class Point(Record, frozen=True, forbid_unknown_fields=True):
     """An input of the map that the playground is sent."""
 
-    inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST)]
+    inputs: Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST), "its numbers"]
 
 
 def playground(served: ServedFolder, key: Key) -> Playground | NoPlayground:

@@ -51,11 +51,6 @@ class RepeatedCommand:
     arguments: tuple[str, ...]
     files: tuple[str, ...]  # that it reads, as paths from the folder
 
-    def check_files(self, folder: Path) -> None:
-        """Refuse to read a file that is gone, or from which a link leads out of the folder."""
-        for name in self.files:
-            check_file(folder, name)
-
 
 def repeat_command(command: str, folder: Path, model: str) -> RepeatedCommand:
     """Return how an audit of a model is run again with its data, conditions and options.

@@ -32,7 +32,7 @@ from bilens.findings import LEVEL, MINIMUM_SAMPLES, drawn, image_shape, null_int
 from bilens.interp import eigenvector_tokens
 from bilens.io import vocabulary_of
 from bilens.nn import LayerView
-from bilens.records import LayerReading, PastAudit, TokenEnds
+from bilens.records import LayerReading, PastAudit, TokenEnds, value_at
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
@@ -54,10 +54,10 @@ EACH_SIGN = 4  # eigenvectors that are shown at first
 TOKENS = 8  # of each end
 SAMPLES, WORK = 99, 6e10  # rotations, and products in all of them: some ten seconds
 HELD_LAYERS, HELD_OUTPUTS = 4, 10  # of each model, in a one-file export
-LayerName = Annotated[str, Meta(max_length=200)]
-# the number of an output, two of a contrast, or `3~raw`, which is not against the mean of all
-OutputText = Annotated[str, Meta(pattern="^[0-9]{1,9}(~([0-9]{1,9}|raw))?$")]
-Rank = Annotated[int, Meta(ge=0, le=1 << 20)]
+LayerName = Annotated[str, Meta(max_length=200, description="of `bl.load(...).layers`")]
+SPELLED = "its number; `3~7` is 3 minus 7, `3~raw` is 3 not against the mean of all"
+OutputText = Annotated[str, Meta(pattern="^[0-9]{1,9}(~([0-9]{1,9}|raw))?$", description=SPELLED)]
+Rank = Annotated[int, Meta(ge=0, le=1 << 20, description="by falling |λ|, from 1; 0: leading")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,13 +180,8 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     opened = served.opened(key)
     audits = audits_of(served, key)
     said = next((one for one in audits if one.kind == "layers"), None)
-    readings: dict[str, LayerReading] = {}
-    if said is not None:
-        layers = served.audit(said.number).record.layers
-        readings = {one.name: one for one in layers.readings} if layers else {}
-    for name, view in opened.model.layers.items():  # an option of the audit may read it otherwise
-        if name in readings and readings[name].activation != view.activation.name:
-            del readings[name]
+    layers = None if said is None else served.audit(said.number).record.layers
+    readings = {} if layers is None else {one.name: one for one in layers.readings}
     return LayerTable(
         weights_sha256=opened.model.read_sha256,
         audit=None if said is None else said.number,
@@ -199,7 +194,9 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
 
 def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
     names, numbers = LayerOutputs.from_model(opened.model, name).names, range(view.sizes.d_out)
-    row = LayerRow(
+    if said is not None and said.activation != view.activation.name:
+        said = None  # an option of the audit read it otherwise
+    return LayerRow(
         name=name,
         reads=view.reads,
         gives=view.gives,
@@ -209,17 +206,12 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
         **view.sizes._asdict(),
         parameters=sum(view.tensors.values()),
         outputs=None if names == tuple(map(str, numbers)) else names,
-    )
-    if said is None:
-        return row
-    return structs.replace(
-        row,
-        r_squared=None if said.fit is None else said.fit.quadratic,
-        usable=None if said.fit is None else said.fit.usable,
-        norm=said.quadratic_norm,
-        rank=None if said.outputs is None else said.outputs.effective_rank,
-        dead=None if said.units is None else said.units.dead,
-        broken=said.broken,
+        r_squared=value_at(said, "fit.quadratic"),
+        usable=value_at(said, "fit.usable"),
+        norm=value_at(said, "quadratic_norm"),
+        rank=value_at(said, "outputs.effective_rank"),
+        dead=value_at(said, "units.dead"),
+        broken=value_at(said, "broken"),
     )
 
 
@@ -230,11 +222,7 @@ def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
 
 
 def eigenvectors(
-    served: ServedFolder,
-    key: Key,
-    layer: LayerName,
-    output: OutputText = "0",
-    vector: Rank = 0,
+    served: ServedFolder, key: Key, layer: LayerName, output: OutputText = "0", vector: Rank = 0
 ) -> ViewedVectors:
     """The leading eigenvectors of each sign, or the one at a position from 1."""
     read = OutputView.named(served, key, layer, output)

@@ -16,7 +16,7 @@ from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
 from bilens_explorer.records.language_views import CircuitGraph, TracePage
-from bilens_explorer.records.models import Key
+from bilens_explorer.records.models import Key, Number
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
@@ -67,7 +67,7 @@ def find_weights(
     return None
 
 
-def graph(served: ServedFolder, key: Key, number: int) -> CircuitGraph:
+def graph(served: ServedFolder, key: Key, number: Number) -> CircuitGraph:
     """A circuit of a trace in the layout of circuit-tracer, with the labels that people gave."""
     page = trace_page(served, key)
     circuit = require_found(dict(enumerate(page.trace.circuits, 1)).get(number))

@@ -43,3 +43,4 @@ from .layer_readings import (
     LayerReading as LayerReading,
 )
 from .mlp_trace import Circuit as Circuit, TokenEnds as TokenEnds, Trace as Trace
+from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at

@@ -4,14 +4,15 @@ from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
 from bilens.records.common import DataOrigin, ModelSummary, Run, Source, check_input_shape
+from bilens.records.view import View
 
 
 class Effect(Record, frozen=True):
     """The effect of a perturbation on the attacked inputs that it is judged on, at each epsilon."""
 
-    accuracy: Annotated[Numbers, "share that keep their right answer"]
-    margin: Annotated[Numbers, "mean of f_label − f_target"]
-    target_rate: Annotated[Numbers, "share that are taken for the target"]
+    accuracy: Annotated[Numbers, View("share that keep their right answer", "percent")]
+    margin: Annotated[Numbers, View("mean of f_label − f_target", "fixed2")]
+    target_rate: Annotated[Numbers, View("share that are taken for the target", "percent")]
 
 
 class PerturbationFinding(Record, frozen=True):
@@ -51,7 +52,7 @@ class MethodCurve(Record, frozen=True):
     effect: Annotated[Effect, "on the attacked inputs"]
     clipped: Annotated[Effect | None, "null where no box of the inputs is known"]
     change: Annotated[Numbers, "at each epsilon"]
-    gap: Annotated[Numbers, "change less that of the optimal one, mean; at least 0 by the proof"]
+    gap: Annotated[Numbers, View("mean change, less that of the optimal one; proven ≥ 0", "fixed3")]
 
 
 class DataSplit(Record, frozen=True):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
 from bilens.records.common import Interval, Run, Source, TextOrigin
+from bilens.records.view import View
 
 
 class TokenValue(Record, frozen=True):
@@ -103,9 +104,7 @@ class InteractionEntries(Record, frozen=True):
 class CausalCheck(Record, frozen=True):
     """The change of a behaviour where a few directions of a layer's input are changed."""
 
-    kind: Annotated[
-        str, "`ablate`: set to their mean; `steer`: moved; `sign_flip`: traded to change the sign"
-    ]
+    kind: Annotated[str, "`ablate`: set to the mean; `steer`: moved; `sign_flip`: signs changed"]
     num_directions: Annotated[Count, "directions that are changed together"]
     before: Annotated[Interval, "size of the behaviour in the unchanged model, in logits"]
     after: Annotated[Interval, "size with the directions changed"]
@@ -270,19 +269,19 @@ class RankedLatent(Record, frozen=True):
     """One output latent of the ranking."""
 
     latent: Annotated[Count, "number of the output latent"]
-    score: Annotated[float, "the product of the three shares below, 0 to 1"]
-    pair_share: Annotated[float, "of ‖Q‖² in the extreme eigenvalues of either sign"]
-    sign_contrast: Annotated[float, "min / max of their sizes"]
-    interaction_share: Annotated[float, "of the product's variance that no sum explains"]
-    positive: Annotated[float, "extreme eigenvalue of its sign, 0 where there is none"]
-    negative: Annotated[float, "the same of the other sign"]
+    score: Annotated[float, View("product of the three shares, 0 to 1", "fixed3")]
+    pair_share: Annotated[float, View("of ‖Q‖² in the extremes of either sign", "percent")]
+    sign_contrast: Annotated[float, View("min / max of the sizes of the extremes", "fixed2")]
+    interaction_share: Annotated[float, View("of the variance that no sum explains", "percent")]
+    positive: Annotated[float, View("largest eigenvalue above 0, else 0", "signed")]
+    negative: Annotated[float, View("smallest eigenvalue below 0, else 0", "signed")]
     explained_by_two: Annotated[float, "share of ‖Q‖² in two eigenpairs"]
-    correlation_active: Annotated[float | None, "k = 2; null if active on fewer than two tokens"]
+    correlation_active: Annotated[float | None, View("k = 2; null below 2 active tokens", "fixed2")]
     density: Annotated[float, "share of tokens at which it is active"]
     peak: Annotated[str | None, "its strongest token"]
     cluster: Annotated[Count, "number of its cluster, 0 is the largest"]
-    null_score: Annotated[float | None, "median of random dictionaries at this position"] = None
-    p_value: Annotated[float | None, "how often a random dictionary's latent does as well"] = None
+    null_score: Annotated[float | None, View("median of chance at this place", "fixed3")] = None
+    p_value: Annotated[float | None, View("how often random latents do as well", "fixed2")] = None
 
 
 class LatentContrast(Record, frozen=True):
@@ -290,11 +289,11 @@ class LatentContrast(Record, frozen=True):
 
     first: Annotated[Count, "number of an output latent"]
     second: Annotated[Count, "number of the other one"]
-    score: Annotated[float, "the product of the two shares"]
-    nonlinear_share: Annotated[float, "of the variance that no linear function explains"]
-    pair_share: Annotated[float, "of the quadratic part, in one pair of opposite eigenvalues"]
+    score: Annotated[float, View("product of the two shares", "fixed3")]
+    nonlinear_share: Annotated[float, View("of the variance beyond a linear function", "percent")]
+    pair_share: Annotated[float, View("of the quadratic part, in one opposite pair", "percent")]
     causal: Annotated[CausalReading | None, "null for all but the first pairs"]
-    p_value: Annotated[float | None, "how often a random dictionary's pair scores as much"] = None
+    p_value: Annotated[float | None, View("how often random pairs score as much", "fixed2")] = None
 
 
 class RandomDictionaries(Record, frozen=True):

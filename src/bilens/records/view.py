@@ -1,7 +1,7 @@
 """What a field of a record is and how it is shown: schema, pages, tables and help read it here."""
 
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -59,12 +59,27 @@ def field_at(record: type[Record], path: str) -> tuple[type[Record], str]:
     return field_at(next(records_in(kinds[name])), rest) if rest else (record, name)
 
 
-def records_in(kind: Any) -> Iterator[type[Record]]:
-    """Yield the records that a type is made of."""
-    if isinstance(kind, type) and issubclass(kind, Record):
+def records_in(kind: Any, seen: set[Any] | None = None) -> Iterator[type[Record]]:
+    """Yield the records that a type is made of, and those in them, once, in order of fields."""
+    seen = set() if seen is None else seen
+    if isinstance(kind, type) and issubclass(kind, Record) and kind not in seen:
+        seen.add(kind)
         yield kind
+        for field in msgspec.structs.fields(kind):
+            yield from records_in(field.type, seen)
     for inner in typing.get_args(kind):
-        yield from records_in(inner)
+        yield from records_in(inner, seen)
+
+
+def schemas_of(kinds: Sequence[type[Record]], place: str) -> tuple[Any, dict[str, Any]]:
+    """Return references to records, and by name their schemas, with what each field means."""
+    references, found = msgspec.json.schema_components(kinds, ref_template=place)
+    seen = set[Any]()
+    for record in (part for kind in kinds for part in records_in(kind, seen)):
+        fields = found[record.__name__]["properties"]
+        for field in msgspec.structs.fields(record):
+            fields[field.encode_name]["description"] = views(record)[field.name].description
+    return references, found
 
 
 def value_at(record: Any, path: str) -> Any:

@@ -50,6 +50,7 @@ from .sections.people import (
     subject_name as subject_name,
 )
 from .summary import render_summary as render_summary
+from .tables import FieldColumn as FieldColumn
 from .text import (
     LANGUAGES as LANGUAGES,
     MARKS as MARKS,

@@ -11,14 +11,15 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bilens.records.attack import Attack
+from bilens.records.attack import Attack, MethodCurve
 from bilens.records.audit import Audit, ReadAs
 from bilens.records.base import Record, displayable
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.layer_readings import LayerReadings
+from bilens.records.view import value_at
 from bilens.report.markup import ICONS
-from bilens.report.sections.attack_page import data_read, proof_claim
+from bilens.report.sections.attack_page import data_read, effects_at, proof_claim
 from bilens.report.sections.certificate_page import cut_table, statements
 from bilens.report.sections.classes import class_rows, class_table
 from bilens.report.sections.coverage import unread_lines
@@ -38,20 +39,12 @@ from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import (
     NONE,
     Catalogue,
-    fixed,
     floored,
     load_catalogue,
-    percent,
     signed_quantity,
 )
 
 MOST_EFFECTS = 4  # columns and pairs of an output
-EFFECTS: Final[Mapping[str, tuple[str, str, Callable[[float], str]]]] = {  # of a curve, by title
-    "attack.effect.accuracy": ("effect", "accuracy", percent),
-    "attack.effect.margin": ("effect", "margin", fixed),
-    "attack.effect.target_rate": ("effect", "target_rate", percent),
-    "attack.numbers.clipped": ("clipped", "accuracy", percent),
-}
 
 
 def grid(
@@ -94,12 +87,18 @@ def optional(value: float | None, form: str, none: str = NONE) -> str:
 
 
 def field_table(
-    t: Catalogue, described: FieldTable, rows: Iterable[TableRow | Record], caption: str
+    t: Catalogue,
+    described: FieldTable,
+    rows: Iterable[TableRow | Record],
+    caption: str,
+    *,
+    title: str = "",
+    look: Literal["tight", "bare"] = "tight",
 ) -> Table:
     """Return a described table, with what it is about below it."""
     heads, numeric, cells = described.as_texts(t, rows)
     names = (f">{head}" if right else head for head, right in zip(heads, numeric, strict=True))
-    table = grid(names, caption=caption, look="tight", align="left")
+    table = grid(names, title=title, caption=caption, look=look, align="left")
     for row in cells:
         add(table, *row)
     return table
@@ -215,15 +214,15 @@ def certificate_lines(record: Certificate, lang: str = "en") -> list[str]:
 def attack_tables(record: Attack, lang: str = "en") -> Iterator[Table]:
     """Return one table for each effect, with a row a method and a column a length."""
     t = load_catalogue(lang)
-    for title, (part, number, show) in EFFECTS.items():
-        heads = (f">{epsilon:g}" for epsilon in record.epsilons)
-        first = f"{t('attack.numbers.kind')} \\ ε"
-        table = grid([first, *heads], title=t(title), look="bare", align="left")
+    heads = [f"{t('field.MethodCurve.kind')} \\ ε", *(f">{one:g}" for one in record.epsilons)]
+    for columns in zip(*map(effects_at, range(len(record.epsilons))), strict=True):
+        title = columns[0].title(t, MethodCurve)
+        table = grid(heads, title=title, look="bare", align="left")
         table.padding = (0, 1, 0, 0)
-        known = [(x.kind, getattr(getattr(x, part), number, None)) for x in record.curves]
-        if all(values is not None for _, values in known):
-            for kind, values in known:
-                add(table, t(f"attack.kind.{kind}"), *map(show, values or ()))
+        if all(value_at(curve, columns[0].path) is not None for curve in record.curves):
+            for curve in record.curves:
+                cells = (column.text(t, MethodCurve, curve) for column in columns)
+                add(table, t(f"attack.kind.{curve.kind}"), *cells)
             yield table
 
 

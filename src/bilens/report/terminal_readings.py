@@ -18,14 +18,8 @@ from bilens.records.decomposition import (
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
-from bilens.report.sections.trace_page import (
-    RANKED,
-    chance_text,
-    output_names,
-    ranked_numbers,
-    sae_rows,
-)
-from bilens.report.terminal import add, grid, optional, short
+from bilens.report.sections.trace_page import chance_text, ranked_table, sae_rows
+from bilens.report.terminal import add, field_table, grid, optional, short
 from bilens.report.text import (
     Catalogue,
     grouped,
@@ -263,23 +257,15 @@ def trace_tables(record: Trace, lang: str = "en") -> Iterator[Table]:
     if record.readings:
         yield reading_table(t, record)
         return
-    names, hooks = output_names(record), (f">{sae.hook}" for sae in displayable(record.saes))
+    hooks = (f">{sae.hook}" for sae in displayable(record.saes))
     table = grid(["", *hooks], title=t("trace.layer.caption"), look="bare", align="left")
     for cells in sae_rows(t, record.saes):
         add(table, *cells)
     yield table
-    position, latent, *more = t.each("trace.ranking", ("position", "latent", *RANKED))
     shown = record.ranking[:MOST_LATENTS]
-    table = grid(
-        (f">{position}", latent, *(f">{head}" for head in more)),
-        title=t("trace.ranking.caption", shown=len(shown), count=record.num_outputs),
-        caption=f"{chance_text(t, record)} {t('trace.ranking.lead')}",
-        look="bare",
-        align="left",
-    )
-    for place, one in enumerate(shown, start=1):
-        add(table, grouped(place), names[one.latent], *ranked_numbers(t, one))
-    yield table
+    title = t("trace.ranking.caption", shown=len(shown), count=record.num_outputs)
+    caption = f"{chance_text(t, record)} {t('trace.ranking.lead')}"
+    yield field_table(t, ranked_table(record), shown, caption, title=title, look="bare")
 
 
 def reading_table(t: Catalogue, record: Trace) -> Table:

@@ -1,6 +1,6 @@
 """Two models of a folder, or two dates of one, beside each other."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from bilens.records import (
     ApproximationQuality,
@@ -22,63 +22,63 @@ from bilens_explorer.records.models import ModelRow
 class ComparedModel(Record, frozen=True):
     """One of the two models that are compared, with its audit and remarks on it."""
 
-    model: ModelRow
-    audit: PastAudit | None  # that is compared; null where it was never audited
-    entries: tuple[Entry, ...]  # what was said of the model, the last one first
+    model: Annotated[ModelRow, "as the first page shows it"]
+    audit: Annotated[PastAudit | None, "that is compared; null where it was never audited"]
+    entries: Annotated[tuple[Entry, ...], "what was said of the model, the last one first"]
 
 
 class ComparedRule(Record, frozen=True):
     """How one rule ended in both audits."""
 
-    rule: str
-    a: Measured | None  # null where it had nothing to judge
-    b: Measured | None
-    direction: Direction | None  # from a to b; null where neither is known to be better
+    rule: Annotated[str, "its name"]
+    a: Annotated[Measured | None, "of a; null where it had nothing to judge"]
+    b: Annotated[Measured | None, "of b, in the same way"]
+    direction: Annotated[Direction | None, "from a to b; null where neither is known to be better"]
 
 
 class ModelComparison(Document, frozen=True, kw_only=True):
     """Two models, or two audits of one: b as it differs from a."""
 
-    kind: Literal["comparison"] = "comparison"
-    a: ComparedModel
-    b: ComparedModel
-    rules: tuple[ComparedRule, ...]  # empty where one was never audited
-    difference: Difference | None  # of the weights; null where they were not compared
-    left_out: Count  # layers that would take too long for a page; their tensors are compared
-    # the least R² of the quadratic approximations that are compared; null where maps are the layers
-    r_squared: float | None
-    why: str  # the weights were not compared; empty where they were
-    dates: bool  # whether audits were asked for, whose weights may be gone
-    # of audits class by class: what each document says of a class, without its eigenvectors
-    spectra: tuple[tuple[ClassReading, ClassReading], ...]
+    kind: Annotated[Literal["comparison"], "of the document"] = "comparison"
+    a: Annotated[ComparedModel, "the first one"]
+    b: Annotated[ComparedModel, "the second one"]
+    rules: Annotated[tuple[ComparedRule, ...], "empty where one was never audited"]
+    difference: Annotated[Difference | None, "of the weights; null where they were not compared"]
+    left_out: Annotated[Count, "layers that take too long for a page, compared by tensors"]
+    r_squared: Annotated[float | None, "the least of approximations compared; null for exact maps"]
+    why: Annotated[str, "why the weights were not compared; empty where they were"]
+    dates: Annotated[bool, "whether audits were asked for, whose weights may be gone"]
+    spectra: Annotated[
+        tuple[tuple[ClassReading, ClassReading], ...], "of each class, without eigenvectors"
+    ]
 
 
 class VectorPair(Record, frozen=True):
     """Eigenvectors that belong together: one each, or those that cannot be told apart."""
 
-    a: tuple[Count, ...]  # positions by falling |λ|, from 1
-    b: tuple[Count, ...]
-    cosine: float  # |cos|, or the overlap of the spaces that they span
+    a: Annotated[tuple[Count, ...], "positions by falling |λ|, from 1"]
+    b: Annotated[tuple[Count, ...], "of b, in the same way"]
+    cosine: Annotated[float, "|cos|, or the overlap of the spaces that they span"]
 
 
 class MatchedSide(Record, frozen=True):
     """The leading eigenvectors of one model that are matched with those of another."""
 
-    output: str  # as this model numbers it, which people's labels are of
-    reading: str  # as of a `Spectrum`
-    approximation: ApproximationQuality | None  # null where the map is the layer
-    values: Numbers  # leading eigenvalues, by falling |λ|; of b in the unit of a's output
-    vectors: ViewedVectors  # of these
+    output: Annotated[str, "as this model numbers it, which people's labels are of"]
+    reading: Annotated[str, "as of a `Spectrum`"]
+    approximation: Annotated[ApproximationQuality | None, "null where the map is the layer"]
+    values: Annotated[Numbers, "leading eigenvalues by falling |λ|; of b in the unit of a"]
+    vectors: Annotated[ViewedVectors, "of these"]
 
 
 class EigenvectorPairs(Document, frozen=True, kw_only=True):
     """The leading eigenvectors of one output of a layer of two models, matched."""
 
-    kind: Literal["eigenvector pairs"] = "eigenvector pairs"
-    a: MatchedSide
-    b: MatchedSide
-    cosines: tuple[Numbers, ...]  # |cos| of each of a (rows) with each of b
-    pairs: tuple[VectorPair, ...]  # by falling |λ| of a
-    score: float  # the mean of their cosines
-    chance: float  # the mean score where the vectors of b are turned at random
-    p_value: float
+    kind: Annotated[Literal["eigenvector pairs"], "of the document"] = "eigenvector pairs"
+    a: Annotated[MatchedSide, "of the first model"]
+    b: Annotated[MatchedSide, "of the second one"]
+    cosines: Annotated[tuple[Numbers, ...], "|cos| of each of a (rows) with each of b"]
+    pairs: Annotated[tuple[VectorPair, ...], "by falling |λ| of a"]
+    score: Annotated[float, "the mean of their cosines"]
+    chance: Annotated[float, "the mean score where the vectors of b are turned at random"]
+    p_value: Annotated[float, "how often turned vectors match as well"]

@@ -2,12 +2,13 @@
 // without autoencoders, its directions read as tokens.
 import { bars } from "./charts.js";
 import { graphOf, graphView, linesOf } from "./graph.js";
-import { choice, control, drawing, element, get, number, percent, save, sortable, state, t, table, takeaway } from "./lib.js";
+import { choice, control, drawing, element, fields, get, number, percent, save, sortable, state, t, table, takeaway } from "./lib.js";
 import { latentName, passages, tokenEnds, tokenList, word } from "./passages.js";
 import { labelOf, nameable, remarksOf } from "./people.js";
 
 const MOST_ROWS = 200; // of the ranking that are drawn
 const [LEAST, MOST_GROUPS, LONGEST] = [0.25, 20, 80]; // threshold; groups and names that an address may have
+const ENDS = [t("circuit.one_end"), t("circuit.other_end")];
 const button = (name, onclick, more = {}) => element("button", { type: "button", onclick, ...more }, name);
 const facts = (pairs) =>
   element("dl", { class: "facts-list" }, pairs.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
@@ -28,7 +29,7 @@ const causalPart = (causal, title) => {
     return [heading, element("p", {}, t("causal.why_not"))];
   const [high, low] = [causal.behaviour.high, causal.behaviour.low].map((tokens) => tokens.map((one) => `“${word(one)}”`).join(", "));
   const logits = (value) => number(value);
-  const heads = ["kind", "directions", "before", "after", "share", "random", "loss"].map((key) => t(`causal.${key}`));
+  const heads = fields("CausalCheck", "kind", "num_directions", "before", "after", "share", "random_share", "loss_before");
   const rows = causal.checks.map((check) => [
     t(`causal.kind.${check.kind}`),
     number(check.num_directions),
@@ -130,7 +131,8 @@ function drawCircuits(root, { trace, model, report }) {
   };
   const search = element("input", { type: "search", value: state.get("search"), maxlength: 200, autocomplete: "off" });
   const shown = element("output", { for: (search.id = "circuit-search") });
-  const listed = table(t("circuit.list"), COLUMNS.map((key) => t(`circuit.${key}`)), []);
+  const [latent, peak, score, density] = fields("RankedLatent", "latent", "peak", "score", "density");
+  const listed = table(t("circuit.list"), [t("circuit.rank"), latent, t("circuit.label"), peak, t("circuit.causal"), score, density], []);
   listed.classList.add("circuit-list");
   const body = listed.querySelector("tbody");
   const sort = sortable(listed.querySelector("table"));
@@ -213,7 +215,7 @@ function drawCircuits(root, { trace, model, report }) {
         const output = node.column === 3;
         const { latent, density, largest: most } = node.reading;
         parts.push(naming(latent, output));
-        parts.push(facts([[t("circuit.density"), percent(density, 2)], [t("circuit.largest"), number(most)], ...(node.activation === undefined ? [] : [[t("circuit.there"), number(node.activation)]])]));
+        parts.push(facts([[t("field.RankedLatent.density"), percent(density, 2)], [t("circuit.largest"), number(most)], ...(node.activation === undefined ? [] : [[t("circuit.there"), number(node.activation)]])]));
         if (!output) parts.push(tokenEnds(node.reading.tokens, t("circuit.like"), t("circuit.unlike")), element("h4", {}, t("circuit.contexts")), passages(node.reading, trace.tokens_carry_spaces));
       }
       const lines = linesOf(view, node.id);
@@ -302,7 +304,7 @@ function drawCircuits(root, { trace, model, report }) {
       element("h4", {}, t("circuit.contexts")),
       passages(circuit.output, trace.tokens_carry_spaces),
       tokenEnds(circuit.output.tokens, t("circuit.promotes"), t("circuit.suppresses")),
-      table(t("circuit.vectors"), ["eigenvalue", "nearest", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
+      table(t("circuit.vectors"), [...fields("ReadEigenvector", "eigenvalue", "nearest"), ...ENDS], vectors),
     );
     refresh = show;
     show();
@@ -323,7 +325,7 @@ function drawReadings(root, { trace, model }) {
     const values = one.spectrum.eigenvalues;
     const subject = `direction:${trace.layer.name}:${one.kind === "token" ? one.name : place + 1}`;
     const vectors = one.spectrum.eigenvectors.map((vector) => [number(vector.eigenvalue), ...[vector.tokens.high, vector.tokens.low].map(tokenList)]);
-    const plot = bars(t("reading.spectrum"), values, { told: (index) => number(values[index], 5), xName: t("reading.order"), yName: t("circuit.eigenvalue") });
+    const plot = bars(t("reading.spectrum"), values, { told: (index) => number(values[index], 5), xName: t("reading.order"), yName: t("field.ReadEigenvector.eigenvalue") });
     const texts = [...one.output.high, ...one.output.low, ...one.spectrum.eigenvectors.flatMap((vector) => [...vector.tokens.high, ...vector.tokens.low])].map((token) => token.text.toLowerCase());
     const drawn = element(
       "section",
@@ -334,7 +336,7 @@ function drawReadings(root, { trace, model }) {
       tokenEnds(one.output, t("circuit.promotes"), t("circuit.suppresses")),
       plot,
       takeaway(title, { rows: [["eigenvalue"], ...values.map((value) => [value])], data: one, drawn: plot }),
-      table(`${title}: ${t("circuit.vectors")}`, ["eigenvalue", "one_end", "other_end"].map((key) => t(`circuit.${key}`)), vectors),
+      table(`${title}: ${t("circuit.vectors")}`, [...fields("ReadEigenvector", "eigenvalue"), ...ENDS], vectors),
       ...(one.causal ? causalPart(one.causal, title) : []),
     );
     return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? (labelOf(remarksOf(model).of(subject))?.text ?? "").toLowerCase() : ""] };

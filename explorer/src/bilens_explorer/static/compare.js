@@ -78,7 +78,7 @@ export const compare = (root) =>
       const names = layers.map((one) => [one.name, one.name]);
       const pick = choice(names, layer.name, (name) => show(layers.find((one) => one.name === name), "0"));
       controls.replaceChildren(
-        ...[control(t("layer.name"), onlyHeld(pick, (name) => addressOf(name, "0"))), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
+        ...[control(t("field.LayerRow.name"), onlyHeld(pick, (name) => addressOf(name, "0"))), ...outputControls(layer, output, (chosen) => show(layer, chosen), address)].filter(Boolean),
       );
       redraw(async (current) => {
         const found = await get(address(output));

@@ -227,7 +227,7 @@ export const interactions = (root) =>
         ofLayer();
       }, (one) => addressOf(key, "interactions", layer, one));
       return [
-        layers.length > 1 && control(t("layer.name"), onlyHeld(choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null })), (name) => addressOf(key, "interactions", { name }, "0"))),
+        layers.length > 1 && control(t("field.LayerRow.name"), onlyHeld(choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null })), (name) => addressOf(key, "interactions", { name }, "0"))),
         ...outputs,
         control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count"), disabled: exported })),
         control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs"), disabled: exported })),

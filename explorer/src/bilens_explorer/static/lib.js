@@ -160,6 +160,9 @@ export const choice = (options, chosen, onchange) => {
 // A wide thing in a box of its own that scrolls, by keyboard too.
 export const scrolling = (name, ...children) =>
   element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": name }, children);
+// The heads of columns: what fields of a record are called, and beside the pointer what they mean.
+export const fields = (record, ...names) =>
+  names.map((name) => element("th", { scope: "col", title: t(`field.${record}.${name}.about`) }, t(`field.${record}.${name}`)));
 export const table = (name, heads, rows) =>
   scrolling(
     name,
@@ -167,7 +170,7 @@ export const table = (name, heads, rows) =>
       "table",
       {},
       element("caption", {}, element("span", { class: "caption" }, name)),
-      element("thead", {}, element("tr", {}, heads.map((head) => element("th", { scope: "col" }, head)))),
+      element("thead", {}, element("tr", {}, heads.map((head) => (head instanceof Element ? head : element("th", { scope: "col" }, head))))),
       element("tbody", {}, rows.map((row) => element("tr", {}, row.map((cell) => element("td", {}, cell))))),
     ),
   );

@@ -1,7 +1,7 @@
 // The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
 // what is left when few of them are kept.
 import { bars, curves, largest, legend } from "./charts.js";
-import { control, drawing, element, exported, get, holds, lang, number, percent, redrawing, share, sortable, state, t, table, takeaway } from "./lib.js";
+import { control, drawing, element, exported, fields, get, holds, lang, number, percent, redrawing, share, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure, vectorTakeaway } from "./vectors.js";
@@ -9,7 +9,7 @@ import { subjectOf, vectorFigure, vectorTakeaway } from "./vectors.js";
 const WORDS = ["reads", "gives"];
 const NUMBERS = ["d_in", "d_hidden", "d_out", "parameters", "norm", "rank", "dead"];
 const WHOLE = new Intl.NumberFormat(lang);
-const COLUMNS = ["name", "exactness", ...WORDS, "activation", ...NUMBERS];
+const COLUMNS = ["name", "exact", ...WORDS, "activation", ...NUMBERS];
 
 // ---- layers
 
@@ -21,7 +21,7 @@ const exactness = (layer) => {
   return t(layer.usable ? "layer.r2" : "layer.refused", { r2 });
 };
 const cellOf = (layer, name) => {
-  if (name === "exactness") return exactness(layer);
+  if (name === "exact") return exactness(layer);
   if (WORDS.includes(name)) return t(`layer.value.${layer[name].replace(" ", "_")}`);
   return layer[name];
 };
@@ -39,7 +39,7 @@ const layerTable = (key, layers, audit, choose) => {
       return NUMBERS.includes(name) ? number(value, 4) : value;
     }),
   );
-  const listed = table(t("layers"), COLUMNS.map((name) => t(`layer.${name}`)), rows);
+  const listed = table(t("layers"), fields("LayerRow", ...COLUMNS), rows);
   const body = listed.querySelector("tbody");
   [...body.rows].forEach((row, index) => {
     row.addEventListener("click", (event) => event.target === buttons[index] || (there[index] && choose(layers[index], true)));

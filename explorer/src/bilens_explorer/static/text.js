@@ -1,6 +1,6 @@
 // The playground of language models: a text is typed, and read token by token, by the server.
 import { namedBars } from "./charts.js";
-import { choice, control, drawing, element, exported, get, lang, number, post, state, t, table, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, fields, get, lang, number, post, state, t, table, takeaway } from "./lib.js";
 import { shaded, tokenList, word } from "./passages.js";
 import { calmly } from "./played.js";
 import { labelOf, nameable, remarksOf } from "./people.js";
@@ -84,7 +84,7 @@ export const text = (root) =>
           const largest = one.activations.reduce((best, value) => (Math.abs(value) > Math.abs(best) ? value : best), 0);
           return [shadeButton(`${kind}:${one.latent}`, name), at < 0 ? "—" : number(one.activations[at]), number(largest), nameable(key, `${side.subject}${one.latent}`, name)];
         });
-      return [table(t(`text.latents.${kind}`, { count: number(side.count, 5) }), ["latent", "here", "largest", "label"].map((name) => t(`text.${name}`)), rows)];
+      return [table(t(`text.latents.${kind}`, { count: number(side.count, 5) }), [...fields("FiredLatent", "name", "activations"), t("text.largest"), t("circuit.label")], rows)];
     };
 
     const show = () => {
@@ -109,14 +109,14 @@ export const text = (root) =>
           "div",
           { class: "ends" },
           element("div", {}, element("h3", {}, t("text.next", { token: word(here) })), namedBars(t("text.next", { token: word(here) }), reading.next.map((one) => ({ name: `${word(one.text)} (${number(one.logit)})`, value: one.probability })))),
-          element("div", {}, table(t("text.layers", { token: word(here) }), [t("layer.name"), t("text.promotes"), t("circuit.suppresses")], reading.layers.map(({ name, tokens: ends }) => [name, ...[ends.high, ends.low].map((end) => tokenList(end))]))),
+          element("div", {}, table(t("text.layers", { token: word(here) }), [...fields("LayerEffect", "name", "tokens"), t("circuit.suppresses")], reading.layers.map(({ name, tokens: ends }) => [name, ...[ends.high, ends.low].map((end) => tokenList(end))]))),
         ),
         ...(latents
           ? [
               element("h3", {}, t("text.circuits")),
               table(
                 t("text.circuits_at", { token: word(here) }),
-                ["circuit", "fires", "here", "value", "open"].map((name) => t(`text.${name}`)),
+                [...fields("CircuitValues", "latent"), t("text.fires"), ...fields("CircuitValues", "activations", "values"), t("text.open")],
                 latents.circuits.map((one) => [
                   shadeButton(`circuit:${one.latent}`, nameOf(latents.outputs, one)),
                   at < 0 ? "—" : t(one.activations[at] ? "text.yes" : "text.no"),

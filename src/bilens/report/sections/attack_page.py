@@ -11,7 +11,6 @@ from bilens.report.markup import (
     element,
     figure,
     heading,
-    heads,
     paragraph,
     quiet,
     section,
@@ -22,7 +21,8 @@ from bilens.report.plot import SHARES, Axis, key_list, rounded
 from bilens.report.raster import Painter, colour_bar
 from bilens.report.sections.overview import Page, clean_names, model_facts
 from bilens.report.sections.performance_section import data_notes
-from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, scientific
+from bilens.report.tables import FieldColumn, FieldTable
+from bilens.report.text import NONE, Catalogue, grouped, scientific
 
 MOST_OBJECTIVES = 20  # rows of perturbations; the document has them all
 EFFECTS = ("accuracy", "margin", "target_rate")
@@ -128,7 +128,7 @@ def chart_group(
         ]
         last = t("attack.curves.text", epsilon=f"{epsilons[-1]:g}", list=t("list.comma").join(ends))
         rows = [(f"kind-{kind}", value) for kind, value in zip(kinds, values, strict=True)]
-        caption = t(f"attack.effect.{key}")
+        caption = t(f"field.Effect.{key}")
         chart = effect_chart((caption, last), t("attack.curves.x"), epsilons, rows, axis)
         charts.append(figure(chart, caption))
     return element(
@@ -145,28 +145,35 @@ def drawn_length(record: Attack) -> float:
     return record.objectives[0].perturbations[0].drawn_epsilon
 
 
+def effects_at(at: int) -> list[FieldColumn]:
+    """Return the columns of what methods do at one of the lengths, by its place."""
+    clipped = FieldColumn(f"clipped.accuracy.{at}", heading="attack.numbers.clipped")
+    return [*(FieldColumn(f"effect.{name}.{at}") for name in EFFECTS), clipped]
+
+
+def effect_table(at: int) -> FieldTable:
+    """Return the table of perturbation methods at one of the lengths."""
+    columns = (
+        FieldColumn("kind", lambda t, one: t(f"attack.kind.{one.kind}"), numeric=False),
+        *effects_at(at),
+        FieldColumn(f"gap.{at}"),
+        FieldColumn("reads", made_from, numeric=False),
+    )
+    return FieldTable(MethodCurve, columns, "attack.numbers.caption")
+
+
+def made_from(t: Catalogue, curve: MethodCurve) -> str:
+    return t.listing(t.each("attack.reads", curve.reads))
+
+
 def numbers(t: Catalogue, record: Attack) -> Markup:
     epsilon = drawn_length(record)
     at = record.epsilons.index(epsilon)
-    rows = []
-    for curve in record.curves:
-        kind, effect = t(f"attack.kind.{curve.kind}"), curve.effect
-        kept, taken = percent(effect.accuracy[at]), percent(effect.target_rate[at])
-        clipped = NONE if curve.clipped is None else percent(curve.clipped.accuracy[at])
-        margin, gap = fixed(effect.margin[at]), fixed(curve.gap[at], 3)
-        reads = t.listing(t.each("attack.reads", curve.reads))
-        rows.append((kind, kept, margin, taken, clipped, gap, reads))
-    columns = heads(
-        t("attack.numbers.kind"),
-        *t.each("attack.effect", EFFECTS),
-        *t.each("attack.numbers", ("clipped", "gap")),
-        Column(t("attack.numbers.reads"), numeric=False),
-    )
     return section(
         t,
         "attack.numbers",
         paragraph(t("attack.numbers.lead")),
-        table(t, t("attack.numbers.caption"), columns, rows, class_="effects"),
+        effect_table(at).on_page(t, record.curves, class_="effects"),
         epsilon=f"{epsilon:g}",
     )
 

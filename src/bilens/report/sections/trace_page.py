@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 from markupsafe import Markup
 
@@ -14,6 +14,7 @@ from bilens.records.mlp_trace import (
     CausalReading,
     Correlations,
     Distribution,
+    LatentContrast,
     RankCorrelations,
     RankedLatent,
     Trace,
@@ -42,6 +43,7 @@ from bilens.report.sections.trace_circuits import (
     features,
     readings,
 )
+from bilens.report.tables import FieldColumn, FieldTable
 from bilens.report.text import (
     Catalogue,
     fixed,
@@ -51,7 +53,6 @@ from bilens.report.text import (
     quantity,
     scientific,
     signed,
-    signed_quantity,
     token_name,
 )
 
@@ -61,18 +62,7 @@ MOST_CLUSTERS, MOST_MEMBERS = 10, 20
 LIMITS = ("exact", "norm", "direct", "selection", "meaning")
 LATENT_LIMITS = ("sae", "measured", "causal")
 Shown = Callable[[Any], str]
-RANKED: Final[Mapping[str, tuple[str, Shown]]] = {  # column: field, and how it is said
-    "score": ("score", partial(fixed, digits=3)),
-    "null_score": ("null_score", partial(fixed, digits=3)),
-    "p_value": ("p_value", fixed),
-    "pair_share": ("pair_share", percent),
-    "sign_contrast": ("sign_contrast", fixed),
-    "interaction_share": ("interaction_share", percent),
-    "positive": ("positive", signed_quantity),
-    "negative": ("negative", signed_quantity),
-    "correlation": ("correlation_active", fixed),
-    "density": ("density", partial(percent, digits=2)),
-}
+RANKED = "score null_score p_value pair_share sign_contrast interaction_share positive negative"
 
 
 def trace_page(t: Catalogue, record: Trace) -> Page:
@@ -164,21 +154,33 @@ def output_names(record: Trace) -> dict[int, str]:
     return names | {one.latent: latent_name(one.output) for one in record.circuits}
 
 
+def ranked_table(record: Trace) -> FieldTable:
+    """Return the table of output latents: the place and the name of each, and its numbers."""
+    drawn, names = {one.latent for one in record.circuits}, output_names(record)
+    places = {one.latent: place for place, one in enumerate(record.ranking, start=1)}
+
+    def place(_: Catalogue, one: RankedLatent) -> str:
+        return grouped(places[one.latent])
+
+    def name(_: Catalogue, one: RankedLatent) -> Markup:
+        anchor = circuit_anchor(one.latent) if one.latent in drawn else ""
+        return link(anchor, names[one.latent])
+
+    columns = (
+        FieldColumn("latent", place, heading="trace.ranking.position"),
+        FieldColumn("latent", lambda _, one: names[one.latent], name, numeric=False),
+        *map(FieldColumn, RANKED.split()),
+        FieldColumn("correlation_active"),
+        FieldColumn("density", lambda _, one: percent(one.density, 2)),
+    )
+    return FieldTable(RankedLatent, columns, "trace.ranking.heading", named=(1,))
+
+
 def ranking(t: Catalogue, record: Trace) -> Markup:
     """Return the leading output latents of the ranking, and those that compute nearly the same."""
-    drawn, names = {one.latent for one in record.circuits}, output_names(record)
-    rows = []
-    for position, one in enumerate(record.ranking[:MOST_RANKED], start=1):
-        anchor = circuit_anchor(one.latent) if one.latent in drawn else ""
-        name = link(anchor, names[one.latent])
-        rows.append((grouped(position), name, *ranked_numbers(t, one)))
-    columns = heads(
-        Column(t("trace.ranking.position")),
-        Column(t("trace.ranking.latent"), numeric=False),
-        *t.each("trace.ranking", RANKED),
-    )
+    rows = record.ranking[:MOST_RANKED]
     caption = t("trace.ranking.caption", shown=len(rows), count=record.num_outputs)
-    label, groups = t("trace.ranking.heading"), []  # of latents that compute nearly the same
+    groups = []  # of latents that compute nearly the same
     for group in record.clusters[:MOST_CLUSTERS]:
         alike = t("list.comma").join(str(latent) for latent in group[:MOST_MEMBERS])
         rest = grouped(len(group) - MOST_MEMBERS)
@@ -192,7 +194,7 @@ def ranking(t: Catalogue, record: Trace) -> Markup:
         "trace.ranking",
         paragraph(t("trace.ranking.lead")),
         paragraph(chance_text(t, record)),
-        table(t, caption, columns, rows, named=(1,), class_="ranking", label=label),
+        ranked_table(record).on_page(t, rows, caption=caption, class_="ranking"),
         heading(t("trace.cluster.heading")),
         paragraph(lead),
         items(groups, "sentences") if groups else "",
@@ -211,11 +213,6 @@ def chance_text(t: Catalogue, record: Trace) -> str:
     key = "trace.ranking.some" if count else "trace.ranking.none"
     level, seed = percent(null.level), record.seed
     return t(key, count=grouped(count), **numbers, **ends, level=level, seed=seed)
-
-
-def ranked_numbers(t: Catalogue, one: RankedLatent) -> list[str]:
-    """Return the numbers of an output latent, in the order of `RANKED`."""
-    return [defined(t, getattr(one, name), show) for name, show in RANKED.values()]
 
 
 def agreement(t: Catalogue, found: Correlations) -> Markup:
@@ -271,6 +268,16 @@ def distributions(rank: RankCorrelations) -> dict[str, Distribution]:
     return dict(zip(KINDS, (rank.all, rank.active, rank.null, rank.null_active), strict=True))
 
 
+def contrast_table(names: Mapping[int, str]) -> FieldTable:
+    """Return the table of pairs of output latents, which are called by these names."""
+    columns = (
+        FieldColumn("first", lambda _, pair: names[pair.first], numeric=False),
+        FieldColumn("second", lambda _, pair: names[pair.second], numeric=False),
+        *map(FieldColumn, ("score", "p_value", "nonlinear_share", "pair_share")),
+    )
+    return FieldTable(LatentContrast, columns, "trace.contrast.heading", named=(0, 1))
+
+
 def contrasts(t: Catalogue, record: Trace) -> Markup:
     """Return the leading pairs, and the checks of the first of them."""
     lead, pairs = paragraph(t("trace.contrast.lead")), record.contrasts.pairs
@@ -278,26 +285,20 @@ def contrasts(t: Catalogue, record: Trace) -> Markup:
     if not pairs:
         none = paragraph(t("trace.contrast.none"))
         return section(t, "trace.contrast", lead, none, name="contrasts")
-    rows = []
-    first, second, nonlinear = t.each("trace.contrast", ("first", "second", "nonlinear"))
-    score, p_value, share = t.each("trace.ranking", ("score", "p_value", "pair_share"))
-    columns = heads(first, Column(second, numeric=False), score, p_value, nonlinear, share)
     for pair in pairs:
-        one, other, chance = names[pair.first], names[pair.second], defined(t, pair.p_value, fixed)
-        shares = percent(pair.nonlinear_share), percent(pair.pair_share)
-        rows.append((one, other, fixed(pair.score, 3), chance, *shares))
         if pair.causal is not None and pair.causal.behaviour is not None:
-            head = t("trace.contrast.check", first=one, second=other)
+            both = {"first": names[pair.first], "second": names[pair.second]}
+            head = t("trace.contrast.check", **both)
             words = t("trace.contrast.behaviour", **compared_tokens(t, pair.causal.behaviour))
             found = causal(t, head, words, pair.causal.checks, level=3)
             checks.append(element("div", found, class_="card"))
-    count, label = grouped(record.contrasts.num_compared), t("trace.contrast.heading")
+    count = grouped(record.contrasts.num_compared)
     caption = t("trace.contrast.caption", shown=len(pairs), count=count)
     return section(
         t,
         "trace.contrast",
         lead,
-        table(t, caption, columns, rows, named=(0, 1), class_="ranking", label=label),
+        contrast_table(names).on_page(t, pairs, caption=caption, class_="ranking"),
         paragraph(t("trace.contrast.method")) if checks else "",
         *checks,
         name="contrasts",
