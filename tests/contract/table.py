@@ -69,6 +69,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "certify": (
         *("bl.certify_model", "bilens certify", "bl.certify.certified_accuracy"),
         *("bl.certify.certified_agreement", "bl.certify.distance_to_quadric"),
+        "bl.certify.enclose_spectrum",
         *("bl.certify.influence_range", "bl.certify.l2_radius", "bl.certify.linf_radius"),
         *("bl.certify.prepare", "bl.certify.projected_margin", "bl.certify.quantisation_stability"),
         *("bl.certify.remove_inputs", "bl.certify.smallest_k", "bl.certify.solve_trust_region"),
