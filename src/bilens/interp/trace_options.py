@@ -37,6 +37,15 @@ class TraceOptions(JobOptions):
         "as tokens.",
         kind=Path | None,
     )
+    attention_sae: str | Path | LoadedModel | None = option(
+        None,
+        "Folder of an autoencoder of what the attention of that block reads (resid_pre, or what an "
+        "earlier block writes): which of its latents attend to which, and what that writes.",
+        kind=Path | None,
+    )
+    distance: int = option(
+        1, "Tokens from the key back to the query of these edges, in rotary positions.", min=0
+    )
     corpus: str | Path | CorpusOptions | Tensor | None = described(
         None,
         "Text to measure on: what `load_text` reads, tokens (num, length), or None for the "
@@ -74,7 +83,8 @@ class TraceOptions(JobOptions):
     def __post_init__(self) -> None:
         for name in ("outputs", "pairs", "features", "top", "dictionaries"):
             check_count(name, getattr(self, name), minimum=1)
-        check_count("seed", self.seed, minimum=0)
+        for name in ("seed", "distance"):
+            check_count(name, getattr(self, name), minimum=0)
 
     def check_latents(self, hook: str, known: int) -> None:
         """Refuse output latents that do not exist, and a list of none."""

@@ -18,6 +18,7 @@ from bilens.records.decomposition import (
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
+from bilens.report.sections.trace_attention import SCORES, WRITES, attention_text
 from bilens.report.sections.trace_page import (
     RANKED,
     chance_text,
@@ -25,7 +26,7 @@ from bilens.report.sections.trace_page import (
     ranked_numbers,
     sae_rows,
 )
-from bilens.report.terminal import add, grid, optional, short
+from bilens.report.terminal import add, field_table, grid, optional, short
 from bilens.report.text import (
     Catalogue,
     grouped,
@@ -280,6 +281,10 @@ def trace_tables(record: Trace, lang: str = "en") -> Iterator[Table]:
     for place, one in enumerate(shown, start=1):
         add(table, grouped(place), names[one.latent], *ranked_numbers(t, one))
     yield table
+    if (found := displayable(record).attention_edges) is not None:
+        yield field_table(t, SCORES, found.scores, t("trace.attention.scores"))
+        caption = f"{t('trace.attention.writes')}. {attention_text(t, found)}"
+        yield field_table(t, WRITES, found.writes, caption)
 
 
 def reading_table(t: Catalogue, record: Trace) -> Table:

@@ -1,0 +1,243 @@
+"""The attention of one block, from the tensors of a language model and its configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bilens.base.errors import CheckpointError, NotQuadraticError
+from bilens.io.vocabulary import Norm, Vocabulary
+from bilens.polynomial.attention_head import AttentionHead, ScoreForm, TokenStream, check_index
+from bilens.polynomial.rotary import rotary_frequencies
+
+
+@dataclass(frozen=True)
+class AttentionLayout:
+    """Where a family keeps its attention below a block, and what no configuration says of it."""
+
+    inner: str = "self_attn"
+    maps: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")  # or one that holds all three
+    out: str = "o_proj"
+    norm: str = "input_layernorm"
+    by_head: bool = False  # whether one map holds query, key and value of a head, head after head
+    rotary: float | None = 1.0  # share of a head that is turned where nothing says it; None: none
+    positions: tuple[str, int] | None = None  # absolute ones: their table, and its first row
+    windowed: bool = False  # whether `sliding_window` is of every block
+    scaled: bool = True  # whether scores are divided by √d_head
+
+
+LLAMA = AttentionLayout()
+GPT = AttentionLayout("attn", ("c_attn",), "c_proj", "ln_1", rotary=None, positions=("wpe", 0))
+OURS = AttentionLayout("attention", ("qkv",), "out", "attention_norm")
+LAYOUTS = {  # compared with transformers 5.24, on a small model of each in the tests
+    **dict.fromkeys(("llama", "qwen2", "qwen2_moe", "qwen3", "smollm3", "gemma"), LLAMA),
+    **dict.fromkeys(("mistral", "mixtral", "starcoder2"), replace(LLAMA, windowed=True)),
+    "phi3": replace(LLAMA, maps=("qkv_proj",), windowed=True),
+    "nemotron": replace(LLAMA, rotary=0.5),
+    "stablelm": replace(LLAMA, rotary=0.25),
+    "phi": replace(LLAMA, out="dense", rotary=0.5),
+    "gpt2": GPT,
+    "gpt_neo": replace(GPT, inner="attn.attention", maps=LLAMA.maps, out="out_proj", scaled=False),
+    "gpt_neox": AttentionLayout(
+        "attention", ("query_key_value",), "dense", by_head=True, rotary=0.25
+    ),
+    "opt": replace(
+        LLAMA,
+        out="out_proj",
+        norm="self_attn_layer_norm",
+        rotary=None,
+        positions=("decoder.embed_positions", 2),
+    ),
+}
+ALIBI = ("falcon", "bloom", "mpt")
+EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+STATIC = ("default", "linear", "llama3", "yarn")  # rotary angles that no text changes
+
+
+@dataclass(frozen=True, eq=False)
+class BlockAttention:
+    """All heads of one block as weights, and where its parts run in a module."""
+
+    heads: tuple[AttentionHead, ...]
+    out: Tensor  # (d_model, heads · d_head)
+    out_bias: Tensor | None
+    norm: Norm  # before it; gain and bias are in the weights of the heads
+    epsilon: float  # of that norm
+    paths: tuple[str, str, str]  # of that norm, of the attention, of its map into the stream
+
+
+def read_block(
+    vocabulary: Vocabulary,
+    content: Mapping[str, Any],
+    layout: AttentionLayout,
+    layer: int,
+    turns: tuple[Tensor, float] | None = None,
+) -> BlockAttention:
+    """Read the attention of a block in float64; `turns` are angles and scale of a running module.
+
+    Raises: UsageError if there is no such block; CheckpointError if a tensor is missing or angles
+        need a module; NotQuadraticError if queries or keys are normed.
+    """
+
+    def number(*keys: str) -> int | None:
+        return next((int(content[key]) for key in keys if content.get(key) is not None), None)
+
+    count = number("num_hidden_layers", "n_layer", "num_layers") or 0
+    layer = check_index("layer", layer, count)
+    stack = (
+        vocabulary.ends.block.replace(r"\b", "").replace(r"\d+\.", f"{layer}.").replace("\\", "")
+    )
+    found = [name for name in vocabulary.names if f".{stack}{layout.inner}." in f".{name}"]
+    prefix = found[0][: found[0].index(stack)] + f"{stack}{layout.inner}." if found else stack
+    for name in found:
+        if "norm" in name.removeprefix(prefix):
+            raise NotQuadraticError(
+                f"{name} norms queries or keys before they meet, which is not linear: their scores "
+                "are no bilinear form of the stream, and are not read."
+            )
+
+    def part(name: str, ending: str = "weight") -> Tensor | None:
+        tensor = vocabulary.tensor(f"{prefix}{name}.{ending}")
+        if tensor is None:
+            return None
+        return (tensor.T if vocabulary.ends.transposed and tensor.ndim == 2 else tensor).double()
+
+    weights, out = [part(name) for name in layout.maps], part(layout.out)
+    norm = vocabulary.norm_beside(f"{prefix}{layout.maps[0]}.weight", behind=False)
+    if out is None or norm is None or any(one is None for one in weights):
+        raise CheckpointError(
+            f"{prefix}: of {', '.join((*layout.maps, layout.out))} and the norm before them one is "
+            f"missing; there are {', '.join(found[:8]) or 'none'}."
+        )
+    out = out.clone()
+    heads = number("num_attention_heads", "n_head", "num_heads") or 1
+    width = number("head_dim") or out.shape[1] // heads
+    groups = number("num_key_value_heads") or heads
+    whole = torch.cat([one for one in weights if one is not None])
+    biases = [one for name in layout.maps if (one := part(name, "bias")) is not None]
+    bias = torch.cat(biases) if biases else whole.new_zeros(len(whole))
+    if layout.by_head:
+        at = torch.arange(len(whole)).view(heads, 3, width)
+        rows = [at[:, which].flatten() for which in range(3)]
+    else:
+        rows = [*torch.arange(len(whole)).split([heads * width, groups * width, groups * width])]
+    if norm.bias is not None:
+        bias = bias + whole @ norm.bias.double()
+    whole = norm.times_gain(whole)
+    frequencies, size = turns_of(content, layout, layer, width, turns)
+    scale = width**-0.5 if layout.scaled and content.get("scale_attn_weights", True) else 1.0
+    if content.get("scale_attn_by_inverse_layer_idx"):
+        scale /= layer + 1
+    scales = whole.new_full((width, 1), scale)
+    scales[: 0 if frequencies is None else 2 * len(frequencies)] *= size**2
+    epsilon = next((float(content[key]) for key in EPSILONS if key in content), 1e-5)
+    tokens = tokens_of(vocabulary, layout, norm, epsilon) if vocabulary.is_whole else None
+    window = window_of(content, layout, layer)
+
+    def head(number: int) -> AttentionHead:
+        places = [slice(at * width, (at + 1) * width) for at in (number, number * groups // heads)]
+        query, key, value = rows[0][places[0]], rows[1][places[1]], rows[2][places[1]]
+        form = ScoreForm(whole[query] * scales, whole[key], bias[query] * scales[:, 0], bias[key])
+        return AttentionHead(
+            layer,
+            number,
+            (form,),
+            whole[value],
+            bias[value],
+            out[:, places[0]],
+            frequencies,
+            window=window,
+            tokens=tokens,
+            reads=words_of(norm),
+        )
+
+    real = vocabulary.names[f"{prefix}{layout.out}.weight"].removesuffix(f".{layout.out}.weight")
+    block = real.removesuffix(f".{layout.inner}")
+    paths = (f"{block}.{layout.norm}", real, f"{real}.{layout.out}")
+    found_heads, out_bias = tuple(map(head, range(heads))), part(layout.out, "bias")
+    return BlockAttention(found_heads, out, out_bias, norm, epsilon, paths)
+
+
+def layout_of(content: Mapping[str, Any]) -> AttentionLayout:
+    """Return where the model of a configuration keeps its attention; refuse unknown types."""
+    kind = str(content.get("model_type"))
+    if kind in LAYOUTS:
+        return LAYOUTS[kind]
+    why = "its names alone do not say how queries, keys and positions meet"
+    if kind in ALIBI:
+        why = "its positions are a mask that is added to the scores (ALiBi), or may be"
+    raise CheckpointError(
+        f"the attention of a model of the type {kind!r} is not read: {why}. It is read of the "
+        f"types {', '.join(sorted(LAYOUTS))}, and of modules of bilens."
+    )
+
+
+def turns_of(
+    content: Mapping[str, Any],
+    layout: AttentionLayout,
+    layer: int,
+    width: int,
+    running: tuple[Tensor, float] | None,
+) -> tuple[Tensor | None, float]:
+    """Return the angles of rotary positions in radians per token, and the scale of what turns."""
+    without = content.get("no_rope_layers")
+    if layout.rotary is None or (without and not without[layer]):
+        return None, 1.0
+    said = {
+        **content,
+        **(content.get("rope_scaling") or {}),
+        **(content.get("rope_parameters") or {}),
+    }
+    kind = said.get("rope_type", said.get("type", "default"))
+    if kind not in STATIC or (kind != "default" and running is None):
+        raise CheckpointError(
+            f"its rotary positions are of the type {kind!r}: "
+            + (
+                "the module that runs knows their angles: load it with transformers and pass it."
+                if kind in STATIC
+                else "their angles depend on the text, and no form is that of all."
+            )
+        )
+    if kind != "default" and running is not None:
+        return running[0].double().cpu(), running[1]
+    share = said.get("partial_rotary_factor", said.get("rotary_pct", layout.rotary))
+    base = said.get("rope_theta", said.get("rotary_emb_base", 10000.0))
+    return rotary_frequencies(int(width * share), base).double(), 1.0
+
+
+def window_of(content: Mapping[str, Any], layout: AttentionLayout, layer: int) -> int | None:
+    """Return how many positions a query sees; None for all before it."""
+    kinds = content.get("layer_types") or content.get("attention_layers") or ()
+    if layer < len(kinds) and kinds[layer] == "local":
+        return int(content.get("window_size", 256))
+    sliding = layer < len(kinds) and kinds[layer] == "sliding_attention"
+    if not kinds and content.get("use_sliding_window"):  # as older files of Qwen say it
+        sliding = layer >= content.get("max_window_layers", 0)
+    size = content.get("sliding_window") if sliding or (layout.windowed and not kinds) else None
+    return None if size is None else int(size)
+
+
+def tokens_of(
+    vocabulary: Vocabulary, layout: AttentionLayout, norm: Norm, epsilon: float
+) -> TokenStream:
+    name, first = layout.positions or ("", 0)
+    table = vocabulary.tensor(f"{name}.weight") if name else None
+    return TokenStream(
+        vocabulary.embedding.clone(),  # what is read stays as it was compared
+        None if table is None else table[first:].clone(),
+        vocabulary.unembedding,
+        norm.divides,
+        norm.centred,
+        epsilon,
+    )
+
+
+def words_of(norm: Norm) -> str:
+    if not norm.divides:
+        return "the residual stream itself"
+    kind = "a LayerNorm, less its mean and" if norm.centred else "an RMSNorm,"
+    return f"the residual stream behind {kind} divided to 1; its gain and bias are in the weights"
