@@ -115,9 +115,9 @@ def read_block(
         )
     out = out.clone()
     heads = number("num_attention_heads", "n_head", "num_heads") or 1
-    width = number("head_dim") or out.shape[1] // heads
-    groups = number("num_key_value_heads") or heads
+    width = out.shape[1] // heads
     whole = torch.cat([one for one in weights if one is not None])
+    groups = (len(whole) // width - heads) // 2  # of keys and values, which heads may share
     biases = [one for name in layout.maps if (one := part(name, "bias")) is not None]
     bias = torch.cat(biases) if biases else whole.new_zeros(len(whole))
     if layout.by_head:
