@@ -40,6 +40,7 @@ from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
+from bilens.report.sections.trace_attention import SCORES, WRITES
 from bilens.report.summary import render_summary
 from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
 from bilens.report.terminal_readings import (
@@ -95,7 +96,7 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     """In English by the description of the field; in Japanese by a translation of it."""
     cut = CertificateReport(make_certificate()).record.truncation
     made = class_table(()), cut_table(cut)
-    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made)
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, SCORES, WRITES, *made)
     keys = set()
     for lang in LANGUAGES:
         t = load_catalogue(lang)

@@ -46,7 +46,7 @@ def attention_edges(
     generator, best = reader.generator, list[tuple[float, float]]()
     for index in range(options.dictionaries):
         options.progress("edges of random features", index, options.dictionaries)
-        turned = features @ random_turn(x.cpu(), generator)[1].T
+        turned = turned_features(features, x.cpu(), generator)
         best.append((abs(scores(turned, 1)[0][-1]), abs(writes(turned, 1)[0][-1])))
     peaks = peaks_of(attended, x, reader)
     found = []
@@ -73,6 +73,13 @@ def attention_edges(
         level=LEVEL,
         checked_against=heads[0].checked_against,
     )
+
+
+def turned_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn all features together, as a random dictionary does, each as long as it was."""
+    turned = features @ random_turn(x, generator)[1].T
+    now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
+    return turned * features.norm(dim=1, keepdim=True) / now
 
 
 def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:

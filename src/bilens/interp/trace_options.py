@@ -37,15 +37,6 @@ class TraceOptions(JobOptions):
         "as tokens.",
         kind=Path | None,
     )
-    attention_sae: str | Path | LoadedModel | None = option(
-        None,
-        "Folder of an autoencoder of what the attention of that block reads (resid_pre, or what an "
-        "earlier block writes): which of its latents attend to which, and what that writes.",
-        kind=Path | None,
-    )
-    distance: int = option(
-        1, "Tokens from the key back to the query of these edges, in rotary positions.", min=0
-    )
     corpus: str | Path | CorpusOptions | Tensor | None = described(
         None,
         "Text to measure on: what `load_text` reads, tokens (num, length), or None for the "
@@ -77,6 +68,15 @@ class TraceOptions(JobOptions):
         NUM_DICTIONARIES,
         "Random dictionaries to rank and check likewise; fewer than 19 tell nothing.",
         min=1,
+    )
+    attention_sae: str | Path | LoadedModel | None = option(
+        None,
+        "Folder of an autoencoder of what the attention of that block reads (resid_pre, or what an "
+        "earlier block writes): which of its latents attend to which, and what that writes.",
+        kind=Path | None,
+    )
+    distance: int = option(
+        1, "Tokens from the key back to the query of these edges, in rotary positions.", min=0
     )
     say: Callable[[str], None] = described(silent, "Told what a person should know.")
 

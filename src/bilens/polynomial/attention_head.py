@@ -252,7 +252,7 @@ class AttentionHead:
 
     def stream_of(self, ids: Tensor, position: int | None = None) -> Tensor:
         """Compute what the head reads where tokens alone are in the stream, (n,) → (n, d_model)."""
-        return torch.stack(self.known_tokens(ids).parts(ids, position)).sum(dim=0)
+        return torch.stack(self._known_tokens(ids).parts(ids, position)).sum(dim=0)
 
     def split_scores(
         self, queries: Tensor, keys: Tensor, query_position: int, key_position: int
@@ -263,7 +263,7 @@ class AttentionHead:
             position), "position–token", "position–position" and "biases", all divided by the norm
             of token and position together.
         """
-        tokens = self.known_tokens(queries)
+        tokens = self._known_tokens(queries)
         if len(self.forms) > 1 or tokens.positions is None:
             raise UsageError(
                 "scores split into tokens and positions with one pair of query and key and vectors "
@@ -271,7 +271,7 @@ class AttentionHead:
             )
         form = self.form(query_position - key_position)
         asked = tokens.parts(queries, query_position)
-        offered = self.known_tokens(keys).parts(keys, key_position)
+        offered = self._known_tokens(keys).parts(keys, key_position)
         names = ("token", "position")
         found = {
             f"{one}–{other}": (q @ form.query.T) @ (k @ form.key.T).T
@@ -300,7 +300,7 @@ class AttentionHead:
 
         Raises: UsageError if the tokens are not known, or there is no such position.
         """
-        count = len(self.known_tokens().embedding)
+        count = len(self._known_tokens().embedding)
         k, forms = check_count("k", k, minimum=1), range(len(self.forms))
         before = None if position is None else position - distance
         asked, offered = [], []
@@ -314,7 +314,7 @@ class AttentionHead:
     def top_written(self, ids: Tensor | Sequence[int], k: int = 10) -> tuple[Tensor, Tensor]:
         """Find what a head writes for tokens: (n, k) outputs, and logits above the mean of all."""
         given = torch.as_tensor(ids)
-        unembedding = self.known_unembedding()
+        unembedding = self._known_unembedding()
         logits = self.write(self.stream_of(given)) @ unembedding.double().T
         top = (logits - logits.mean(dim=-1, keepdim=True)).topk(min(k, len(unembedding)), dim=-1)
         return top.indices, top.values
@@ -333,7 +333,7 @@ class AttentionHead:
             mean of all outputs.
         Source: Elhage et al., A Mathematical Framework for Transformer Circuits (2021).
         """
-        unembedding = self.known_unembedding()
+        unembedding = self._known_unembedding()
         small = self.value.new_zeros(len(self.value), len(self.value))
         mean = unembedding.double().mean(dim=0)
         for block in torch.arange(len(unembedding)).split(AT_ONCE):
@@ -343,13 +343,13 @@ class AttentionHead:
         total = float(values.abs().sum())
         return float(values.real.sum()) / total if total else 0.0
 
-    def known_unembedding(self) -> Tensor:
-        found = self.known_tokens().unembedding
+    def _known_unembedding(self) -> Tensor:
+        found = self._known_tokens().unembedding
         if found is None:
             raise UsageError("the model has no unembedding that is known: no logits can be told.")
         return found
 
-    def known_tokens(self, ids: Tensor | None = None) -> TokenStream:
+    def _known_tokens(self, ids: Tensor | None = None) -> TokenStream:
         if self.tokens is None:
             raise UsageError(
                 "the tokens of the model are not known: it reads vectors, or has no embedding and "

@@ -49,6 +49,8 @@ class AttentionEdges(Record, frozen=True):
     distance: Annotated[Count, "tokens from the key to the query"]
     scores: Annotated[tuple[ScoreEdge, ...], "by falling size"]
     writes: Annotated[tuple[WriteEdge, ...], "by falling size"]
-    num_null: Annotated[Count, "random dictionaries: the features turned together"]
+    num_null: Annotated[
+        Count, "random dictionaries: the features turned together, each as long as before"
+    ]
     level: Annotated[float, "a p-value above it is taken for chance"]
     checked_against: Annotated[str, "what the heads were compared with; empty: not verified"]
