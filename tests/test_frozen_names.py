@@ -27,7 +27,7 @@ PUBLIC = names_of(
     "InteractionOptions, MLPWeights, OutputMoments, PathSplit, PolynomialNetwork, Proof, "
     "QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticLayer, QuadraticMap, "
     "QueryKeyPair, RSquared, RotationNull, ScoreForm, SignificantEigenvalues, Status, Subspace, "
-    "TokenInteractions, TokenStream, TopInteractions, TraceOptions, TraceReport, "
+    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, "
     "TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
     "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
@@ -109,9 +109,6 @@ SIGNATURES = {
         "tokens=None, reads='the residual stream itself', checked_against=''"
     ),
     "ScoreForm": "query, key, query_bias, key_bias",
-    "TokenStream": (
-        "embedding, positions=None, unembedding=None, divides=False, centred=False, epsilon=0.0"
-    ),
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
         "rotary_base=10000.0"

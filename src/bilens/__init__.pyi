@@ -107,7 +107,6 @@ from .polynomial.attention import (
 from .polynomial.attention_head import (
     AttentionHead as AttentionHead,
     ScoreForm as ScoreForm,
-    TokenStream as TokenStream,
 )
 from .polynomial.chance import (
     InteractionChance as InteractionChance,

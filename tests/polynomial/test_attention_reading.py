@@ -298,9 +298,9 @@ def test_scaled_angles_are_those_of_the_module(tmp_path: Path) -> None:
     model = model_of("llama", rope_parameters=YARN)
     assert bl.read_attention(model, 0, 0).checked_against  # with the scale of what is turned
     model.save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match="'yarn': the module that runs knows"):
+    with pytest.raises(CheckpointError, match="'yarn', whose angles the module that runs knows"):
         bl.read_attention(bl.load(tmp_path), 0, 0)
-    with pytest.raises(CheckpointError, match="'dynamic': their angles depend on the text"):
+    with pytest.raises(CheckpointError, match="'dynamic', whose angles may depend on the text"):
         bl.read_attention(model_of("llama", rope_parameters={**YARN, "rope_type": "dynamic"}), 0, 0)
 
 
@@ -369,7 +369,7 @@ def test_what_is_read_stays_as_it_was() -> None:
         (lambda: (tiny.make("qwen3"), 0, 0), NotQuadraticError, "q_norm.* norms queries or keys"),
         (lambda: (tiny.make("falcon"), 0, 0), CheckpointError, "'falcon' is not read.*ALiBi"),
         (lambda: (tiny.make("gptj"), 0, 0), CheckpointError, "'gptj' is not read.*It is read of"),
-        (lambda: (nn.Linear(2, 2), 0, 0), CheckpointError, "'None' is not read"),
+        (lambda: (nn.Linear(2, 2), 0, 0), UsageError, r"got Linear.*pass bl\.load"),
         (lambda: ("model", 0, 0), UsageError, r"got 'model': pass bl\.load\(path\)"),
         (lambda: (model_of("llama"), 2, 0), UsageError, "layer 2 does not exist: there are 2"),
         (lambda: (model_of("llama"), 0, 4), UsageError, "head 4 does not exist: there are 4"),
@@ -394,6 +394,8 @@ def test_questions_that_a_head_cannot_answer_are_refused() -> None:
         found.stream_of(torch.tensor([0.5]))
     with pytest.raises(UsageError, match="distance"):
         found.form(-1)
+    with pytest.raises(UsageError, match="pair 1 does not exist"):
+        found.form(1, pair=1)
     form = found.form(0)
     blind = AttentionHead(0, 0, (form,), found.value, found.value_bias, found.out)
     with pytest.raises(UsageError, match="the tokens of the model are not known"):

@@ -14,9 +14,9 @@ from bilens.base.files import read_json
 from bilens.io.attention_tensors import OURS, BlockAttention, layout_of, read_block
 from bilens.io.formats.ends import ends_of
 from bilens.io.loaded_model import CONFIG_NAME, LoadedModel
-from bilens.io.stored_mlp import module_tensors
+from bilens.io.stored_mlp import Store, module_tensors
 from bilens.io.vocabulary import Norm, Vocabulary
-from bilens.nn.agreement import AS_IT_RUNS, agreement
+from bilens.nn.agreement import AS_IT_RUNS, ROUNDINGS, agreement
 from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import (
     first_tokens,
@@ -69,44 +69,45 @@ def read_attention(model: object, layer: int, head: int) -> AttentionHead:
 
 def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
     """Read all heads of a block, as `read_attention` does, and compare them together."""
-    module = model
+    module: Any = model
     if isinstance(model, LoadedModel):
         module = model.module or model.original
         if module is None:
             return read_files(model, layer).heads
-    if not isinstance(module, nn.Module):
+    config: Any = getattr(module, "config", None)
+    if isinstance(module, PolynomialTransformer):
+        block = polynomial_block(module, layer)
+    elif isinstance(module, BilinearTransformer):
+        said = {"rope_theta": config.rotary_base, "norm_eps": config.norm_epsilon}
+        block = read_block(Vocabulary.of_ours(module), {**vars(config), **said}, OURS, layer)
+    elif isinstance(module, nn.Module) and hasattr(config, "to_dict"):
+        content = config.to_dict()
+        vocabulary = vocabulary_in(module_tensors(module), content)
+        block = read_block(vocabulary, content, layout_of(content), layer, turns_in(module))
+    else:
         raise UsageError(
-            f"an attention is read from a model, got {model!r:.80}: pass bl.load(path), a module "
+            f"an attention is read from a model, got {module!r:.80}: pass bl.load(path), a module "
             "of bilens, a language model of transformers or a PolynomialNetwork."
         )
-    if isinstance(module, PolynomialTransformer):
-        return compare_heads(module, polynomial_block(module, layer), scaled=False)
-    content, layout, turns = dict[str, Any](), OURS, None
-    if isinstance(module, BilinearTransformer):
-        vocabulary, config = Vocabulary.of_ours(module), module.config
-        content = {
-            **vars(config), "rope_theta": config.rotary_base, "norm_eps": config.norm_epsilon
-        }  # fmt: skip
-    else:
-        config_: Any = getattr(module, "config", None)
-        content = config_.to_dict() if hasattr(config_, "to_dict") else {}
-        layout, turns = layout_of(content), turns_in(module)
-        ends = ends_of(content)
-        assert ends is not None, "of every family of attention it is known where tokens enter"
-        vocabulary = Vocabulary(module_tensors(module), ends)
-    return compare_heads(module, read_block(vocabulary, content, layout, layer, turns))
+    return compare_heads(module, block)
 
 
 def read_files(model: LoadedModel, layer: int) -> BlockAttention:
     """Read a block from files of transformers; nothing of it runs."""
     config = model.place / CONFIG_NAME
-    content: Mapping[str, Any] = read_json(config) if config.is_file() else {}
-    if not content or model.ends is None:
+    if not config.is_file() or "model_type" not in (content := read_json(config)):
         raise CheckpointError(
             f"{model.source}: no {CONFIG_NAME} says how its heads are put together: pass a folder "
             "of transformers, or the model in memory."
         )
-    return read_block(Vocabulary(model.tensors, model.ends), content, layout_of(content), layer)
+    return read_block(vocabulary_in(model.tensors, content), content, layout_of(content), layer)
+
+
+def vocabulary_in(store: Store, content: Mapping[str, Any]) -> Vocabulary:
+    layout_of(content)  # refuses a type that is not known
+    ends = ends_of(content)
+    assert ends is not None, "of each type whose attention is read"
+    return Vocabulary(store, ends)
 
 
 def polynomial_block(module: PolynomialTransformer, layer: int) -> BlockAttention:
@@ -128,56 +129,62 @@ def turns_in(module: nn.Module) -> tuple[Tensor, float] | None:
     return found[0].inv_freq, float(scale)  # type: ignore[return-value]
 
 
-def compare_heads(
-    module: nn.Module, block: BlockAttention, scaled: bool = True
-) -> tuple[AttentionHead, ...]:
+def compare_heads(module: nn.Module, block: BlockAttention) -> tuple[AttentionHead, ...]:
     """Compare the heads of a block with what its attention gives when the module runs.
 
-    Where a norm is before it, the attention is run on its own inputs, made larger, too: in a model
-    of small weights the scores are so small that any form would fit what comes behind the softmax.
+    Where a norm is before it, the attention is run on its own inputs, made larger: in a model of
+    small weights the scores are so small that any form would fit what comes behind the softmax.
     """
     (norm, attention, out), config = block.paths, cast(Any, module.config)
     ours = isinstance(module, BilinearTransformer | PolynomialTransformer)
     context = config.n_ctx if ours else config.max_position_embeddings
     tokens = first_tokens(config.vocab_size, context).to(next(module.parameters()).device)
     parts = [module.get_submodule(path) for path in (norm, attention)]
+    checks, factor = list[tuple[str, Tensor, Tensor]](), 1.0
     with watch_what_acts(parts[0]) as before, watch_what_acts(parts[1]) as within:
-        seen, factor = run_as_owner(module, tokens, block.paths)[1], 1.0
-        x = seen[norm, "entered"][0].double().cpu()
-        if scaled:
+        seen = run_as_owner(module, tokens, block.paths)[1]
+        x = seen[norm, "entered"][0].cpu().double()
+        if block.norm.divides:
             x = block.norm.less_mean(x)
             x = x / (x.square().mean(dim=-1, keepdim=True) + block.epsilon).sqrt()
+            read = plus(block.norm.times_gain(x), block.norm.bias)
+            checks.append((norm, seen[norm, "left"][0], read))
             factor = enlarge(block.heads, x)
             hook = enlarge_inputs(factor, block.norm.bias)
             handle = parts[1].register_forward_pre_hook(hook, with_kwargs=True)
             try:
-                seen |= {
-                    (out, side): one
-                    for (path, side), one in run_as_owner(module, tokens, block.paths)[1].items()
-                    if path == out
-                }
+                seen = run_as_owner(module, tokens, block.paths)[1]
             finally:
                 handle.remove()
     for part, acted in zip(parts, (before, within), strict=True):
         refuse_what_acts(part, [*acted, *(foreign_methods(part) if ours else ())])
-    mixed = seen[out, "began"][0]
-    exact, mixed = mixed.dtype in (torch.float32, torch.float64), mixed.double().cpu()
-    checks = list[tuple[str, Tensor, Tensor]]()
-    if scaled:
-        read = block.norm.times_gain(x)
-        read = read if block.norm.bias is None else read + block.norm.bias
-        checks.append((norm, seen[norm, "left"][0], read))
+    x, mixed = factor * x, seen[out, "began"][0].cpu()
+    tolerance = tolerance_for(block.heads, x, mixed.dtype)
+    checks.append((out, seen[out, "left"][0], plus(mixed.double() @ block.out.T, block.out_bias)))
     for head, made in zip(block.heads, mixed.chunk(len(block.heads), dim=-1), strict=True):
-        values = factor * x @ head.value.T + head.value_bias
-        checks.append((f"head {head.head} of {attention}", made, head.pattern(factor * x) @ values))
-    written = mixed @ block.out.T
-    written = written if block.out_bias is None else written + block.out_bias
-    checks.append((out, seen[out, "left"][0], written))
-    tolerance, why = TOLERANCE if exact else COARSE, what_may_differ(module)
+        read = head.pattern(x) @ (x @ head.value.T + head.value_bias)
+        checks.append((f"head {head.head} of {attention}", made, read))
+    why = what_may_differ(module)
     for name, made, read in checks:
         agreement(name, AS_IT_RUNS, made.cpu(), read, tolerance).required(because=why)
-    source = AS_IT_RUNS if exact else ""
+    source = AS_IT_RUNS if tolerance < COARSE else ""
     return tuple(replace(head, checked_against=source) for head in block.heads)
+
+
+def plus(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
+
+
+def tolerance_for(heads: tuple[AttentionHead, ...], x: Tensor, dtype: torch.dtype) -> float:
+    """Return how far float32 may be off behind a softmax: by the rounding of scores, if large."""
+    if dtype not in (torch.float32, torch.float64):
+        return COARSE
+    forms = [head.form(0) for head in heads if head.softmax]
+    sizes = [
+        one.queries_of(x).norm(dim=1).max() * one.keys_of(x).norm(dim=1).max() for one in forms
+    ]
+    unit = torch.finfo(torch.float32).eps / 2
+    return min(COARSE, TOLERANCE + ROUNDINGS * unit * max(map(float, sizes), default=0.0))
 
 
 def enlarge(heads: tuple[AttentionHead, ...], x: Tensor) -> float:

@@ -164,7 +164,7 @@ def read_block(
 
 def layout_of(content: Mapping[str, Any]) -> AttentionLayout:
     """Return where the model of a configuration keeps its attention; refuse unknown types."""
-    kind = str(content.get("model_type"))
+    kind = content.get("model_type")
     if kind in LAYOUTS:
         return LAYOUTS[kind]
     why = "its names alone do not say how queries, keys and positions meet"
@@ -195,12 +195,9 @@ def turns_of(
     kind = said.get("rope_type", said.get("type", "default"))
     if kind not in STATIC or (kind != "default" and running is None):
         raise CheckpointError(
-            f"its rotary positions are of the type {kind!r}: "
-            + (
-                "the module that runs knows their angles: load it with transformers and pass it."
-                if kind in STATIC
-                else "their angles depend on the text, and no form is that of all."
-            )
+            f"its rotary positions are of the type {kind!r}, whose angles "
+            f"{'the module that runs knows' if kind in STATIC else 'may depend on the text'}: "
+            f"expected {', '.join(STATIC)}, all but the first of a module in memory."
         )
     if kind != "default" and running is not None:
         return running[0].double().cpu(), running[1]

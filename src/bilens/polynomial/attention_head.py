@@ -220,7 +220,8 @@ class AttentionHead:
 
     def form(self, distance: int = 1, pair: int = 0) -> ScoreForm:
         """Return s for a query `distance` tokens behind the key: R(distance) is in its weights."""
-        distance, one = check_count("distance", distance, minimum=0), self.forms[pair]
+        distance = check_count("distance", distance, minimum=0)
+        one = self.forms[check_index("pair", pair, len(self.forms))]
         if self.frequencies is None:
             return one
         width, angles = 2 * len(self.frequencies), distance * self.frequencies
