@@ -285,8 +285,8 @@ def test_files_are_read_alike_and_not_verified(tmp_path: Path) -> None:
             bl.read_attention(model, 1, 2),
         )
         assert found.checked_against == ""
-        assert "Not verified" in found.about
-        assert "softmax" in found.about
+        assert "Not verified" in found.statement
+        assert "softmax" in found.statement
         assert (found.window, found.reads) == (here.window, here.reads)
         for name in ("query", "key", "query_bias", "key_bias"):
             mine, theirs = (getattr(one.form(3), name) for one in (found, here))

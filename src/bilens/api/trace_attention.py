@@ -1,6 +1,7 @@
 """Edges of a trace through the attention before the MLP: features that meet, and what it writes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,70 +17,35 @@ from bilens.train.activations import activations_of
 Edge = tuple[int, int, int, float]  # head, two numbers of features or latents, and its strength
 
 
-@torch.no_grad()
-def attention_edges(
-    reader: LatentReader, attended: LoadedSAE | None, latents: Sequence[int]
-) -> AttentionEdges | None:
-    """Return the strongest edges of features that the attention before the MLP reads.
+@dataclass(frozen=True, eq=False)
+class EdgeSearch:
+    """The heads of a block, and the directions that latents behind them read.
 
-    Math: with d the decoder's directions and e the encoder's of an input latent, a score is
-        d_mᵀ M_h d_n, M_h the form of head h at a distance, and a write is e · W_O W_V d_n: both for
+    Math: a score is d_mᵀ M_h d_n of two directions of features, M_h the form of head h at a
+        distance; a write is e · W_O W_V d_n, e the direction that a latent reads. Both are for
         streams of root mean square 1, by which the norms divide.
-    Cost: O(heads · features² · d_head) for all pairs, and as much for each random dictionary.
+    Cost: O(heads · features² · d_head) for all scores, and no array of them.
     """
-    if attended is None:
-        return None
-    layer, options = reader.layer, reader.options
-    heads = read_heads(layer.module, layer.index)
-    x = activations_of(layer.module, reader.text.blocks, (attended.hook,))[attended.hook].double()
-    features, encoder = attended.sae.decoder.double().cpu(), reader.before.sae.encoder
-    listed = torch.tensor(latents, dtype=torch.int64)
-    ends = encoder.double().cpu()[listed]
 
-    def scores(rows: Tensor, k: int) -> list[Edge]:
-        forms = (head.form(options.distance) for head in heads)
-        return strongest([(rows @ one.query.T, rows @ one.key.T) for one in forms], k)
+    heads: tuple[AttentionHead, ...]
+    distance: int
+    ends: Tensor  # (latents, d_model)
 
-    def writes(rows: Tensor, k: int) -> list[Edge]:
-        return strongest([(rows @ one.value.T, ends @ one.out) for one in heads], k)
+    def find_scores(self, features: Tensor, k: int) -> list[Edge]:
+        """Find the largest scores of features (n, d_model): head, query, key."""
+        forms = (head.form(self.distance) for head in self.heads)
+        return strongest([(features @ one.query.T, features @ one.key.T) for one in forms], k)
 
-    generator, best = reader.generator, list[tuple[float, float]]()
-    for index in range(options.dictionaries):
-        options.progress("edges of random features", index, options.dictionaries)
-        turned = turned_features(features, x.cpu(), generator)
-        best.append((abs(scores(turned, 1)[0][-1]), abs(writes(turned, 1)[0][-1])))
-    peaks = peaks_of(attended, x, reader)
-    found = []
-    for head, query, key, score in scores(features, options.top):
-        chance = chance_of(abs(score), [one for one, _ in best])
-        edge = (head, query, peaks(query), key, peaks(key), short(score), chance)
-        found.append(ScoreEdge(*edge))
-    written = []
-    for head, key, end, weight in writes(features, options.top):
-        query, score = best_query(heads[head], features, key, options.distance)
-        chance = chance_of(abs(weight), [one for _, one in best])
-        latent, known = int(listed[end]), (query, peaks(query), short(score), chance)
-        written.append(WriteEdge(head, key, peaks(key), latent, short(weight), *known))
-    return AttentionEdges(
-        hook=attended.hook,
-        path=attended.loaded.source,
-        weights_sha256=attended.loaded.weights_sha256,
-        num_features=len(features),
-        num_heads=len(heads),
-        distance=options.distance,
-        scores=tuple(found),
-        writes=tuple(written),
-        num_null=len(best),
-        level=LEVEL,
-        checked_against=heads[0].checked_against,
-    )
+    def find_writes(self, features: Tensor, k: int) -> list[Edge]:
+        """Find the largest writes of features (n, d_model): head, key, latent."""
+        pairs = [(features @ one.value.T, self.ends @ one.out) for one in self.heads]
+        return strongest(pairs, k)
 
-
-def turned_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn all features together, as a random dictionary does, each as long as it was."""
-    turned = features @ random_turn(x, generator)[1].T
-    now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
-    return turned * features.norm(dim=1, keepdim=True) / now
+    def best_query(self, head: int, features: Tensor, key: int) -> tuple[int, float]:
+        """Find the feature whose presence at the query raises the score of a key feature most."""
+        form = self.heads[head].form(self.distance)
+        scores = (features @ form.query.T) @ (form.key @ features[key])
+        return int(scores.argmax()), float(scores.max())
 
 
 def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:
@@ -92,11 +58,74 @@ def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:
     return sorted(edges, key=lambda edge: -abs(edge[-1]))[:k]
 
 
-def best_query(head: AttentionHead, features: Tensor, key: int, distance: int) -> tuple[int, float]:
-    """Return the feature whose presence at the query raises the score of a key feature most."""
-    form = head.form(distance)
-    scores = (features @ form.query.T) @ (form.key @ features[key])
-    return int(scores.argmax()), float(scores.max())
+@torch.no_grad()
+def attention_edges(
+    reader: LatentReader, attended: LoadedSAE | None, latents: Sequence[int]
+) -> AttentionEdges | None:
+    """Return the strongest edges of the features that the attention before the MLP reads.
+
+    Cost: that of a search, once more for each random dictionary, and two short runs of the model.
+    """
+    if attended is None:
+        return None
+    module, blocks, options = reader.layer.module, reader.text.blocks, reader.options
+    x = activations_of(module, blocks, (attended.hook,))[attended.hook].double()
+    features, listed = attended.sae.decoder.double().cpu(), torch.tensor(latents)
+    ends = reader.before.sae.encoder.double().cpu()[listed]
+    search = EdgeSearch(read_heads(module, reader.layer.index), options.distance, ends)
+    best_scores, best_writes, generator = list[float](), list[float](), reader.generator
+    for index in range(options.dictionaries):
+        options.progress("edges of random features", index, options.dictionaries)
+        turned = turn_features(features, x.cpu(), generator)
+        best_scores.append(abs(search.find_scores(turned, 1)[0][-1]))
+        best_writes.append(abs(search.find_writes(turned, 1)[0][-1]))
+    peaks, writes = peaks_of(attended, x, reader), list[WriteEdge]()
+    scores = [
+        ScoreEdge(
+            head=head,
+            query=query,
+            query_peak=peaks(query),
+            key=key,
+            key_peak=peaks(key),
+            score=short(score),
+            p_value=chance_of(abs(score), best_scores),
+        )
+        for head, query, key, score in search.find_scores(features, options.top)
+    ]
+    for head, key, end, weight in search.find_writes(features, options.top):
+        query, score = search.best_query(head, features, key)
+        edge = WriteEdge(
+            head=head,
+            key=key,
+            key_peak=peaks(key),
+            latent=int(listed[end]),
+            weight=short(weight),
+            query=query,
+            query_peak=peaks(query),
+            score=short(score),
+            p_value=chance_of(abs(weight), best_writes),
+        )
+        writes.append(edge)
+    return AttentionEdges(
+        hook=attended.hook,
+        path=attended.loaded.source,
+        weights_sha256=attended.loaded.weights_sha256,
+        num_features=len(features),
+        num_heads=len(search.heads),
+        distance=options.distance,
+        scores=tuple(scores),
+        writes=tuple(writes),
+        num_null=options.dictionaries,
+        level=LEVEL,
+        checked_against=search.heads[0].checked_against,
+    )
+
+
+def turn_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn all features together, as a random dictionary does, each as long as it was."""
+    turned = features @ random_turn(x, generator)[1].T
+    now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
+    return turned * features.norm(dim=1, keepdim=True) / now
 
 
 def peaks_of(side: LoadedSAE, x: Tensor, reader: LatentReader) -> Callable[[int], str | None]:

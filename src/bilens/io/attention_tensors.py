@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +55,8 @@ LAYOUTS = {  # compared with transformers 5.24, on a small model of each in the 
 }
 ALIBI = ("falcon", "bloom", "mpt")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
+HEADS = ("num_attention_heads", "n_head", "num_heads")
 STATIC = ("default", "linear", "llama3", "yarn")  # rotary angles that no text changes
 
 
@@ -82,84 +84,106 @@ def read_block(
     Raises: UsageError if there is no such block; CheckpointError if a tensor is missing or angles
         need a module; NotQuadraticError if queries or keys are normed.
     """
-
-    def number(*keys: str) -> int | None:
-        return next((int(content[key]) for key in keys if content.get(key) is not None), None)
-
-    count = number("num_hidden_layers", "n_layer", "num_layers") or 0
-    layer = check_index("layer", layer, count)
-    stack = (
-        vocabulary.ends.block.replace(r"\b", "").replace(r"\d+\.", f"{layer}.").replace("\\", "")
+    prefix = find_attention(
+        vocabulary, layout, check_index("layer", layer, count_of(content, LAYERS))
     )
-    found = [name for name in vocabulary.names if f".{stack}{layout.inner}." in f".{name}"]
-    prefix = found[0][: found[0].index(stack)] + f"{stack}{layout.inner}." if found else stack
-    for name in found:
+    heads, maps = count_of(content, HEADS), [f"{prefix}{name}" for name in layout.maps]
+    norm = vocabulary.norm_beside(f"{maps[0]}.weight", behind=False)
+    if norm is None:
+        raise CheckpointError(f"{maps[0]}: the norm before it is missing.")
+    whole = torch.cat([read_tensor(vocabulary, f"{name}.weight") for name in maps])
+    bias, out_bias = whole.new_zeros(len(whole)), None
+    if f"{maps[0]}.bias" in vocabulary.names:
+        bias = torch.cat([read_tensor(vocabulary, f"{name}.bias") for name in maps])
+    if f"{prefix}{layout.out}.bias" in vocabulary.names:
+        out_bias = read_tensor(vocabulary, f"{prefix}{layout.out}.bias")
+    out = read_tensor(vocabulary, f"{prefix}{layout.out}.weight").clone()
+    if norm.bias is not None:
+        bias = bias + whole @ norm.bias.double()
+    whole, width = norm.times_gain(whole), out.shape[1] // heads
+    frequencies, size = turns_of(content, layout, layer, width, turns)
+    scales = whole.new_full((width,), scale_of(content, layout, layer, width))
+    scales[: 0 if frequencies is None else 2 * len(frequencies)] *= size**2
+    epsilon = next((float(content[key]) for key in EPSILONS if key in content), 1e-5)
+    tokens = tokens_of(vocabulary, layout, norm, epsilon) if vocabulary.is_whole else None
+
+    def read_head(number: int) -> AttentionHead:
+        query, key, value = rows_of_head(len(whole), layout, heads, width, number)
+        return AttentionHead(
+            layer,
+            number,
+            (
+                ScoreForm(
+                    whole[query] * scales[:, None], whole[key], bias[query] * scales, bias[key]
+                ),
+            ),
+            whole[value],
+            bias[value],
+            out[:, number * width : (number + 1) * width],
+            frequencies,
+            window=window_of(content, layout, layer),
+            tokens=tokens,
+            reads=words_of(norm),
+        )
+
+    last = f".{layout.out}.weight"
+    runs = vocabulary.names[f"{prefix}{layout.out}.weight"].removesuffix(last)
+    before = f"{runs.removesuffix(f'.{layout.inner}')}.{layout.norm}"
+    paths = (before, runs, f"{runs}.{layout.out}")
+    return BlockAttention(tuple(map(read_head, range(heads))), out, out_bias, norm, epsilon, paths)
+
+
+def find_attention(vocabulary: Vocabulary, layout: AttentionLayout, layer: int) -> str:
+    """Return what the names of the tensors of an attention begin with; refuse norms among them."""
+    block = vocabulary.ends.block.replace(r"\b", "").replace(r"\d+", str(layer)).replace("\\", "")
+    inner = f"{block}{layout.inner}."
+    names = [name for name in vocabulary.names if f".{inner}" in f".{name}"]
+    if not names:
+        raise CheckpointError(f"{inner}: there are no tensors of this attention.")
+    prefix = names[0][: names[0].index(inner)] + inner
+    for name in names:
         if "norm" in name.removeprefix(prefix):
             raise NotQuadraticError(
                 f"{name} norms queries or keys before they meet, which is not linear: their scores "
                 "are no bilinear form of the stream, and are not read."
             )
+    return prefix
 
-    def part(name: str, ending: str = "weight") -> Tensor | None:
-        tensor = vocabulary.tensor(f"{prefix}{name}.{ending}")
-        if tensor is None:
-            return None
-        return (tensor.T if vocabulary.ends.transposed and tensor.ndim == 2 else tensor).double()
 
-    weights, out = [part(name) for name in layout.maps], part(layout.out)
-    norm = vocabulary.norm_beside(f"{prefix}{layout.maps[0]}.weight", behind=False)
-    if out is None or norm is None or any(one is None for one in weights):
-        raise CheckpointError(
-            f"{prefix}: of {', '.join((*layout.maps, layout.out))} and the norm before them one is "
-            f"missing; there are {', '.join(found[:8]) or 'none'}."
-        )
-    out = out.clone()
-    heads = number("num_attention_heads", "n_head", "num_heads") or 1
-    width = out.shape[1] // heads
-    whole = torch.cat([one for one in weights if one is not None])
-    groups = (len(whole) // width - heads) // 2  # of keys and values, which heads may share
-    biases = [one for name in layout.maps if (one := part(name, "bias")) is not None]
-    bias = torch.cat(biases) if biases else whole.new_zeros(len(whole))
+def read_tensor(vocabulary: Vocabulary, name: str) -> Tensor:
+    """Return a tensor in float64, matrices as (out, in)."""
+    tensor = vocabulary.tensor(name)
+    if tensor is None:
+        raise CheckpointError(f"there is no tensor {name!r}, of which the attention is made.")
+    return (tensor.T if vocabulary.ends.transposed and tensor.ndim == 2 else tensor).double()
+
+
+def count_of(content: Mapping[str, Any], keys: Sequence[str]) -> int:
+    """Return the number that a configuration says under the first of some keys that it has."""
+    said = [content[key] for key in keys if content.get(key) is not None]
+    if not said:
+        raise CheckpointError(f"the configuration says none of {', '.join(keys)}.")
+    return int(said[0])
+
+
+def rows_of_head(
+    total: int, layout: AttentionLayout, heads: int, width: int, head: int
+) -> tuple[slice, slice, slice]:
+    """Return the rows of a head's query, key and value among those of all maps."""
     if layout.by_head:
-        at = torch.arange(len(whole)).view(heads, 3, width)
-        rows = [at[:, which].flatten() for which in range(3)]
+        starts = [(3 * head + which) * width for which in range(3)]
     else:
-        rows = [*torch.arange(len(whole)).split([heads * width, groups * width, groups * width])]
-    if norm.bias is not None:
-        bias = bias + whole @ norm.bias.double()
-    whole = norm.times_gain(whole)
-    frequencies, size = turns_of(content, layout, layer, width, turns)
+        groups = (total // width - heads) // 2  # of keys and values, which heads may share
+        shared = heads + head * groups // heads
+        starts = [at * width for at in (head, shared, shared + groups)]
+    query, key, value = (slice(start, start + width) for start in starts)
+    return query, key, value
+
+
+def scale_of(content: Mapping[str, Any], layout: AttentionLayout, layer: int, width: int) -> float:
+    """Return the number that scores are multiplied by, 1/√d_head of most."""
     scale = width**-0.5 if layout.scaled and content.get("scale_attn_weights", True) else 1.0
-    if content.get("scale_attn_by_inverse_layer_idx"):
-        scale /= layer + 1
-    scales = whole.new_full((width, 1), scale)
-    scales[: 0 if frequencies is None else 2 * len(frequencies)] *= size**2
-    epsilon = next((float(content[key]) for key in EPSILONS if key in content), 1e-5)
-    tokens = tokens_of(vocabulary, layout, norm, epsilon) if vocabulary.is_whole else None
-    window = window_of(content, layout, layer)
-
-    def head(number: int) -> AttentionHead:
-        places = [slice(at * width, (at + 1) * width) for at in (number, number * groups // heads)]
-        query, key, value = rows[0][places[0]], rows[1][places[1]], rows[2][places[1]]
-        form = ScoreForm(whole[query] * scales, whole[key], bias[query] * scales[:, 0], bias[key])
-        return AttentionHead(
-            layer,
-            number,
-            (form,),
-            whole[value],
-            bias[value],
-            out[:, places[0]],
-            frequencies,
-            window=window,
-            tokens=tokens,
-            reads=words_of(norm),
-        )
-
-    real = vocabulary.names[f"{prefix}{layout.out}.weight"].removesuffix(f".{layout.out}.weight")
-    block = real.removesuffix(f".{layout.inner}")
-    paths = (f"{block}.{layout.norm}", real, f"{real}.{layout.out}")
-    found_heads, out_bias = tuple(map(head, range(heads))), part(layout.out, "bias")
-    return BlockAttention(found_heads, out, out_bias, norm, epsilon, paths)
+    return scale / (layer + 1) if content.get("scale_attn_by_inverse_layer_idx") else scale
 
 
 def layout_of(content: Mapping[str, Any]) -> AttentionLayout:

@@ -106,7 +106,7 @@ class ScoreForm:
 
 @dataclass(frozen=True, eq=False)
 class TokenStream:
-    """What tokens and positions alone put into the stream, and what makes logits of it.
+    """Embeddings of tokens and positions, the norm behind them, and what makes logits.
 
     Attributes:
         embedding: (tokens, d_model).
@@ -126,7 +126,7 @@ class TokenStream:
     centred: bool = False
     epsilon: float = 0.0
 
-    def parts(self, ids: Tensor, position: int | None = None) -> tuple[Tensor, Tensor]:
+    def split(self, ids: Tensor, position: int | None = None) -> tuple[Tensor, Tensor]:
         """Compute tokens (n, d_model) and position (n, d_model): both add to the normed stream."""
         token = self.embedding[ids.to(self.embedding.device)].double()
         place = torch.zeros_like(token)
@@ -183,8 +183,8 @@ class AttentionHead:
     checked_against: str = ""
 
     @property
-    def about(self) -> str:
-        """What is exact, what is not, and whether it was compared, in words."""
+    def statement(self) -> str:
+        """Say in words which part is exact, which is not, and whether it was compared."""
         said = f"Scores and what is written are exact of {self.reads}"
         if self.softmax:
             said += "; what the softmax makes of the scores depends on all keys of a text"
@@ -253,7 +253,7 @@ class AttentionHead:
 
     def stream_of(self, ids: Tensor, position: int | None = None) -> Tensor:
         """Compute what the head reads where tokens alone are in the stream, (n,) → (n, d_model)."""
-        return torch.stack(self._known_tokens(ids).parts(ids, position)).sum(dim=0)
+        return torch.stack(self._known_tokens(ids).split(ids, position)).sum(dim=0)
 
     def split_scores(
         self, queries: Tensor, keys: Tensor, query_position: int, key_position: int
@@ -271,8 +271,8 @@ class AttentionHead:
                 "of positions; of rotary positions form(distance) is the positional part."
             )
         form = self.form(query_position - key_position)
-        asked = tokens.parts(queries, query_position)
-        offered = self._known_tokens(keys).parts(keys, key_position)
+        asked = tokens.split(queries, query_position)
+        offered = self._known_tokens(keys).split(keys, key_position)
         names = ("token", "position")
         found = {
             f"{one}–{other}": (q @ form.query.T) @ (k @ form.key.T).T
@@ -322,7 +322,7 @@ class AttentionHead:
 
     @property
     def singular_values(self) -> Tensor:
-        """Those of W_O W_V, falling, (d_head,)."""
+        """The singular values of W_O W_V, falling, (d_head,)."""
         return factored_singular_values(self.out, self.value.T)
 
     @property

@@ -61,7 +61,7 @@ def attention(t: Catalogue, found: AttentionEdges) -> Markup:
 
 
 def attention_text(t: Catalogue, found: AttentionEdges) -> str:
-    """Return what the edges are, how far they were compared, and how many are beyond chance."""
+    """Return the text about the edges: how they are made, compared, and how many beat chance."""
     edges = (*found.scores, *found.writes)
     checked = "checked" if found.checked_against else "unchecked"
     return t(
