@@ -125,7 +125,8 @@ def turn_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Te
     """Turn all features together, as a random dictionary does, each as long as it was."""
     turned = features @ random_turn(x, generator)[1].T
     now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
-    return turned * features.norm(dim=1, keepdim=True) / now
+    resized: Tensor = turned * features.norm(dim=1, keepdim=True) / now
+    return resized
 
 
 def peaks_of(side: LoadedSAE, x: Tensor, reader: LatentReader) -> Callable[[int], str | None]:

@@ -134,7 +134,7 @@ def read_block(
 
 
 def find_attention(vocabulary: Vocabulary, layout: AttentionLayout, layer: int) -> str:
-    """Return what the names of the tensors of an attention begin with; refuse norms among them."""
+    """Find the prefix of the tensor names of an attention; refuse norms among them."""
     block = vocabulary.ends.block.replace(r"\b", "").replace(r"\d+", str(layer)).replace("\\", "")
     inner = f"{block}{layout.inner}."
     names = [name for name in vocabulary.names if f".{inner}" in f".{name}"]

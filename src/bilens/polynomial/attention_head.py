@@ -279,7 +279,8 @@ class AttentionHead:
             for one, q in zip(names, asked, strict=True)
             for other, k in zip(names, offered, strict=True)
         }
-        rest = (sum(asked) @ form.query_term)[:, None] + sum(offered) @ form.key_term
+        linear = torch.add(*asked) @ form.query_term, torch.add(*offered) @ form.key_term
+        rest = linear[0][:, None] + linear[1]
         return {**found, "biases": rest + form.constant}
 
     def top_token_pairs(
@@ -302,11 +303,12 @@ class AttentionHead:
         Raises: UsageError if the tokens are not known, or there is no such position.
         """
         count = len(self._known_tokens().embedding)
-        k, forms = check_count("k", k, minimum=1), range(len(self.forms))
-        before = None if position is None else position - distance
-        asked, offered = [], []
-        for form in (self.form(distance, pair) for pair in forms):
-            blocks = torch.arange(count).split(AT_ONCE)
+        k, before = (
+            check_count("k", k, minimum=1),
+            None if position is None else position - distance,
+        )
+        asked, offered, blocks = [], [], torch.split(torch.arange(count), AT_ONCE)
+        for form in (self.form(distance, pair) for pair in range(len(self.forms))):
             asked.append(torch.cat([form.queries_of(self.stream_of(b, position)) for b in blocks]))
             keys = torch.cat([form.keys_of(self.stream_of(b, before)) for b in blocks])
             offered.append(keys - keys.mean(dim=0) if self.softmax else keys)
@@ -337,7 +339,7 @@ class AttentionHead:
         unembedding = self._known_unembedding()
         small = self.value.new_zeros(len(self.value), len(self.value))
         mean = unembedding.double().mean(dim=0)
-        for block in torch.arange(len(unembedding)).split(AT_ONCE):
+        for block in torch.split(torch.arange(len(unembedding)), AT_ONCE):
             heard = (unembedding[block].double() - mean) @ self.out
             small += (self.stream_of(block) @ self.value.T).T @ heard
         values = torch.linalg.eigvals(small)

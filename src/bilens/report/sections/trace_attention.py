@@ -62,7 +62,7 @@ def attention(t: Catalogue, found: AttentionEdges) -> Markup:
 
 def attention_text(t: Catalogue, found: AttentionEdges) -> str:
     """Return the text about the edges: how they are made, compared, and how many beat chance."""
-    edges = (*found.scores, *found.writes)
+    chances = [one.p_value for one in found.scores] + [one.p_value for one in found.writes]
     checked = "checked" if found.checked_against else "unchecked"
     return t(
         "trace.attention.lead",
@@ -71,8 +71,8 @@ def attention_text(t: Catalogue, found: AttentionEdges) -> str:
         heads=found.num_heads,
         distance=found.distance,
         checked=t(f"trace.attention.{checked}"),
-        beyond=sum(one.p_value <= found.level for one in edges),
-        edges=len(edges),
+        beyond=sum(chance <= found.level for chance in chances),
+        edges=len(chances),
         num=found.num_null,
         level=percent(found.level),
     )
