@@ -203,16 +203,19 @@ def test_top_pairs_are_the_first_of_all(kind: str, monkeypatch: pytest.MonkeyPat
     torch.testing.assert_close(scores[tuple(tokens.T)], values)
 
 
-def test_blocks_that_are_left_out_hold_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of rows of very different lengths, and where fewer pairs are there than are asked for."""
+@pytest.mark.parametrize("width", [1, 4])  # of one number, every product reaches its bound
+def test_blocks_that_are_left_out_hold_nothing(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rows of unlike lengths, and where fewer pairs are there than are asked for."""
     monkeypatch.setattr(products, "BLOCK", 3)
-    first, second = (randn(20, 4, seed=at) * 2.0 ** randn(20, 1, seed=at + 2) for at in range(2))
-    for absolute in (False, True):
-        pairs, values = products.largest_products([first], [second], 9, absolute=absolute)
-        dense = first @ second.T
-        expected = (dense.abs() if absolute else dense).flatten().topk(9).values
-        torch.testing.assert_close(values.abs() if absolute else values, expected)
-        torch.testing.assert_close(dense[tuple(pairs.T)], values)
+    for seed in range(0, 40, 4):
+        first, second = (randn(20, width, seed=seed + at) for at in range(2))
+        first = first * 2.0 ** randn(20, 1, seed=seed + 2)
+        for absolute in (False, True):
+            pairs, values = products.largest_products([first], [second], 9, absolute=absolute)
+            dense = first @ second.T
+            expected = (dense.abs() if absolute else dense).flatten().topk(9).values
+            torch.testing.assert_close(values.abs() if absolute else values, expected)
+            torch.testing.assert_close(dense[tuple(pairs.T)], values)
     assert len(products.largest_products([first[:2]], [second[:2]], 9)[1]) == 4
 
 
