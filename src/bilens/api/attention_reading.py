@@ -85,9 +85,10 @@ def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
         vocabulary = vocabulary_in(module_tensors(module), content)
         block = read_block(vocabulary, content, layout_of(content), layer, turns_in(module))
     else:
+        came = repr(module) if isinstance(module, str) else f"a {type(module).__name__}"
         raise UsageError(
-            f"an attention is read from a model, got {module!r:.80}: pass bl.load(path), a module "
-            "of bilens, a language model of transformers or a PolynomialNetwork."
+            f"an attention is read from a model, got {came}: pass bl.load(path), a module of "
+            "bilens, a language model of transformers or a PolynomialNetwork."
         )
     return compare_heads(module, block)
 
