@@ -18,15 +18,17 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearAttention, "
+    "Activation, AttackOptions, AttackReport, AttentionHead, AuditOptions, AuditReport, "
+    "BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
     "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
     "InteractionOptions, MLPWeights, OutputMoments, PathSplit, PolynomialNetwork, Proof, "
     "QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticLayer, QuadraticMap, "
-    "QueryKeyPair, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
-    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
+    "QueryKeyPair, RSquared, RotationNull, ScoreForm, SignificantEigenvalues, Status, Subspace, "
+    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, "
+    "TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
     "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
@@ -35,7 +37,8 @@ PUBLIC = names_of(
     "hosvd, interaction_chance, interaction_submatrix, layer_inputs, load, load_converted, "
     "load_images, localisation, match_eigenvectors, network_similarity, nn, output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
-    "quantise, raw_directions, reproduce, rotation_null, save, similarity, sklearn, "
+    "quantise, raw_directions, read_attention, reproduce, rotation_null, save, similarity, "
+    "sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
 )
@@ -102,6 +105,12 @@ SIGNATURES = {
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
     "decompose_wires": "network",
+    "read_attention": "model, layer, head",
+    "AttentionHead": (
+        "layer, head, forms, value, value_bias, out, frequencies=None, softmax=True, window=None, "
+        "tokens=None, reads='the residual stream itself', checked_against=''"
+    ),
+    "ScoreForm": "query, key, query_bias, key_bias",
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
         "rotary_base=10000.0"

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from bilens.records import mlp_trace as r
+from bilens.records.attention_edges import AttentionEdges, ScoreEdge, WriteEdge
 from bilens.records.base import json_text
 from bilens.records.common import Run, Source, TextOrigin
 
@@ -114,6 +115,21 @@ def correlations(rank: int) -> r.RankCorrelations:
     )
 
 
+EDGES = AttentionEdges(
+    hook="blocks.0.resid_pre",
+    path="runs/blocks.0.resid_pre",
+    weights_sha256="3" * 64,
+    num_features=12,
+    num_heads=2,
+    distance=1,
+    scores=(ScoreEdge(1, 3, "not", 8, None, -1.25, 0.05),),
+    writes=(WriteEdge(0, 8, None, 4, 0.562, 3, "not", 2.25, 1.0),),
+    num_null=19,
+    level=0.05,
+    checked_against="the module itself, as it runs",
+)
+
+
 @cache
 def _made() -> str:
     draw = random.Random(0)
@@ -155,6 +171,7 @@ def _made() -> str:
                 "2026-01-01",
             ),
             null=r.RandomDictionaries(19, 0.05, (0.25,) * 18 + (0.375,), (0.25,) * 19),
+            attention_edges=EDGES,
         )
     )
 
@@ -174,7 +191,11 @@ def make_weights_only() -> dict[str, Any]:
     ]
     nothing = dict.fromkeys(("saes", "ranking", "clusters", "circuits", "input_latents"), ())
     contrasts = {"num_compared": 0, "pairs": ()}
-    changed = {**nothing, **dict.fromkeys(("correlations", "data", "null")), "contrasts": contrasts}
+    changed = {
+        **nothing,
+        **dict.fromkeys(("correlations", "data", "null", "attention_edges")),
+        "contrasts": contrasts,
+    }
     document: dict[str, Any] = json.loads(
         json_text({**make_trace(), **changed, "readings": readings})
     )
@@ -188,6 +209,7 @@ def variants() -> dict[str, dict[str, Any]]:
     bare["data"]["name"] = ""
     bare["tokens_carry_spaces"] = True
     bare["null"] = None
+    bare["attention_edges"]["checked_against"] = ""
     for row in bare["ranking"]:
         row["null_score"] = row["p_value"] = None
     for item in bare["circuits"]:

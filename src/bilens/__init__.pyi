@@ -66,6 +66,7 @@ from .algebra.rotation_null import (
     SignificantEigenvalues as SignificantEigenvalues,
     rotation_null as rotation_null,
 )
+from .api.attention_reading import read_attention as read_attention
 from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
@@ -102,6 +103,10 @@ from .io.model_folder import save as save
 from .polynomial.attention import (
     BilinearAttention as BilinearAttention,
     QueryKeyPair as QueryKeyPair,
+)
+from .polynomial.attention_head import (
+    AttentionHead as AttentionHead,
+    ScoreForm as ScoreForm,
 )
 from .polynomial.chance import (
     InteractionChance as InteractionChance,

@@ -104,6 +104,7 @@ CALLS: dict[str, tuple[str, ...]] = {
         *("bl.polynomial_network", "bl.token_interactions", "bl.interaction_chance"),
         *("bl.split_interactions", "bl.output_moments", "bl.network_similarity"),
         "bl.decompose_wires",
+        "bl.read_attention",
     ),
 }
 MAKES = "it makes or writes a model or data, of which verbs then say something"

@@ -64,6 +64,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
         input_scale=(1.0, 1.0),
     )
     saved = (bl.save(one, folder / name) for name, one in (("exact", exact), ("gated", gated)))
+    traced_models.write_sae(folder / "traced" / "attended", "resid_pre")
     return Models(
         *map(bl.load, saved),
         bl.load(named),
@@ -114,6 +115,8 @@ def uses(m: Models) -> list[Use]:
 
     def learn(**said: Any) -> str:
         return str(bl.train_language("grammar", m.path.parent / "run", **said))
+
+    attended = m.traced[0].parent / "attended"
 
     def trace(saes: bool = True, **said: Any) -> str:
         model, before, behind = m.traced
@@ -180,6 +183,8 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "toward", trace, ["the"], {}, {"saes": False}),
         Use("trace", "outputs", trace, 2, {"latents": [1]}, {}),
         Use("trace", "dictionaries", trace, 2, {"saes": False}, {}),
+        Use("trace", "attention_sae", trace, attended, {"saes": False}, {}),
+        Use("trace", "distance", trace, 3, {}, {"attention_sae": attended}),
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
         Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
         Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),

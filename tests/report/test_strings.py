@@ -41,6 +41,7 @@ from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
+from bilens.report.sections.trace_attention import SCORES, WRITES
 from bilens.report.sections.trace_page import contrast_table, ranked_table
 from bilens.report.summary import render_summary
 from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
@@ -106,7 +107,7 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     cut = CertificateReport(make_certificate()).record.truncation
     trace = TraceReport(make_trace()).record
     made = class_table(()), cut_table(cut), effect_table(0), ranked_table(trace), contrast_table({})
-    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made)
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, SCORES, WRITES, *made)
     keys = set()
     for lang in LANGUAGES:
         t = load_catalogue(lang)
@@ -282,7 +283,9 @@ def test_the_script_says_what_the_catalogue_holds_and_no_less() -> None:
     quoted = {(record, name) for record, names in calls for name in re.findall(r'"(\w+)"', names)}
     drawn = {f"field.{record}.{name}" for record, name in quoted}
     assert drawn <= fields_of_scripts()
-    in_reports = ("field.RankedLatent.", "field.LatentContrast.")
+    in_reports = tuple(
+        f"field.{one}." for one in ("RankedLatent", "LatentContrast", "ScoreEdge", "WriteEdge")
+    )
     rest = {key for key in fields_of_scripts() - drawn if not key.startswith(in_reports)}
     assert all(key.startswith("field.LayerRow.") for key in rest)
     assert all(f'"{key.split(".")[2]}"' in code for key in rest)

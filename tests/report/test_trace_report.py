@@ -28,6 +28,8 @@ def test_numbers_of_the_page_are_those_of_the_document() -> None:
         assert words in page
     assert "75.0% (62.5% – 87.5%)" in page  # the share removed, with its interval
     assert "mean logit of sad, upset less the mean logit of glad" in page
+    assert "−1.25" in page  # a score of two features, and what a head writes
+    assert "+0.562" in page
     assert "43.8%" in page  # of the difference between two latents, not linear
     assert 'class="s8 peak" title="2.0">' in page  # the strongest token of the strongest context
     assert 'class="s1" title="0.30">' in page
@@ -50,7 +52,8 @@ def hostile(document: dict[str, Any], text: str) -> dict[str, Any]:
     def replaced(value: Any) -> Any:
         if isinstance(value, dict):
             changed = {key: replaced(item) for key, item in value.items()}
-            changed |= {key: text for key in ("text", "peak") if isinstance(changed.get(key), str)}
+            peaks = ("text", "peak", "query_peak", "key_peak")
+            changed |= {key: text for key in peaks if isinstance(changed.get(key), str)}
             if isinstance(changed.get("tokens"), list):
                 changed["tokens"] = [text] * len(changed["tokens"])
             return changed

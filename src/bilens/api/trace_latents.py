@@ -12,6 +12,7 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.interactions.direct_interactions import direct_interactions
+from bilens.api.trace_attention import attention_edges
 from bilens.api.trace_records import (
     DRAWN_RANK,
     causal_reading,
@@ -77,6 +78,7 @@ def latent_findings(
     saes: tuple[LoadedSAE, LoadedSAE],
     text: TracedText,
     options: TraceOptions,
+    attended: LoadedSAE | None = None,
 ) -> dict[str, Any]:
     """Trace the latents of a layer; return the fields of a `records.Trace` that are about them."""
     (before, behind), progress = saes, options.progress
@@ -124,6 +126,7 @@ def latent_findings(
         "input_latents": tuple(input_latent(reader, latent) for latent in named),
         "data": TextOrigin(text.name, text.source, text.blocks.numel(), text.sha256),
         "readings": (),
+        "attention_edges": attention_edges(reader, attended, named),
         "null": records.RandomDictionaries(
             len(null),
             LEVEL,

@@ -22,7 +22,7 @@ from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.base.keyword_options import takes_options
-from bilens.base.option_rules import NO_SAES, SAES, refuse_idle
+from bilens.base.option_rules import ATTENTION, NO_SAES, SAES, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.spectrum_summaries import MINIMUM_SAMPLES
 from bilens.interp.behaviour import DIRECTIONS, Trial, trial_of_direction
@@ -87,8 +87,9 @@ def trace(model: str | Path | LoadedModel, layer: int, options: TraceOptions) ->
     if saes is None:
         found = direction_findings(subject, options)
     else:
+        attended = open_attended(subject, options)
         text = held_out_text(subject, options.corpus, options.tokens, options.say, options.seed)
-        found = latent_findings(subject, saes, text, options)
+        found = latent_findings(subject, saes, text, options, attended)
     return TraceReport(
         records.Trace(
             **describe_layer(subject),
@@ -115,6 +116,7 @@ def open_autoencoders(
         )
     facts = [SAES if given else NO_SAES]
     facts += ["without latents"] if options.latents is None else []
+    facts += [ATTENTION] if options.attention_sae is not None else []
     refuse_idle("trace", vars(options), *facts)
     if not given:
         return None
@@ -122,6 +124,23 @@ def open_autoencoders(
     for line in (x for one in (before, behind) if one.load_report for x in one.load_report.lines()):
         options.say(line)
     return open_sae(before, subject, "mlp_in"), open_sae(behind, subject, "mlp_out")
+
+
+def open_attended(subject: TracedLayer, options: TraceOptions) -> LoadedSAE | None:
+    """Open the autoencoder of what the attention before the MLP reads; None where none is given."""
+    if options.attention_sae is None:
+        return None
+    loaded, usual = read_or_open(options.attention_sae), subject.hook("resid_pre")
+    earlier = (f"blocks.{block}" for block in range(subject.index))
+    known = {usual, *(f"{name}.{point}" for name in earlier for point in ("attn_out", "mlp_out"))}
+    known |= {f"blocks.{subject.index - 1}.resid_post"} if subject.index else set()
+    hook = loaded.provenance.get("hook", usual)
+    if hook not in known:
+        raise UsageError(
+            f"{loaded.source} was trained at {hook}, which is not written into the stream that the "
+            f"attention of block {subject.index} reads: expected {', '.join(sorted(known))}."
+        )
+    return open_sae(loaded, subject, hook)
 
 
 def direction_findings(subject: TracedLayer, options: TraceOptions) -> dict[str, Any]:

@@ -36,6 +36,7 @@ NO_COLUMNS = "of a model whose inputs have no names"
 APPROXIMATED = "of a model with a layer that is approximated"
 ITERATES = "with a method that iterates (lanczos, or auto)"
 DATA, NO_DATA = "with data", "without data"
+ATTENTION = "with an autoencoder of what the attention reads (--attention-sae)"
 SAES, NO_SAES = "with autoencoders (--input-sae, --output-sae)", "without autoencoders"
 # What is done → what has to be there → options that need it, each with its default.
 RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -73,8 +74,10 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "tokens": 16_384,
             "graph": None,
             "dictionaries": 19,
+            "attention_sae": None,
         },
         NO_SAES: {"toward": ()},
+        ATTENTION: {"distance": 1},
         "without latents": {"outputs": 5},
     },
     "sweep": {

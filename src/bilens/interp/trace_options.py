@@ -69,12 +69,22 @@ class TraceOptions(JobOptions):
         "Random dictionaries to rank and check likewise; fewer than 19 tell nothing.",
         min=1,
     )
+    attention_sae: str | Path | LoadedModel | None = option(
+        None,
+        "Folder of an autoencoder of what the attention of that block reads (resid_pre, or what an "
+        "earlier block writes): which of its latents attend to which, and what that writes.",
+        kind=Path | None,
+    )
+    distance: int = option(
+        1, "Tokens from the key back to the query of these edges, in rotary positions.", min=0
+    )
     say: Callable[[str], None] = described(silent, "Told what a person should know.")
 
     def __post_init__(self) -> None:
         for name in ("outputs", "pairs", "features", "top", "dictionaries"):
             check_count(name, getattr(self, name), minimum=1)
-        check_count("seed", self.seed, minimum=0)
+        for name in ("seed", "distance"):
+            check_count(name, getattr(self, name), minimum=0)
 
     def check_latents(self, hook: str, known: int) -> None:
         """Refuse output latents that do not exist, and a list of none."""

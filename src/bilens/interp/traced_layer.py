@@ -90,9 +90,9 @@ def open_layer(
 
 
 def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> LoadedSAE:
-    """Return the autoencoder of a hook point of the layer, in the units of the layer."""
+    """Return the autoencoder of a point of the layer, or of a named hook, in the model's units."""
     loaded = given if isinstance(given, LoadedModel) else load(given)
-    hook = layer.hook(point)
+    hook = point if "." in point else layer.hook(point)
     sae = sae_for_hook(loaded, layer.loaded, hook).double().eval().to(layer.f.device)
     return LoadedSAE(loaded, sae, hook)
 

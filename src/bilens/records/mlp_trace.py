@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+from bilens.records.attention_edges import AttentionEdges
 from bilens.records.base import Count, Document, Integer, Numbers, Record, require
 from bilens.records.common import Interval, Run, Source, TextOrigin
 from bilens.records.view import View
@@ -379,6 +380,7 @@ class Trace(Document, frozen=True, kw_only=True):
     source: Annotated[Source, "where the weights come from"]
     reproduce: Annotated[Run, "what it takes to run the same again"]
     null: Annotated[RandomDictionaries | None, "null without autoencoders"] = None
+    attention_edges: Annotated[AttentionEdges | None, "null unless they were asked for"] = None
 
     def __post_init__(self) -> None:
         with_saes = len(self.circuits) > 0

@@ -18,6 +18,7 @@ from bilens.records.decomposition import (
 from bilens.records.mlp_trace import TokenValue, Trace
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
+from bilens.report.sections.trace_attention import SCORES, WRITES, attention_text
 from bilens.report.sections.trace_page import chance_text, ranked_table, sae_rows
 from bilens.report.terminal import add, field_table, grid, optional, short
 from bilens.report.text import (
@@ -266,6 +267,10 @@ def trace_tables(record: Trace, lang: str = "en") -> Iterator[Table]:
     title = t("trace.ranking.caption", shown=len(shown), count=record.num_outputs)
     caption = f"{chance_text(t, record)} {t('trace.ranking.lead')}"
     yield field_table(t, ranked_table(record), shown, caption, title=title, look="bare")
+    if (found := displayable(record).attention_edges) is not None:
+        yield field_table(t, SCORES, found.scores, t("trace.attention.scores"))
+        caption = f"{t('trace.attention.writes')}. {attention_text(t, found)}"
+        yield field_table(t, WRITES, found.writes, caption)
 
 
 def reading_table(t: Catalogue, record: Trace) -> Table:

@@ -36,6 +36,7 @@ from bilens.report.markup import (
 )
 from bilens.report.plot import key_list
 from bilens.report.sections.overview import Page
+from bilens.report.sections.trace_attention import attention
 from bilens.report.sections.trace_circuits import (
     circuit_anchor,
     circuits,
@@ -79,6 +80,8 @@ def trace_page(t: Catalogue, record: Trace) -> Page:
             ("circuits", circuits(t, record, lambda causal: causal_of(t, causal))),
             ("features", features(t, record)),
         ]
+        if record.attention_edges is not None:
+            parts.insert(-1, ("attention", attention(t, record.attention_edges)))
     return Page(
         keys="trace.page",
         title=f"{record.layer.name} · {record.source.path}",
