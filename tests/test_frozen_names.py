@@ -23,7 +23,8 @@ PUBLIC = names_of(
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
     "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
-    "InteractionOptions, MLPWeights, OutputMoments, PathSplit, PolynomialNetwork, Proof, "
+    "InteractionOptions, MLPWeights, NamedInteractions, NetworkAtText, OutputMoments, PathSplit, "
+    "PolynomialNetwork, Proof, "
     "QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticLayer, QuadraticMap, "
     "QueryKeyPair, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
@@ -35,7 +36,7 @@ PUBLIC = names_of(
     "hosvd, interaction_chance, interaction_submatrix, layer_inputs, load, load_converted, "
     "load_images, localisation, match_eigenvectors, network_similarity, nn, output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
-    "quantise, raw_directions, reproduce, rotation_null, save, similarity, sklearn, "
+    "quantise, raw_directions, read_at_text, reproduce, rotation_null, save, similarity, sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
 )
@@ -97,6 +98,7 @@ SIGNATURES = {
     ),
     "output_moments": "network, mean=None, covariance=None",
     "polynomial_network": "given, roles=None, *, probe=None",
+    "read_at_text": "model, tokens",
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
     "decompose_wires": "network",
@@ -341,6 +343,13 @@ ATTRIBUTES: dict[type, str] = {
     Agreement: "layer, source, rows, max_error, relative_error",
     bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
     bilens.OutputMoments: "mean, covariance",
+    bilens.NamedInteractions: (
+        "position, direct, heads, pairs, inputs, constant, logit, whole, named, largest"
+    ),
+    bilens.NetworkAtText: (
+        "tokens, logits, embedded, parts, part_names, norm, head, head_bias, checked_against, "
+        "paths, interactions, mlp_map"
+    ),
     bilens.PathSplit: "paths, values, whole, names, largest",
     bilens.TruncatedNetwork: "network, widths, squared_error, rounding, bound, squared_norm",
     bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",

@@ -80,6 +80,7 @@ from .api.polynomial_network import (
     polynomial_network as polynomial_network,
 )
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
+from .api.text_reading import read_at_text as read_at_text
 from .api.tracing import trace as trace
 from .api.training import (
     train_image as train_image,
@@ -99,6 +100,7 @@ from .io.converted_folder import load_converted as load_converted
 from .io.estimator import from_sklearn as from_sklearn
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
+from .polynomial.at_text import NetworkAtText as NetworkAtText
 from .polynomial.attention import (
     BilinearAttention as BilinearAttention,
     QueryKeyPair as QueryKeyPair,
@@ -112,6 +114,7 @@ from .polynomial.composition import (
     network_similarity as network_similarity,
     output_moments as output_moments,
 )
+from .polynomial.named_interactions import NamedInteractions as NamedInteractions
 from .polynomial.network import (
     PolynomialNetwork as PolynomialNetwork,
     QuadraticLayer as QuadraticLayer,

@@ -154,8 +154,8 @@ def read_chain(given: object) -> PolynomialNetwork:
     if isinstance(model.module, BilinearTransformer):
         raise NotQuadraticError(
             "the attention of a BilinearTransformer has a softmax and its norms are RMSNorm, "
-            "neither of which is a polynomial: read its layers one by one (model.layer_map), or "
-            "train a bl.nn.PolynomialTransformer."
+            "neither of which is a polynomial: read it at one text (bl.read_at_text), "
+            "or train a bl.nn.PolynomialTransformer."
         )
     views = model.network
     if not views:
