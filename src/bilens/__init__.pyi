@@ -70,6 +70,10 @@ from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
+from .api.network_reading import (
+    ReadNetworkOptions as ReadNetworkOptions,
+    read_network as read_network,
+)
 from .api.options import (
     AttackOptions as AttackOptions,
     AuditOptions as AuditOptions,
@@ -137,6 +141,7 @@ from .report.reports import (
     AuditReport as AuditReport,
     CertificateReport as CertificateReport,
     ConversionReport as ConversionReport,
+    NetworkReport as NetworkReport,
     TraceReport as TraceReport,
 )
 from .reproduction import reproduce as reproduce
