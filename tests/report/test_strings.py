@@ -15,6 +15,7 @@ from msgspec.structs import replace
 import evidence_documents
 import explorer_documents
 import layer_audit_documents
+import network_documents
 import people_documents
 import table_documents
 import tiny
@@ -34,11 +35,18 @@ from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    NetworkReport,
+    TraceReport,
+)
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
+from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.summary import render_summary
 from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
@@ -49,6 +57,7 @@ from bilens.report.terminal_readings import (
     explanation_tables,
     fit_lines,
     fit_table,
+    network_tables,
     plan_lines,
     plan_table,
     trace_tables,
@@ -95,7 +104,8 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     """In English by the description of the field; in Japanese by a translation of it."""
     cut = CertificateReport(make_certificate()).record.truncation
     made = class_table(()), cut_table(cut)
-    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made)
+    of_networks = (SINGLE, PAIRS, TRIPLES, DISTANCES)
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *made, *of_networks)
     keys = set()
     for lang in LANGUAGES:
         t = load_catalogue(lang)
@@ -226,6 +236,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         assert all(table.columns for table in attribution_tables(record))
     for document in (make_trace(), make_weights_only()):
         assert [*trace_tables(TraceReport(document).record)]
+    for document in network_documents.variants().values():
+        report = NetworkReport(document)
+        assert [report.to_markdown(), *network_tables(report.record)]
     assert [*attack_tables(AttackReport(make_attack()).record)]
     truncation_table(CertificateReport(make_certificate()).record)
     lone, many = replace(LAYER, spectrum="top"), replace(LAYER, outputs=51 * LAYER.outputs)

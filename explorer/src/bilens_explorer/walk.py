@@ -23,6 +23,7 @@ from bilens.report.reports import (
     AuditReport,
     CertificateReport,
     ConversionReport,
+    NetworkReport,
     SavedReport,
     SweepReport,
     TraceReport,
@@ -36,6 +37,7 @@ REPORTS: tuple[type[SavedReport[Any]], ...] = (
     ConversionReport,
     TraceReport,
     SweepReport,
+    NetworkReport,
 )
 AUDITS: dict[str, type[SavedReport[Any]]] = dict.fromkeys(get_args(ReadAs), AuditReport)
 # An audit is listed by how its model was read, other reports by the kind of their documents.

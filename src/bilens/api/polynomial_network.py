@@ -158,6 +158,11 @@ def read_chain(given: object) -> PolynomialNetwork:
             "or train a bl.nn.PolynomialTransformer."
         )
     views = model.network
+    if not views and model.ends is not None:
+        raise NotQuadraticError(
+            f"{model.source or 'the model'} is a language model whose attention has a softmax, "
+            "which is no polynomial: in memory it can be read at one text (bl.read_at_text)."
+        )
     if not views:
         raise NotQuadraticError(
             f"{model.source or 'the model'} is not its layers one behind the other: what lies "

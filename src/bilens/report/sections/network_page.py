@@ -14,8 +14,8 @@ from bilens.report.tables import FieldColumn, FieldTable
 from bilens.report.text import NONE, Catalogue, grouped, percent, token_name
 
 MOST_NAMED = 40  # tokens of a sentence
-UNBROKEN = 50  # characters of a path on one line
-LIMITS = ("exact", "order", "lowered", "chance", "meaning")
+UNBROKEN = 38  # characters of a path on one line
+LIMITS = ("exact", "order", "lowered", "meaning")
 
 
 @dataclass(frozen=True)
@@ -212,11 +212,14 @@ def network_page(t: Catalogue, record: NetworkReading) -> Page:
         drawn = [part.table.on_page(t, part.rows)] if part.table is not None and part.rows else []
         blocks = (*map(paragraph, part.sentences), *drawn)
         parts.append((part.name, section(t, f"network.{part.name}", *blocks)))
+    limits, samples = t.each("network.limits", LIMITS), record.looked.samples
+    if samples:
+        limits.append(t("network.limits.chance", count=grouped(samples)))
     return Page(
         keys="network.page",
         count=record.model.num_tokens,
         facts=network_facts(t, record),
         parts=parts,
-        limits=t.each("network.limits", LIMITS),
+        limits=limits,
         title=record.source.path or record.model.kind,
     )
