@@ -136,6 +136,10 @@ def test_paths_are_what_the_module_itself_gives_with_parts_left_out() -> None:
         assert torch.allclose(network.paths(4, position).values, split.values[:, 4])
         difference = network.paths((4, 7), position).values
         assert torch.allclose(difference, split.values[:, 4] - split.values[:, 7])
+        name, share = network.paths(4, position).largest(1)[0]
+        values = split.values[:, 4].square()
+        assert name == split.names()[int(values.argmax())]
+        assert math.isclose(share, float(values.max() / values.sum()))
 
 
 @pytest.mark.parametrize("position", [-1, 3])

@@ -133,7 +133,7 @@ def read_single(
             num_samples=plan.samples,
             seed=plan.seed,
         )
-        chances, beyond = chance.share_of_strongest(shares), chance.count_beyond(shares)
+        chances, beyond = chance.share_of_strongest(shares).tolist(), chance.count_beyond(shares)
     found = [((), row) for row in shares.strongest]
     values = shares.strongest_values
     return rules_of(network, found, values, None, chances, name), beyond
@@ -179,9 +179,9 @@ def read_pairs(
     rules: tuple[TokenRule, ...] = ()
     if ranked:
         found_at = [((best[rule][1],), torch.tensor(rule)) for rule in ranked]
-        changes_of = torch.tensor([best[rule][0] for rule in ranked])
+        changes_of = torch.tensor([best[rule][0] for rule in ranked], dtype=torch.float64)
         lowest = torch.stack(changes_at).amin(dim=0)
-        shares = torch.tensor([best[rule][2] for rule in ranked]) if plan.samples else None
+        shares = [best[rule][2] for rule in ranked] if plan.samples else None
         rules = rules_of(network, found_at, changes_of, lowest, shares, name)
     return PairReading(rules, tuple(readings), strength)
 
@@ -268,7 +268,7 @@ def rules_of(
     found: Sequence[tuple[tuple[int, ...], Tensor]],
     changes: Tensor,
     lowest: Tensor | None,
-    chances: Tensor | None,
+    chances: Sequence[float] | None,
     name: Name,
 ) -> tuple[TokenRule, ...]:
     """Return rules with their logits and paths; each is given by its distances and its tokens."""

@@ -42,7 +42,7 @@ class PathSplit:
 
     def largest(self, k: int = 5) -> list[tuple[str, float]]:
         """List the k paths with the largest norm, each with its share of the sum of squares."""
-        sizes = self.values.flatten(1).square().sum(dim=1)
+        sizes = self.values.reshape(len(self.paths), -1).square().sum(dim=1)
         shares = sizes / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny)
         order = shares.argsort(descending=True)[:k].tolist()
         return [(self.names()[at], float(shares[at])) for at in order]
