@@ -70,14 +70,12 @@ from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
-from .api.network_reading import (
-    ReadNetworkOptions as ReadNetworkOptions,
-    read_network as read_network,
-)
+from .api.network_reading import read_network as read_network
 from .api.options import (
     AttackOptions as AttackOptions,
     AuditOptions as AuditOptions,
     CertifyOptions as CertifyOptions,
+    ReadNetworkOptions as ReadNetworkOptions,
 )
 from .api.polynomial_network import (
     TransformerRoles as TransformerRoles,

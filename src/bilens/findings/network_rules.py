@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -62,6 +62,29 @@ class PairReading:
     strength: Tensor  # (tokens,), the squared interactions that a token takes part in
 
 
+@dataclass(frozen=True, eq=False)
+class TripleReading:
+    """What three tokens side by side do."""
+
+    rules: tuple[TokenRule, ...]
+    explained: float
+    induction: InductionReading
+    tokens: int
+
+
+def most_tokens(network: PolynomialNetwork) -> int:
+    """Return how many tokens fit in each place of two."""
+    return max(1, math.isqrt(MOST_NUMBERS // network.d_out))
+
+
+def farthest_distance(network: PolynomialNetwork) -> float:
+    """Return how far two tokens can stand apart; 0 where they do not meet."""
+    if not any(isinstance(part, BilinearAttention) for part in network.parts):
+        return 0
+    known = network.n_ctx if network.positions is None else len(network.positions)
+    return math.inf if known is None else known - 1
+
+
 def plan_reading(
     network: PolynomialNetwork,
     given: Tensor | None,
@@ -78,9 +101,9 @@ def plan_reading(
     """
     if network.embedding is None:
         raise UsageError("the network reads vectors, not tokens: there are no rules of tokens.")
-    size, outputs = network.num_tokens, network.d_out
-    most = max(1, math.isqrt(MOST_NUMBERS // outputs))
-    ids, chosen = torch.arange(size), "all"
+    size, outputs, most = network.num_tokens, network.d_out, most_tokens(network)
+    chosen: Chosen = "all"
+    ids = torch.arange(size)
     if given is not None:
         ids, chosen = given, "given"
     elif most < size <= MOST_RANKED:
@@ -91,14 +114,11 @@ def plan_reading(
             f"{outputs:,} outputs, and {MOST_NUMBERS:,} fit: name at most {most:,} tokens, with "
             "tokens= or --tokens-of."
         )
-    known = network.n_ctx if network.positions is None else len(network.positions)
-    farthest = farthest if known is None else min(farthest, known - 1)
-    if not any(isinstance(part, BilinearAttention) for part in network.parts):
-        farthest = 0  # tokens do not meet
-    distances, numbers = range(1, farthest + 1), len(ids) ** 2 * outputs
-    if numbers * farthest > MOST_TOGETHER:
-        powers = range(farthest.bit_length())
-        distances = sorted({*(1 << power for power in powers)})[: MOST_TOGETHER // numbers]
+    farthest = int(min(farthest, farthest_distance(network)))
+    distances, numbers = [*range(1, farthest + 1)], len(ids) ** 2 * outputs
+    if numbers * farthest > MOST_TOGETHER:  # 1, 2, 4, …
+        distances = [1 << power for power in range(farthest.bit_length())]
+        distances = distances[: MOST_TOGETHER // numbers]
     fitting = MOST_TOGETHER // max(1, numbers * len(distances))
     samples = max(1, min(samples, fitting)) if samples else 0
     return Plan(ids, chosen, tuple(distances), samples, seed, k)
@@ -165,7 +185,8 @@ def read_pairs(
     rows = torch.tensor(ranked, dtype=torch.int64).reshape(-1, 3)
     readings, changes_at = [], []
     for distance, table in zip(plan.distances, tables, strict=True):
-        changed, logit = (values_of(network, rows, distance, m) for m in ("probability", "logits"))
+        changed = values_of(network, rows, distance, "probability")
+        logit = values_of(network, rows, distance, "logits")
         changes_at.append(changed)
         readings.append(
             DistanceReading(
@@ -190,11 +211,11 @@ def read_table(
     network: PolynomialNetwork, plan: Plan, distance: int
 ) -> tuple[dict[str, float], TokenInteractions, list[float]]:
     """Read all pairs at a distance: sizes of the tables, the strongest, and their chances."""
-    slots, tiny = [plan.ids, plan.ids], torch.finfo(torch.float64).tiny
-    asked = {"distance": distance, "tokens": slots}
-    logits = token_interactions(network, 2, **asked, k=1).values  # type: ignore[arg-type]
-    asked["measure"] = "probability"
-    found = token_interactions(network, 2, **asked, k=plan.k)  # type: ignore[arg-type]
+    pair, tiny = (plan.ids, plan.ids), torch.finfo(torch.float64).tiny
+    logits = token_interactions(network, 2, distance=distance, tokens=pair, k=1).values
+    found = token_interactions(
+        network, 2, distance=distance, tokens=pair, measure="probability", k=plan.k
+    )
     assert logits is not None, "the plan keeps to what fits"
     assert found.values is not None, "the plan keeps to what fits"
     table = {
@@ -204,8 +225,15 @@ def read_table(
     }
     chances = [0.0] * len(found.strongest)
     if plan.samples:
-        turned = {"num_samples": plan.samples, "seed": plan.seed}
-        chance = interaction_chance(network, 2, **asked, **turned)  # type: ignore[arg-type]
+        chance = interaction_chance(
+            network,
+            2,
+            distance=distance,
+            tokens=pair,
+            measure="probability",
+            num_samples=plan.samples,
+            seed=plan.seed,
+        )
         table["beyond"] = chance.count_beyond(found)
         chances = chance.share_of_strongest(found).tolist()
     return table, found, chances
@@ -213,8 +241,10 @@ def read_table(
 
 def read_triples(
     network: PolynomialNetwork, plan: Plan, strength: Tensor, name: Name
-) -> tuple[tuple[TokenRule, ...], float, InductionReading, int]:
-    """Read three tokens side by side, and induction among all that were looked at."""
+) -> TripleReading | None:
+    """Read three tokens side by side, and induction; None where texts have no three."""
+    if farthest_distance(network) < TRIPLE[0]:
+        return None
     most = int((MOST_NUMBERS / network.d_out) ** (1 / 3) + 1e-9)
     ids = plan.ids
     if len(ids) > most:  # those of which pairs do most
@@ -230,7 +260,7 @@ def read_triples(
     x, y = torch.meshgrid(torch.arange(len(ids)), torch.arange(len(ids)), indexing="ij")
     again = found.values[x, y, x, ids[y]].square()
     held = (float(again.sum()) - float(again.diagonal().sum())) / whole
-    return rules, explained, read_induction(network, plan, held, name), len(ids)
+    return TripleReading(rules, explained, read_induction(network, plan, held, name), len(ids))
 
 
 def read_induction(
@@ -242,7 +272,7 @@ def read_induction(
     tokens = torch.stack([x, y, x], dim=-1)[apart]
 
     def right(one: PolynomialNetwork) -> Tensor:
-        blocks = tokens.split(max(1, MOST_NUMBERS // network.d_out))
+        blocks = torch.split(tokens, max(1, MOST_NUMBERS // network.d_out))
         said = torch.cat([interactions_of(one, rows, TRIPLE).argmax(dim=1) for rows in blocks])
         return said.cpu() == tokens[:, 1]
 
@@ -256,10 +286,15 @@ def read_induction(
     return InductionReading(int(found.sum()), len(found), chance, after, len(plan.ids), explained)
 
 
-def values_of(network: PolynomialNetwork, rows: Tensor, distance: object, measure: str) -> Tensor:
+def values_of(
+    network: PolynomialNetwork,
+    rows: Tensor,
+    distance: int | tuple[int, ...],
+    measure: Measure,
+    active: Collection[str] | None = None,
+) -> Tensor:
     """Compute the interactions of given tokens on given outputs, (n, order + 1) → (n,)."""
-    kind: Measure = "probability" if measure == "probability" else "logits"
-    found = interactions_of(network, rows[:, :-1], distance, kind)  # type: ignore[arg-type]
+    found = interactions_of(network, rows[:, :-1], distance, measure, active)
     return found.gather(1, rows[:, -1:].to(found.device))[:, 0].cpu()
 
 
@@ -302,12 +337,9 @@ def paths_of(
     free = [p for p in network.parts if not (isinstance(p, QuadraticLayer) and not p.residual)]
     if len(free) > MOST_PARTS:
         return [((), 1.0)] * len(rows)
-
-    def measure(active: object) -> Tensor:
-        found = interactions_of(network, rows[:, :-1], distance, active=active)  # type: ignore[arg-type]
-        return found.gather(1, rows[:, -1:].to(found.device))[:, 0].cpu()
-
-    split = split_by_path(network, measure)
+    split = split_by_path(
+        network, lambda active: values_of(network, rows, distance, "logits", active)
+    )
     told = []
     for values, whole in zip(split.values.T, split.whole, strict=True):
         shares = values / whole if float(whole) else torch.zeros_like(values)
@@ -317,14 +349,14 @@ def paths_of(
     return told
 
 
-def looked_at(plan: Plan, triple_tokens: int) -> LookedAt:
+def looked_at(plan: Plan, triples: TripleReading | None) -> LookedAt:
     """Return the record of what was looked at."""
     return LookedAt(
         plan.chosen,
         len(plan.ids),
         plan.distances,
-        triple_tokens,
-        TRIPLE if triple_tokens else (),
+        0 if triples is None else triples.tokens,
+        () if triples is None else TRIPLE,
         plan.samples,
         plan.seed,
     )

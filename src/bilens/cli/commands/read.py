@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bilens.api.network_reading import ReadNetworkOptions
+from bilens.api.options import ReadNetworkOptions
 from bilens.base.files import write_file
 from bilens.cli.console import Output
 from bilens.cli.options import Overwrite, check_outputs
