@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.api.held_host import HeldModel, hold_host, split_heads
 from bilens.api.subject import open_subject
 from bilens.base.errors import NotQuadraticError, NumericalError, ShapeError, UsageError
-from bilens.io.host import transformers_library
-from bilens.io.vocabulary import Norm, Vocabulary, vocabulary_of
 from bilens.nn.block import Block
 from bilens.nn.polynomial_transformer import PolynomialTransformer
-from bilens.nn.real_run import Seen, run_as_owner, what_may_differ
+from bilens.nn.real_run import run_as_owner, what_may_differ
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart, NetworkAtText
 from bilens.polynomial.network import INTEGERS
@@ -29,17 +27,6 @@ from bilens.polynomial.rotary import rotate, rotation_table
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
 IN_TRANSFORMERS = 1e-4
 BLOCK = re.compile(r"\.(\d+)\.")
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """What of a model is held at a text, and its weights beside, before anything is compared."""
-
-    embedded: Tensor
-    parts: tuple[HeldPart, ...]
-    norm: HeldNorm
-    head: Tensor
-    head_bias: Tensor | None = None
 
 
 def read_at_text(model: object, tokens: Tensor | Sequence[int]) -> NetworkAtText:
@@ -139,7 +126,7 @@ def quadratic_mlps(model: nn.Module) -> dict[int, QuadraticMap]:
     return found
 
 
-def hold_ours(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) -> Held:
+def hold_ours(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) -> HeldModel:
     """Run a transformer of ours in float64, and hold its patterns and factors."""
     assert isinstance(model, BilinearTransformer), "asked by the caller"
     config, epsilon = model.config, model.config.norm_epsilon
@@ -168,119 +155,7 @@ def hold_ours(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) 
         x = x + mlp(x)
         parts += [attention, mlp]
     head = model.unembed.weight.detach().double()
-    return Held(embedded, tuple(parts), held_norm(x), head)
-
-
-def hold_host(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) -> Held:
-    """Run a copy of a model of transformers in float64, and hold its patterns and factors."""
-    transformers_library("Reading a model of transformers at a text")
-    vocabulary = vocabulary_of(model)
-    config: Any = getattr(model, "config", None)
-    kind = f"{type(model).__name__}"
-    if vocabulary is None or not hasattr(config, "to_dict"):
-        raise UsageError(
-            f"a {kind} is not read at a text; expected a bl.nn.BilinearTransformer, or a causal "
-            "model of transformers whose MLPs were converted."
-        )
-    ends, blocks = vocabulary.ends, sorted(maps)
-    if ends.behind_attention or ends.behind_mlp or len(blocks) != config.num_hidden_layers:
-        raise UsageError(
-            f"a {kind} is not read at a text: it has norms behind its parts, or blocks without an "
-            "MLP that is read."
-        )
-    twin: Any = copy.deepcopy(model).double()
-    twin.set_attn_implementation("eager")  # which alone gives its patterns
-    names = vocabulary.names
-    sites = {number: block_paths(vocabulary, number, kind) for number in blocks}
-    last = names[f"{ends.norm}.weight"].rpartition(".")[0] if ends.norm else ""
-    watched = [*(path for one in sites.values() for path in one), last]
-    given = given_to(model, text) | {"output_attentions": True}
-    answer, seen = run_as_owner(twin, given, [path for path in watched if path])
-    patterns = answer["attentions"]
-    if len(patterns or ()) != len(blocks):
-        raise UsageError(f"a {kind} does not give its attention patterns: it is not read.")
-    parts: list[HeldPart] = []
-    scale = ends.residual_scale
-    for number in blocks:
-        before = f"layers.{number}."
-        first, second = (
-            held_as_run(vocabulary.norm(before, part), path, seen)
-            for part, path in zip(
-                (ends.before_attention, ends.before_mlp), sites[number], strict=True
-            )
-        )
-        pattern = patterns[number][0].double()
-        out = wide(vocabulary, f"{before}self_attn.o_proj.weight") * scale
-        value = wide(vocabulary, f"{before}self_attn.v_proj.weight")
-        heads = len(pattern)
-        d_head = out.shape[1] // heads
-        shared = heads * d_head // len(value)  # heads that share one value
-        value = value.view(-1, d_head, value.shape[1]).repeat_interleave(shared, dim=0)
-        bias = maybe_wide(vocabulary, f"{before}self_attn.v_proj.bias")
-        if bias is not None:
-            bias = bias.view(-1, d_head).repeat_interleave(shared, dim=0)
-        out_bias = maybe_wide(vocabulary, f"{before}self_attn.o_proj.bias")
-        attention = HeldAttention(
-            first, pattern, value, split_heads(out, heads), bias,
-            None if out_bias is None else out_bias * scale,
-        )  # fmt: skip
-        parts += [attention, HeldMLP(second, maps[number] * scale)]
-    embedded = vocabulary.embedding.detach().double()[text]
-    norm = held_as_run(vocabulary.last, last, seen)
-    head = vocabulary.head.detach().double() * ends.logit_scale
-    bias = maybe_wide(vocabulary, f"{ends.head}.bias")
-    bias = None if bias is None else bias * ends.logit_scale
-    return Held(embedded, tuple(parts), norm, head, bias)
-
-
-def block_paths(vocabulary: Vocabulary, number: int, kind: str) -> tuple[str, str]:
-    """Return the paths of the two norms of a block; refuse a block that is built otherwise."""
-    names, ends, before = vocabulary.names, vocabulary.ends, f"layers.{number}."
-    needed = [f"{before}self_attn.{part}.weight" for part in ("v_proj", "o_proj")]
-    if missing := [name for name in needed if name not in names]:
-        raise UsageError(
-            f"a {kind} is not read at a text: it has no {missing[0]}; expected attention with "
-            "separate maps v_proj and o_proj."
-        )
-    paths = []
-    for parts in (ends.before_attention, ends.before_mlp):
-        there = [f"{before}{part}.weight" for part in parts if f"{before}{part}.weight" in names]
-        if not there:
-            raise UsageError(f"a {kind} is not read at a text: block {number} has no known norm.")
-        paths.append(names[there[0]].rpartition(".")[0])
-    if paths[0] == paths[1]:
-        raise UsageError(
-            f"a {kind} is not read at a text: attention and MLP of a block read the same stream."
-        )
-    return paths[0], paths[1]
-
-
-def held_as_run(norm: Norm | None, path: str, seen: Seen) -> HeldNorm:
-    """Return a norm with the factors by which it divided in a run."""
-    assert norm is not None, "its gain is there: the vocabulary is whole"
-    x, y = (seen[path, side][0].double() for side in ("entered", "left"))
-    gain, bias = (None if one is None else one.detach().double() for one in (norm.gain, norm.bias))
-    plain = HeldNorm(x.new_ones(len(x)), gain, None, norm.centred)
-    flat = plain(x)
-    y = y if bias is None else y - bias
-    size = flat.square().sum(dim=-1).clamp(min=torch.finfo(x.dtype).tiny)
-    return replace(plain, factor=(y * flat).sum(dim=-1) / size, bias=bias)
-
-
-def split_heads(out: Tensor, heads: int) -> Tensor:
-    """Split the columns of an output map, (d_model, heads · d_head) → (heads, d_model, d_head)."""
-    return out.view(len(out), heads, -1).transpose(0, 1)
-
-
-def maybe_wide(vocabulary: Vocabulary, name: str) -> Tensor | None:
-    found = vocabulary.tensor(name)
-    return None if found is None else found.detach().double()
-
-
-def wide(vocabulary: Vocabulary, name: str) -> Tensor:
-    found = maybe_wide(vocabulary, name)
-    assert found is not None, "asked for before"
-    return found
+    return HeldModel(embedded, tuple(parts), held_norm(x), head)
 
 
 def given_to(model: nn.Module, text: Tensor) -> Any:
