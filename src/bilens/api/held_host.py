@@ -19,7 +19,7 @@ from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart
 
 @dataclass(frozen=True, eq=False)
 class HeldModel:
-    """What of a model is held at a text, and its weights beside, before anything is compared."""
+    """A model with patterns and norms held at a text, before its sum is compared."""
 
     embedded: Tensor
     parts: tuple[HeldPart, ...]

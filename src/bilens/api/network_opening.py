@@ -1,4 +1,4 @@
-"""What `bl.read_network` is given: a network or its file, names of tokens, tokens to look at."""
+"""Opens what `bl.read_network` is given: a network or its file, names, tokens to look at."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import msgspec
+import torch
 from msgspec import structs
 from torch import Tensor
 
@@ -36,8 +37,8 @@ def open_network(given: object, options: ReadNetworkOptions) -> tuple[Polynomial
     if not isinstance(given, str | Path):
         if said:
             raise UsageError(f"{said[0]} is of a .safetensors file; leave it out for an object.")
-        is_one = isinstance(given, PolynomialNetwork)
-        return (given if is_one else polynomial_network(given)), IN_MEMORY  # type: ignore[return-value]
+        opened = given if isinstance(given, PolynomialNetwork) else polynomial_network(given)
+        return opened.to(torch.float64), IN_MEMORY
     path = check_path("network", given)
     if options.roles is None:
         if said:

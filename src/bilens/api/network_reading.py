@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from bilens.api.network_opening import chosen_tokens, open_network, token_names
 from bilens.api.options import ReadNetworkOptions
 from bilens.api.provenance import describe_run
@@ -11,6 +9,7 @@ from bilens.base.checks import check_count
 from bilens.base.keyword_options import takes_options
 from bilens.base.option_rules import check_seed
 from bilens.findings import network_rules as rules
+from bilens.polynomial.network import PolynomialNetwork
 from bilens.records import network_reading as records
 from bilens.report.reports import NetworkReport
 
@@ -47,8 +46,7 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
     check_seed(options.seed)
     for field, least in (("farthest", 1), ("k", 1), ("samples", 0)):
         check_count(field, getattr(options, field), minimum=least)
-    opened, source = open_network(network, options)
-    opened = opened.to(torch.float64)
+    opened, source = open_network(network, options)  # in float64
     names, tokenizer = token_names(options.tokenizer, opened.num_tokens)
     chosen = chosen_tokens(options.tokens, opened, tokenizer)
     limits = options.farthest, options.samples, options.seed, options.k
@@ -65,15 +63,7 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
     triples = rules.read_triples(opened, plan, pairs.strength, name)
     return NetworkReport(
         records.NetworkReading(
-            model=records.NetworkSummary(
-                kind=type(opened).__name__,
-                parts=opened.part_names,
-                degree=opened.degree,
-                num_tokens=opened.num_tokens,
-                d_model=opened.d_in,
-                n_ctx=opened.n_ctx,
-                checked_against=opened.checked_against,
-            ),
+            model=summarise_network(opened),
             looked=rules.looked_at(plan, triples),
             single=single,
             single_beyond=beyond,
@@ -85,4 +75,17 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
             source=source,
             reproduce=describe_run(options.command, options.seed),
         )
+    )
+
+
+def summarise_network(network: PolynomialNetwork) -> records.NetworkSummary:
+    """Return the sizes of a network, and what it was compared with."""
+    return records.NetworkSummary(
+        kind=type(network).__name__,
+        parts=network.part_names,
+        degree=network.degree,
+        num_tokens=network.num_tokens,
+        d_model=network.d_in,
+        n_ctx=network.n_ctx,
+        checked_against=network.checked_against,
     )

@@ -42,8 +42,8 @@ Name = Callable[[int], str]
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What is looked at, decided by sizes before anything else runs."""
+class ReadingPlan:
+    """The tokens, distances and samples of a reading, chosen by sizes before anything runs."""
 
     ids: Tensor
     chosen: Chosen
@@ -55,7 +55,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class PairReading:
-    """What two tokens do, at every distance that was looked at."""
+    """The rules of two tokens and the sums of their tables."""
 
     rules: tuple[TokenRule, ...]
     distances: tuple[DistanceReading, ...]
@@ -64,7 +64,7 @@ class PairReading:
 
 @dataclass(frozen=True, eq=False)
 class TripleReading:
-    """What three tokens side by side do."""
+    """The rules of three tokens side by side, and induction."""
 
     rules: tuple[TokenRule, ...]
     explained: float
@@ -92,7 +92,7 @@ def plan_reading(
     samples: int,
     seed: int,
     k: int,
-) -> Plan:
+) -> ReadingPlan:
     """Choose tokens, distances and samples so that time and memory stay bounded.
 
     Raises:
@@ -121,7 +121,7 @@ def plan_reading(
         distances = distances[: MOST_TOGETHER // numbers]
     fitting = MOST_TOGETHER // max(1, numbers * len(distances))
     samples = max(1, min(samples, fitting)) if samples else 0
-    return Plan(ids, chosen, tuple(distances), samples, seed, k)
+    return ReadingPlan(ids, chosen, tuple(distances), samples, seed, k)
 
 
 def strongest_tokens(network: PolynomialNetwork, count: int, seed: int) -> Tensor:
@@ -138,7 +138,7 @@ def strongest_tokens(network: PolynomialNetwork, count: int, seed: int) -> Tenso
 
 
 def read_single(
-    network: PolynomialNetwork, plan: Plan, name: Name
+    network: PolynomialNetwork, plan: ReadingPlan, name: Name
 ) -> tuple[tuple[TokenRule, ...], int]:
     """Read what one token says alone, by falling probability, and how much is beyond chance."""
     slots = [plan.ids]
@@ -160,7 +160,7 @@ def read_single(
 
 
 def read_pairs(
-    network: PolynomialNetwork, plan: Plan, name: Name, progress: Progress
+    network: PolynomialNetwork, plan: ReadingPlan, name: Name, progress: Progress
 ) -> PairReading:
     """Read two tokens at each distance; a rule counts where it is strongest.
 
@@ -208,7 +208,7 @@ def read_pairs(
 
 
 def read_table(
-    network: PolynomialNetwork, plan: Plan, distance: int
+    network: PolynomialNetwork, plan: ReadingPlan, distance: int
 ) -> tuple[dict[str, float], TokenInteractions, list[float]]:
     """Read all pairs at a distance: sizes of the tables, the strongest, and their chances."""
     pair, tiny = (plan.ids, plan.ids), torch.finfo(torch.float64).tiny
@@ -240,7 +240,7 @@ def read_table(
 
 
 def read_triples(
-    network: PolynomialNetwork, plan: Plan, strength: Tensor, name: Name
+    network: PolynomialNetwork, plan: ReadingPlan, strength: Tensor, name: Name
 ) -> TripleReading | None:
     """Read three tokens side by side, and induction; None where texts have no three."""
     if farthest_distance(network) < TRIPLE[0]:
@@ -264,7 +264,7 @@ def read_triples(
 
 
 def read_induction(
-    network: PolynomialNetwork, plan: Plan, explained: float, name: Name
+    network: PolynomialNetwork, plan: ReadingPlan, explained: float, name: Name
 ) -> InductionReading:
     """Count the pairs (X, Y) of which X Y X is followed by Y, by the largest interaction."""
     x, y = torch.meshgrid(plan.ids, plan.ids, indexing="ij")
@@ -349,7 +349,7 @@ def paths_of(
     return told
 
 
-def looked_at(plan: Plan, triples: TripleReading | None) -> LookedAt:
+def looked_at(plan: ReadingPlan, triples: TripleReading | None) -> LookedAt:
     """Return the record of what was looked at."""
     return LookedAt(
         plan.chosen,

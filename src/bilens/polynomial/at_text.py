@@ -229,7 +229,7 @@ class NetworkAtText:
         at, weights = self._place(position), self._direction(output)
         read = weights @ self.head  # (d_model,), what the last norm's output is read along
 
-        def told(y: Tensor) -> Tensor:  # what an addition to the stream adds to the output
+        def added_by(y: Tensor) -> Tensor:  # to the output, by an addition to the stream
             return self.norm.linear(y, at) @ read
 
         x, names, inputs = self.embedded, [EMBEDDING], [self.embedded[at]]
@@ -240,7 +240,7 @@ class NetworkAtText:
         for name, part in zip(self.part_names, self.parts, strict=True):
             if isinstance(part, HeldAttention):
                 split = part.by_source(x, at)
-                heads[name] = told(split)
+                heads[name] = added_by(split)
                 inputs += [*split.sum(dim=1)]
                 names += [f"{name} head {number}" for number in range(len(split))]
                 constant = constant if part.out_bias is None else constant + part.out_bias
@@ -255,12 +255,12 @@ class NetworkAtText:
                 inputs.append(part(x)[at])
                 names.append(name)
             x = x + part(x)
-        fixed = told(constant)
+        fixed = added_by(constant)
         fixed = fixed if self.norm.bias is None else fixed + self.norm.bias @ read
         fixed = fixed if self.head_bias is None else fixed + self.head_bias @ weights
         return NamedInteractions(
             position=at,
-            direct=told(self.embedded[at]),
+            direct=added_by(self.embedded[at]),
             heads=heads,
             pairs=mlps,
             inputs=of_mlps,

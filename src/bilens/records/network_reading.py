@@ -1,4 +1,4 @@
-"""What a whole polynomial network does with one, two and three tokens, read from its weights."""
+"""The reading of a whole polynomial network: its rules of one, two and three tokens."""
 
 from typing import Annotated, Literal
 
@@ -82,7 +82,7 @@ class InductionReading(Record, frozen=True):
 
 
 class LookedAt(Record, frozen=True):
-    """What of the network was looked at; of the rest nothing is said."""
+    """The tokens and distances that were looked at; of others nothing is said."""
 
     chosen: Annotated[Chosen, "which tokens: all, those given, or those that interact most"]
     tokens: Annotated[Count, "tried as one token, and in each place of two"]

@@ -94,7 +94,7 @@ DISTANCES = FieldTable(
 
 def network_parts(t: Catalogue, record: NetworkReading) -> Iterator[NetworkPart]:
     """Yield the parts of a reading in their order."""
-    yield NetworkPart("held", tuple(held(t, record)))
+    yield NetworkPart("held", tuple(summary_lines(t, record)))
     yield NetworkPart("single", (t("network.single.lead"),), SINGLE, record.single)
     if record.distances:
         yield NetworkPart("pairs", (t("network.pairs.lead"),), PAIRS, record.pairs)
@@ -106,7 +106,7 @@ def network_parts(t: Catalogue, record: NetworkReading) -> Iterator[NetworkPart]
     yield NetworkPart("unexplained", (*unexplained(t, record), *not_looked(t, record)))
 
 
-def held(t: Catalogue, record: NetworkReading) -> Iterator[str]:
+def summary_lines(t: Catalogue, record: NetworkReading) -> Iterator[str]:
     """Yield what the network holds, a sentence for each number of tokens."""
     if record.single:
         first, samples = record.single[0], record.looked.samples
