@@ -32,7 +32,7 @@ def reading(**more: Any) -> NetworkReading:
     distances = (1, 2, 3)
     found = NetworkReading(
         model=NetworkSummary("PolynomialNetwork", PARTS, 100, 9, 8, 10, "the outputs of a probe"),
-        looked=LookedAt("all", 9, distances, 9, (2, 1), 10, 0),
+        looked=LookedAt("all", 9, 9, distances, 9, (2, 1), 10, 0),
         single=(rule(1, 2), rule(3, 4, chance=0.25)),
         single_beyond=1,
         pairs=(rule(1, 2, 3, distance=(2,), lowest=0.25),),

@@ -161,12 +161,14 @@ def test_three_tokens_and_induction_are_those_of_loops(network: bl.PolynomialNet
 def test_what_fits_is_chosen_before_anything_runs(
     network: bl.PolynomialNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    whole = read(network)
     monkeypatch.setattr(network_rules, "MOST_NUMBERS", 4 * 4 * TOKENS)
     monkeypatch.setattr(network_rules, "MOST_TOGETHER", 4 * 4 * TOKENS * 2)
     record = read(network)
     looked = record.looked
     assert (looked.chosen, looked.tokens, looked.distances) == ("strongest", 4, (1, 2))
-    assert (looked.samples, looked.triple_tokens) == (1, 2)
+    assert (looked.samples, looked.triple_tokens, looked.single_tokens) == (1, 2, TOKENS)
+    assert [rule.ids for rule in record.single] == [rule.ids for rule in whole.single]
     squares = changes(network, 1).square()
     strength = squares.sum(dim=(1, 2)) + squares.sum(dim=(0, 2))  # all were drawn: 7 of 16
     chosen = {*strength.topk(4).indices.tolist()}

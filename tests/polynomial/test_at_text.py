@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.base.errors import NotQuadraticError, NumericalError, ShapeError, UsageError
+from bilens.io.converted_folder import save_converted
+from bilens.io.host import host_of
 from polynomial.test_reading import transformer as polynomial_transformer
 from tiny_language_models import BASE
 
@@ -299,6 +302,19 @@ def test_a_model_of_transformers_sums_to_its_own_logits(kind: str, more: dict[st
         )
     assert model.config._attn_implementation == "sdpa"
     assert all(torch.equal(before[name], one) for name, one in model.state_dict().items())
+
+
+def test_a_converted_model_is_read_from_its_folder(tmp_path: Path) -> None:
+    at = host_of(host("qwen3", {"head_dim": 4}), tmp_path)
+    mlps = [bl.nn.BilinearMLP(8, 12, bias=True, skip=True) for _ in at.sites]
+    at.replace({site.name: one for site, one in zip(at.sites, mlps, strict=True)})
+    assert save_converted(at, tmp_path) == "bl.nn.load_converted"
+    model: Any = bl.load_converted(tmp_path)
+    network = bl.read_at_text(model, [1, 5, 3])
+    own = model(torch.tensor([[1, 5, 3]])).logits[0].double()
+    assert torch.allclose(network(), own, atol=1e-5)
+    found = network.interactions((2, 7), 1)
+    assert torch.isclose(found.whole, own[1, 2] - own[1, 7], atol=1e-5)
 
 
 def test_left_out_heads_of_a_model_of_transformers_are_what_its_own_hooks_leave_out() -> None:

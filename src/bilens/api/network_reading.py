@@ -64,7 +64,7 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
     return NetworkReport(
         records.NetworkReading(
             model=summarise_network(opened),
-            looked=rules.looked_at(plan, triples),
+            looked=rules.looked_at(opened, plan, triples),
             single=single,
             single_beyond=beyond,
             pairs=pairs.rules,

@@ -137,20 +137,25 @@ def strongest_tokens(network: PolynomialNetwork, count: int, seed: int) -> Tenso
     return strength.topk(count).indices.sort().values
 
 
+def single_tokens(network: PolynomialNetwork, plan: ReadingPlan) -> Tensor:
+    """Return the tokens that are looked at alone: all, unless some were named."""
+    return plan.ids if plan.chosen == "given" else torch.arange(network.num_tokens)
+
+
 def read_single(
     network: PolynomialNetwork, plan: ReadingPlan, name: Name
 ) -> tuple[tuple[TokenRule, ...], int]:
     """Read what one token says alone, by falling probability, and how much is beyond chance."""
-    slots = [plan.ids]
+    slots, samples = [single_tokens(network, plan)], plan.samples
     shares = token_interactions(network, 1, tokens=slots, measure="probability", k=plan.k)
     chances, beyond = None, 0
-    if plan.samples:
+    if samples:
         chance = interaction_chance(
             network,
             1,
             tokens=slots,
             measure="probability",
-            num_samples=plan.samples,
+            num_samples=min(samples, max(1, MOST_TOGETHER // (len(slots[0]) * network.d_out))),
             seed=plan.seed,
         )
         chances, beyond = chance.share_of_strongest(shares).tolist(), chance.count_beyond(shares)
@@ -349,10 +354,13 @@ def paths_of(
     return told
 
 
-def looked_at(plan: ReadingPlan, triples: TripleReading | None) -> LookedAt:
+def looked_at(
+    network: PolynomialNetwork, plan: ReadingPlan, triples: TripleReading | None
+) -> LookedAt:
     """Return the record of what was looked at."""
     return LookedAt(
         plan.chosen,
+        len(single_tokens(network, plan)),
         len(plan.ids),
         plan.distances,
         0 if triples is None else triples.tokens,

@@ -84,8 +84,9 @@ class InductionReading(Record, frozen=True):
 class LookedAt(Record, frozen=True):
     """The tokens and distances that were looked at; of others nothing is said."""
 
-    chosen: Annotated[Chosen, "which tokens: all, those given, or those that interact most"]
-    tokens: Annotated[Count, "tried as one token, and in each place of two"]
+    chosen: Annotated[Chosen, "which tokens: all, those given, or in pairs those that do most"]
+    single_tokens: Annotated[Count, "tried as one token"]
+    tokens: Annotated[Count, "tried in each place of two"]
     distances: Annotated[tuple[Count, ...], "of two tokens"]
     triple_tokens: Annotated[Count, "tried in each place of three; 0 where none were"]
     triple_distance: Annotated[tuple[Count, ...], "of the first and second before the third"]
