@@ -49,6 +49,7 @@ def test_each_mistake_is_one_line_with_its_code(bilens: Shell, folder: Path) -> 
     softmax = folder / "softmax"
     torch.manual_seed(0)
     bl.save(bl.nn.BilinearTransformer(7, 8, 6, 1, 2, 10), softmax)
+    bl.save(bl.nn.BilinearClassifier(3, 4, 2), folder / "vectors")
     (folder / "few.json").write_text('["a"]')
     (folder / "damaged.json").write_text("{")
     cases = [
@@ -58,6 +59,7 @@ def test_each_mistake_is_one_line_with_its_code(bilens: Shell, folder: Path) -> 
         (2, "the network has 7 tokens", [network, *roles, "--tokens", folder / "few.json"]),
         (3, "damaged.json", [network, *roles, "--tokens", folder / "damaged.json"]),
         (3, "bl.read_at_text", [softmax]),
+        (2, "reads vectors, not tokens", [folder / "vectors"]),
         (2, "give it (--tokens)", [network, *roles, "--tokens-of", folder / "few.json"]),
         (2, "with roles", [network, "--probe", network]),
         (3, "there is no tokens", [network, *roles, "--probe", network]),

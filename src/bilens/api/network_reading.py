@@ -5,9 +5,7 @@ from __future__ import annotations
 from bilens.api.network_opening import chosen_tokens, open_network, token_names
 from bilens.api.options import ReadNetworkOptions
 from bilens.api.provenance import describe_run
-from bilens.base.checks import check_count
 from bilens.base.keyword_options import takes_options
-from bilens.base.option_rules import check_seed
 from bilens.findings import network_rules as rules
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.records import network_reading as records
@@ -43,9 +41,6 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
         MemoryLimitError: If there are too many tokens to choose from.
         CheckpointError, DataError: If a file is missing or damaged.
     """
-    check_seed(options.seed)
-    for field, least in (("farthest", 1), ("k", 1), ("samples", 0)):
-        check_count(field, getattr(options, field), minimum=least)
     opened, source = open_network(network, options)  # in float64
     names, tokenizer = token_names(options.tokenizer, opened.num_tokens)
     chosen = chosen_tokens(options.tokens, opened, tokenizer)

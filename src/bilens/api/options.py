@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bilens.base.keyword_options import JobOptions, described
-from bilens.base.option_rules import METHOD_PANEL, option, refuse_idle
+from bilens.base.option_rules import METHOD_PANEL, check_count, check_seed, option, refuse_idle
 from bilens.findings.rules.registry import condition_help
 
 if TYPE_CHECKING:
@@ -171,3 +171,8 @@ class ReadNetworkOptions(JobOptions):
         10, "Networks with a turned embedding beside each table, for chance; 0 for none.", min=0
     )
     seed: int = option(0, "Of the turned embeddings.", min=0)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name, least in (("farthest", 1), ("k", 1), ("samples", 0)):
+            check_count(name, getattr(self, name), minimum=least)
