@@ -45,8 +45,8 @@ def where_text(t: Catalogue, rule: TokenRule) -> str:
         return NONE
     others = t("network.path.others", share=percent(rule.others, 0))
     told = [*(path_text(t, path) for path in rule.paths), others]
-    kept = (text if len(text) > UNBROKEN else text.replace(" ", "\u00a0") for text in told)
-    return t("list.comma").join(kept)
+    kept = [text if len(text) > UNBROKEN else text.replace(" ", "\u00a0") for text in told]
+    return t("list.comma").join(kept).replace("（", "\u2060（")  # a share is kept with its path
 
 
 def largest_path(t: Catalogue, rule: TokenRule) -> str:
@@ -196,7 +196,8 @@ def span(values: Sequence[float]) -> str:
 
 def network_facts(t: Catalogue, record: NetworkReading) -> Iterator[tuple[str, str]]:
     model = record.model
-    yield t("network.facts.parts"), t("list.comma").join(model.parts) or NONE
+    parts = (part.replace(" ", "\u00a0") for part in model.parts)
+    yield t("network.facts.parts"), t("list.comma").join(parts) or NONE
     yield t("network.facts.degree"), grouped(model.degree)
     yield t("network.facts.tokens"), grouped(model.num_tokens)
     yield t("network.facts.width"), grouped(model.d_model)
