@@ -20,7 +20,6 @@ from bilens.records.base import displayable, to_json
 from bilens.records.bilinear_conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
-from bilens.records.network_reading import NetworkReading
 from bilens.report.reports import SavedReport
 from bilens.report.summary import render_summary
 from bilens.report.text import LANGUAGES
@@ -142,7 +141,7 @@ def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
     return found.to_html(lang=lang)
 
 
-Reported = Audit | Certificate | Attack | Conversion | Trace | NetworkReading
+Reported = Audit | Certificate | Attack | Conversion | Trace
 
 
 def audit_document(served: ServedFolder, number: int) -> Audit:
