@@ -4,6 +4,7 @@ import attack_documents
 import certificate_documents
 import conversion_documents
 import layer_audit_documents
+import network_documents
 import report_documents
 import sweep_documents
 import table_documents
@@ -15,6 +16,7 @@ DOCUMENTS = {
     **{f"conversion {name}": found for name, found in conversion_documents.variants().items()},
     **{f"certificate {name}": found for name, found in certificate_documents.variants().items()},
     **{f"layers {name}": found for name, found in layer_audit_documents.variants().items()},
+    **{f"network {name}": found for name, found in network_documents.variants().items()},
     **{f"sweep {name}": found for name, found in sweep_documents.variants().items()},
     **{f"table {name}": found for name, found in table_documents.variants().items()},
     **{f"trace {name}": found for name, found in trace_documents.variants().items()},

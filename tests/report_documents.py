@@ -30,13 +30,14 @@ from bilens.report.reports import (
     AuditReport,
     CertificateReport,
     ConversionReport,
+    NetworkReport,
     SweepReport,
     TraceReport,
 )
 
 KINDS = (
     *(AttackReport, AuditReport, CertificateReport, ConversionReport),
-    *(SweepReport, TraceReport),
+    *(NetworkReport, SweepReport, TraceReport),
 )
 SHOWN = 4  # eigenvectors of each sign, and contributions of each class
 CHANCE = c.NullInterval(0.25, 0.125, 0.5)

@@ -24,11 +24,13 @@ PUBLIC = names_of(
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
     "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
-    "InteractionOptions, MLPWeights, OutputMoments, PathSplit, PolynomialNetwork, Proof, "
+    "InteractionOptions, MLPWeights, NamedInteractions, NetworkAtText, NetworkReport, "
+    "OutputMoments, PathSplit, "
+    "PolynomialNetwork, Proof, "
     "QuadraticFit, QuadraticFitOptions, QuadraticForm, QuadraticLayer, QuadraticMap, "
-    "QueryKeyPair, RSquared, RotationNull, ScoreForm, SignificantEigenvalues, Status, Subspace, "
-    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, "
-    "TrainImageOptions, "
+    "QueryKeyPair, RSquared, ReadNetworkOptions, RotationNull, ScoreForm, "
+    "SignificantEigenvalues, Status, Subspace, "
+    "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
     "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
@@ -37,8 +39,8 @@ PUBLIC = names_of(
     "hosvd, interaction_chance, interaction_submatrix, layer_inputs, load, load_converted, "
     "load_images, localisation, match_eigenvectors, network_similarity, nn, output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
-    "quantise, raw_directions, read_attention, reproduce, rotation_null, save, similarity, "
-    "sklearn, "
+    "quantise, raw_directions, read_at_text, read_attention, read_network, reproduce, "
+    "rotation_null, save, similarity, sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
 )
@@ -74,6 +76,7 @@ SIGNATURES = {
     "AuditReport": "document",
     "CertificateReport": "document",
     "ConversionReport": "document",
+    "NetworkReport": "document",
     "TraceReport": "document",
     "convert_network": "model, data, folder, recipe=None, held_out=None, *, resume=False, "
     "overwrite=False, device='auto', shard=False, report=None, say=None",
@@ -102,6 +105,11 @@ SIGNATURES = {
     ),
     "output_moments": "network, mean=None, covariance=None",
     "polynomial_network": "given, roles=None, *, probe=None",
+    "read_at_text": "model, tokens",
+    "read_network": (
+        "network, *, roles=None, probe=None, tokenizer=None, tokens=None, farthest=12, k=30, "
+        "samples=10, seed=0, command=None"
+    ),
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
     "decompose_wires": "network",
@@ -320,6 +328,7 @@ ATTRIBUTES: dict[type, str] = {
     bilens.InteractionOptions: "directions, bias, top, bins, self_bins, block, precision",
     bilens.QuadraticFitOptions: "mean, covariance, data, seed, samples, threshold, train_steps",
     bilens.CertifyOptions: "data, samples, truncate, radius, seed",
+    bilens.ReadNetworkOptions: "roles, probe, tokenizer, tokens, farthest, k, samples, seed",
     bilens.TraceOptions: "input_sae, output_sae, corpus, tokenizer, latents, toward, outputs",
     bilens.ConvertNetworkOptions: "recipe, held_out, resume, overwrite, device, shard, report, say",
     bilens.TrainImageOptions: "test, class_names, dataset, resume, overwrite, device, epochs",
@@ -353,6 +362,13 @@ ATTRIBUTES: dict[type, str] = {
     Agreement: "layer, source, rows, max_error, relative_error",
     bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
     bilens.OutputMoments: "mean, covariance",
+    bilens.NamedInteractions: (
+        "position, direct, heads, pairs, inputs, constant, logit, whole, named, largest"
+    ),
+    bilens.NetworkAtText: (
+        "tokens, logits, embedded, parts, part_names, norm, head, head_bias, checked_against, "
+        "paths, interactions, mlp_map"
+    ),
     bilens.PathSplit: "paths, values, whole, names, largest",
     bilens.TruncatedNetwork: "network, widths, squared_error, rounding, bound, squared_norm",
     bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",

@@ -14,7 +14,7 @@ import pytest
 from matplotlib import pyplot
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs" / "notebooks").glob("*.ipynb"))
-SLOW = ("a_language_models_circuit", "reproduce_the_paper")  # they train models
+SLOW = ("a_language_models_circuit", "read_a_network", "reproduce_the_paper")  # they train models
 MOST_BYTES = 300_000
 FOLDERS = re.compile(r"/(tmp|home|root|work|Users)/")
 

@@ -25,6 +25,7 @@ from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
+from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.view import records_in, schemas_of, views
@@ -36,6 +37,7 @@ DOCUMENTS: tuple[type[Document], ...] = (
     Attack,
     Trace,
     Conversion,
+    NetworkReading,
     LayerDecomposition,
     Manifest,
     SweepResult,

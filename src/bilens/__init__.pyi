@@ -71,16 +71,19 @@ from .api.audit_model import audit as audit
 from .api.classifier import attack_model as attack_model, certify_model as certify_model
 from .api.history import History as History
 from .api.network_conversion import convert_network as convert_network
+from .api.network_reading import read_network as read_network
 from .api.options import (
     AttackOptions as AttackOptions,
     AuditOptions as AuditOptions,
     CertifyOptions as CertifyOptions,
+    ReadNetworkOptions as ReadNetworkOptions,
 )
 from .api.polynomial_network import (
     TransformerRoles as TransformerRoles,
     polynomial_network as polynomial_network,
 )
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
+from .api.text_reading import read_at_text as read_at_text
 from .api.tracing import trace as trace
 from .api.training import (
     train_image as train_image,
@@ -100,6 +103,7 @@ from .io.converted_folder import load_converted as load_converted
 from .io.estimator import from_sklearn as from_sklearn
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
+from .polynomial.at_text import NetworkAtText as NetworkAtText
 from .polynomial.attention import (
     BilinearAttention as BilinearAttention,
     QueryKeyPair as QueryKeyPair,
@@ -117,6 +121,7 @@ from .polynomial.composition import (
     network_similarity as network_similarity,
     output_moments as output_moments,
 )
+from .polynomial.named_interactions import NamedInteractions as NamedInteractions
 from .polynomial.network import (
     PolynomialNetwork as PolynomialNetwork,
     QuadraticLayer as QuadraticLayer,
@@ -139,6 +144,7 @@ from .report.reports import (
     AuditReport as AuditReport,
     CertificateReport as CertificateReport,
     ConversionReport as ConversionReport,
+    NetworkReport as NetworkReport,
     TraceReport as TraceReport,
 )
 from .reproduction import reproduce as reproduce

@@ -73,6 +73,10 @@ FROZEN = {
         "--toward --outputs --pairs --features --top --dictionaries --html --lang --graph --seed "
         "--overwrite --json"
     ),
+    "read": (
+        "network --roles --probe --tokens --tokens-of --farthest --rules --samples --seed --html "
+        "--lang --markdown --overwrite --json"
+    ),
     "convert": (
         "model --to --out --text --measure --column --held-out --tokens --minutes --layers "
         "--keep --parallel --texts-at-once --recompute --passes --keep-worst --hidden-multiplier "

@@ -51,6 +51,7 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "train_sae": ("hooks", "text"),  # api/test_training.py: refused for activations
     "layer_inputs": ("layers", "held_out"),  # train/test_recorded_inputs.py
     "polynomial_network": ("roles", "probe"),  # polynomial/test_reading.py
+    "read_network": ("roles", "probe"),  # api/test_network_reading.py
     "load": ("residual", "roles", "activation", "transposed", "base", "output_names"),
     "load_images": ("data_dir",),
     "from_module": ("example", "output_names"),  # contract/test_names_given.py
@@ -71,6 +72,8 @@ def told(found: Any) -> Any:
     """A result as plain values."""
     if isinstance(found, Tensor):
         return found.tolist()
+    if isinstance(found, bl.NetworkReport):
+        return found.to_dict()
     if is_dataclass(found):
         return {one.name: told(getattr(found, one.name)) for one in fields(found)}
     return [*map(told, found)] if isinstance(found, tuple | list) else repr(found)
@@ -125,6 +128,9 @@ def cases() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any
     yield bl.token_interactions, (network, 2), {}, {**asked, "k": 2}
     yield bl.interaction_chance, (network, 2), {"num_samples": 2}, {**asked, "num_samples": 3}
     yield bl.split_interactions, (network, torch.tensor([[0, 1]])), {}, {"distance": 3}
+    small = {"farthest": 2, "samples": 1, "k": 2}
+    more = {"farthest": 1, "samples": 2, "k": 1, "tokens": [0, 1], "tokenizer": [*"abcdefg"]}
+    yield bl.read_network, (network,), small, more
     one, two = (two_layers(seed, residual=False, bias=True) for seed in (0, 1))
     middle, spread = (
         torch.tensor([1.0, 2.0, 3.0]).double(),

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 import evidence_documents
 import explorer_documents
 import layer_audit_documents
+import network_documents
 import people_documents
 import table_documents
 import tiny
@@ -34,12 +35,19 @@ from bilens.report.charts.curves import loss_figure
 from bilens.report.evidence import evidence_files
 from bilens.report.html import render_index
 from bilens.report.plates import attribution_plate, eigenvector_plate
-from bilens.report.reports import AttackReport, AuditReport, CertificateReport, TraceReport
+from bilens.report.reports import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    NetworkReport,
+    TraceReport,
+)
 from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
+from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.sections.trace_attention import SCORES, WRITES
 from bilens.report.sections.trace_page import contrast_table, ranked_table
@@ -52,6 +60,7 @@ from bilens.report.terminal_readings import (
     explanation_tables,
     fit_lines,
     fit_table,
+    network_tables,
     plan_lines,
     plan_table,
     trace_tables,
@@ -107,7 +116,9 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     cut = CertificateReport(make_certificate()).record.truncation
     trace = TraceReport(make_trace()).record
     made = class_table(()), cut_table(cut), effect_table(0), ranked_table(trace), contrast_table({})
-    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, SCORES, WRITES, *made)
+    of_networks = (SINGLE, PAIRS, TRIPLES, DISTANCES)
+    edges = (SCORES, WRITES)
+    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *edges, *made, *of_networks)
     keys = set()
     for lang in LANGUAGES:
         t = load_catalogue(lang)
@@ -241,6 +252,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         assert all(table.columns for table in attribution_tables(record))
     for document in (make_trace(), make_weights_only()):
         assert [*trace_tables(TraceReport(document).record)]
+    for document in network_documents.variants().values():
+        report = NetworkReport(document)
+        assert [report.to_markdown(), *network_tables(report.record)]
     assert [*attack_tables(AttackReport(make_attack()).record)]
     truncation_table(CertificateReport(make_certificate()).record)
     lone, many = replace(LAYER, spectrum="top"), replace(LAYER, outputs=51 * LAYER.outputs)

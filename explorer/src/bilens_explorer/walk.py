@@ -14,7 +14,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from bilens import AttackReport, AuditReport, CertificateReport, ConversionReport, TraceReport
+from bilens import (
+    AttackReport,
+    AuditReport,
+    CertificateReport,
+    ConversionReport,
+    NetworkReport,
+    TraceReport,
+)
 from bilens.io import MARKS, is_model
 from bilens.records import EARLIER_KINDS, ReadAs, kind_of
 from bilens.report import SavedReport, SweepReport
@@ -27,6 +34,7 @@ REPORTS: tuple[type[SavedReport[Any]], ...] = (
     ConversionReport,
     TraceReport,
     SweepReport,
+    NetworkReport,
 )
 AUDITS: dict[str, type[SavedReport[Any]]] = dict.fromkeys(get_args(ReadAs), AuditReport)
 # An audit is listed by how its model was read, other reports by the kind of their documents.

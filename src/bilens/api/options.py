@@ -1,24 +1,27 @@
-"""The options of `bl.audit`, `bl.certify_model` and `bl.attack_model`, and of their commands."""
+"""The options of `bl.audit`, `bl.certify_model`, `bl.attack_model` and `bl.read_network`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bilens.base.keyword_options import JobOptions, described
-from bilens.base.option_rules import METHOD_PANEL, option, refuse_idle
+from bilens.base.option_rules import METHOD_PANEL, check_count, check_seed, option, refuse_idle
 from bilens.findings.rules.registry import condition_help
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.nn import Module
 
     from bilens.api.given_data import Data
+    from bilens.api.polynomial_network import TransformerRoles
+    from bilens.data.tokenizer import Tokenizer
     from bilens.io.load import LoadedModel
     from bilens.train.recorded_inputs import LayerInputs
 else:  # the command line reads the types of the fields, and knows nothing of torch
-    Data = LoadedModel = LayerInputs = Module = Any
+    Data = LoadedModel = LayerInputs = Module = Tensor = Tokenizer = TransformerRoles = Any
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,45 @@ class AttackOptions(JobOptions):
         0, "Seed of random perturbations, of gradient descents, and of the rows for testing.", min=0
     )
     labels: str | None = described(None, "Where the classes are, as for `bl.audit`.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadNetworkOptions(JobOptions):
+    """How a network is opened, how its tokens are called, and how much of it is looked at."""
+
+    UNCHECKED: ClassVar = ("roles",)  # a file, and not texts ROLE=TENSOR
+
+    roles: TransformerRoles | str | Path | None = option(
+        None,
+        "Which tensor of a .safetensors file is what: JSON of the fields of bl.TransformerRoles.",
+        "--roles",
+        kind=Path | None,
+    )
+    probe: tuple[Tensor, Tensor] | str | Path | None = option(
+        None,
+        "Of such a file: a .safetensors with tokens and the logits of its owner, to compare with.",
+        kind=Path | None,
+    )
+    tokenizer: Tokenizer | Sequence[str] | str | Path | None = option(
+        None,
+        "Names of the tokens: a tokenizer.json, or a JSON list of names by id.",
+        "--tokens",
+        kind=Path | None,
+    )
+    tokens: Sequence[int] | str | Path | None = option(
+        None,
+        "Look only at the most frequent tokens of this text; needs --tokens with a tokenizer.",
+        "--tokens-of",
+        kind=Path | None,
+    )
+    farthest: int = option(12, "Distances of two tokens to look at: 1 to this one.", min=1)
+    k: int = option(30, "Rules to list of each kind.", "--rules", min=1)
+    samples: int = option(
+        10, "Networks with a turned embedding beside each table, for chance; 0 for none.", min=0
+    )
+    seed: int = option(0, "Of the turned embeddings.", min=0)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name, least in (("farthest", 1), ("k", 1), ("samples", 0)):
+            check_count(name, getattr(self, name), minimum=least)

@@ -154,10 +154,15 @@ def read_chain(given: object) -> PolynomialNetwork:
     if isinstance(model.module, BilinearTransformer):
         raise NotQuadraticError(
             "the attention of a BilinearTransformer has a softmax and its norms are RMSNorm, "
-            "neither of which is a polynomial: read its layers one by one (model.layer_map), or "
-            "train a bl.nn.PolynomialTransformer."
+            "neither of which is a polynomial: read it at one text (bl.read_at_text), "
+            "or train a bl.nn.PolynomialTransformer."
         )
     views = model.network
+    if not views and model.ends is not None:
+        raise NotQuadraticError(
+            f"{model.source or 'the model'} is a language model whose attention has a softmax, "
+            "which is no polynomial: in memory it can be read at one text (bl.read_at_text)."
+        )
     if not views:
         raise NotQuadraticError(
             f"{model.source or 'the model'} is not its layers one behind the other: what lies "

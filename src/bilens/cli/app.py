@@ -20,6 +20,7 @@ from bilens.cli.commands.explain import explain
 from bilens.cli.commands.fit import fit
 from bilens.cli.commands.image import demo, train_image
 from bilens.cli.commands.language import train_language, train_sae
+from bilens.cli.commands.read import read
 from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
@@ -37,7 +38,7 @@ class Commands(CommandGroup):
     """The commands of bilens, in the order of the help."""
 
     functions: ClassVar[list[Command]] = [demo, decompose, fit, audit, certify, attack, explain]
-    functions += [trace, convert, sweep]
+    functions += [trace, read, convert, sweep]
 
 
 app = typer.Typer(

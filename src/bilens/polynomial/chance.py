@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +51,13 @@ class InteractionChance:
         in_units = self._compared(found)
         above = len(self.pooled) - torch.searchsorted(self.pooled, in_units.flatten())
         return ((above + 1) / (len(self.pooled) + 1)).reshape(in_units.shape)
+
+    def share_of_strongest(self, found: TokenInteractions) -> Tensor:
+        """Compute `share_as_large` of the strongest alone, (k,), without an array of all shares."""
+        kept = self._compared(found).flatten()
+        in_units = kept.topk(len(found.strongest)).values
+        above = len(self.pooled) - torch.searchsorted(self.pooled, in_units)
+        return (above + 1) / (len(self.pooled) + 1)
 
     def count_beyond(self, found: TokenInteractions, false_share: float = 0.05) -> int:
         """Count the largest interactions of which at most such a share is expected by chance.
@@ -105,12 +112,8 @@ def interaction_chance(
     """
     check_count("num_samples", num_samples, minimum=1)
     check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    network = network.to(torch.float64)
-    generator, pooled = generator_of(seed), []
-    for _ in range(num_samples):
-        turn = random_frame(network.d_in, network.d_in, generator).to(network.reference)
-        embedding = None if network.embedding is None else network.embedding @ turn
-        turned = replace(network, embedding=embedding)
+    pooled = []
+    for turned in turned_networks(network, num_samples, seed):
         found = token_interactions(
             turned, order, distance=distance, tokens=tokens, measure=measure, k=1
         )
@@ -121,6 +124,17 @@ def interaction_chance(
                 f"{MOST_POOLED:,} numbers: name fewer tokens with tokens=, or take fewer samples."
             )
     return InteractionChance(torch.cat(pooled).sort().values, num_samples, seed, made_as(found))
+
+
+def turned_networks(
+    network: PolynomialNetwork, num_samples: int, seed: int
+) -> Iterator[PolynomialNetwork]:
+    """Yield the network behind embeddings that are turned by random rotations, in float64."""
+    network, generator = network.to(torch.float64), generator_of(seed)
+    for _ in range(num_samples):
+        turn = random_frame(network.d_in, network.d_in, generator).to(network.reference)
+        embedding = None if network.embedding is None else network.embedding @ turn
+        yield replace(network, embedding=embedding)
 
 
 def scaled(found: TokenInteractions) -> Tensor:

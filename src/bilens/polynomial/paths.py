@@ -42,7 +42,7 @@ class PathSplit:
 
     def largest(self, k: int = 5) -> list[tuple[str, float]]:
         """List the k paths with the largest norm, each with its share of the sum of squares."""
-        sizes = self.values.flatten(1).square().sum(dim=1)
+        sizes = self.values.reshape(len(self.paths), -1).square().sum(dim=1)
         shares = sizes / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny)
         order = shares.argsort(descending=True)[:k].tolist()
         return [(self.names()[at], float(shares[at])) for at in order]
@@ -72,13 +72,26 @@ def split_by_path(
             always.add(name)
         else:
             free.append(name)
+    return split_by_parts(free, lambda active: measure({*always, *active}))
+
+
+def split_by_parts(
+    free: Sequence[str], measure: Callable[[Collection[str]], Tensor], instead: str = ""
+) -> PathSplit:
+    """Split a quantity by the sets of the parts that can be left out, as `split_by_path` does.
+
+    Args:
+        free: names of the parts, in their order.
+        measure: the quantity when only the parts of these names add to the stream.
+        instead: what to use where there are too many parts, as the end of a sentence.
+    """
     if len(free) > MOST_PARTS:
         raise UsageError(
             f"{len(free)} parts have 2^{len(free)} sets of them: at most {MOST_PARTS} parts can be "
-            "split by path."
+            f"split by path{instead}."
         )
     subsets = [tuple(one) for n in range(len(free) + 1) for one in combinations(free, n)]
-    measured = torch.stack([measure({*always, *subset}) for subset in subsets])
+    measured = torch.stack([measure(subset) for subset in subsets])
     values, place = measured.clone(), {subset: at for at, subset in enumerate(subsets)}
     for left_out in free:  # the Möbius transform, one part at a time
         for subset, at in place.items():

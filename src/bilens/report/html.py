@@ -23,6 +23,7 @@ from bilens.records.bilinear_conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
+from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep_report import SweepSummary
 from bilens.report.markup import Content, card, element, facts, heading, items, quiet, section
 from bilens.report.sections.attack_page import attack_page
@@ -30,6 +31,7 @@ from bilens.report.sections.audit_page import audit_page
 from bilens.report.sections.certificate_page import certificate_page
 from bilens.report.sections.conversion import conversion_page
 from bilens.report.sections.decision_page import index_page
+from bilens.report.sections.network_page import network_page
 from bilens.report.sections.overview import AnyReport, Page, run_facts
 from bilens.report.sections.sweep_page import sweep_page
 from bilens.report.sections.trace_page import trace_page
@@ -46,6 +48,7 @@ PAGES: Final[Mapping[type[Document], Callable[..., Page]]] = {
     Trace: trace_page,
     Conversion: conversion_page,
     SweepSummary: sweep_page,
+    NetworkReading: network_page,
 }
 
 
@@ -58,7 +61,8 @@ def render_html(record: Document, lang: str = "en") -> str:
     """Return a record as one HTML page, with the record itself inside."""
     assert isinstance(record, AnyReport), "a record that has a page"
     t = load_catalogue(lang)
-    shown = displayable(record, MARKS if isinstance(record, Trace | Conversion) else NO_LETTERS)
+    of_texts = isinstance(record, Trace | Conversion | NetworkReading)
+    shown = displayable(record, MARKS if of_texts else NO_LETTERS)
     page = page_of(t, shown)
     parts = [(name, markup) for name, markup in page.parts if markup]
     parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bilens.records.audit import Audit
 from bilens.records.base import Record, displayable
 from bilens.records.layer_readings import Difference
+from bilens.records.network_reading import NetworkReading
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import decision_lines, group_lines
 from bilens.report.sections.difference import TENSORS, change_sentences, largest_changes
@@ -16,7 +17,9 @@ from bilens.report.sections.layers import (
     change_rows,
     layer_rows,
 )
+from bilens.report.sections.network_page import network_parts
 from bilens.report.sections.overview import (
+    AnyReport,
     FindingLine,
     condition_lines,
     mark,
@@ -25,7 +28,7 @@ from bilens.report.sections.overview import (
 from bilens.report.sections.people import people_lines
 from bilens.report.sections.performance_section import performance_lines
 from bilens.report.tables import FieldTable, TableRow
-from bilens.report.text import Catalogue, load_catalogue
+from bilens.report.text import MARKS, Catalogue, load_catalogue
 
 MOST_LAYERS = 40  # rows of a table; a comment has a limit
 SPECIAL = re.compile(r"([\\`*_\[\]|~])")  # what matters inside a line
@@ -60,11 +63,26 @@ def audit_markdown(original: Audit, lang: str = "en") -> str:
         parts.append(f"<details>{summary}\n\n{shown}\n\n</details>")
     if record.performance is not None:
         parts += map(escaped, performance_lines(t, record.performance))
+    return "\n\n".join([*parts, *reproduce_parts(t, record, original)]) + "\n"
+
+
+def reproduce_parts(t: Catalogue, record: AnyReport, original: AnyReport) -> Iterator[str]:
     run = run_facts(record, original)
     keys = [key for key in run if key not in ("file", "data", "hardware")]
     again = [f"- {escaped(t(f'reproduce.{key}'))}: {code(run[key])}" for key in keys]
-    parts += [f"### {t('reproduce.heading')}", "\n".join(again)]
-    return "\n\n".join(parts) + "\n"
+    yield from (f"### {t('reproduce.heading')}", "\n".join(again))
+
+
+def network_markdown(original: NetworkReading, lang: str = "en") -> str:
+    """Return the reading of a network as Markdown: the parts of its page."""
+    t, record = load_catalogue(lang), displayable(original, MARKS)
+    parts = [f"## bilens read: {escaped(record.source.path or record.model.kind)}"]
+    for part in network_parts(t, record):
+        parts.append(f"### {t(f'network.{part.name}.heading')}")
+        parts.append("\n".join(f"- {escaped(line)}" for line in part.sentences))
+        if part.table is not None and part.rows:
+            parts.append(field_table(t, part.table, part.rows))
+    return "\n\n".join([*parts, *reproduce_parts(t, record, original)]) + "\n"
 
 
 def escaped(text: str) -> str:

@@ -22,9 +22,10 @@ from bilens.records.bilinear_conversion import Conversion
 from bilens.records.guarantees import Certificate
 from bilens.records.history import People
 from bilens.records.mlp_trace import Trace
+from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep_report import SweepSummary
 from bilens.report.circuit_graph import build_circuit_graph, graph_slug
-from bilens.report.markdown import audit_markdown
+from bilens.report.markdown import audit_markdown, network_markdown
 
 NOTEBOOK_HEIGHT = 800  # pixels
 
@@ -225,6 +226,16 @@ class SweepReport(SavedReport[SweepSummary]):
     """The results of a sweep over all layers of a large model."""
 
     type = SweepSummary
+
+
+class NetworkReport(SavedReport[NetworkReading]):
+    """The rules that a polynomial network holds; see `docs/polynomial.md`."""
+
+    type = NetworkReading
+
+    def to_markdown(self, path: str | Path | None = None, lang: str = "en") -> str:
+        """Return the report as Markdown. Arguments and errors are those of `to_html`."""
+        return self._written(network_markdown(self.record, lang), path)
 
 
 class TraceReport(SavedReport[Trace]):

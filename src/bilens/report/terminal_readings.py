@@ -16,12 +16,15 @@ from bilens.records.decomposition import (
     Score,
 )
 from bilens.records.mlp_trace import TokenValue, Trace
+from bilens.records.network_reading import NetworkReading
+from bilens.report.sections.network_page import network_parts
 from bilens.report.sections.overview import met_at
 from bilens.report.sections.performance_section import data_notes
 from bilens.report.sections.trace_attention import SCORES, WRITES, attention_text
 from bilens.report.sections.trace_page import chance_text, ranked_table, sae_rows
 from bilens.report.terminal import add, field_table, grid, optional, short
 from bilens.report.text import (
+    MARKS,
     Catalogue,
     grouped,
     load_catalogue,
@@ -34,6 +37,16 @@ from bilens.report.text import (
 
 MOST_OUTPUTS = 50  # of a layer
 MOST_LATENTS, MOST_TOKENS = 15, 5
+
+
+def network_tables(record: NetworkReading, lang: str = "en") -> Iterator[Table | str]:
+    """Yield the sentences and tables of a network's reading."""
+    record, t = displayable(record, MARKS), load_catalogue(lang)
+    for part in network_parts(t, record):
+        yield t(f"network.{part.name}.heading")
+        yield from part.sentences
+        if part.table is not None and part.rows:
+            yield field_table(t, part.table, part.rows, t(part.table.caption))
 
 
 def decomposition_table(record: LayerDecomposition, lang: str = "en") -> Table:

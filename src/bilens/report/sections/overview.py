@@ -18,6 +18,7 @@ from bilens.records.class_readings import ClassReadings, Contribution, Explanati
 from bilens.records.common import DataOrigin, Finding, JudgedCondition, ModelSummary, Value
 from bilens.records.guarantees import Certificate
 from bilens.records.mlp_trace import Trace
+from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.view import Format
 from bilens.report.markup import ICONS, badge, element, keyed_table, paragraph, section
@@ -44,7 +45,8 @@ PARTS: Final = (
     ("lower_left", "lower", "lower_right"),
 )
 ENDINGS: Final = ("pass", "warn", "fail", "info")
-AnyReport: TypeAlias = Audit | Attack | Certificate | Trace | Conversion | SweepSummary
+OfModels: TypeAlias = Audit | Attack | Certificate | Trace | Conversion | SweepSummary
+AnyReport: TypeAlias = OfModels | NetworkReading
 
 # Sections by their names in the navigation; empty ones are left out.
 Parts: TypeAlias = Iterable[tuple[str, Markup]]
