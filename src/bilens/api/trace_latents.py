@@ -127,13 +127,15 @@ def latent_findings(
         "data": TextOrigin(text.name, text.source, text.blocks.numel(), text.sha256),
         "readings": (),
         "attention_edges": attention_edges(reader, attended, named),
-        "null": records.RandomDictionaries(
-            len(null),
-            LEVEL,
-            tuple(float(one.scores[0]) for one in null),
-            tuple(one.contrasts[0] for one in null if one.contrasts),
-        ),
+        "null": describe_chances(null),
     }
+
+
+def describe_chances(null: list[Chance]) -> records.RandomDictionaries:
+    """Describe the best that each random dictionary reaches."""
+    scores = tuple(float(one.scores[0]) for one in null)
+    contrasts = tuple(one.contrasts[0] for one in null if one.contrasts)
+    return records.RandomDictionaries(len(null), LEVEL, scores, contrasts)
 
 
 def measured_autoencoders(

@@ -77,7 +77,11 @@ PAIRS = FieldTable(
     (
         RULE,
         FieldColumn("distance", distance_text),
-        *(CHANGE, FieldColumn("lowest"), LOGIT, CHANCE, *WHERE),
+        CHANGE,
+        FieldColumn("lowest"),
+        LOGIT,
+        CHANCE,
+        *WHERE,
     ),
     "network.pairs.caption",
 )
