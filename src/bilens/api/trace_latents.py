@@ -131,13 +131,6 @@ def latent_findings(
     }
 
 
-def describe_chances(null: list[Chance]) -> records.RandomDictionaries:
-    """Describe the best that each random dictionary reaches."""
-    scores = tuple(float(one.scores[0]) for one in null)
-    contrasts = tuple(one.contrasts[0] for one in null if one.contrasts)
-    return records.RandomDictionaries(len(null), LEVEL, scores, contrasts)
-
-
 def measured_autoencoders(
     layer: TracedLayer,
     saes: tuple[LoadedSAE, LoadedSAE],
@@ -179,6 +172,13 @@ def chance_in(reader: LatentReader, chosen: list[int], compared: list[int]) -> C
     return Chance(
         scores.sort(descending=True).values, shares, [one[0][0] for one in ranked], pair_shares
     )
+
+
+def describe_chances(null: list[Chance]) -> records.RandomDictionaries:
+    """Describe the best that each random dictionary reaches."""
+    scores = tuple(float(one.scores[0]) for one in null)
+    contrasts = tuple(one.contrasts[0] for one in null if one.contrasts)
+    return records.RandomDictionaries(len(null), LEVEL, scores, contrasts)
 
 
 def chances_in_random_dictionaries(
