@@ -95,9 +95,9 @@ def polynomial_network(
     be run: give a probe.
 
     Args:
-        given: a `bl.nn.PolynomialTransformer`; a model whose layers stand one behind the other and
-            are all quadratic (what `bl.load` returned, or a `torch.nn.Module`); or the path of a
-            `.safetensors` file, with `roles`.
+        given: a `bl.nn.PolynomialTransformer`, or what `bl.load` returned of a folder of one; a
+            model whose layers stand one behind the other and are all quadratic (what `bl.load`
+            returned, or a `torch.nn.Module`); or the path of a `.safetensors` file, with `roles`.
         roles: which tensor of a file is what.
         probe: tokens (batch, n) or inputs, and the outputs that the network gives for them.
 
@@ -151,6 +151,8 @@ def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
 def read_chain(given: object) -> PolynomialNetwork:
     """Read layers one behind the other, each an exact quadratic map, none with an activation."""
     model = open_subject(given, "a polynomial network")
+    if isinstance(model.module, PolynomialTransformer):
+        return read_transformer(model.module)
     if isinstance(model.module, BilinearTransformer):
         raise NotQuadraticError(
             "the attention of a BilinearTransformer has a softmax and its norms are RMSNorm, "

@@ -8,15 +8,22 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from bilens.base.checks import as_integer, check_count
+from bilens.base.checks import as_integer, check_count, generator_of
 from bilens.base.errors import UsageError
 from bilens.nn.block import SIZES
 from bilens.nn.mlp import BilinearMLP, check_linear
-from bilens.nn.tokens import check_tokens, mean_cross_entropy
-from bilens.nn.transformer import START_DEVIATION
+from bilens.nn.tokens import (
+    Sampler,
+    check_continuation,
+    check_tokens,
+    continue_texts,
+    mean_cross_entropy,
+)
 from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
+
+START_EMBEDDING = 0.3  # of each entry: Adam moves smaller ones faster, and products less evenly
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class PolynomialConfig:
             )
         object.__setattr__(self, "d_head", width)
         check_rotary_base(self.rotary_base)
+        object.__setattr__(self, "rotary_base", float(self.rotary_base))
 
 
 class ChannelScale(nn.Module):
@@ -79,7 +87,9 @@ class PolynomialAttention(nn.Module):
         batch, tokens, _ = x.shape
         shape = (batch, tokens, self.config.n_head, -1)
         width, base = int(self.config.d_head or 0), self.config.rotary_base
-        table = rotation_table(self.config.n_ctx, width, base, x.dtype, x.device)
+        # few sizes, so that the tables are kept
+        size = min(self.config.n_ctx, 1 << (tokens - 1).bit_length())
+        table = rotation_table(size, width, base, x.dtype, x.device)
         cosines, sines = (part[None, :tokens, None] for part in table)
         pattern = x.new_ones(tokens, tokens).tril()
         for query, key in zip(self.queries, self.keys, strict=True):
@@ -151,9 +161,7 @@ class PolynomialTransformer(nn.Module):
         self.blocks = nn.ModuleList(PolynomialBlock(config) for _ in range(n_layer))
         self.final_scale = ChannelScale(d_model)
         self.unembed = nn.Linear(d_model, vocab_size, bias=False)
-        for name, parameter in self.named_parameters():
-            if not name.endswith("scale"):
-                nn.init.normal_(parameter, std=START_DEVIATION)
+        start_at_useful_sizes(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute the logits of the token that follows each one.
@@ -173,6 +181,45 @@ class PolynomialTransformer(nn.Module):
             x = block(x)
         return x
 
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | torch.Generator | None = None,
+        end_token: int | None = None,
+    ) -> Tensor:
+        """Continue texts, (batch, tokens) → (batch, tokens + new), as `BilinearTransformer` does.
+
+        Cost: a run of the whole text for each new token.
+
+        Args:
+            tokens: (batch, tokens), texts of one length.
+            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
+            temperature: the logits are divided by it; 0 takes the most probable token.
+            top_k: draw among so many most probable tokens; None for all.
+            seed: of the tokens drawn, or a generator; None for torch's own.
+            end_token: behind it a text goes on with this token alone; None for never.
+
+        Raises:
+            UsageError: If a number is out of range, or the texts would outgrow the context.
+            ShapeError: If the tokens are no batch of texts.
+        """
+        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
+        sizes = self.config.vocab_size, self.config.n_ctx
+        check_continuation(tokens, max_new_tokens, end_token, *sizes)
+        so_far = [tokens[:, :0]]
+
+        def next_logits(new: Tensor) -> Tensor:
+            so_far.append(new)
+            last = self.stream(torch.cat(so_far, dim=1))[:, -1]
+            y: Tensor = self.unembed(self.final_scale(last))
+            return y
+
+        return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
+
     def next_token_loss(self, texts: Tensor) -> Tensor:
         """Compute the mean cross-entropy of each token given those before it, in nats."""
         check_tokens(texts, None, self.config.vocab_size, self.config.n_ctx + 1)
@@ -180,6 +227,11 @@ class PolynomialTransformer(nn.Module):
         return mean_cross_entropy(
             x.flatten(0, 1), self.unembed.weight, texts[:, 1:].flatten().long()
         )
+
+    @property
+    def mlps(self) -> list[BilinearMLP]:
+        """The MLP of each block, which reads the stream times the scale of each channel."""
+        return [block.mlp for block in self.blocks if isinstance(block, PolynomialBlock)]
 
     def weights(self) -> PolynomialNetwork:
         """Read the weights as a `PolynomialNetwork` in float64, not compared with a run.
@@ -204,9 +256,35 @@ class PolynomialTransformer(nn.Module):
         )
 
 
+def start_at_useful_sizes(module: PolynomialTransformer) -> None:
+    """Draw weights with which every part adds about as much as the stream holds, and no more.
+
+    Math: no norm sees to sizes, and the network has a high degree: small weights leave its
+        products below rounding, large ones let it overflow. Embeddings have entries of
+        START_EMBEDDING, which scales bring to 1; maps keep that size. A pattern of one or two
+        pairs then has entries of about 1, and a sum over n positions one of √n: the scale s of
+        the attention, in which it has degree 2 · pairs + 1, makes up for it, s^degree = 1/√n_ctx.
+        What adds to the stream is smaller by √(2 · n_layer), as in GPT-2.
+    """
+    config = module.config
+    adds = START_EMBEDDING / math.sqrt(2 * config.n_layer)
+    for name, weight in module.named_parameters():
+        if name.endswith(".scale"):
+            nn.init.constant_(weight, 1 / START_EMBEDDING)
+        else:
+            by = adds if name.endswith(("attention.out.weight", "mlp.down.weight")) else 1.0
+            std = START_EMBEDDING if weight is module.embed.weight else weight.shape[1] ** -0.5 * by
+            nn.init.normal_(weight, std=std)
+    attention = config.n_ctx ** (-1 / (4 * config.pairs + 2)) / START_EMBEDDING
+    for name, weight in module.named_parameters():
+        if name.endswith("attention_scale.scale"):
+            nn.init.constant_(weight, attention)
+
+
 def check_parts(module: PolynomialTransformer) -> None:
     """Refuse parts in the place of those that the transformer is built with."""
-    expected = dict(PolynomialTransformer(**asdict(module.config)).named_modules())
+    with torch.device("meta"):
+        expected = dict(PolynomialTransformer(**asdict(module.config)).named_modules())
     there = dict(module.named_modules())
     for name, built in expected.items():
         part = there.get(name)

@@ -167,6 +167,12 @@ class LanguageRecipe(Recipe):
     mlp_type: MLPType = option(
         "gated", "ordinary: GELU, one branch, equally many weights.", "--mlp", panel=MODEL
     )
+    polynomial: bool = option(
+        False, "Bilinear attention, scales for norms: read with bl.polynomial_network.", panel=MODEL
+    )
+    pairs: int = option(
+        2, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
+    )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)
     # None, for "word" alone, is every word
@@ -192,6 +198,14 @@ class LanguageRecipe(Recipe):
             positive=("epochs", "learning_rate", "clip"),
             below_one=("dropout", "warmup"),
         )
+        if self.pairs not in (1, 2):
+            raise UsageError(f"pairs is {self.pairs}; expected 1 or 2 pairs of query and key.")
+        other = {"gate": self.gate, "tied": self.tied, "mlp_type": self.mlp_type == "ordinary"}
+        if self.polynomial and (given := [name for name, value in other.items() if value]):
+            raise UsageError(
+                f"{given[0]}={getattr(self, given[0])!r} is not of a polynomial model, whose MLPs "
+                "are bilinear and whose unembedding is its own: leave it out, or polynomial."
+            )
 
 
 TEXT_RECIPE = LanguageRecipe()

@@ -58,7 +58,9 @@ def train_language(
     """
     from bilens.api import train as job
 
-    refuse_idle("train language", changes, *([] if "steps" in changes else ["without steps"]))
+    facts = [] if "steps" in changes else ["without steps"]
+    facts += ["with polynomial"] if changes.get("polynomial") else []
+    refuse_idle("train language", changes, *facts)
     recipe = dataclasses.replace(default_recipe(corpus.corpus), **changes)
     with output.progress() as progress:
 
