@@ -23,7 +23,8 @@ from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
-START_EMBEDDING = 0.3  # of each entry: Adam moves smaller ones faster, and products less evenly
+START_EMBEDDING = 0.3  # of each entry; Adam moves smaller ones faster
+START_MLP = 0.5  # of each entry that an MLP reads
 
 
 @dataclass(frozen=True)
@@ -257,28 +258,29 @@ class PolynomialTransformer(nn.Module):
 
 
 def start_at_useful_sizes(module: PolynomialTransformer) -> None:
-    """Draw weights with which every part adds about as much as the stream holds, and no more.
+    """Draw weights with which every part adds something to the stream, and none more than it holds.
 
-    Math: no norm sees to sizes, and the network has a high degree: small weights leave its
-        products below rounding, large ones let it overflow. Embeddings have entries of
-        START_EMBEDDING, which scales bring to 1; maps keep that size. A pattern of one or two
-        pairs then has entries of about 1, and a sum over n positions one of √n: the scale s of
-        the attention, in which it has degree 2 · pairs + 1, makes up for it, s^degree = 1/√n_ctx.
-        What adds to the stream is smaller by √(2 · n_layer), as in GPT-2.
+    Math: no norm sees to sizes, and the degree is high: small weights leave products below
+        rounding, large ones overflow, the sooner the deeper. Embeddings have entries of
+        START_EMBEDDING, which scales bring to about 1, and maps keep that size. The attention is
+        of degree 2 · pairs + 1 in its scale s, and s^degree = 1/n_ctx: what n positions add is a
+        mean, even where all hold one token. What is added is smaller by √(2 · n_layer), as in
+        GPT-2, and by START_MLP² behind an MLP.
     """
     config = module.config
     adds = START_EMBEDDING / math.sqrt(2 * config.n_layer)
     for name, weight in module.named_parameters():
-        if name.endswith(".scale"):
-            nn.init.constant_(weight, 1 / START_EMBEDDING)
+        if name.endswith("attention_scale.scale"):
+            power = -1 / (2 * config.pairs + 1)
+            nn.init.constant_(weight, config.n_ctx**power / START_EMBEDDING)
+        elif name.endswith("scale"):
+            size = START_MLP if name.endswith("mlp_scale.scale") else 1.0
+            nn.init.constant_(weight, size / START_EMBEDDING)
+        elif name == "embed.weight":
+            nn.init.normal_(weight, std=START_EMBEDDING)
         else:
             by = adds if name.endswith(("attention.out.weight", "mlp.down.weight")) else 1.0
-            std = START_EMBEDDING if weight is module.embed.weight else weight.shape[1] ** -0.5 * by
-            nn.init.normal_(weight, std=std)
-    attention = config.n_ctx ** (-1 / (4 * config.pairs + 2)) / START_EMBEDDING
-    for name, weight in module.named_parameters():
-        if name.endswith("attention_scale.scale"):
-            nn.init.constant_(weight, attention)
+            nn.init.normal_(weight, std=by / math.sqrt(weight.shape[1]))
 
 
 def check_parts(module: PolynomialTransformer) -> None:

@@ -198,7 +198,7 @@ class LanguageRecipe(Recipe):
             positive=("epochs", "learning_rate", "clip"),
             below_one=("dropout", "warmup"),
         )
-        if self.pairs not in (1, 2):
+        if self.pairs > 2:
             raise UsageError(f"pairs is {self.pairs}; expected 1 or 2 pairs of query and key.")
         other = {"gate": self.gate, "tied": self.tied, "mlp_type": self.mlp_type == "ordinary"}
         if self.polynomial and (given := [name for name, value in other.items() if value]):
@@ -206,6 +206,12 @@ class LanguageRecipe(Recipe):
                 f"{given[0]}={getattr(self, given[0])!r} is not of a polynomial model, whose MLPs "
                 "are bilinear and whose unembedding is its own: leave it out, or polynomial."
             )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values; what only a polynomial model has, of one alone."""
+        found = super().to_dict()
+        alone = () if self.polynomial else ("polynomial", "pairs")
+        return {name: value for name, value in found.items() if name not in alone}
 
 
 TEXT_RECIPE = LanguageRecipe()
