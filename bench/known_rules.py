@@ -152,8 +152,8 @@ def make_texts(rules: Rules, count: int, length: int, seed: int) -> Tensor:
             new = torch.where(repeats, known, new)
             for distance in reversed(DISTANCES):  # the nearest place comes last
                 if distance < at:
-                    then = ends[texts[:, at - 1 - distance], last]
-                    new = torch.where(then >= 0, then, new)
+                    ending = ends[texts[:, at - 1 - distance], last]
+                    new = torch.where(ending >= 0, ending, new)
             ruled = shares[last].sum(dim=1) > 0
             drawn = torch.multinomial(shares[last] + 1e-12, 1, generator=generator)[:, 0]
             new = torch.where(ruled, drawn, new)

@@ -9,30 +9,28 @@ already are not trained again. It writes docs/benchmarks/polynomial_language.jso
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from scipy import stats
-from torch import Tensor
-from torch.nn import functional
 
 import bilens as bl
-from bench.token_effects import (
-    Contexts,
-    Effects,
-    centred_rows,
-    effects_of,
-    readings,
-    removals,
-    replacements,
+from bench.polynomial_measures import (
+    DISTANCES,
+    LENGTH,
+    LEVEL,
+    PLACES,
+    RULE_DISTANCES,
+    RULES,
+    SEEN,
+    measure,
 )
-from bilens.data.tokenizer import Tokenizer
-from bilens.train.corpus import CorpusDescription, measured_texts, open_model_bundle, tokens_of
+from bilens.api.provenance import describe_run
+from bilens.records.base import to_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 RECIPE: dict[str, Any] = {
@@ -45,10 +43,6 @@ RECIPE: dict[str, Any] = {
     "batch_size": 16,
     "dropout": 0.0,
 }
-DISTANCES = range(1, 17)  # of a removed token
-LENGTH, PER_STORY = 48, 2  # tokens of a context, and contexts of a story
-RULES, RULE_DISTANCES, PLACES = 50, (2, 3, 4), 20  # skip-trigrams, and places each is tried at
-SEEN, DRAWS, SEED, LEVEL = 50, 1000, 0, 0.95
 
 
 # ---- models
@@ -71,18 +65,6 @@ def folder_of(out: Path, seed: int, polynomial: bool) -> Path:
     return out / f"seed-{seed}" / ("polynomial" if polynomial else "softmax")
 
 
-def losses_of(model: Any, texts: Tensor) -> Tensor:
-    """Compute the mean cross-entropy of each text, (texts,)."""
-    with torch.no_grad():
-        return torch.stack([model.next_token_loss(text[None]) for text in texts])
-
-
-def interval(draws: list[float] | np.ndarray[Any, Any]) -> list[float]:
-    """Return the interval that holds LEVEL of some draws."""
-    low, high = np.quantile(np.asarray(draws), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return [float(low), float(high)]
-
-
 def over_seeds(values: list[float]) -> dict[str, Any]:
     """Return the mean over seeds, with the interval of Student's t where there are several."""
     mean, found = statistics.fmean(values), None
@@ -93,180 +75,177 @@ def over_seeds(values: list[float]) -> dict[str, Any]:
     return {"mean": mean, "interval": found, "values": values}
 
 
-# ---- what is measured of one model
+# ---- the page
 
 
-def correlations(
-    read: Tensor, measured: Tensor, story: Tensor, generator: np.random.Generator
-) -> dict[str, Any]:
-    """Compute Pearson's and Spearman's correlation, with intervals by drawing stories again."""
-    x, y, numbers = read.numpy(), measured.numpy(), story.numpy()
-    rows = {number: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
-    kinds = {"pearson": stats.pearsonr, "spearman": stats.spearmanr}
-    draws: dict[str, list[float]] = {kind: [] for kind in kinds}
-    for _ in range(DRAWS // 5):
-        chosen = generator.choice([*rows], len(rows))
-        at = np.concatenate([rows[number] for number in chosen])
-        for kind, measure in kinds.items():
-            draws[kind].append(float(measure(x[:, at].ravel(), y[:, at].ravel())[0]))
-    return {
-        kind: {"value": float(measure(x.ravel(), y.ravel())[0]), "interval": interval(draws[kind])}
-        for kind, measure in kinds.items()
+def mean_of(cases: list[dict[str, Any]], *path: Any) -> float:
+    """Return the mean over seeds of a number."""
+    values = []
+    for case in cases:
+        for key in path:
+            case = case[key]
+        values.append(float(case))  # type: ignore[arg-type]
+    return statistics.fmean(values)
+
+
+def between(found: dict[str, Any] | list[float] | None, digits: int = 3) -> str:
+    """Return an interval in words."""
+    ends = found["interval"] if isinstance(found, dict) else found
+    return "one seed" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
+
+
+def page(result: dict[str, Any]) -> str:
+    """Return the page that is generated from the result."""
+    cases, run, losses = result["cases"], result["run"], result["losses"]
+    first, versions = cases[0], ", ".join(f"{k} {v}" for k, v in result["run"]["versions"].items())
+    removed = [
+        f"| {name} | {first['removals'][key]['pearson']['value']:.3f} "
+        f"({between(first['removals'][key]['pearson'])}) | "
+        f"{first['removals'][key]['spearman']['value']:.3f} "
+        f"({between(first['removals'][key]['spearman'])}) | "
+        f"{mean_of(cases, 'removals', key, 'pearson', 'value'):.3f} |"
+        for key, name in (
+            ("two", "two tokens"),
+            ("three", "two and three tokens"),
+            ("shuffled", "two tokens, of another case"),
+        )
+    ]
+    distances = [
+        f"| {distance} | {first['removals']['two']['by_distance'][at]:.3f} | "
+        f"{first['removals']['three']['by_distance'][at]:.3f} | "
+        f"{first['removals']['shuffled']['by_distance'][at]:+.3f} |"
+        for at, distance in enumerate(DISTANCES)
+    ]
+    shares = first["shares"]["losses"]
+    orders = [
+        f"| {name} | {shares[key]:.3f} | "
+        + (f"{mean_of(cases, 'shares', 'shares', key):.0%} |" if share else "|")
+        for key, name, share in (
+            ("corpus_bigrams", "bigrams counted in the training text", False),
+            ("one", "one token: the network's own bigrams", False),
+            ("two", "and two tokens", True),
+            ("three", "and three", True),
+            ("two_weighted", "one and two, each order with one fitted weight", True),
+            ("three_weighted", "one to three, each order with one fitted weight", True),
+            ("whole", "the whole network", False),
+        )
+    ]
+    tried = [row for row in first["rules"]["rules"] if row["places"]]
+    rules = [
+        f"| {' … '.join(f'`{part!r}`' for part in row['tokens'][:2])} → `{row['tokens'][2]!r}` | "
+        f"{row['distance']} | {row['interaction']:.2f} | {row['predicted']:+.2f} | "
+        f"{row['measured']:+.2f} | {row['same_sign']:.0%} of {row['places']} |"
+        for row in tried[:15]
+    ]
+    lines = {
+        name: "\n".join(one)
+        for name, one in (
+            ("removed", removed),
+            ("distances", distances),
+            ("orders", orders),
+            ("rules", rules),
+        )
     }
+    apart = between(losses["difference"])
+    tested = first["rules"]
+    return f"""# A language model that can be read from end to end
+
+Generated by `make bench-polynomial-language` from `polynomial_language.json`; do not edit.
+
+A transformer without softmax and norms (`bilens train language --polynomial`): {result["about"]},
+{first["weights"][0]:,} weights; beside it the same command without `--polynomial`, with
+{first["weights"][1]:,} weights. Both learn from {result["tokens"]:,} tokens of
+{result["corpus"]}.
+
+| held-out loss, nats per token | {len(cases)} {"seed" if len(cases) == 1 else "seeds"} | interval |
+|---|---|---|
+| polynomial | {losses["polynomial"]["mean"]:.3f} | {between(losses["polynomial"])} |
+| softmax and RMSNorm | {losses["softmax"]["mean"]:.3f} | {between(losses["softmax"])} |
+| difference, of the same seed | {losses["difference"]["mean"]:+.3f} | {apart} |
+
+Of seed {first["seed"]} alone, over the {first["held_out_tokens"]:,} held-out tokens drawn again
+text by text, the difference lies between {between(first["difference_interval"])}.
+
+## What removing a token does
+
+In {first["removals"]["stories"]} held-out stories one token, 1 to 16 places back, is taken out: its
+position holds none. By how much does the logit of the true next token change? The weights alone
+say it, by exact interactions of two tokens (the removed and the last one) and of three.
+{first["removals"]["cases"]:,} cases in contexts of {result["length"]} tokens.
+
+| read from the weights | Pearson | Spearman | Pearson, mean of seeds |
+|---|---|---|---|
+{lines["removed"]}
+
+| places back | two tokens | two and three | control |
+|---|---|---|---|
+{lines["distances"]}
+
+## What the orders explain
+
+The network cut off behind interactions of so many tokens, on the same contexts. The share is that
+of what the whole network gains over its own bigrams.
+
+| | loss | share of the gain |
+|---|---|---|
+{lines["orders"]}
+
+## Skip-trigrams
+
+The {RULES} strongest interactions of two tokens on one output, {RULE_DISTANCES[0]} to
+{RULE_DISTANCES[-1]} places apart, among tokens that the training text has at least {SEEN} times.
+Each is tried at up to {PLACES} places of the held-out text that have its second token: the first
+one is put in the place of what stands there. Of {tested["tried"]} that could be tried, the third
+token's logit rises on average in {tested["gain"]}; predicted and measured changes have the same
+sign at {tested["same_sign"]:.1%} of {tested["places"]:,} places, and a correlation of
+{tested["pearson"]:.3f}. The first of them:
+
+| tokens | apart | interaction | predicted | measured | same sign |
+|---|---|---|---|---|---|
+{lines["rules"]}
+
+* Interactions in float64 (`bl.token_interactions`), compared with {first["checked_against"]};
+  logits are told against the mean of all outputs. Intervals hold {LEVEL:.0%}: over seeds of
+  Student's t, else by drawing stories again.
+* {run["date"]}; {run["hardware"]}; {versions}.
+"""
 
 
-def by_distance(read: Tensor, measured: Tensor) -> list[float]:
-    """Compute Pearson's correlation at each distance."""
-    pairs = zip(read.numpy(), measured.numpy(), strict=True)
-    return [float(stats.pearsonr(x, y)[0]) for x, y in pairs]
-
-
-def measure_removals(
-    network: bl.PolynomialNetwork, contexts: Contexts, effects: Effects
-) -> dict[str, Any]:
-    """Compare what removing a token does with what the weights say."""
-    generator = np.random.default_rng(SEED)
-    measured = removals(network, contexts, DISTANCES)
-    rows = centred_rows(network, contexts.then)
-    two, three = readings(effects, rows, DISTANCES)
-    order = torch.from_numpy(generator.permutation(len(contexts.then)))
-    found = {
-        name: correlations(read, measured, contexts.story, generator)
-        | {"by_distance": by_distance(read, measured)}
-        for name, read in {"two": two, "three": three, "shuffled": two[:, order]}.items()
-    }
-    return {"cases": measured.numel(), "stories": len(contexts.story.unique()), **found}
-
-
-def measure_shares(
-    network: bl.PolynomialNetwork, contexts: Contexts, effects: Effects, bigrams: Tensor
-) -> dict[str, Any]:
-    """Compute the loss of the network cut off behind each order, and with a weight of each."""
-    assert network.head is not None, "a language model has a head"
-    orders = [effects.alone, effects.pairs.sum(dim=0), effects.triples.sum(dim=0) / 2]
-    terms = torch.stack([one @ network.head.T for one in orders])
-    whole = network(contexts.tokens)[:, -1]
-
-    def loss(logits: Tensor, rows: Tensor | slice = slice(None)) -> float:
-        return float(functional.cross_entropy(logits[rows], contexts.then[rows]))
-
-    losses = {
-        "corpus_bigrams": float(-bigrams[contexts.tokens[:, -1], contexts.then].log().mean()),
-        "one": loss(terms[0]),
-        "two": loss(terms[:2].sum(dim=0)),
-        "three": loss(terms.sum(dim=0)),
-        "whole": loss(whole),
-    }
-    for name, count in (("two_weighted", 2), ("three_weighted", 3)):
-        total = 0.0
-        for half in (0, 1):  # weights of the orders are fitted on the other stories
-            fitted, kept = contexts.stories_of(1 - half), contexts.stories_of(half)
-            weights = fit_weights(terms[:count, fitted], contexts.then[fitted])
-            logits = (weights[:, None, None] * terms[:count]).sum(dim=0)
-            total += loss(logits, kept) * int(kept.sum())
-        losses[name] = total / len(contexts.then)
-    gain = losses["one"] - losses["whole"]
-    return {
-        "losses": losses,
-        "shares": {
-            name: (losses["one"] - losses[name]) / gain
-            for name in ("two", "three", "two_weighted", "three_weighted")
+def main() -> None:
+    """Train what is not there yet, measure, and write the result and its page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("corpus", help="a text, as of `bilens train language --corpus`")
+    parser.add_argument("out", type=Path, help="where models are kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tokens", type=int, default=1_800_000, help="to train on, with repeats")
+    parser.add_argument("--train-only", action="store_true")
+    given = parser.parse_args()
+    for seed in given.seeds:
+        train_pair(given.corpus, given.out, seed, given.tokens, RECIPE)
+    if given.train_only:
+        return
+    cases = [
+        measure((folder_of(given.out, seed, True), folder_of(given.out, seed, False)), seed)
+        for seed in given.seeds
+    ]
+    both = [[case["losses"][at] for case in cases] for at in (0, 1)]
+    result = {
+        "about": "{n_layer} blocks of width {d_model}, {n_head} heads".format(**RECIPE),
+        "corpus": Path(given.corpus).name,
+        "tokens": given.tokens,
+        "length": LENGTH,
+        "losses": {
+            "polynomial": over_seeds(both[0]),
+            "softmax": over_seeds(both[1]),
+            "difference": over_seeds([a - b for a, b in zip(*both, strict=True)]),
         },
+        "cases": cases,
+        "run": to_json(describe_run("make bench-polynomial-language", given.seeds[0])),
     }
+    (PAGE / "polynomial_language.json").write_text(json.dumps(result, indent=1) + "\n")
+    (PAGE / "polynomial_language.md").write_text(page(result))
+    print(page(result))
 
 
-def fit_weights(terms: Tensor, then: Tensor) -> Tensor:
-    """Fit a weight of each order to the next tokens."""
-    weights = torch.ones(len(terms), dtype=terms.dtype, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        value = functional.cross_entropy((weights[:, None, None] * terms).sum(dim=0), then)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return weights.detach()
-
-
-def bigrams_of(tokens: Tensor, vocab_size: int) -> Tensor:
-    """Compute the bigram probabilities of a text, backing off to its unigrams."""
-    single = torch.bincount(tokens, minlength=vocab_size).double() + 0.5
-    pairs = tokens[:-1] * vocab_size + tokens[1:]
-    table = torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size).double()
-    table += 10 * single / single.sum()
-    return table / table.sum(dim=1, keepdim=True)
-
-
-def measure_rules(
-    network: bl.PolynomialNetwork, train: Tensor, held_out: Tensor, tokenizer: Tokenizer, num: int
-) -> dict[str, Any]:
-    """Try the strongest skip-trigrams on held-out text, the first token put in its place."""
-    often = (torch.bincount(train, minlength=network.num_tokens) >= SEEN).nonzero()[:, 0]
-    often = often[: num or None]
-    rules: list[tuple[float, int, list[int]]] = []
-    single = network.to(torch.float32)
-    for distance in RULE_DISTANCES:
-        found = bl.token_interactions(single, 2, distance=distance, tokens=[often, often], k=RULES)
-        values = found.strongest_values.tolist()
-        rules += [
-            (x, distance, row) for x, row in zip(values, found.strongest.tolist(), strict=True)
-        ]
-    rows, measured, predicted = [], [], []
-    for value, distance, (first, now, then) in sorted(rules, reverse=True)[:RULES]:
-        ends = (held_out[LENGTH - 1 :] == now).nonzero()[:PLACES, 0]
-        row = {"tokens": [tokenizer.decode([one]) for one in (first, now, then)]}
-        row |= {"distance": distance, "interaction": value, "places": len(ends)}
-        if len(ends):
-            texts = torch.stack([held_out[end : end + LENGTH] for end in ends.tolist()])
-            done, said = replacements(network, (first, now, then), distance, texts)
-            row |= {"measured": float(done.mean()), "predicted": float(said.mean())}
-            row["same_sign"] = float((done * said > 0).double().mean())
-            measured.append(done)
-            predicted.append(said)
-        rows.append(row)
-    x, y = torch.cat(predicted), torch.cat(measured)
-    return {
-        "rules": rows,
-        "tried": sum(row["places"] > 0 for row in rows),
-        "gain": sum(row.get("measured", 0) > 0 for row in rows),
-        "same_sign": float((x * y > 0).double().mean()),
-        "pearson": float(stats.pearsonr(x.numpy(), y.numpy())[0]),
-        "places": len(x),
-    }
-
-
-def measure(out: Path, seed: int, thin: bool) -> dict[str, Any]:
-    """Measure both models of a seed."""
-    began = time.perf_counter()
-    bundles = [open_model_bundle(folder_of(out, seed, polynomial)) for polynomial in (True, False)]
-    bundle = bundles[0]
-    text, n_ctx = CorpusDescription.read_from(bundle.folder).load(), bundle.model.config.n_ctx
-    data = tokens_of(text, bundle.tokenizer, n_ctx)
-    texts = measured_texts(data.held_out, n_ctx)
-    losses = [losses_of(one.model, texts) for one in bundles]
-    difference, generator = (losses[0] - losses[1]).numpy(), np.random.default_rng(SEED)
-    draws = [generator.choice(difference, len(difference)).mean() for _ in range(DRAWS)]
-    network = bl.polynomial_network(bundle.model)
-    end = (data.held_out == bundle.tokenizer.end_of_text).nonzero()[:, 0].tolist()
-    stories = [data.held_out[a:b] for a, b in zip([0, *end], [*end, None], strict=True)]
-    length, stories = (16 + 2, stories[:20]) if thin else (LENGTH, stories)
-    contexts = Contexts.draw(stories, length, PER_STORY, SEED)
-    effects = effects_of(network, contexts.tokens)
-    bigrams = bigrams_of(data.train, network.num_tokens)
-    weights = [sum(one.numel() for one in bundle.model.parameters()) for bundle in bundles]
-    return {
-        "seed": seed,
-        "weights": weights,
-        "checked_against": network.checked_against,
-        "losses": [float(one.mean()) for one in losses],
-        "difference_interval": interval(draws),
-        "held_out_tokens": texts[:, 1:].numel(),
-        "removals": measure_removals(network, contexts, effects),
-        "shares": measure_shares(network, contexts, effects, bigrams),
-        "rules": measure_rules(
-            network, data.train, data.held_out, bundle.tokenizer, 64 if thin else 0
-        ),
-        "seconds": time.perf_counter() - began,
-    }
+if __name__ == "__main__":
+    main()

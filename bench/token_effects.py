@@ -15,6 +15,8 @@ import bilens as bl
 from bilens.polynomial.network import Cache
 from bilens.polynomial.token_interactions import interactions_of
 
+AT_ONCE = 64  # texts that are run together
+
 
 @dataclass(frozen=True)
 class Contexts:
@@ -94,7 +96,7 @@ def streams(network: bl.PolynomialNetwork, tokens: Tensor, absent: int | None = 
         x = x.clone()
         x[:, absent] = 0
     bare = replace(network, embedding=None, head=None)
-    return torch.cat([bare(part)[:, -1] for part in x.split(64)])
+    return torch.cat([bare(part)[:, -1] for part in torch.split(x, AT_ONCE)])
 
 
 def removals(network: bl.PolynomialNetwork, contexts: Contexts, distances: range) -> Tensor:
