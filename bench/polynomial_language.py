@@ -35,7 +35,7 @@ from bilens.records.base import to_json
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 RECIPE: dict[str, Any] = {
     "d_model": 128,
-    "d_hidden": 384,
+    "d_hidden": 448,
     "n_layer": 2,
     "n_head": 4,
     "n_ctx": 128,
@@ -55,7 +55,7 @@ def train_pair(corpus: str, out: Path, seed: int, tokens: int, recipe: dict[str,
         folder = folder_of(out, seed, polynomial)
         wanted = recipe | {"steps": steps, "seed": seed, "polynomial": polynomial}
         if not polynomial:  # as many weights as the further queries and keys have
-            further = 2 * (wanted.pop("pairs", 2) - 1) * recipe["d_model"]
+            further = 2 * (wanted.pop("pairs", 1) - 1) * recipe["d_model"]
             wanted["d_hidden"] += round(further / 3)
         bl.train_language(corpus, folder, resume=folder.exists(), say=print, **wanted)
 

@@ -102,7 +102,7 @@ SIGNATURES = {
     "decompose_wires": "network",
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
-        "rotary_base=10000.0"
+        "rotary_base=10000.0, decay=False"
     ),
     "Activation": "name, slope=None",
     "GLUWeights": "down, gate, value, activation, gate_bias=None, value_bias=None, linear=None, "

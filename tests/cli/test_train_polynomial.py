@@ -32,7 +32,8 @@ SMALL = [
 def test_it_learns_and_equal_seeds_give_equal_bits() -> None:
     first, second = language_runs.trained(POLYNOMIAL), language_runs.trained(POLYNOMIAL)
     assert isinstance(first.model, PolynomialTransformer)
-    assert first.model.config.pairs == 2
+    assert first.model.config.pairs == 1
+    assert first.model.config.decay
     assert tiny.same_weights(first.model, second.model)
     texts = language_runs.tokens().train[:160].view(10, 16)
     started = language_runs.task(POLYNOMIAL).start().model
@@ -42,7 +43,7 @@ def test_it_learns_and_equal_seeds_give_equal_bits() -> None:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "pairs": {"pairs": 1},
+    "pairs": {"pairs": 2},
     "steps": {"steps": 13},
     "learning_rate": {"learning_rate": 0.01},
     "warmup": {"warmup": 0.5},
@@ -92,8 +93,8 @@ def test_pairs_are_one_or_two_and_of_a_polynomial_model(bilens: Shell, tmp_path:
     with pytest.raises(UsageError, match="expected 1 or 2 pairs"):
         LanguageRecipe(polynomial=True, pairs=3)
     with pytest.raises(UsageError, match=r"pairs.*: only with polynomial"):
-        bl.train_language("grammar", tmp_path / "run", pairs=1)
-    line = ["--quiet", "train", "language", *SMALL[:-1], "--pairs", 2, "--out", tmp_path / "run"]
+        bl.train_language("grammar", tmp_path / "run", pairs=2)
+    line = ["--quiet", "train", "language", *SMALL[:-1], "--pairs", 1, "--out", tmp_path / "run"]
     assert_one_line(bilens(*line), USAGE, ["--pairs): only with polynomial"])
     line = ["--quiet", "train", "language", *SMALL, "--gate", "relu", "--out", tmp_path / "run"]
     assert_one_line(bilens(*line), USAGE, ["gate='relu' is not of a polynomial model"])
@@ -101,19 +102,19 @@ def test_pairs_are_one_or_two_and_of_a_polynomial_model(bilens: Shell, tmp_path:
 
 def test_a_recipe_without_it_is_written_as_before() -> None:
     """A run that was begun before there were polynomial models is resumed."""
-    usual, polynomial = LanguageRecipe(), LanguageRecipe(polynomial=True, pairs=1)
+    usual, polynomial = LanguageRecipe(), LanguageRecipe(polynomial=True, pairs=2)
     assert not {"polynomial", "pairs"} & usual.to_dict().keys()
     assert LanguageRecipe.from_dict(usual.to_dict()) == usual
     assert LanguageRecipe.from_dict(polynomial.to_dict()) == polynomial
 
 
 def test_a_run_is_resumed_writes_and_is_read(bilens: Shell, tmp_path: Path) -> None:
-    line = ["--quiet", "train", "language", *SMALL, "--pairs", 1, "--out"]
+    line = ["--quiet", "train", "language", *SMALL, "--pairs", 2, "--out"]
     with runs.interrupted_after(3):
         assert bilens(*line, tmp_path / "run").code == 130
-    other = [one for one in line if one not in ("--polynomial", "--pairs", 1)]
+    other = [one for one in line if one not in ("--polynomial", "--pairs", 2)]
     refused = bilens(*other, tmp_path / "run", "--resume")
-    assert_one_line(refused, USAGE, ["was started with polynomial=True, pairs=1"])
+    assert_one_line(refused, USAGE, ["was started with polynomial=True, pairs=2"])
     done = bilens(*line, tmp_path / "run", "--resume", "--json").json()
     assert done["sample"] == bilens(*line, tmp_path / "whole", "--json").json()["sample"]
     first, second = (open_model_bundle(tmp_path / name).model for name in ("run", "whole"))
@@ -122,7 +123,7 @@ def test_a_run_is_resumed_writes_and_is_read(bilens: Shell, tmp_path: Path) -> N
     network = bl.polynomial_network(loaded)
     assert network.checked_against == "the module itself, as it runs"
     recipe = json.loads(loaded.provenance["recipe"])
-    assert (recipe["polynomial"], recipe["pairs"]) == (True, 1)
+    assert (recipe["polynomial"], recipe["pairs"]) == (True, 2)
     folder = tmp_path / "run"
     for words in (
         ["trace", folder, "--layer", 0],

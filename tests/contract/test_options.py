@@ -181,7 +181,7 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "outputs", trace, 2, {"latents": [1]}, {}),
         Use("trace", "dictionaries", trace, 2, {"saes": False}, {}),
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
-        Use("train language", "pairs", learn, 1, {}, None),
+        Use("train language", "pairs", learn, 2, {}, None),
         Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
         Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),
         Use("convert", "layer_steps", convert, 7, {"skip": ("training",)}, None),

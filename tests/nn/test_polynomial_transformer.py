@@ -21,10 +21,13 @@ from polynomial.test_reading import transformer
 TOKENS = torch.randint(7, (3, 10), generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("pairs", [1, 2])
+@pytest.mark.parametrize(("pairs", "decay"), [(1, True), (2, False)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-def test_a_saved_one_comes_back_bit_for_bit(pairs: int, dtype: torch.dtype, tmp_path: Path) -> None:
-    module = PolynomialTransformer(7, 8, 6, 2, 2, 10, pairs=pairs, d_head=6).to(dtype)
+def test_a_saved_one_comes_back_bit_for_bit(
+    pairs: int, decay: bool, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    module = PolynomialTransformer(7, 8, 6, 2, 2, 10, pairs=pairs, d_head=6, decay=decay)
+    module = module.to(dtype)
     loaded = bl.load(bl.save(module, tmp_path / "m", provenance={"seed": "3"}))
     assert isinstance(loaded.module, PolynomialTransformer)
     assert loaded.module.config == module.config
@@ -53,7 +56,7 @@ def test_config_json_is_a_promise(tmp_path: Path) -> None:
     bl.save(PolynomialTransformer(7, 8, 6, 2, 2, 10), tmp_path)
     content = json.loads((tmp_path / "config.json").read_text())
     arguments = {"vocab_size": 7, "d_model": 8, "d_hidden": 6, "n_layer": 2, "n_head": 2}
-    arguments |= {"n_ctx": 10, "pairs": 2, "d_head": 4, "rotary_base": 10000.0}
+    arguments |= {"n_ctx": 10, "pairs": 2, "d_head": 4, "rotary_base": 10000.0, "decay": False}
     assert content["class"] == "PolynomialTransformer"
     assert content["arguments"] == arguments
 
@@ -73,6 +76,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an odd head": ({"d_model": 10, "d_head": 5}, "do not fit PolynomialTransformer"),
     "no size": ({"n_ctx": 0}, "n_ctx must be an integer of at least 1"),
     "three pairs": ({"pairs": 3}, "expected 1 or 2 pairs"),
+    "a decay": ({"decay": True}, "were not saved together"),
+    "no kind of decay": ({"decay": 0.3}, "expected True or False"),
     "another base": ({"rotary_base": 500.0}, "were not saved together"),
     "a billion layers": ({"n_layer": 10**9}, "config.json says 1000000000 layers"),
     "a trillion tokens": ({"vocab_size": 10**12}, "has shape"),
@@ -101,10 +106,12 @@ def test_a_context_that_no_weight_bounds_costs_nothing() -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("n_layer", [1, 8])
-@pytest.mark.parametrize("pairs", [1, 2])
-def test_at_the_start_every_part_counts_and_none_overflows(n_layer: int, pairs: int) -> None:
+@pytest.mark.parametrize(("pairs", "decay"), [(1, True), (2, False), (2, True)])
+def test_at_the_start_every_part_counts_and_none_overflows(
+    n_layer: int, pairs: int, decay: bool
+) -> None:
     torch.manual_seed(0)
-    module = PolynomialTransformer(50, 32, 48, n_layer, 2, 64, pairs=pairs)
+    module = PolynomialTransformer(50, 32, 48, n_layer, 2, 64, pairs=pairs, decay=decay)
     tokens = torch.randint(50, (4, 64))
     tokens[0] = tokens[0, 0]  # one token all along
     logits = module(tokens)

@@ -51,6 +51,17 @@ def quiet(found: PolynomialTransformer) -> PolynomialTransformer:
     return found
 
 
+def test_a_decay_is_a_rate_for_each_head() -> None:
+    attention: Any = bl.polynomial_network(transformer()).parts[0]
+    rates = torch.tensor([0.1, 0.0]).double()
+    assert replace(attention, decay=rates).decay is rates
+    for wrong, words in ((rates[:1], "one for each head"), (-rates, "below 0")):
+        with pytest.raises(BilensError, match=words):
+            replace(attention, decay=wrong)
+    with pytest.raises(UsageError, match=r"decay is 0\.3; expected True or False"):
+        PolynomialTransformer(7, 8, 6, 2, 2, 10, decay=0.3)  # type: ignore[arg-type]
+
+
 def acting(part: str, hook: Any) -> PolynomialTransformer:
     torch.manual_seed(0)
     found = quiet(PolynomialTransformer(20, 16, 24, 2, 2, 16))

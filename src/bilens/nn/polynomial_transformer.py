@@ -19,11 +19,12 @@ from bilens.nn.tokens import (
     continue_texts,
     mean_cross_entropy,
 )
-from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
+from bilens.polynomial.attention import BilinearAttention, QueryKeyPair, fading
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
 START_EMBEDDING = 0.3  # of each entry; Adam moves smaller ones faster
+FASTEST = 0.3  # decay of a head, for each position of distance
 START_MLP = 0.5  # of each entry that an MLP reads
 
 
@@ -40,6 +41,7 @@ class PolynomialConfig:
     pairs: int = 2
     d_head: int | None = None
     rotary_base: float = 10000.0
+    decay: bool = False
 
     def __post_init__(self) -> None:
         for name in SIZES:  # numpy's integers become Python's, which JSON can hold
@@ -55,8 +57,29 @@ class PolynomialConfig:
                 "needs an even width, d_model / n_head where d_head is not given."
             )
         object.__setattr__(self, "d_head", width)
+        if not isinstance(self.decay, bool):
+            raise UsageError(f"decay is {self.decay!r}; expected True or False.")
         check_rotary_base(self.rotary_base)
         object.__setattr__(self, "rotary_base", float(self.rotary_base))
+
+    @property
+    def slowest(self) -> float:
+        """The least decay of a head where there is any."""
+        return min(1 / self.n_ctx, FASTEST)
+
+    @property
+    def span(self) -> float:
+        """How many positions a head sees: n_ctx, or the geometric mean of 1/decay."""
+        fastest = FASTEST if self.n_head > 1 else self.slowest
+        return 1 / math.sqrt(fastest * self.slowest) if self.decay else float(self.n_ctx)
+
+    def rates(self, like: Tensor) -> Tensor | None:
+        """Return the decay of each head, in equal ratios; a single one has the slowest."""
+        if not self.decay:
+            return None
+        fastest = FASTEST if self.n_head > 1 else self.slowest
+        steps = torch.linspace(0, 1, self.n_head, dtype=torch.float64, device=like.device)
+        return (fastest * (self.slowest / fastest) ** steps).to(like.dtype)
 
 
 class ChannelScale(nn.Module):
@@ -72,7 +95,10 @@ class ChannelScale(nn.Module):
 
 
 class PolynomialAttention(nn.Module):
-    """out(Σ_i A_qi v_i), A_qi = Π over pairs of q · k / √d_head, causal, without a softmax."""
+    """out(Σ_i A_qi v_i), A_qi = Π over pairs of q · k / √d_head, causal, without a softmax.
+
+    With a decay r of the head, A_qi is times exp(−r (q − i)).
+    """
 
     def __init__(self, config: PolynomialConfig) -> None:
         super().__init__()
@@ -93,6 +119,8 @@ class PolynomialAttention(nn.Module):
         table = rotation_table(size, width, base, x.dtype, x.device)
         cosines, sines = (part[None, :tokens, None] for part in table)
         pattern = x.new_ones(tokens, tokens).tril()
+        if (rates := self.config.rates(x)) is not None:
+            pattern = pattern * fading(rates, torch.arange(tokens, device=x.device))
         for query, key in zip(self.queries, self.keys, strict=True):
             q = rotate(query(x).view(shape), cosines, sines).transpose(1, 2)
             k = rotate(key(x).view(shape), cosines, sines).transpose(1, 2)
@@ -136,6 +164,8 @@ class PolynomialTransformer(nn.Module):
         pairs: pairs of queries and keys in each head, whose patterns are multiplied: 1 or 2.
         d_head: width of a head, even; None: d_model / n_head.
         rotary_base: base of the rotary angles.
+        decay: whether the patterns of the heads fall with the distance d, as exp(−r d), with rates
+            r from 0.3 to 1/n_ctx in equal ratios: constants, so that nothing is normalised.
 
     Raises:
         UsageError: If a size is not as above.
@@ -153,11 +183,11 @@ class PolynomialTransformer(nn.Module):
         pairs: int = 2,
         d_head: int | None = None,
         rotary_base: float = 10000.0,
+        decay: bool = False,
     ) -> None:
         super().__init__()
-        self.config = config = PolynomialConfig(
-            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, pairs, d_head, rotary_base
-        )
+        sizes = vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx
+        self.config = config = PolynomialConfig(*sizes, pairs, d_head, rotary_base, decay)
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(PolynomialBlock(config) for _ in range(n_layer))
         self.final_scale = ChannelScale(d_model)
@@ -263,16 +293,17 @@ def start_at_useful_sizes(module: PolynomialTransformer) -> None:
     Math: no norm sees to sizes, and the degree is high: small weights leave products below
         rounding, large ones overflow, the sooner the deeper. Embeddings have entries of
         START_EMBEDDING, which scales bring to about 1, and maps keep that size. The attention is
-        of degree 2 · pairs + 1 in its scale s, and s^degree = 1/n_ctx: what n positions add is a
-        mean, even where all hold one token. What is added is smaller by √(2 · n_layer), as in
-        GPT-2, and by START_MLP² behind an MLP.
+        of degree 2 · pairs + 1 in its scale s, and s^degree = 1/span, so that what the positions
+        add is a mean, even where all hold one token: the span is n_ctx, or with a decay r the
+        geometric mean of the heads' 1/r. What is added is smaller by √(2 · n_layer), as in GPT-2,
+        and by START_MLP² behind an MLP.
     """
     config = module.config
     adds = START_EMBEDDING / math.sqrt(2 * config.n_layer)
     for name, weight in module.named_parameters():
         if name.endswith("attention_scale.scale"):
             power = -1 / (2 * config.pairs + 1)
-            nn.init.constant_(weight, config.n_ctx**power / START_EMBEDDING)
+            nn.init.constant_(weight, config.span**power / START_EMBEDDING)
         elif name.endswith("scale"):
             size = START_MLP if name.endswith("mlp_scale.scale") else 1.0
             nn.init.constant_(weight, size / START_EMBEDDING)
@@ -313,8 +344,8 @@ def attention_of(block: PolynomialBlock) -> BilinearAttention:
         for query, key in zip(part.queries, part.keys, strict=True)
     )
     value, out = linear_weight(part.value), linear_weight(part.out)
-    config = part.config
-    found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base)
+    config, decay = part.config, part.config.rates(value)
+    found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base, decay)
     return found.scaled(scale_of(block.attention_scale))
 
 

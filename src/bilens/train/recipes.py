@@ -171,7 +171,7 @@ class LanguageRecipe(Recipe):
         False, "Bilinear attention, scales for norms: read with bl.polynomial_network.", panel=MODEL
     )
     pairs: int = option(
-        2, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
+        1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
     )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)

@@ -169,7 +169,7 @@ def model_of(recipe: LanguageRecipe, vocab_size: int) -> Transformer:
     r = recipe
     sizes = vocab_size, r.d_model, r.d_hidden, r.n_layer, r.n_head, r.n_ctx
     if r.polynomial:
-        return PolynomialTransformer(*sizes, pairs=r.pairs)
+        return PolynomialTransformer(*sizes, pairs=r.pairs, decay=True)
     return BilinearTransformer(*sizes, r.gate, tied=r.tied, mlp_type=r.mlp_type)
 
 
