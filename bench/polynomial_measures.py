@@ -28,7 +28,7 @@ from bilens.train.corpus import CorpusDescription, measured_texts, open_model_bu
 DISTANCES = range(1, 17)  # of a removed token
 LENGTH, PER_STORY = 48, 2  # tokens of a context, and contexts of a story
 RULES, RULE_DISTANCES, PLACES = 50, (2, 3, 4), 20  # skip-trigrams, and places each is tried at
-SEEN, DRAWS, SEED, LEVEL = 50, 1000, 0, 0.95
+SEEN, DRAWS, SEED, LEVEL = 200, 1000, 0, 0.95
 
 
 def interval(draws: list[float] | np.ndarray[Any, Any]) -> list[float]:
