@@ -123,7 +123,7 @@ def test_a_run_is_resumed_writes_and_is_read(bilens: Shell, tmp_path: Path) -> N
     network = bl.polynomial_network(loaded)
     assert network.checked_against == "the module itself, as it runs"
     recipe = json.loads(loaded.provenance["recipe"])
-    assert (recipe["polynomial"], recipe["pairs"]) == (True, 2)
+    assert (recipe["polynomial"], recipe["pairs"], recipe["dropout"]) == (True, 2, 0.0)
     folder = tmp_path / "run"
     for words in (
         ["trace", folder, "--layer", 0],

@@ -54,6 +54,7 @@ class TransformerRoles:
         n_head: number of heads.
         rotary_base: base of the rotary angles; None for none.
         n_ctx: longest text; None where it is not known.
+        decay: how fast each head's pattern falls with the distance; None where none does.
     """
 
     embedding: str
@@ -71,6 +72,7 @@ class TransformerRoles:
     n_head: int = 1
     rotary_base: float | None = 10000.0
     n_ctx: int | None = None
+    decay: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         given: tuple[object, object] = self.query, self.key
@@ -214,7 +216,8 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
             for query, key in zip(roles.query, roles.key, strict=True)
         )
         value, out = needed(roles.value, block), needed(roles.out, block)
-        attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base)
+        decay = None if roles.decay is None else value.new_tensor(roles.decay)
+        attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base, decay)
         if (scale := tensor(roles.attention_scale, block)) is not None:
             attention = attention.scaled(scale)
         down, left = needed(roles.down, block), needed(roles.left, block)

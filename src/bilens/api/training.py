@@ -142,7 +142,7 @@ def train_language(
     return job.train_language(
         check_path("folder", folder),
         read,
-        replace(default_recipe(text), **recipe),
+        replace(default_recipe(text, bool(recipe.get("polynomial"))), **recipe),
         **fields_of(Running, options),
         **fields_of(Together, options),
         **fields_of(InParts, options),

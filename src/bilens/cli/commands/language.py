@@ -61,7 +61,8 @@ def train_language(
     facts = [] if "steps" in changes else ["without steps"]
     facts += ["with polynomial"] if changes.get("polynomial") else []
     refuse_idle("train language", changes, *facts)
-    recipe = dataclasses.replace(default_recipe(corpus.corpus), **changes)
+    usual = default_recipe(corpus.corpus, bool(changes.get("polynomial")))
+    recipe = dataclasses.replace(usual, **changes)
     with output.progress() as progress:
 
         def show(line: LanguageMetrics, lines: int) -> None:
