@@ -1,7 +1,7 @@
 """Guards the training of polynomial language models: all that the usual training has, or a refusal.
 
-Damage that was seen red: dropout that never acts, `pairs` that is lost, a resumed run that takes
-another model for its own.
+Damage that was seen red: dropout of the embedding alone, `pairs` that is lost, a resumed run that
+takes another model for its own.
 """
 
 import json
@@ -63,6 +63,15 @@ def test_every_option_changes_the_weights(name: str) -> None:
     assert changed.keys() != usual.keys() or any(
         not torch.equal(changed[key], usual[key]) for key in usual
     )
+
+
+def test_dropout_acts_on_the_embedding_and_on_what_blocks_add() -> None:
+    task = language_runs.task(POLYNOMIAL)
+    run = task.start()
+    with task.disturbed(run):
+        hooked = {name for name, part in run.model.named_modules() if part._forward_hooks}
+    kinds = ("attention", "mlp")
+    assert hooked == {"embed", *(f"blocks.{at}.{kind}" for at in range(2) for kind in kinds)}
 
 
 def test_parts_of_a_batch_add_up_to_the_same() -> None:
