@@ -125,8 +125,6 @@ def page(result: dict[str, Any]) -> str:
             ("one", "one token: the network's own bigrams", False),
             ("two", "and two tokens", True),
             ("three", "and three", True),
-            ("two_weighted", "one and two, each order with one fitted weight", True),
-            ("three_weighted", "one to three, each order with one fitted weight", True),
             ("whole", "the whole network", False),
         )
     ]
@@ -183,10 +181,10 @@ say it, by exact interactions of two tokens (the removed and the last one) and o
 
 ## What the orders explain
 
-The network cut off behind interactions of so many tokens, on the same contexts. The share is that
-of what the whole network gains over its own bigrams.
+The network cut off behind interactions of so many tokens, on the same {first["shares"]["contexts"]}
+contexts. The share is that of what the whole network gains over its own bigrams.
 
-| | loss | share of the gain |
+| | loss, seed {first["seed"]} | share of the gain, mean of seeds |
 |---|---|---|
 {lines["orders"]}
 

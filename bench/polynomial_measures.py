@@ -88,7 +88,7 @@ def measure_removals(
 def measure_shares(
     network: bl.PolynomialNetwork, contexts: Contexts, effects: Effects, bigrams: Tensor
 ) -> dict[str, Any]:
-    """Compute the loss of the network cut off behind each order, and with a weight of each."""
+    """Compute the loss of the network cut off behind each order."""
     assert network.head is not None, "a language model has a head"
     orders = [effects.alone, effects.pairs.sum(dim=0), effects.triples.sum(dim=0) / 2]
     terms = torch.stack([one @ network.head.T for one in orders])
@@ -104,37 +104,12 @@ def measure_shares(
         "three": loss(terms.sum(dim=0)),
         "whole": loss(whole),
     }
-    for name, count in (("two_weighted", 2), ("three_weighted", 3)):
-        total = 0.0
-        for half in (0, 1):  # weights of the orders are fitted on the other stories
-            fitted, kept = contexts.stories_of(1 - half), contexts.stories_of(half)
-            weights = fit_weights(terms[:count, fitted], contexts.then[fitted])
-            logits = (weights[:, None, None] * terms[:count]).sum(dim=0)
-            total += loss(logits, kept) * int(kept.sum())
-        losses[name] = total / len(contexts.then)
     gain = losses["one"] - losses["whole"]
     return {
         "losses": losses,
-        "shares": {
-            name: (losses["one"] - losses[name]) / gain
-            for name in ("two", "three", "two_weighted", "three_weighted")
-        },
+        "shares": {name: (losses["one"] - losses[name]) / gain for name in ("two", "three")},
+        "contexts": len(contexts.then),
     }
-
-
-def fit_weights(terms: Tensor, then: Tensor) -> Tensor:
-    """Fit a weight of each order to the next tokens."""
-    weights = torch.ones(len(terms), dtype=terms.dtype, requires_grad=True)
-    solver = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        value = functional.cross_entropy((weights[:, None, None] * terms).sum(dim=0), then)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    solver.step(closure)  # type: ignore[no-untyped-call]
-    return weights.detach()
 
 
 def bigrams_of(tokens: Tensor, vocab_size: int) -> Tensor:

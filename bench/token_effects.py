@@ -41,10 +41,6 @@ class Contexts:
                 story.append(number)
         return cls(torch.stack(tokens), torch.stack(then), torch.tensor(story))
 
-    def stories_of(self, halves: int) -> Tensor:
-        """Tell which rows are of stories with an even number, or an odd one."""
-        return self.story % 2 == halves
-
 
 @dataclass(frozen=True)
 class Effects:

@@ -115,7 +115,7 @@ def test_induction_is_found_and_not_its_neighbour() -> None:
 @pytest.mark.slow
 def test_other_rules_are_found_with_two_pairs() -> None:
     rules = draw_rules(1)
-    network = trained(replace(QUICK, pairs=2, steps=1500, seed=1), rules)
+    network = trained(replace(QUICK, pairs=2, steps=2500, seed=1), rules)
     assert max(bigram_errors(network, rules)) < NEAR
     assert found_skips(network, rules) == [6] * 12
     assert induced(network, rules) >= 0.9 * len(rules.induction)

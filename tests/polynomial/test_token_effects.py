@@ -90,4 +90,3 @@ def test_contexts_are_of_whole_stories() -> None:
     assert found.story.tolist() == [0, 0, 2, 2]
     assert torch.equal(found.then, found.tokens[:, -1] + 1)
     assert torch.equal(found.tokens.diff(dim=1), torch.ones(4, 4, dtype=torch.int64))
-    assert found.stories_of(1).tolist() == [False] * 4
