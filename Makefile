@@ -13,7 +13,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
 .PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
-.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-tracing bench-quadratic-fit
+.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
@@ -84,6 +84,9 @@ bench-decomposition: .venv/test  ## eigenpairs, HOSVD and CP against the dense w
 
 bench-ground-truth: .venv/test   ## a transformer with known rules, read from its weights (DATA)
 	$(BIN)/python -m bench.ground_truth $(DATA)
+
+bench-polynomial-language: .venv/test  ## a language model that is a polynomial, beside its twin (CORPUS, OUT, SEEDS)
+	$(BIN)/python -m bench.polynomial_language $(CORPUS) $(OUT) $(if $(SEEDS),--seeds $(SEEDS))
 
 bench-tracing: .venv/test        ## all latents of a layer against the dense way
 	$(BIN)/python -m bench.tracing

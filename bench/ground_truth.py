@@ -8,7 +8,6 @@ was tuned on them but the choice of scores, which the page names. Run it with
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import time
 from pathlib import Path
@@ -19,15 +18,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import bilens as bl
+from bench.known_rules import (
+    DISTANCES,
+    NEAR,
+    Rule,
+    Rules,
+    bigram_errors,
+    induced,
+    skip_right,
+)
 from bilens.api.provenance import describe_run
-from bilens.polynomial.token_interactions import Measure, interactions_of
+from bilens.polynomial.token_interactions import Measure
 from bilens.records.base import to_json
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 LAST = "bilinear_transformer"
 CHECKPOINTS = {f"{LAST}_step500": 500, f"{LAST}_step5000": 5_000, LAST: 50_000}  # steps
-DISTANCES = range(1, 13)  # a place within the last 12 positions
-NEAR, LEVEL, SAMPLES, SEED = 0.05, 0.01, 20, 0
+LEVEL, SAMPLES, SEED = 0.01, 20, 0
 ROLES = bl.TransformerRoles(
     embedding="embed.weight",
     head="unembed.weight",
@@ -45,34 +52,22 @@ ROLES = bl.TransformerRoles(
 )
 
 
-class Rules:
-    """The rules by which the texts were made, as token ids."""
-
-    def __init__(self, folder: Path) -> None:
-        said = json.loads((folder / "rules.json").read_text("utf-8"))
-        self.names: list[str] = said["tokens"]
-        self.ids = {name: at for at, name in enumerate(self.names)}
-        self.bigrams = {
-            self.ids[first]: {self.ids[then]: share for then, share in after.items()}
-            for first, after in said["bigram"].items()
-        }
-        self.skip = [
-            tuple(self.ids[rule[part]] for part in ("loc", "adj", "conn"))
-            for rule in said["skip_trigram"]
-        ]
-        silent = said["induction"]["not_after"]
-        content = [at for at, name in enumerate(self.names) if "_" in name]
-        starts = [at for at in content if self.names[at].partition("_")[0] not in silent]
-        self.induction = torch.tensor(
-            [(x, y, x) for x, y in itertools.product(starts, content) if x != y]
-        )
-
-    def kind(self, kind: str) -> list[int]:
-        """List the tokens of a kind."""
-        return [at for at, name in enumerate(self.names) if name.startswith(f"{kind}_")]
+def published_rules(folder: Path) -> Rules:
+    """Read the rules beside the weights."""
+    said = json.loads((folder / "rules.json").read_text("utf-8"))
+    ids = {name: at for at, name in enumerate(said["tokens"])}
+    bigrams = {
+        ids[first]: {ids[then]: share for then, share in after.items()}
+        for first, after in said["bigram"].items()
+    }
+    skip = [
+        tuple(ids[rule[part]] for part in ("loc", "adj", "conn")) for rule in said["skip_trigram"]
+    ]
+    silent = frozenset(said["induction"]["not_after"])
+    return Rules(tuple(said["tokens"]), bigrams, skip, silent)
 
 
-def among_first(values: Tensor, rules: list[tuple[int, ...]], kinds: list[list[int]]) -> int:
+def among_first(values: Tensor, rules: list[Rule], kinds: list[list[int]]) -> int:
     """Count the rules among the first of an array, as many as there are rules."""
     chosen = torch.full_like(values, -torch.inf)
     index = torch.meshgrid(*(torch.tensor(one) for one in kinds), indexing="ij")
@@ -82,7 +77,7 @@ def among_first(values: Tensor, rules: list[tuple[int, ...]], kinds: list[list[i
     return len({*map(tuple, places)} & {*rules})
 
 
-def beyond_chance(network: bl.PolynomialNetwork, order: int, rules: list[tuple[int, ...]]) -> int:
+def beyond_chance(network: bl.PolynomialNetwork, order: int, rules: list[Rule]) -> int:
     """Count the rules whose interaction at least LEVEL of the turned networks' do not reach."""
     distance = None if order == 1 else 5
     found = bl.token_interactions(network, order, distance=distance)
@@ -100,13 +95,7 @@ def measure(folder: Path, name: str, rules: Rules) -> dict[str, Any]:
     known = (probe["tokens"], probe["logits"]) if name == LAST else None
     read = bl.polynomial_network(folder / f"{name}.safetensors", ROLES, probe=known)
     network = read.to(torch.float64)
-    whole = bl.token_interactions(network, 1, measure="logits").values
-    assert whole is not None, "63 tokens fit"
-    shares = whole.softmax(dim=-1)
-    errors = [
-        max(abs(float(shares[first, then]) - share) for then, share in after.items())
-        for first, after in rules.bigrams.items()
-    ]
+    errors = bigram_errors(network, rules)
     arrays: dict[str, Tensor] = {}
     right = []
     for kind in get_args(Measure):
@@ -117,15 +106,10 @@ def measure(folder: Path, name: str, rules: Rules) -> dict[str, Any]:
             assert values is not None, "63 tokens fit"
             total = total + values / len(DISTANCES)
             if kind == "logits":
-                right.append(sum(int(values[a, b].argmax()) == c for a, b, c in rules.skip))
+                right.append(skip_right(values, rules))
         arrays[kind] = total
     kinds = [rules.kind("LOC"), rules.kind("ADJ"), rules.kind("CONN")]
     every = [[*range(len(rules.names))]] * 3
-    induced = interactions_of(network, rules.induction, (2, 1)).argmax(dim=1)
-    firsts: list[tuple[int, ...]] = [
-        (first, max(after.items(), key=lambda one: one[1])[0])
-        for first, after in rules.bigrams.items()
-    ]
     return {
         "checkpoint": name,
         "checked_against": read.checked_against,
@@ -138,9 +122,9 @@ def measure(folder: Path, name: str, rules: Rules) -> dict[str, Any]:
         "skip_first_of_kinds": {
             kind: among_first(one, rules.skip, kinds) for kind, one in arrays.items()
         },
-        "induction": int((induced == rules.induction[:, 1]).sum()),
+        "induction": induced(network, rules),
         "induction_of": len(rules.induction),
-        "bigrams_beyond": beyond_chance(network, 1, firsts),
+        "bigrams_beyond": beyond_chance(network, 1, rules.firsts),
         "skip_beyond": beyond_chance(network, 2, rules.skip),
         "seconds": time.perf_counter() - began,
     }
@@ -217,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="with the weights, rules.json and the probe")
     folder = parser.parse_args().folder
-    rules = Rules(folder)
+    rules = published_rules(folder)
     cases = [measure(folder, name, rules) for name in CHECKPOINTS]
     result = {"cases": cases, "run": to_json(describe_run("make bench-ground-truth", SEED))}
     (PAGE / "ground_truth.json").write_text(json.dumps(result, indent=1) + "\n")

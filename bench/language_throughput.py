@@ -30,6 +30,7 @@ from bench.plain_language_model import (
 from bilens.api.provenance import describe_run
 from bilens.data.text import load_text
 from bilens.data.tokenizer import train_tokenizer
+from bilens.nn.transformer import BilinearTransformer
 from bilens.records.base import to_json
 from bilens.train.corpus import Batches, CorpusTokens, measured_texts, tokens_of, windows
 from bilens.train.recipes import LanguageRecipe, default_recipe
@@ -80,6 +81,7 @@ def batches_of(data: CorpusTokens, recipe: LanguageRecipe) -> Batches:
 def plain_rounds(data: CorpusTokens, recipe: LanguageRecipe, vocab_size: int) -> Iterator[Round]:
     """Train and evaluate the plain way, from the same weights."""
     model = start_run(recipe, vocab_size).model
+    assert isinstance(model, BilinearTransformer), "the recipe is not of a polynomial model"
     plain = PlainTransformer(model.config)
     plain.copy_weights(model)
     texts = windows(data.train, recipe.n_ctx)

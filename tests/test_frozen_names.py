@@ -95,7 +95,7 @@ SIGNATURES = {
     "QuadraticLayer": "map, residual=True",
     "TransformerRoles": (
         "embedding, head, query, key, value, out, left, right, down, attention_scale=None, "
-        "mlp_scale=None, head_scale=None, n_head=1, rotary_base=10000.0, n_ctx=None"
+        "mlp_scale=None, head_scale=None, n_head=1, rotary_base=10000.0, n_ctx=None, decay=None"
     ),
     "interaction_chance": (
         "network, order, *, distance=None, tokens=None, measure='logits', num_samples=20, seed=0"
@@ -115,13 +115,13 @@ SIGNATURES = {
     "decompose_wires": "network",
     "read_attention": "model, layer, head",
     "AttentionHead": (
-        "layer, head, forms, value, value_bias, out, frequencies=None, softmax=True, window=None, "
+        "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, window=None, "
         "tokens=None, reads='the residual stream itself', checked_against=''"
     ),
     "ScoreForm": "query, key, query_bias, key_bias",
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
-        "rotary_base=10000.0"
+        "rotary_base=10000.0, decay=False"
     ),
     "Activation": "name, slope=None",
     "GLUWeights": "down, gate, value, activation, gate_bias=None, value_bias=None, linear=None, "

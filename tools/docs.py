@@ -24,6 +24,7 @@ from bench import (
     ground_truth,
     guarantees,
     language_throughput,
+    polynomial_language,
     pretrained,
     quadratic_fit,
     sae_steps,
@@ -54,6 +55,7 @@ BENCHMARKS = {
     "conversion_ordinary": conversion_ordinary.page,
     "adapters": adapters.page,
     "ground_truth": ground_truth.page,
+    "polynomial_language": polynomial_language.page,
 }
 
 

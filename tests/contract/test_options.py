@@ -186,6 +186,7 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "attention_sae", trace, attended, {"saes": False}, {}),
         Use("trace", "distance", trace, 3, {}, {"attention_sae": attended}),
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
+        Use("train language", "pairs", learn, 2, {}, None),
         Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
         Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),
         Use("convert", "layer_steps", convert, 7, {"skip": ("training",)}, None),

@@ -64,9 +64,9 @@ def model_of(kind: str, **more: Any) -> Any:
     return found
 
 
-def transformer(pairs: int = 2) -> bl.nn.PolynomialTransformer:
+def transformer(pairs: int = 2, decay: bool = False) -> bl.nn.PolynomialTransformer:
     torch.manual_seed(0)
-    found = bl.nn.PolynomialTransformer(9, 16, 8, 2, 2, 12, pairs=pairs).double()
+    found = bl.nn.PolynomialTransformer(9, 16, 8, 2, 2, 12, pairs=pairs, decay=decay).double()
     with torch.no_grad():
         for part in found.parameters():
             part.normal_(0, 0.5)
@@ -175,8 +175,9 @@ def test_both_parts_are_those_of_the_dense_matrix(rank: int, width: int) -> None
     assert float(v.gather(1, largest).abs().max()) < 1e-12
 
 
-def test_two_pairs_are_each_a_form_and_multiplied() -> None:
-    model = transformer()
+@pytest.mark.parametrize("decay", [False, True])
+def test_two_pairs_are_each_a_form_and_multiplied(decay: bool) -> None:
+    model = transformer(decay=decay)
     kept: dict[str, Tensor] = {}
     part: Any = model.blocks[1]
     part.attention_scale.register_forward_pre_hook(lambda _, x: kept.update(x=x[0][0]))

@@ -63,6 +63,18 @@ def test_a_file_is_read_by_its_roles_and_compared_with_a_probe(file: Path) -> No
     assert read.degree == module.degree == 100
 
 
+def test_heads_that_fade_are_read_by_their_rates(tmp_path: Path) -> None:
+    module = PolynomialTransformer(7, 8, 6, 2, 2, 10, decay=True)
+    module.load_state_dict(transformer().state_dict())
+    save_file(module.state_dict(), tmp_path / "n.safetensors")
+    tokens = probe()[0]
+    known = tokens, module(tokens).detach()
+    roles = replace(ROLES, decay=(0.3, 0.1))
+    assert bl.polynomial_network(tmp_path / "n.safetensors", roles, probe=known).checked_against
+    with pytest.raises(NumericalError, match="another function"):
+        bl.polynomial_network(tmp_path / "n.safetensors", ROLES, probe=known)
+
+
 def test_training_mode_and_gradients_do_not_change_what_is_read() -> None:
     module = transformer().train()
     network = bl.polynomial_network(module)

@@ -42,9 +42,29 @@ def test_an_estimator_with_exp_is_refused() -> None:
         bl.polynomial_network(found)
 
 
+def quiet(found: PolynomialTransformer) -> PolynomialTransformer:
+    """The same with attention far below rounding: a comparison sees nothing of it."""
+    with torch.no_grad():
+        for name, weight in found.named_parameters():
+            if name.endswith("attention.out.weight"):
+                weight *= 1e-9
+    return found
+
+
+def test_a_decay_is_a_rate_for_each_head() -> None:
+    attention: Any = bl.polynomial_network(transformer()).parts[0]
+    rates = torch.tensor([0.1, 0.0]).double()
+    assert replace(attention, decay=rates).decay is rates
+    for wrong, words in ((rates[:1], "one for each head"), (-rates, "below 0")):
+        with pytest.raises(BilensError, match=words):
+            replace(attention, decay=wrong)
+    with pytest.raises(UsageError, match=r"decay is 0\.3; expected True or False"):
+        PolynomialTransformer(7, 8, 6, 2, 2, 10, decay=0.3)  # type: ignore[arg-type]
+
+
 def acting(part: str, hook: Any) -> PolynomialTransformer:
     torch.manual_seed(0)
-    found = PolynomialTransformer(20, 16, 24, 2, 2, 16)  # attention is far below rounding
+    found = quiet(PolynomialTransformer(20, 16, 24, 2, 2, 16))
     found.get_submodule(part).register_forward_hook(hook)
     return found
 
@@ -63,7 +83,7 @@ def replaced(part: str, by: nn.Module) -> PolynomialTransformer:
 
 OTHERWISE = {
     "a hook below rounding": (lambda: acting("blocks.0.attention", lambda *a: -3 * a[2]), "hooks"),
-    "a forward of its own": (lambda: Flipped(20, 16, 24, 2, 2, 16), "forward of its own"),
+    "a forward of its own": (lambda: quiet(Flipped(20, 16, 24, 2, 2, 16)), "forward of its own"),
     "a bias": (lambda: replaced("unembed", nn.Linear(8, 7)), "without a bias"),
     "a norm": (lambda: replaced("final_scale", nn.LayerNorm(8)), "is a LayerNorm; expected"),
     "no MLP": (lambda: replaced("blocks.0.mlp", nn.Identity()), "is a Identity; expected"),

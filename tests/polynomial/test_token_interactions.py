@@ -44,6 +44,7 @@ def logits_by_hand(
     w = {name: value.detach() for name, value in module.named_parameters()}
     width = int(module.config.d_head or 0)
     x = [w["embed.weight"][token].clone() for token in tokens]
+    rates = (0.3, 1 / CONTEXT) if module.config.decay else (0.0, 0.0)
 
     def turned(vector: Tensor, place: int) -> Tensor:
         found = vector.clone()
@@ -69,7 +70,7 @@ def logits_by_hand(
                 for k in range(q + 1):
                     for head in range(HEADS):
                         part = slice(head * width, (head + 1) * width)
-                        score = 1.0
+                        score = math.exp(-rates[head] * (places[q] - places[k]))
                         for pair in range(module.config.pairs):
                             names = f"attention.queries.{pair}", f"attention.keys.{pair}"
                             one, other = (w[f"{at}{name}.weight"] for name in names)
@@ -102,14 +103,15 @@ def interaction_by_hand(
     return total - total.mean()
 
 
+@pytest.mark.parametrize("decay", [False, True])
 @pytest.mark.parametrize("pairs", [1, 2])
 @pytest.mark.parametrize(
     ("tokens", "distance"), [([3], None), ([1, 4], 1), ([1, 4], 5), ([2, 2, 0], (4, 1))]
 )
 def test_interactions_are_those_of_loops_over_positions(
-    pairs: int, tokens: list[int], distance: Any
+    pairs: int, decay: bool, tokens: list[int], distance: Any
 ) -> None:
-    found = transformer(pairs)
+    found = transformer(pairs, decay=decay)
     network = bl.polynomial_network(found)
     steps = () if distance is None else (distance,) if isinstance(distance, int) else distance
     places = [*(max(steps, default=0) - step for step in steps), max(steps, default=0)]

@@ -11,6 +11,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.model_config import OPTIONAL
 from bilens.io.model_folder import save
 from bilens.nn import BilinearTransformer, TopKSAE
+from bilens.nn.module_layers import Transformer
 
 Target = Literal["bilens", "huggingface", "saelens", "sparsify", "official"]
 TOKENIZER_NAME = "tokenizer.json"
@@ -28,7 +29,7 @@ def convert_model(
     before = {path.name: path.stat().st_mtime_ns for path in folder.glob("*")}
     module, provenance = model.module_for("a conversion"), model.provenance
     tokenizer = model.place / TOKENIZER_NAME
-    has_tokenizer = isinstance(module, BilinearTransformer) and tokenizer.is_file()
+    has_tokenizer = isinstance(module, Transformer) and tokenizer.is_file()
     if target == "bilens":
         if has_tokenizer and (folder / TOKENIZER_NAME).exists() and not overwrite:
             raise OutputExistsError(
@@ -46,7 +47,8 @@ def convert_model(
             write_file(folder / TOKENIZER_NAME, tokenizer.read_bytes())
     elif target == "huggingface":
         if not isinstance(module, BilinearTransformer):
-            raise UsageError(refusal(model, "a language model", "huggingface"))
+            softmax = " of softmax attention" if isinstance(module, Transformer) else ""
+            raise UsageError(refusal(model, f"a language model{softmax}", "huggingface"))
         module.save_huggingface(
             folder,
             tokenizer=tokenizer if has_tokenizer else None,

@@ -54,6 +54,7 @@ class TransformerRoles:
         n_head: number of heads.
         rotary_base: base of the rotary angles; None for none.
         n_ctx: longest text; None where it is not known.
+        decay: how fast each head's pattern falls with the distance; None where none does.
     """
 
     embedding: str
@@ -71,6 +72,7 @@ class TransformerRoles:
     n_head: int = 1
     rotary_base: float | None = 10000.0
     n_ctx: int | None = None
+    decay: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         given: tuple[object, object] = self.query, self.key
@@ -95,9 +97,9 @@ def polynomial_network(
     be run: give a probe.
 
     Args:
-        given: a `bl.nn.PolynomialTransformer`; a model whose layers stand one behind the other and
-            are all quadratic (what `bl.load` returned, or a `torch.nn.Module`); or the path of a
-            `.safetensors` file, with `roles`.
+        given: a `bl.nn.PolynomialTransformer`, or what `bl.load` returned of a folder of one; a
+            model whose layers stand one behind the other and are all quadratic (what `bl.load`
+            returned, or a `torch.nn.Module`); or the path of a `.safetensors` file, with `roles`.
         roles: which tensor of a file is what.
         probe: tokens (batch, n) or inputs, and the outputs that the network gives for them.
 
@@ -151,6 +153,8 @@ def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
 def read_chain(given: object) -> PolynomialNetwork:
     """Read layers one behind the other, each an exact quadratic map, none with an activation."""
     model = open_subject(given, "a polynomial network")
+    if isinstance(model.module, PolynomialTransformer):
+        return read_transformer(model.module)
     if isinstance(model.module, BilinearTransformer):
         raise NotQuadraticError(
             "the attention of a BilinearTransformer has a softmax and its norms are RMSNorm, "
@@ -217,7 +221,8 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
             for query, key in zip(roles.query, roles.key, strict=True)
         )
         value, out = needed(roles.value, block), needed(roles.out, block)
-        attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base)
+        decay = None if roles.decay is None else value.new_tensor(roles.decay)
+        attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base, decay)
         if (scale := tensor(roles.attention_scale, block)) is not None:
             attention = attention.scaled(scale)
         down, left = needed(roles.down, block), needed(roles.left, block)

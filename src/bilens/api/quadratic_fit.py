@@ -40,9 +40,9 @@ from bilens.base.option_rules import APPROXIMATED, DATA, NO_DATA, refuse_idle
 from bilens.data.tokenizer import Tokenizer
 from bilens.findings.fits import fit_record
 from bilens.io.load import LoadedModel
-from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.find_mlps import in_words as not_read
+from bilens.nn.module_layers import Transformer
 from bilens.records.common import Source
 from bilens.records.decomposition import LargeRow, QuadraticFits, SeenInputs
 from bilens.train.layer_inputs import LayerRows
@@ -122,7 +122,7 @@ def layers_and_run(
             subject.compare()
         return *check_chain([subject.weights(torch.float64)]), subject.classes
     model = open_subject(subject, "a quadratic fit")
-    if isinstance(model.module, BilinearTransformer):
+    if isinstance(model.module, Transformer):
         raise UsageError(
             "a transformer is no MLP: fit one of its MLPs, bl.quadratic_fit(model.blocks[0].mlp)."
         )

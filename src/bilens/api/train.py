@@ -25,6 +25,7 @@ from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.model_folder import CONFIG_NAME
 from bilens.io.tensors import tensors_sha256
+from bilens.nn.module_layers import Transformer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
 from bilens.report.plates import eigenvector_plate
@@ -146,7 +147,7 @@ def train_language(
         return LanguageTraining(folder, result.history, tokens, text.source, num_weights, sample)
 
 
-def sample_text(model: BilinearTransformer, tokenizer: Tokenizer, seed: int) -> str:
+def sample_text(model: Transformer, tokenizer: Tokenizer, seed: int) -> str:
     """Return a text that the model writes, from the beginning of a document to its end."""
     written = model.generate(
         torch.tensor([[tokenizer.end_of_text]]),

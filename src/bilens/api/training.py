@@ -132,7 +132,9 @@ def train_language(
         recipe = {"tokenizer": "numbers", "vocab_size": needed} | recipe
         if recipe["vocab_size"] not in range(needed, 2**31):
             raise UsageError(f"these tokens and the end of a text need a vocab_size of {needed:,}.")
-    refuse_idle("train language", recipe, *([] if recipe.get("steps") else ["without steps"]))
+    facts = [] if recipe.get("steps") else ["without steps"]
+    facts += ["with polynomial"] if recipe.get("polynomial") else []
+    refuse_idle("train language", recipe, *facts)
     listed = isinstance(given, list | tuple)
     text = tuple(given) if listed else str(check_path("corpus", given))
     corpus_asked = fields_of(PartOfCorpus, options)
@@ -140,7 +142,7 @@ def train_language(
     return job.train_language(
         check_path("folder", folder),
         read,
-        replace(default_recipe(text), **recipe),
+        replace(default_recipe(text, bool(recipe.get("polynomial"))), **recipe),
         **fields_of(Running, options),
         **fields_of(Together, options),
         **fields_of(InParts, options),

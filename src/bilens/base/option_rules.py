@@ -103,7 +103,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         IN_MEMORY: {"labels": None, "test": None, "class_names": None},
         "with a folder of IDX files": {"dataset": "mnist"},
     },
-    "train language": {"without steps": {"epochs": None}},
+    "train language": {"without steps": {"epochs": None}, "with polynomial": {"pairs": 1}},
     "train table": {
         "with early_stopping": {"validation_fraction": 0.1},
         "with a quadratic_scale above 0": {"n_components": None},

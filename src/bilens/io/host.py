@@ -231,7 +231,8 @@ def open_host(path: Path) -> Host:
         loaded = read_model_folder(found) if found.is_dir() else None
         if loaded is None or not isinstance(loaded.module, BilinearTransformer):
             known = "a folder of Hugging Face, a .gguf file, or a run of `bilens train language`"
-            raise UsageError(f"{path} holds no language model; expected {known}.")
+            held = "no" if loaded is None else f"a {type(loaded.module).__name__} and no ordinary"
+            raise UsageError(f"{path} holds {held} language model; expected {known}.")
         host = host_of(loaded.module.float(), found, loaded.read_sha256)
     if getattr(host.config, "tie_word_embeddings", False) or getattr(host.config, "tied", False):
         notes.append("Embedding and unembedding are one tensor, and stay so.")

@@ -11,7 +11,14 @@ from torch import nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.io.tensors import check_names
-from bilens.nn import BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, TopKSAE
+from bilens.nn import (
+    BilinearClassifier,
+    BilinearLayer,
+    BilinearMLP,
+    BilinearTransformer,
+    PolynomialTransformer,
+    TopKSAE,
+)
 
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
@@ -20,6 +27,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "BilinearLayer": BilinearLayer,
     "BilinearMLP": BilinearMLP,
     "BilinearTransformer": BilinearTransformer,
+    "PolynomialTransformer": PolynomialTransformer,
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
@@ -90,6 +98,8 @@ def arguments_of(module: nn.Module) -> dict[str, Any]:
     if isinstance(module, BilinearTransformer):
         gate, bias = gate_and_bias(module.mlps)
         return {**asdict(module.config), "gate": gate, "bias": bias}
+    if isinstance(module, PolynomialTransformer):
+        return asdict(module.config)
     if isinstance(module, BilinearClassifier):
         gate, bias = gate_and_bias([*module.layers])
         return {

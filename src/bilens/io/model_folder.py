@@ -64,8 +64,8 @@ def save(
     """Write a model folder; `bl.load` gives back the same weights, bit for bit.
 
     Args:
-        module: a `BilinearTransformer`, `BilinearClassifier`, `BilinearMLP`, `BilinearLayer` or
-            `TopKSAE`.
+        module: a `BilinearTransformer`, `PolynomialTransformer`, `BilinearClassifier`,
+            `BilinearMLP`, `BilinearLayer` or `TopKSAE`.
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.

@@ -17,6 +17,7 @@ from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.layer_view import LayerView, Reads
 from bilens.nn.mlp import MLP, BilinearLayer
 from bilens.nn.mlp_search.compare_run import compare_network
+from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import (
     first_tokens,
     foreign_methods,
@@ -29,7 +30,9 @@ from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 
 FOLDED = "the residual stream divided by its root mean square; a gain of the norm is in the weights"
-Module = BilinearClassifier | BilinearLayer | BilinearTransformer | TopKSAE
+SCALED = "the residual stream times mlp_scale, a factor for each channel"
+Transformer = BilinearTransformer | PolynomialTransformer
+Module = BilinearClassifier | BilinearLayer | Transformer | TopKSAE
 
 
 def layer_views(module: Module) -> dict[str, LayerView]:
@@ -41,9 +44,10 @@ def layer_views(module: Module) -> dict[str, LayerView]:
         )
     if isinstance(module, BilinearClassifier):
         views = [view_in_classifier(module, index) for index in range(len(module.layers))]
-    elif isinstance(module, BilinearTransformer):
+    elif isinstance(module, Transformer):
+        about = FOLDED if isinstance(module, BilinearTransformer) else SCALED
         views = [
-            view_of(mlp, f"blocks.{index}.mlp", "residual stream", FOLDED, inside=True)
+            view_of(mlp, f"blocks.{index}.mlp", "residual stream", about, inside=True)
             for index, mlp in enumerate(module.mlps)
         ]
     else:
@@ -155,7 +159,7 @@ def check_runs_as_read(module: object) -> None:
     if isinstance(module, BilinearClassifier | BilinearLayer):
         for name, parameter in module.named_parameters():
             check_finite(name, parameter)
-    elif not isinstance(module, BilinearTransformer):
+    elif not isinstance(module, Transformer):
         return
     with suppress(NonFiniteError):
         compare_with_module(module, layer_views(module))
@@ -178,7 +182,7 @@ def compare_with_module(module: Module | MLP, layers: Mapping[str, LayerView]) -
 def compare_while_watched(module: Module | MLP, layers: Mapping[str, LayerView]) -> Agreement:
     """Compare the layers of a module of ours with the module as it runs."""
     why = what_may_differ(module)
-    if not isinstance(module, BilinearTransformer):
+    if not isinstance(module, Transformer):
         whole = compare_network(module, [view.read() for view in layers.values()])
         if isinstance(whole, str):
             raise NumericalError(f"the {type(module).__name__} cannot be compared: {whole}.")

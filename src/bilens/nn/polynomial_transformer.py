@@ -8,15 +8,24 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from bilens.base.checks import as_integer, check_count
+from bilens.base.checks import as_integer, check_count, generator_of
 from bilens.base.errors import UsageError
 from bilens.nn.block import SIZES
 from bilens.nn.mlp import BilinearMLP, check_linear
-from bilens.nn.tokens import check_tokens, mean_cross_entropy
-from bilens.nn.transformer import START_DEVIATION
-from bilens.polynomial.attention import BilinearAttention, QueryKeyPair
+from bilens.nn.tokens import (
+    Sampler,
+    check_continuation,
+    check_tokens,
+    continue_texts,
+    mean_cross_entropy,
+)
+from bilens.polynomial.attention import BilinearAttention, QueryKeyPair, fading
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
+
+START_EMBEDDING = 0.3  # of each entry; Adam moves smaller ones faster
+FASTEST = 0.3  # decay of a head, for each position of distance
+START_MLP = 0.5  # of each entry that an MLP reads
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class PolynomialConfig:
     pairs: int = 2
     d_head: int | None = None
     rotary_base: float = 10000.0
+    decay: bool = False
 
     def __post_init__(self) -> None:
         for name in SIZES:  # numpy's integers become Python's, which JSON can hold
@@ -47,7 +57,29 @@ class PolynomialConfig:
                 "needs an even width, d_model / n_head where d_head is not given."
             )
         object.__setattr__(self, "d_head", width)
+        if not isinstance(self.decay, bool):
+            raise UsageError(f"decay is {self.decay!r}; expected True or False.")
         check_rotary_base(self.rotary_base)
+        object.__setattr__(self, "rotary_base", float(self.rotary_base))
+
+    @property
+    def slowest(self) -> float:
+        """The least decay of a head where there is any."""
+        return min(1 / self.n_ctx, FASTEST)
+
+    @property
+    def span(self) -> float:
+        """How many positions a head sees: n_ctx, or the geometric mean of 1/decay."""
+        fastest = FASTEST if self.n_head > 1 else self.slowest
+        return 1 / math.sqrt(fastest * self.slowest) if self.decay else float(self.n_ctx)
+
+    def rates(self, like: Tensor) -> Tensor | None:
+        """Return the decay of each head, in equal ratios; a single one has the slowest."""
+        if not self.decay:
+            return None
+        fastest = FASTEST if self.n_head > 1 else self.slowest
+        steps = torch.linspace(0, 1, self.n_head, dtype=torch.float64, device=like.device)
+        return (fastest * (self.slowest / fastest) ** steps).to(like.dtype)
 
 
 class ChannelScale(nn.Module):
@@ -63,7 +95,10 @@ class ChannelScale(nn.Module):
 
 
 class PolynomialAttention(nn.Module):
-    """out(Σ_i A_qi v_i), A_qi = Π over pairs of q · k / √d_head, causal, without a softmax."""
+    """out(Σ_i A_qi v_i), A_qi = Π over pairs of q · k / √d_head, causal, without a softmax.
+
+    With a decay r of the head, A_qi is times exp(−r (q − i)).
+    """
 
     def __init__(self, config: PolynomialConfig) -> None:
         super().__init__()
@@ -79,9 +114,13 @@ class PolynomialAttention(nn.Module):
         batch, tokens, _ = x.shape
         shape = (batch, tokens, self.config.n_head, -1)
         width, base = int(self.config.d_head or 0), self.config.rotary_base
-        table = rotation_table(self.config.n_ctx, width, base, x.dtype, x.device)
+        # few sizes, so that the tables are kept
+        size = min(self.config.n_ctx, 1 << (tokens - 1).bit_length())
+        table = rotation_table(size, width, base, x.dtype, x.device)
         cosines, sines = (part[None, :tokens, None] for part in table)
         pattern = x.new_ones(tokens, tokens).tril()
+        if (rates := self.config.rates(x)) is not None:
+            pattern = pattern * fading(rates, torch.arange(tokens, device=x.device))
         for query, key in zip(self.queries, self.keys, strict=True):
             q = rotate(query(x).view(shape), cosines, sines).transpose(1, 2)
             k = rotate(key(x).view(shape), cosines, sines).transpose(1, 2)
@@ -125,6 +164,8 @@ class PolynomialTransformer(nn.Module):
         pairs: pairs of queries and keys in each head, whose patterns are multiplied: 1 or 2.
         d_head: width of a head, even; None: d_model / n_head.
         rotary_base: base of the rotary angles.
+        decay: whether the patterns of the heads fall with the distance d, as exp(−r d), with rates
+            r from 0.3 to 1/n_ctx in equal ratios: constants, so that nothing is normalised.
 
     Raises:
         UsageError: If a size is not as above.
@@ -142,18 +183,16 @@ class PolynomialTransformer(nn.Module):
         pairs: int = 2,
         d_head: int | None = None,
         rotary_base: float = 10000.0,
+        decay: bool = False,
     ) -> None:
         super().__init__()
-        self.config = config = PolynomialConfig(
-            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, pairs, d_head, rotary_base
-        )
+        sizes = vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx
+        self.config = config = PolynomialConfig(*sizes, pairs, d_head, rotary_base, decay)
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(PolynomialBlock(config) for _ in range(n_layer))
         self.final_scale = ChannelScale(d_model)
         self.unembed = nn.Linear(d_model, vocab_size, bias=False)
-        for name, parameter in self.named_parameters():
-            if not name.endswith("scale"):
-                nn.init.normal_(parameter, std=START_DEVIATION)
+        start_at_useful_sizes(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute the logits of the token that follows each one.
@@ -173,6 +212,45 @@ class PolynomialTransformer(nn.Module):
             x = block(x)
         return x
 
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | torch.Generator | None = None,
+        end_token: int | None = None,
+    ) -> Tensor:
+        """Continue texts, (batch, tokens) → (batch, tokens + new), as `BilinearTransformer` does.
+
+        Cost: a run of the whole text for each new token.
+
+        Args:
+            tokens: (batch, tokens), texts of one length.
+            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
+            temperature: the logits are divided by it; 0 takes the most probable token.
+            top_k: draw among so many most probable tokens; None for all.
+            seed: of the tokens drawn, or a generator; None for torch's own.
+            end_token: behind it a text goes on with this token alone; None for never.
+
+        Raises:
+            UsageError: If a number is out of range, or the texts would outgrow the context.
+            ShapeError: If the tokens are no batch of texts.
+        """
+        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
+        sizes = self.config.vocab_size, self.config.n_ctx
+        check_continuation(tokens, max_new_tokens, end_token, *sizes)
+        so_far = [tokens[:, :0]]
+
+        def next_logits(new: Tensor) -> Tensor:
+            so_far.append(new)
+            last = self.stream(torch.cat(so_far, dim=1))[:, -1]
+            y: Tensor = self.unembed(self.final_scale(last))
+            return y
+
+        return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
+
     def next_token_loss(self, texts: Tensor) -> Tensor:
         """Compute the mean cross-entropy of each token given those before it, in nats."""
         check_tokens(texts, None, self.config.vocab_size, self.config.n_ctx + 1)
@@ -180,6 +258,11 @@ class PolynomialTransformer(nn.Module):
         return mean_cross_entropy(
             x.flatten(0, 1), self.unembed.weight, texts[:, 1:].flatten().long()
         )
+
+    @property
+    def mlps(self) -> list[BilinearMLP]:
+        """The MLP of each block, which reads the stream times the scale of each channel."""
+        return [block.mlp for block in self.blocks if isinstance(block, PolynomialBlock)]
 
     def weights(self) -> PolynomialNetwork:
         """Read the weights as a `PolynomialNetwork` in float64, not compared with a run.
@@ -204,9 +287,37 @@ class PolynomialTransformer(nn.Module):
         )
 
 
+def start_at_useful_sizes(module: PolynomialTransformer) -> None:
+    """Draw weights with which every part adds something to the stream, and none more than it holds.
+
+    Math: no norm sees to sizes, and the degree is high: small weights leave products below
+        rounding, large ones overflow, the sooner the deeper. Embeddings have entries of
+        START_EMBEDDING, which scales bring to about 1, and maps keep that size. The attention is
+        of degree 2 · pairs + 1 in its scale s, and s^degree = 1/span, so that what the positions
+        add is a mean, even where all hold one token: the span is n_ctx, or with a decay r the
+        geometric mean of the heads' 1/r. What is added is smaller by √(2 · n_layer), as in GPT-2,
+        and by START_MLP² behind an MLP.
+    """
+    config = module.config
+    adds = START_EMBEDDING / math.sqrt(2 * config.n_layer)
+    for name, weight in module.named_parameters():
+        if name.endswith("attention_scale.scale"):
+            power = -1 / (2 * config.pairs + 1)
+            nn.init.constant_(weight, config.span**power / START_EMBEDDING)
+        elif name.endswith("scale"):
+            size = START_MLP if name.endswith("mlp_scale.scale") else 1.0
+            nn.init.constant_(weight, size / START_EMBEDDING)
+        elif name == "embed.weight":
+            nn.init.normal_(weight, std=START_EMBEDDING)
+        else:
+            by = adds if name.endswith(("attention.out.weight", "mlp.down.weight")) else 1.0
+            nn.init.normal_(weight, std=by / math.sqrt(weight.shape[1]))
+
+
 def check_parts(module: PolynomialTransformer) -> None:
     """Refuse parts in the place of those that the transformer is built with."""
-    expected = dict(PolynomialTransformer(**asdict(module.config)).named_modules())
+    with torch.device("meta"):
+        expected = dict(PolynomialTransformer(**asdict(module.config)).named_modules())
     there = dict(module.named_modules())
     for name, built in expected.items():
         part = there.get(name)
@@ -233,8 +344,8 @@ def attention_of(block: PolynomialBlock) -> BilinearAttention:
         for query, key in zip(part.queries, part.keys, strict=True)
     )
     value, out = linear_weight(part.value), linear_weight(part.out)
-    config = part.config
-    found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base)
+    config, decay = part.config, part.config.rates(value)
+    found = BilinearAttention(pairs, value, out, config.n_head, config.rotary_base, decay)
     return found.scaled(scale_of(block.attention_scale))
 
 

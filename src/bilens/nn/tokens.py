@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from bilens.base.checks import check_count
+from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import ShapeError, UsageError
 
 
@@ -43,6 +43,22 @@ def check_tokens(
                 f"tokens; got {describe(padding_mask)}."
             )
     return batch, length
+
+
+def check_continuation(
+    tokens: Tensor, max_new_tokens: int, end_token: int | None, vocab_size: int, n_ctx: int
+) -> int:
+    """Return how long texts are with all their new tokens; refuse what a model cannot write."""
+    _, length = check_tokens(tokens, None, vocab_size, n_ctx)
+    if end_token is not None and as_integer(end_token) not in range(vocab_size):
+        raise UsageError(f"end_token is {end_token!r}; the model knows 0 to {vocab_size - 1}.")
+    total = length + check_count("max_new_tokens", max_new_tokens, minimum=0)
+    if total > n_ctx:
+        raise UsageError(
+            f"{length} tokens and {max_new_tokens} new ones are more than the context of "
+            f"{n_ctx} (n_ctx): ask for fewer."
+        )
+    return total
 
 
 def describe(value: object) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_count, generator_of
+from bilens.base.checks import as_integer, generator_of
 from bilens.base.errors import UsageError
 from bilens.base.files import write_new_files
 from bilens.nn.block import (
@@ -31,7 +31,13 @@ from bilens.nn.block import (
 from bilens.nn.huggingface import huggingface_files
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
-from bilens.nn.tokens import Sampler, check_tokens, continue_texts, mean_cross_entropy
+from bilens.nn.tokens import (
+    Sampler,
+    check_continuation,
+    check_tokens,
+    continue_texts,
+    mean_cross_entropy,
+)
 from bilens.polynomial.rotary import rotation_table
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
@@ -260,19 +266,10 @@ class BilinearTransformer(nn.Module):
             UsageError: If a number is out of range, or the texts would outgrow the context.
             ShapeError: If the tokens are no batch of texts.
         """
-        batch, length = check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
         sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
-        if end_token is not None and as_integer(end_token) not in range(self.config.vocab_size):
-            raise UsageError(
-                f"end_token is {end_token!r}; the model knows 0 to {self.config.vocab_size - 1}."
-            )
-        total = length + check_count("max_new_tokens", max_new_tokens, minimum=0)
-        if total > self.config.n_ctx:
-            raise UsageError(
-                f"{length} tokens and {max_new_tokens} new ones are more than the context of "
-                f"{self.config.n_ctx} (n_ctx): ask for fewer."
-            )
-        shape = (batch, self.config.n_head, total, self.config.d_head)
+        sizes = self.config.vocab_size, self.config.n_ctx
+        total = check_continuation(tokens, max_new_tokens, end_token, *sizes)
+        shape = (len(tokens), self.config.n_head, total, self.config.d_head)
         weight = self.embed.weight
         caches = [
             KeyValueCache(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.blocks

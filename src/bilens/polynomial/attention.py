@@ -17,6 +17,12 @@ from bilens.base.notebook import html_summary
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
 
+def fading(decay: Tensor, positions: Tensor) -> Tensor:
+    """Compute exp(−r |q − i|) for each head and pair of positions, (heads, n, n)."""
+    far = (positions[:, None] - positions).abs().to(decay)
+    return torch.exp(-decay[:, None, None] * far)
+
+
 @dataclass(frozen=True, eq=False)
 class QueryKeyPair:
     """One bilinear form of each head: the query's place times the key's.
@@ -38,12 +44,14 @@ class KeysAndValues:
 
     keys: tuple[Tensor, ...]  # each (..., heads, d_head), turned to its position
     value: Tensor  # (..., heads, d_head)
+    position: int
 
 
 @dataclass(frozen=True, eq=False)
 class BilinearAttention:
     """y_q = Σ_{i ≤ q} out · (A_qi v_i), with A_qi the product over pairs of q_q · k_i / √d_head.
 
+    Where heads have a decay r, A_qi is times exp(−r (q − i)), a constant of the distance.
     Without a softmax a position that is not there adds nothing, and y is a polynomial of the
     stream: of degree 3 with one pair of queries and keys, of degree 5 with two.
 
@@ -53,9 +61,12 @@ class BilinearAttention:
         out: (d_model, heads · d_head).
         n_head: number of heads.
         rotary_base: base of the rotary angles of queries and keys; None: no rotary positions.
+        decay: (n_head,), how fast each head's pattern falls with the distance, a rate of at least
+            0; None: it does not.
 
-    Raises: UsageError if there are no pairs, more than two, or an odd width with rotary positions;
-        ShapeError if the parts do not fit together; NonFiniteError for NaN or infinity.
+    Raises: UsageError if there are no pairs, more than two, an odd width with rotary positions, or
+        a decay below 0; ShapeError if the parts do not fit together; NonFiniteError for NaN or
+        infinity.
     """
 
     _repr_html_ = html_summary("n_head", "d_head", "degree", "rotary_base")
@@ -65,6 +76,7 @@ class BilinearAttention:
     out: Tensor
     n_head: int
     rotary_base: float | None = None
+    decay: Tensor | None = None
 
     def __post_init__(self) -> None:
         if len(self.pairs) not in (1, 2):
@@ -85,6 +97,14 @@ class BilinearAttention:
                 raise ShapeError(f"{name} has shape {shape}; expected {expected[name]}.")
         if width % heads:
             raise ShapeError(f"{width} rows of the value are not {heads} heads of one width.")
+        if self.decay is not None:
+            shape = check_float_tensor("decay", self.decay, num_axes=1, like=self.value)
+            if shape != (heads,):
+                raise ShapeError(
+                    f"decay has shape {shape}; expected ({heads},), one for each head."
+                )
+            if float(self.decay.min()) < 0:
+                raise UsageError("a decay is below 0: patterns would grow with the distance.")
         if self.rotary_base is not None:
             check_rotary_base(self.rotary_base)
         if self.rotary_base is not None and self.d_head % 2:
@@ -111,7 +131,9 @@ class BilinearAttention:
     def changed(self, change: Callable[[Tensor], Tensor]) -> BilinearAttention:
         """Apply a function, such as a cast, to every weight."""
         pairs = tuple(QueryKeyPair(change(one.query), change(one.key)) for one in self.pairs)
-        return replace(self, pairs=pairs, value=change(self.value), out=change(self.out))
+        decay = None if self.decay is None else change(self.decay)
+        value, out = change(self.value), change(self.out)
+        return replace(self, pairs=pairs, value=value, out=out, decay=decay)
 
     def __call__(self, x: Tensor, places: Sequence[int]) -> Tensor:
         """Compute the output at every position, (..., n, d_model) → the same.
@@ -123,6 +145,8 @@ class BilinearAttention:
         at = torch.as_tensor(places)
         value = self._heads(x, self.value, None).transpose(-3, -2)  # (..., heads, n, d_head)
         pattern = value.new_ones(len(at), len(at)).tril()
+        if self.decay is not None:
+            pattern = pattern * fading(self.decay, at.to(value.device))
         for pair in self.pairs:
             query = self._heads(x, pair.query, at).transpose(-3, -2)
             key = self._heads(x, pair.key, at).transpose(-3, -2)
@@ -144,9 +168,11 @@ class BilinearAttention:
         own = KeysAndValues(
             tuple(self._heads(x, one.key, position) for one in self.pairs),
             self._heads(x, self.value, None),
+            position,
         )
         queries = [self._heads(x, one.query, position) for one in self.pairs]
-        total = reduce(torch.add, (self._seen(queries, one) for one in (*earlier, own)))
+        seen = (self._seen(queries, one, position) for one in (*earlier, own))
+        total = reduce(torch.add, seen)
         return total.flatten(-2) @ self.out.T, own
 
     def _heads(self, x: Tensor, weight: Tensor, place: int | Tensor | None) -> Tensor:
@@ -160,10 +186,13 @@ class BilinearAttention:
         cosines, sines = (part[place].unsqueeze(-2) for part in table)
         return rotate(split, cosines, sines)
 
-    def _seen(self, queries: Sequence[Tensor], key: KeysAndValues) -> Tensor:
+    def _seen(self, queries: Sequence[Tensor], key: KeysAndValues, position: int) -> Tensor:
         """Compute what one earlier position adds, (..., heads, d_head)."""
         scores = (
             (query * one).sum(dim=-1, keepdim=True) / math.sqrt(self.d_head)
             for query, one in zip(queries, key.keys, strict=True)
         )
-        return reduce(mul, scores) * key.value
+        if self.decay is None:
+            return reduce(mul, scores) * key.value
+        faded = torch.exp(-self.decay * (position - key.position))[:, None]
+        return faded * reduce(mul, scores) * key.value

@@ -160,6 +160,7 @@ class AttentionHead:
         value, value_bias: (d_head, d_model) and (d_head,), of what a position holds.
         out: (d_model, d_head), into the stream; a bias behind it belongs to all heads together.
         frequencies: (pairs,) radians per token, by which rotary positions turn; None for none.
+        decay: r ≥ 0; a pattern without a softmax is times exp(−r · distance).
         softmax: whether the scores go through a softmax over the keys.
         window: how many positions, its own and those before, a query sees; None for all.
         tokens: what tokens put into the stream; None where it is not known.
@@ -176,6 +177,7 @@ class AttentionHead:
     value_bias: Tensor
     out: Tensor
     frequencies: Tensor | None = None
+    decay: float = 0.0
     softmax: bool = True
     window: int | None = None
     tokens: TokenStream | None = None
@@ -212,6 +214,7 @@ class AttentionHead:
             none,
             part.out[:, rows],
             None if base is None else rotary_frequencies(width, base).to(none),
+            0.0 if part.decay is None else float(part.decay[at]),
             softmax=False,
             tokens=tokens,
             reads="the residual stream, its scale of channels in the weights",
@@ -219,9 +222,15 @@ class AttentionHead:
         )
 
     def form(self, distance: int = 1, pair: int = 0) -> ScoreForm:
-        """Return s for a query `distance` tokens behind the key: R(distance) is in its weights."""
+        """Return s for a query `distance` tokens behind the key: R(distance) is in its weights.
+
+        The decay with the distance is in those of the first pair.
+        """
         distance = check_count("distance", distance, minimum=0)
         one = self.forms[check_index("pair", pair, len(self.forms))]
+        if pair == 0 and self.decay:
+            faded = math.exp(-self.decay * distance)
+            one = replace(one, query=one.query * faded, query_bias=one.query_bias * faded)
         if self.frequencies is None:
             return one
         width, angles = 2 * len(self.frequencies), distance * self.frequencies

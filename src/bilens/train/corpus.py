@@ -20,6 +20,8 @@ from bilens.data.text import GIVEN, GRAMMAR, TextCorpus, load_text
 from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer, pack_documents
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
+from bilens.nn.module_layers import Transformer
+from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.randomness import ORDER, drawn_rows, stream
 from bilens.train.run_folder import CORPUS_NAME, TOKENIZER_NAME
@@ -177,7 +179,7 @@ class ModelBundle:
     """The run folder of a language model; `corpus.load()` gives the documents again."""
 
     folder: Path
-    model: BilinearTransformer  # on the CPU, in evaluation mode
+    model: Transformer  # on the CPU, in evaluation mode
     tokenizer: Tokenizer
     corpus: CorpusDescription
 
@@ -185,15 +187,15 @@ class ModelBundle:
 def open_model_bundle(folder: Path) -> ModelBundle:
     """Return the model of a run folder, its tokenizer, and the description of its corpus."""
     loaded = load(folder)
-    model = language_model(loaded, "writing text")
+    model = transformer(loaded, "writing text")
     tokenizer, corpus = tokenizer_of(loaded, model), CorpusDescription.read_from(folder)
     return ModelBundle(folder, model, tokenizer, corpus)
 
 
-def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
+def transformer(loaded: LoadedModel, purpose: str) -> Transformer:
     """Return the whole model; refuse what is no language model, or of which only MLPs were read."""
     module = loaded.module_for(purpose)
-    if not isinstance(module, BilinearTransformer):
+    if not isinstance(module, Transformer):
         raise UsageError(
             f"{loaded.source} holds a {type(module).__name__}; expected a language model, for "
             "example one that `bilens train language` wrote."
@@ -201,8 +203,19 @@ def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
     return module
 
 
+def language_model(loaded: LoadedModel, purpose: str) -> BilinearTransformer:
+    """Return a model with softmax and norms; refuse a polynomial one, too."""
+    module = transformer(loaded, purpose)
+    if isinstance(module, PolynomialTransformer):
+        raise UsageError(
+            f"{loaded.source} holds a PolynomialTransformer, and {purpose} is of a language model "
+            "with softmax and norms: read the polynomial one with bl.polynomial_network."
+        )
+    return module
+
+
 def tokenizer_of(
-    loaded: LoadedModel, module: BilinearTransformer, tokenizer: Tokenizer | None = None
+    loaded: LoadedModel, module: Transformer, tokenizer: Tokenizer | None = None
 ) -> Tokenizer:
     """Return the tokenizer beside a model, or the one that was passed, if it fits the model."""
     trained_with = loaded.provenance.get("tokenizer_sha256")

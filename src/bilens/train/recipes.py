@@ -167,6 +167,12 @@ class LanguageRecipe(Recipe):
     mlp_type: MLPType = option(
         "gated", "ordinary: GELU, one branch, equally many weights.", "--mlp", panel=MODEL
     )
+    polynomial: bool = option(
+        False, "Bilinear attention, scales for norms: read with bl.polynomial_network.", panel=MODEL
+    )
+    pairs: int = option(
+        1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
+    )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)
     # None, for "word" alone, is every word
@@ -192,6 +198,20 @@ class LanguageRecipe(Recipe):
             positive=("epochs", "learning_rate", "clip"),
             below_one=("dropout", "warmup"),
         )
+        if self.pairs > 2:
+            raise UsageError(f"pairs is {self.pairs}; expected 1 or 2 pairs of query and key.")
+        other = {"gate": self.gate, "tied": self.tied, "mlp_type": self.mlp_type == "ordinary"}
+        if self.polynomial and (given := [name for name, value in other.items() if value]):
+            raise UsageError(
+                f"{given[0]}={getattr(self, given[0])!r} is not of a polynomial model, whose MLPs "
+                "are bilinear and whose unembedding is its own: leave it out, or polynomial."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as JSON values; what only a polynomial model has, of one alone."""
+        found = super().to_dict()
+        alone = () if self.polynomial else ("polynomial", "pairs")
+        return {name: value for name, value in found.items() if name not in alone}
 
 
 TEXT_RECIPE = LanguageRecipe()
@@ -210,9 +230,10 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 )
 
 
-def default_recipe(corpus: str | tuple[str, ...]) -> LanguageRecipe:
-    """Return the recipe for a corpus: generated stories, or texts."""
-    return GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
+def default_recipe(corpus: str | tuple[str, ...], polynomial: bool = False) -> LanguageRecipe:
+    """Return what is usual for a corpus; products multiply the noise of dropout, so none there."""
+    usual = GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
+    return replace(usual, dropout=0.0) if polynomial else usual
 
 
 @dataclass(frozen=True)

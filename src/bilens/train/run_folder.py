@@ -228,13 +228,13 @@ def check_same_run(folder: Path, about: Mapping[str, Any], data_noun: str) -> No
     old, new = before.get("recipe"), about["recipe"]
     if not isinstance(old, dict):
         raise CheckpointError(f"{folder / RUN_NAME}: is damaged (it holds no recipe).")
-    differing = [name for name in new if old.get(name) != new[name]]
+    differing = [name for name in {**new, **old} if old.get(name) != new.get(name)]
     if differing:
         raise UsageError(
             f"{folder} was started with "
             + ", ".join(f"{name}={old.get(name)!r}" for name in differing)
             + "; this command says "
-            + ", ".join(f"{name}={new[name]!r}" for name in differing)
+            + ", ".join(f"{name}={new.get(name)!r}" for name in differing)
             + ": resume with the options and data it was started with, or choose another folder."
         )
     if before.get("data") != about["data"]:

@@ -58,8 +58,11 @@ def train_language(
     """
     from bilens.api import train as job
 
-    refuse_idle("train language", changes, *([] if "steps" in changes else ["without steps"]))
-    recipe = dataclasses.replace(default_recipe(corpus.corpus), **changes)
+    facts = [] if "steps" in changes else ["without steps"]
+    facts += ["with polynomial"] if changes.get("polynomial") else []
+    refuse_idle("train language", changes, *facts)
+    usual = default_recipe(corpus.corpus, bool(changes.get("polynomial")))
+    recipe = dataclasses.replace(usual, **changes)
     with output.progress() as progress:
 
         def show(line: LanguageMetrics, lines: int) -> None:

@@ -16,7 +16,8 @@ from bilens.base import silent
 from bilens.base.errors import NumericalError
 from bilens.data.tokenizer import Tokenizer
 from bilens.io.model_folder import save
-from bilens.nn.block import Block
+from bilens.nn.module_layers import Transformer
+from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, measured_texts
 from bilens.train.device import autocast
@@ -38,7 +39,7 @@ from bilens.train.run_folder import TOKENIZER_NAME
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
 
-Run: TypeAlias = TrainingRun[BilinearTransformer]  # sums: loss × tokens, tokens
+Run: TypeAlias = TrainingRun[Transformer]  # sums: loss × tokens, tokens
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LanguageMetrics(Line):
     seconds: float  # wall time of these steps
 
 
-class LanguageTask(TrainingTask[BilinearTransformer, LanguageMetrics]):
+class LanguageTask(TrainingTask[Transformer, LanguageMetrics]):
     """A language model, from a recipe and a corpus with its tokenizer."""
 
     data_noun, epoch_noun = "text", "part"
@@ -98,8 +99,7 @@ class LanguageTask(TrainingTask[BilinearTransformer, LanguageMetrics]):
     def disturbed(self, run: Run) -> AbstractContextManager[None]:
         modules: list[nn.Module] = [run.model.embed]
         for block in run.model.blocks:
-            assert isinstance(block, Block), "built by the model"
-            modules += [block.attention, block.mlp]
+            modules += [block.get_submodule("attention"), block.get_submodule("mlp")]
         return self.noise.added_to(modules)
 
     def take_step(self, run: Run, _: None) -> None:
@@ -145,21 +145,12 @@ class LanguageTask(TrainingTask[BilinearTransformer, LanguageMetrics]):
 
 def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE) -> Run:
     """Return a run at its beginning, with weights drawn from the seed of the recipe."""
-    block = 4 * recipe.d_model**2 + 3 * recipe.d_model * recipe.d_hidden
+    maps = 2 + 2 * (recipe.pairs if recipe.polynomial else 1)  # of an attention
+    block = maps * recipe.d_model**2 + 3 * recipe.d_model * recipe.d_hidden
     weights = recipe.n_layer * block + (2 - recipe.tied) * vocab_size * recipe.d_model
     check_training_memory(weights, "choose a smaller model", group.device)
     with seeded_initialisation(recipe.seed):
-        model = BilinearTransformer(
-            vocab_size,
-            recipe.d_model,
-            recipe.d_hidden,
-            recipe.n_layer,
-            recipe.n_head,
-            recipe.n_ctx,
-            recipe.gate,
-            tied=recipe.tied,
-            mlp_type=recipe.mlp_type,
-        ).to(group.device)
+        model = model_of(recipe, vocab_size).to(group.device)
     blank = group.blank(model)
     loss = group.learner(model, model.next_token_loss, [*model.blocks])
     optimizer = torch.optim.AdamW(
@@ -171,6 +162,15 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE)
     )
     sums = torch.zeros(2, dtype=torch.float64)
     return Run(model, optimizer, sums, group=group, losses=(loss,), blank=blank)
+
+
+def model_of(recipe: LanguageRecipe, vocab_size: int) -> Transformer:
+    """Return a new model, drawn with the generator of torch."""
+    r = recipe
+    sizes = vocab_size, r.d_model, r.d_hidden, r.n_layer, r.n_head, r.n_ctx
+    if r.polynomial:
+        return PolynomialTransformer(*sizes, pairs=r.pairs, decay=True)
+    return BilinearTransformer(*sizes, r.gate, tied=r.tied, mlp_type=r.mlp_type)
 
 
 def train_step(
