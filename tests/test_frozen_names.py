@@ -115,8 +115,8 @@ SIGNATURES = {
     "decompose_wires": "network",
     "read_attention": "model, layer, head",
     "AttentionHead": (
-        "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, window=None, "
-        "tokens=None, reads='the residual stream itself', checked_against=''"
+        "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, "
+        "window=None, tokens=None, reads='the residual stream itself', checked_against=''"
     ),
     "ScoreForm": "query, key, query_bias, key_bias",
     "nn.PolynomialTransformer": (
