@@ -17,8 +17,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bilens.algebra.gaussian import covariance_root
+from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_float_tensor, check_type
+from bilens.base.checks import as_integer, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
@@ -57,8 +59,9 @@ def output_moments(
         covariance: (in, in), of the input; None is the identity.
 
     Raises:
-        UsageError: If the network is not two layers that read vectors.
-        ShapeError: If the mean or the covariance does not fit, or the latter is none.
+        UsageError: If the network is not two layers that read vectors (of more of them
+            `approximate_moments` tells what is close), or the covariance is none.
+        ShapeError: If the mean or the covariance does not fit.
         MemoryLimitError: If the second-order parts would not fit.
     """
     composed = composition_of(network, mean, covariance)
@@ -128,7 +131,8 @@ def composition_of(
         raise UsageError(
             f"the network has the parts {', '.join(network.part_names)}"
             f"{' behind an embedding of tokens' if network.num_tokens else ''}; moments are exact "
-            "of two layers that read vectors."
+            "of two layers that read vectors: of other numbers of such layers use "
+            "bl.approximate_moments."
         )
     exact = network.to(torch.float64)
     first, second = (with_residual(part) for part in exact.parts)
@@ -138,29 +142,13 @@ def composition_of(
         chosen = torch.eye(second.sizes.d_out, dtype=torch.float64)[outputs]
         second = second.compose_output(chosen)
     width = first.sizes.d_in
-    root = torch.eye(width, dtype=torch.float64)
-    if covariance is not None:
-        root = root_of(covariance, width)
-    if mean is not None and check_float_tensor("mean", mean, num_axes=1) != (width,):
-        raise ShapeError(f"mean has {len(mean)} entries; the network reads {width} inputs.")
-    shift = None if mean is None else mean.double()
     if covariance is not None or mean is not None:
-        first = first.compose_input(root, shift)
+        root = torch.eye(width, dtype=torch.float64)
+        root = root if covariance is None else covariance_root(covariance, width)
+        first = first.compose_input(
+            root, None if mean is None else checked_vector("mean", mean, width)
+        )
     return Composition(first, second)
-
-
-def root_of(covariance: Tensor, width: int) -> Tensor:
-    """Return a root C of a covariance, C Cᵀ = Σ; refuse what is none."""
-    shape = check_float_tensor("covariance", covariance, num_axes=2)
-    if shape != (width, width):
-        raise ShapeError(f"covariance has shape {shape}; expected ({width}, {width}).")
-    values, vectors = torch.linalg.eigh(covariance.double())
-    size = float(values.abs().max())
-    symmetric = torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * size)
-    if not symmetric or float(values.min()) < -1e-8 * size:
-        raise ShapeError("covariance is not symmetric with eigenvalues of at least 0.")
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
 
 
 def with_residual(part: object) -> QuadraticMap:
