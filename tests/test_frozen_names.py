@@ -18,7 +18,7 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearAttention, "
+    "Activation, ApproximateMoments, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
@@ -28,7 +28,7 @@ PUBLIC = names_of(
     "QueryKeyPair, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
-    "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
+    "WireDecomposition, activation_moments, approximate_moments, attack_model, attribute, attribute_to_background, "
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
     "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
@@ -99,7 +99,8 @@ SIGNATURES = {
     "polynomial_network": "given, roles=None, *, probe=None",
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
-    "decompose_wires": "network",
+    "decompose_wires": "network, *, mean=None, covariance=None",
+    "approximate_moments": "network, mean=None, covariance=None, *, num_samples=100000, seed=0",
     "nn.PolynomialTransformer": (
         "vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, *, pairs=2, d_head=None, "
         "rotary_base=10000.0"
@@ -342,7 +343,13 @@ ATTRIBUTES: dict[type, str] = {
     bilens.InteractionChance: "pooled, num_samples, seed, share_as_large, count_beyond",
     bilens.OutputMoments: "mean, covariance",
     bilens.PathSplit: "paths, values, whole, names, largest",
-    bilens.TruncatedNetwork: "network, widths, squared_error, rounding, bound, squared_norm",
+    bilens.ApproximateMoments: (
+        "mean, covariance, sampled_mean, sampled_covariance, mean_standard_error, "
+        "variance_standard_error, largest_share, num_samples, mean_error, variance_ratio"
+    ),
+    bilens.TruncatedNetwork: (
+        "network, widths, squared_error, rounding, bound, squared_norm, error_bound, gaussian_error"
+    ),
     bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
     bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }

@@ -102,7 +102,7 @@ CALLS: dict[str, tuple[str, ...]] = {
     "network": (
         *("bl.polynomial_network", "bl.token_interactions", "bl.interaction_chance"),
         *("bl.split_interactions", "bl.output_moments", "bl.network_similarity"),
-        "bl.decompose_wires",
+        *("bl.decompose_wires", "bl.approximate_moments"),
     ),
 }
 MAKES = "it makes or writes a model or data, of which verbs then say something"

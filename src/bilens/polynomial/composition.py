@@ -124,20 +124,16 @@ def composition_of(
     outputs: Tensor | None = None,
 ) -> Composition:
     """Return the two layers of a network as functions of a standard normal input."""
-    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    parts = network.parts
-    layers = [part for part in parts if isinstance(part, QuadraticLayer)]
-    if len(parts) != 2 or len(layers) != 2 or network.embedding is not None:
+    maps = layer_maps(network, "moments are exact of two layers")
+    if len(maps) != 2:
         raise UsageError(
-            f"the network has the parts {', '.join(network.part_names)}"
-            f"{' behind an embedding of tokens' if network.num_tokens else ''}; moments are exact "
-            "of two layers that read vectors: of other numbers of such layers use "
-            "bl.approximate_moments."
+            f"the network has the layers {', '.join(network.part_names)}; moments are exact of two "
+            "layers that read vectors: of fewer or more use bl.approximate_moments."
         )
-    exact = network.to(torch.float64)
-    first, second = (with_residual(part) for part in exact.parts)
-    if exact.head is not None:
-        second = second.compose_output(exact.head, exact.head_bias)
+    first, second = maps
+    if network.head is not None:
+        bias = None if network.head_bias is None else network.head_bias.double()
+        second = second.compose_output(network.head.double(), bias)
     if outputs is not None:
         chosen = torch.eye(second.sizes.d_out, dtype=torch.float64)[outputs]
         second = second.compose_output(chosen)
@@ -149,6 +145,23 @@ def composition_of(
             root, None if mean is None else checked_vector("mean", mean, width)
         )
     return Composition(first, second)
+
+
+def layer_maps(network: PolynomialNetwork, said: str) -> list[QuadraticMap]:
+    """Return the layers of a network with their residual paths, in float64.
+
+    A network with other parts, or of tokens, is refused: with what is said, of "layers".
+    """
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
+    if network.embedding is not None or not all(
+        isinstance(part, QuadraticLayer) for part in network.parts
+    ):
+        raise UsageError(
+            f"the network has the parts {', '.join(network.part_names)}"
+            f"{' behind an embedding of tokens' if network.num_tokens else ''}; {said} that read "
+            "vectors."
+        )
+    return [with_residual(part) for part in network.to(torch.float64).parts]
 
 
 def with_residual(part: object) -> QuadraticMap:

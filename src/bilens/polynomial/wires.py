@@ -16,11 +16,11 @@ from torch import Tensor
 
 from bilens.algebra.gaussian import correlation_parts
 from bilens.algebra.quadratic_form import checked_vector
-from bilens.base.checks import as_integer, check_float_tensor, check_type
+from bilens.base.checks import as_integer, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
-from bilens.polynomial.composition import composition_of, with_residual
-from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
+from bilens.polynomial.composition import composition_of, layer_maps
+from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.tree import EPS, SPARE, Tree, TreeLayer, balance, homogeneous
 
 LEAST = 1e-13  # of the largest eigenvalue, channels balanced: what is below it is not told apart
@@ -261,23 +261,14 @@ def decompose_wires(
             not symmetric or has an eigenvalue below zero.
         ShapeError: If the mean or the covariance does not fit.
     """
-    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    exact = network.to(torch.float64)
-    if network.embedding is not None or not all(
-        isinstance(part, QuadraticLayer) for part in network.parts
-    ):
-        raise UsageError(
-            f"the network has the parts {', '.join(network.part_names)}"
-            f"{' behind an embedding of tokens' if network.num_tokens else ''}; wires are "
-            "decomposed of layers that read vectors."
-        )
+    maps = layer_maps(network, "wires are decomposed of layers")
     inputs = InputCoordinates.from_moments(network.d_in, mean, covariance)
-    maps = [with_residual(part) for part in exact.parts]
-    head = (
-        torch.eye(maps[-1].sizes.d_out, dtype=torch.float64) if exact.head is None else exact.head
+    head = torch.eye(network.d_out) if network.head is None else network.head.detach()
+    head = head.double()
+    bias = head.new_zeros(len(head)) if network.head_bias is None else network.head_bias.detach()
+    tree = Tree(
+        tuple(homogeneous(f) for f in maps), torch.cat([head, bias.double()[:, None]], dim=1)
     )
-    bias = head.new_zeros(len(head)) if exact.head_bias is None else exact.head_bias
-    tree = Tree(tuple(homogeneous(f) for f in maps), torch.cat([head, bias[:, None]], dim=1))
     original, first = balance(tree, inputs.leaves)
     # up: orthonormal outputs of every layer
     up, orthonormal = None, []
