@@ -18,7 +18,8 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, ApproximateMoments, AttackOptions, AttackReport, AuditOptions, AuditReport, BilinearAttention, "
+    "Activation, ApproximateMoments, AttackOptions, AttackReport, AuditOptions, AuditReport, "
+    "BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
@@ -28,7 +29,8 @@ PUBLIC = names_of(
     "QueryKeyPair, RSquared, RotationNull, SignificantEigenvalues, Status, Subspace, "
     "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
-    "WireDecomposition, activation_moments, approximate_moments, attack_model, attribute, attribute_to_background, "
+    "WireDecomposition, activation_moments, approximate_moments, attack_model, attribute, "
+    "attribute_to_background, "
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
     "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
@@ -350,7 +352,9 @@ ATTRIBUTES: dict[type, str] = {
     bilens.TruncatedNetwork: (
         "network, widths, squared_error, rounding, bound, squared_norm, error_bound, gaussian_error"
     ),
-    bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
+    bilens.WireDecomposition: (
+        "layers, head, spectra, squared_norm, read, write, truncate, widths_within"
+    ),
     bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }
 

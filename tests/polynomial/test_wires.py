@@ -282,6 +282,24 @@ def test_the_bound_of_an_input_holds(rank: int, given: str, kept: float) -> None
         assert bool((bound[:20] <= 1.01 * told).all())
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_wires_projected_in_the_networks_own_channels_are_the_truncation(residual: bool) -> None:
+    f, (root, mean) = layers(3, residual, True), moments()
+    found = bl.decompose_wires(f, mean=mean, covariance=root @ root.T)
+    widths = [2, 1, 2]
+    x = torch.randn(20, WIDTH, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    stream = torch.cat([x, torch.ones(20, 1).double()], dim=1)  # the 1 is projected, too
+    for part, read, write, width in zip(f.parts, found.read, found.write, widths, strict=True):
+        torch.testing.assert_close(read @ write, torch.eye(len(read)).double())
+        y = homogeneous(with_residual(part))
+        stream = ((stream @ y.left.T) * (stream @ y.right.T)) @ y.down.T
+        stream = stream @ (write[:, :width] @ read[:width]).T
+    assert f.head is not None
+    assert f.head_bias is not None
+    expected = stream @ torch.cat([f.head, f.head_bias[:, None]], dim=1).T
+    torch.testing.assert_close(found.truncate(widths).network(x), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_outside_of_the_covariance_the_bound_is_infinite() -> None:
     f, (root, mean) = layers(2, True, True), moments(1)
     less = bl.decompose_wires(f, mean=mean, covariance=root @ root.T).truncate([2, 2])

@@ -240,40 +240,35 @@ def homogeneous(f: QuadraticMap) -> TreeLayer:
     return TreeLayer(torch.cat(downs, dim=1), torch.cat(lefts), torch.cat(rights))
 
 
-def balance(tree: Tree, leaves: Tensor) -> tuple[Tree, TreeLayer]:
+def balance(tree: Tree, leaves: Tensor) -> tuple[Tree, TreeLayer, list[Tensor]]:
     """Read (x, 1) = leaves @ (z, 1), and bring units and channels to sizes of about 1.
 
     The sizes are powers of two, which are exact: the function is the same.
 
-    Returns: the tree that reads (z, 1), and its first layer as it reads (x, 1).
+    Returns: the tree that reads (z, 1), its first layer as it reads (x, 1), and the sizes of the
+        channels of each wire, which it is divided by.
     """
-    gram, layers, sizes = torch.eye(leaves.shape[1], dtype=torch.float64), [], None
-    first = None
-    for layer in tree.layers:
+    gram, first = torch.eye(leaves.shape[1], dtype=torch.float64), tree.layers[0]
+    layers: list[TreeLayer] = []
+    sizes: list[Tensor] = []
+    for at, layer in enumerate(tree.layers):
         used = layer.left.any(dim=1) & layer.right.any(dim=1)
         left, right, down = layer.left[used], layer.right[used], layer.down[:, used]
-        if sizes is not None:
-            left, right = left * sizes, right * sizes
-        read = (left @ leaves, right @ leaves) if first is None else (left, right)
+        if at:
+            left, right = left * sizes[-1], right * sizes[-1]
+        read = (left, right) if at else (left @ leaves, right @ leaves)
         by = [power_of_two((one @ gram * one).sum(dim=1)) for one in read]
         left, right = left / by[0][:, None], right / by[1][:, None]
         down = down * (by[0] * by[1])
-        given = TreeLayer(down, left, right)
-        if first is None:
-            unit = EPS * (len(leaves) + 8)
-            loss = max(float((one.abs() @ leaves.abs()).norm()) for one in (left, right)) * unit
-            read_z = TreeLayer(down, left @ leaves, right @ leaves, loss)
-        else:
-            read_z = given
-        found = read_z.gram(read_z, gram)
-        sizes = power_of_two(down.square().sum(dim=1))
-        shrink = torch.diag(1 / sizes)
-        first = given.with_outputs(shrink) if first is None else first
-        layers.append(read_z.with_outputs(shrink))
-        gram = found / sizes / sizes[:, None]
-    assert first is not None, "a tree has a layer"
-    assert sizes is not None, "a tree has a layer"
-    return Tree(tuple(layers), tree.head * sizes), first
+        sizes.append(power_of_two(down.square().sum(dim=1)))
+        given = TreeLayer(down / sizes[-1][:, None], left, right)
+        if at == 0:
+            first, unit = given, EPS * (len(leaves) + 8)
+            loss = unit * max(float((one.abs() @ leaves.abs()).norm()) for one in (left, right))
+            given = TreeLayer(given.down, left @ leaves, right @ leaves, loss)
+        gram = given.gram(given, gram)
+        layers.append(given)
+    return Tree(tuple(layers), tree.head * sizes[-1]), first, sizes
 
 
 def power_of_two(squares: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -72,6 +72,10 @@ class WireDecomposition:
         original: the tree in the network's own coordinates of each wire, which errors are of.
         inputs: what the tree reads of an input.
         first: the first layer of the original as it reads (x, 1).
+        read: of each wire, (rank, channels + 1): its coordinates from the network's own channels
+            with a 1 behind them.
+        write: of each wire, (channels + 1, rank), the way back. `write[:, :k] @ read[:k]` projects
+            the channels onto the first k directions, as `truncate` does in every copy.
     """
 
     _repr_html_ = html_summary("spectra", "squared_norm")
@@ -83,6 +87,8 @@ class WireDecomposition:
     original: Tree
     inputs: InputCoordinates
     first: TreeLayer
+    read: tuple[Tensor, ...]
+    write: tuple[Tensor, ...]
 
     @cached_property
     def copies(self) -> tuple[int, ...]:
@@ -269,32 +275,45 @@ def decompose_wires(
     tree = Tree(
         tuple(homogeneous(f) for f in maps), torch.cat([head, bias.double()[:, None]], dim=1)
     )
-    original, first = balance(tree, inputs.leaves)
+    original, first, sizes = balance(tree, inputs.leaves)
     # up: orthonormal outputs of every layer
-    up, orthonormal = None, []
-    for layer in original.layers:
+    up, orthonormal, write, read = None, [], [], []
+    for layer, size in zip(original.layers, sizes, strict=True):
         given = layer if up is None else layer.with_inputs(up)
-        gram = given.gram(given, torch.eye(given.left.shape[1]).double())
+        gram = given.gram(given, torch.eye(given.left.shape[1], dtype=torch.float64))
         values, vectors = torch.linalg.eigh(gram)
         real = values > LEAST * values[-1].clamp(min=0)
         root, vectors = values[real].sqrt(), vectors[:, real]
-        orthonormal.append(given.with_outputs((vectors / root).T))
-        up = vectors * root
+        inverse, up = (vectors / root).T, vectors * root
+        orthonormal.append(given.with_outputs(inverse))
+        read.append(inverse / size)
+        write.append(size[:, None] * up)
     assert up is not None, "a network without an embedding has a part"
     head = original.head @ up
     # down: each wire in the order of what the outputs read of it
-    environment, spectra, ordered, turn = head.T @ head, [], [], None
-    for layer in reversed(orthonormal):
+    environment = head.T @ head
+    spectra: list[Tensor] = []
+    layers: list[TreeLayer] = []
+    for at in reversed(range(len(orthonormal))):
         values, vectors = torch.linalg.eigh(environment)
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-        spectra.append(values)
-        if turn is None:
-            head = head @ vectors
+        spectra.insert(0, values)
+        if layers:
+            layers[0] = layers[0].with_inputs(vectors)
         else:
-            ordered[-1] = ordered[-1].with_inputs(vectors)
-        turned = layer.with_outputs(vectors.T)
-        ordered.append(turned)
-        turn, environment = vectors, turned.below(torch.diag(values))
-    layers = tuple(TreeLayer(one.down, one.left, one.right) for one in reversed(ordered))
-    norm, falling = original.inner_product(original)[0], tuple(reversed(spectra))
-    return WireDecomposition(layers, head, falling, norm, original, inputs, first)
+            head = head @ vectors
+        turned = replace(orthonormal[at].with_outputs(vectors.T), loss=0.0)
+        read[at], write[at] = vectors.T @ read[at], write[at] @ vectors
+        layers.insert(0, turned)
+        environment = turned.below(torch.diag(values))
+    return WireDecomposition(
+        tuple(layers),
+        head,
+        tuple(spectra),
+        original.inner_product(original)[0],
+        original,
+        inputs,
+        first,
+        tuple(read),
+        tuple(write),
+    )
