@@ -31,6 +31,8 @@ from bench import (
     tables,
     tracing,
     training,
+    two_layers,
+    wires,
 )
 from bench.adapters import page as adapters
 from bilens.cli.app import app
@@ -54,6 +56,8 @@ BENCHMARKS = {
     "conversion_ordinary": conversion_ordinary.page,
     "adapters": adapters.page,
     "ground_truth": ground_truth.page,
+    "two_layers": two_layers.page,
+    "wires": wires.page,
 }
 
 
