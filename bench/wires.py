@@ -183,8 +183,8 @@ accuracy, or loss, within a tolerance of that of the whole:
   training inputs lose a share of its variance; *random* directions, around the mean, are as many in
   each wire, a mean of {RANDOM_DRAWS} draws. Each is tried at a row of shares; shown is the one that
   removes most, chosen on the same held-out inputs.
-* Ten outputs told against their mean read nine directions of the last wire. The decomposition leaves
-  the others out at no cost, of an image classifier {free:.0%} of all dimensions; principal
+* Ten outputs told against their mean read nine directions of the last wire. The decomposition
+  leaves the others out at no cost, of an image classifier {free:.0%} of all dimensions; principal
   components and random directions do not know what is read.
 * In the transformer the wires of the chain are projected where they are in the whole model, with
   its attention between them, which the decomposition does not know of; principal components are of

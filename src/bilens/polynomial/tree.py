@@ -171,17 +171,18 @@ class Tree:
             sizes = by
         return Tree(tuple(layers), self.head * sizes)
 
-    def run_rounding(self, x: Tensor, size: Tensor, off: Tensor) -> Tensor:
+    def run_rounding(self, x: Tensor, size: Tensor, off: Tensor, steps: int) -> Tensor:
         """Bound what rounding, and inputs that are off, change of the outputs, (rows,) norms.
 
         Args:
             x: (rows, in), with the 1.
             size: the same or larger, of the numbers that were added to x.
             off: how far x may be from the input that is meant, each entry.
+            steps: roundings of each sum beyond those of the tree.
         """
         tree, error = self.rescaled(), x.new_zeros(len(x))
         for layer in tree.layers:
-            unit, (down, *norms) = EPS * layer.steps, layer.spectral_norms
+            unit, (down, *norms) = EPS * (layer.steps + steps), layer.spectral_norms
             values, sizes, errors = [], [], []
             for side, norm in zip((layer.left, layer.right), norms, strict=True):
                 values.append((x @ side.T).abs().amax(dim=1))

@@ -186,8 +186,9 @@ class TruncatedNetwork:
         Math: f(x) − g(x) is the difference of both tensors at 2^layers copies of v = (z, 1), so
             that ‖f(x) − g(x)‖ ≤ √(squared_error + rounding) · ‖v‖^(2^layers) by Cauchy and
             Schwarz. Added is what running both in float64 may change, from the sizes of all that
-            is added up, and what is left of x outside of what the covariance spans, where it is
-            at most 10⁻⁶ of the size of each entry.
+            is added up (a residual path and the linear part of its layer as one), and what is left
+            of x outside of what the covariance spans, where it is at most 10⁻⁶ of the size of each
+            entry.
 
         Args:
             x: (..., in).
@@ -200,7 +201,8 @@ class TruncatedNetwork:
         if not shape or shape[-1] != len(inputs.mean):
             raise ShapeError(f"x has shape {shape}; the network reads {len(inputs.mean)} numbers.")
         rows = x.detach().double().reshape(-1, shape[-1])
-        unit = EPS * (sum(inputs.root.shape) + 8)
+        steps = sum(inputs.root.shape)
+        unit = EPS * (steps + 8)
         apart, added = rows - inputs.mean, rows.abs() + inputs.mean.abs()
         z, size = apart @ inputs.inverse.T, added @ inputs.inverse.abs().T
         reach = torch.cat([z.abs() + unit * size, torch.ones_like(z[:, :1])], dim=1).norm(dim=1)
@@ -212,12 +214,15 @@ class TruncatedNetwork:
             return torch.cat([part, part.new_full((len(part), 1), last)], dim=1)
 
         whole = Tree((self.whole.first, *self.whole.original.layers[1:]), self.whole.original.head)
-        run = whole.run_rounding(behind(rows, 1.0), behind(added, 1.0), behind(off, 0.0))
-        run = run + self.tree.run_rounding(
-            behind(z, 1.0), behind(size, 1.0), behind(unit * size, 0.0)
+        run = sum(
+            tree.run_rounding(behind(x, 1.0), behind(large, 1.0), behind(far, 0.0), steps)
+            for tree, x, large, far in (
+                (whole, rows, added, off),
+                (self.tree, z, size, unit * size),
+            )
         )
-        far = math.sqrt(self.squared_error + self.rounding)
-        bound = (far * reach ** (2 ** len(self.widths)) + run) * (1 + SPARE)
+        apart_by = math.sqrt(self.squared_error + self.rounding)
+        bound = (apart_by * reach ** (2 ** len(self.widths)) + run) * (1 + SPARE)
         inside = (outside <= SPAN * added).all(dim=1)
         found = torch.where(inside, bound.nan_to_num(nan=math.inf), math.inf)
         return found.reshape(shape[:-1])
