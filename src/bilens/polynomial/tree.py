@@ -142,7 +142,6 @@ class Tree:
 
     def squared_distance(self, other: Tree) -> tuple[float, float]:
         """Compute the squared distance of both tensors, and how much rounding may hide of it."""
-        other = other.rescaled()
         pairs = ((self, self), (self, other), (other, other))
         (own, own_off), (both, off), (their, their_off) = (a.inner_product(b) for a, b in pairs)
         rounding = own_off + 2 * off + their_off + 4 * EPS * (own + their)
@@ -157,20 +156,6 @@ class Tree:
             before = width
         return Tree(tuple(layers), self.head[:, :before])
 
-    def rescaled(self) -> Tree:
-        """Bring the rows of down to sizes of about 1, by powers of two: rounding is bounded best.
-
-        A channel that is a difference of large units is read by a small weight.
-        """
-        layers: list[TreeLayer] = []
-        sizes = torch.ones(self.num_inputs, dtype=torch.float64)
-        for layer in self.layers:
-            by = power_of_two(layer.down.square().sum(dim=1))
-            left, right = layer.left * sizes, layer.right * sizes
-            layers.append(TreeLayer(layer.down / by[:, None], left, right, layer.loss))
-            sizes = by
-        return Tree(tuple(layers), self.head * sizes)
-
     def run_rounding(self, x: Tensor, size: Tensor, off: Tensor, steps: int) -> Tensor:
         """Bound what rounding, and inputs that are off, change of the outputs, (rows,) norms.
 
@@ -180,8 +165,8 @@ class Tree:
             off: how far x may be from the input that is meant, each entry.
             steps: roundings of each sum beyond those of the tree.
         """
-        tree, error = self.rescaled(), x.new_zeros(len(x))
-        for layer in tree.layers:
+        error = x.new_zeros(len(x))
+        for layer in self.layers:
             unit, (down, *norms) = EPS * (layer.steps + steps), layer.spectral_norms
             values, sizes, errors = [], [], []
             for side, norm in zip((layer.left, layer.right), norms, strict=True):
@@ -195,8 +180,8 @@ class Tree:
             error = error + unit * (large @ layer.down.abs().T).norm(dim=1)
             x = ((x @ layer.left.T) * (x @ layer.right.T)) @ layer.down.T
             size, off = x.abs(), torch.zeros_like(x)
-        fresh = EPS * (tree.head.shape[1] + 8) * (size @ tree.head.abs().T).norm(dim=1)
-        bound: Tensor = spectral_norm(tree.head) * error + fresh
+        fresh = EPS * (self.head.shape[1] + 8) * (size @ self.head.abs().T).norm(dim=1)
+        bound: Tensor = spectral_norm(self.head) * error + fresh
         return bound
 
     def as_network(
@@ -241,15 +226,17 @@ def homogeneous(f: QuadraticMap) -> TreeLayer:
     return TreeLayer(torch.cat(downs, dim=1), torch.cat(lefts), torch.cat(rights))
 
 
-def balance(tree: Tree, leaves: Tensor) -> tuple[Tree, TreeLayer, list[Tensor]]:
-    """Read (x, 1) = leaves @ (z, 1), and bring units and channels to sizes of about 1.
+def balance(tree: Tree, leaves: Tensor | None = None) -> tuple[Tree, TreeLayer, list[Tensor]]:
+    """Bring units, and the rows of down, to sizes of about 1: so rounding is bounded best.
 
-    The sizes are powers of two, which are exact: the function is the same.
+    The sizes are powers of two, which are exact: the function is the same. With leaves the tree
+    then reads (z, 1), where (x, 1) = leaves @ (z, 1).
 
-    Returns: the tree that reads (z, 1), its first layer as it reads (x, 1), and the sizes of the
-        channels of each wire, which it is divided by.
+    Returns: the tree, its first layer as it reads (x, 1), and the sizes of the channels of each
+        wire, which they are divided by.
     """
-    gram, first = torch.eye(leaves.shape[1], dtype=torch.float64), tree.layers[0]
+    width = tree.num_inputs if leaves is None else leaves.shape[1]
+    gram, first = torch.eye(width, dtype=torch.float64), tree.layers[0]
     layers: list[TreeLayer] = []
     sizes: list[Tensor] = []
     for at, layer in enumerate(tree.layers):
@@ -257,16 +244,18 @@ def balance(tree: Tree, leaves: Tensor) -> tuple[Tree, TreeLayer, list[Tensor]]:
         left, right, down = layer.left[used], layer.right[used], layer.down[:, used]
         if at:
             left, right = left * sizes[-1], right * sizes[-1]
-        read = (left, right) if at else (left @ leaves, right @ leaves)
+        turn = leaves if at == 0 else None
+        read = (left, right) if turn is None else (left @ turn, right @ turn)
         by = [power_of_two((one @ gram * one).sum(dim=1)) for one in read]
         left, right = left / by[0][:, None], right / by[1][:, None]
         down = down * (by[0] * by[1])
         sizes.append(power_of_two(down.square().sum(dim=1)))
         given = TreeLayer(down / sizes[-1][:, None], left, right)
-        if at == 0:
-            first, unit = given, EPS * (len(leaves) + 8)
-            loss = unit * max(float((one.abs() @ leaves.abs()).norm()) for one in (left, right))
-            given = TreeLayer(given.down, left @ leaves, right @ leaves, loss)
+        first = first if at else given
+        if turn is not None:
+            lost = max(float((one.abs() @ turn.abs()).norm()) for one in (left, right))
+            lost *= EPS * (len(turn) + 8)
+            given = TreeLayer(given.down, left @ turn, right @ turn, lost)
         gram = given.gram(given, gram)
         layers.append(given)
     return Tree(tuple(layers), tree.head * sizes[-1]), first, sizes

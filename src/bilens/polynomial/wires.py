@@ -98,7 +98,7 @@ class WireDecomposition:
     @cached_property
     def lost(self) -> float:
         """The squared error that the change of coordinates alone may have brought."""
-        return sum(self.original.squared_distance(Tree(self.layers, self.head)))
+        return sum(self.original.squared_distance(balance(Tree(self.layers, self.head))[0]))
 
     def truncate(self, widths: Sequence[int]) -> TruncatedNetwork:
         """Keep the leading directions of each wire.
@@ -124,7 +124,7 @@ class WireDecomposition:
             most = ", ".join(f"1 to {count}" for count in known)
             raise UsageError(f"widths={widths!r:.60}; expected for the wires: {most}.")
         kept = tuple(int(width) for width in widths)
-        tree = Tree(self.layers, self.head).truncated(kept)
+        tree = balance(Tree(self.layers, self.head).truncated(kept))[0]
         error, rounding = self.original.squared_distance(tree)
         left_out = sum(
             copies * float(spectrum[width:].sum())
