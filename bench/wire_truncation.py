@@ -13,7 +13,7 @@ import bilens as bl
 SEED = 0
 TOLERANCES = (0.01, 0.001)  # of accuracy or loss, of that of the whole
 # of the squared norm, or of the variance, that a wire may lose
-SHARES = [0.9, 0.8, 0.7, 0.6, *(0.5 * 10 ** (-0.25 * step) for step in range(20))]
+SHARES = [0.9, 0.8, 0.7, 0.6, *(0.5 * 10 ** (-0.25 * step) for step in range(32))]
 RANDOM_DRAWS, DRAWS = 2, 4_000
 
 Projection = tuple[Tensor, Tensor]  # a matrix on the channels of a wire, and what is added
