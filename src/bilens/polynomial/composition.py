@@ -26,7 +26,7 @@ from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
-AT_ONCE = 1 << 23  # numbers of one array of forms
+AT_ONCE = 1 << 20  # numbers of one array of forms
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,10 +285,12 @@ class Composition:
             c, rc, d, rd = ll[:, later], rl[:, later], lr[:, later], rr[:, later]
             meets = (
                 (tuple(part[u] for part in alone), tuple(part[later] for part in alone)),
-                (through(a * rc + ra * c), through(b * rd + rb * d)),
-                (through(a * rd + ra * d), through(b * rc + rb * c)),
+                (through((a * rc).addcmul_(ra, c)), through((b * rd).addcmul_(rb, d))),
+                (through((a * rd).addcmul_(ra, d)), through((b * rc).addcmul_(rb, c))),
             )
-            summed = torch.stack([x[0] * y[1] + x[1] * y[0] for x, y in meets]).sum(dim=0)
+            summed = out.new_zeros(ll.shape[1] - u, len(left_2))
+            for x, y in meets:
+                summed.addcmul_(x[0], y[1]).addcmul_(x[1], y[0])
             polarised = summed @ out.T / 6  # (pairs, outputs): f_k at the vectors of u and v
             coefficients = (p[:, u, None] * s[:, later] + s[:, u, None] * p[:, later]).T
             coefficients[0] /= 2
@@ -310,14 +312,14 @@ class Composition:
         for v in range(len(theirs.tensor.left)):
             a, b = theirs.tensor.left[v], theirs.tensor.right[v]
             la, ra, lb, rb = left @ a, right @ a, left @ b, right @ b
-            summed = out.new_zeros(len(left_2), len(a))
+            near = (la[:, None] * right + ra[:, None] * left) / 2
+            far = (lb[:, None] * right + rb[:, None] * left) / 2
+            polarised = out.new_zeros(len(out), len(a))
             for weight, vector in zip(weights, vectors, strict=True):
                 meets = weight @ ((la * rb + ra * lb) / 2)
-                near = weight @ ((la[:, None] * right + ra[:, None] * left) / 2)
-                far = weight @ ((lb[:, None] * right + rb[:, None] * left) / 2)
-                summed += meets[:, None] * vector
-                summed += near * (vector @ b)[:, None] + far * (vector @ a)[:, None]
-            polarised = out @ summed / 3  # (outputs, in)
+                polarised += (out * meets) @ vector / 3
+                polarised += (out * (vector @ b)) @ weight @ near / 3
+                polarised += (out * (vector @ a)) @ weight @ far / 3
             coefficients = p[:, v, None] * own_s + s[:, v, None] * own_p  # (their h, in)
             total += polarised @ (down_2 @ coefficients).T
         return total
