@@ -218,8 +218,8 @@ def page(result: dict[str, Any]) -> str:
     )
     closures = "\n".join(
         f"| {row['depth']} | {row['width']} | {'yes' if row['residual'] else 'no'} | "
-        f"{row['mean_error']:.3f} | {row['variance_ratio']:.2f} ± {row['standard_error']:.2f} | "
-        f"{row['again']:.2f} | {row['largest_share']:.1%} |"
+        f"{row['mean_error']:.3f} | {row['variance_ratio']:.2g} ± {row['standard_error']:.1g} | "
+        f"{row['again']:.2g} | {row['largest_share']:.1%} |"
         for row in result["closures"]
     )
     run = result["run"]
