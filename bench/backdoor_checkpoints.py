@@ -192,7 +192,8 @@ target's label.
 The similarity of the target's output falls where the cosine of all weights hardly moves, and the
 other outputs less. It falls most in the first {INTERVAL} steps, when more images than before have
 the target's label and {fooled[every[0]]:.0%} of the marked ones get it: how much of that drop is
-the labels' and how much the trigger's is not told apart here. In the intervals in which the backdoor is learnt ({learnt}) the target's output is at
+the labels' and how much the trigger's is not told apart here. In the intervals in which the
+backdoor is learnt ({learnt}) the target's output is at
 {of_learnt["backdoor", "standard_target"]:.3f} under N(0, I), without the backdoor at
 {of_learnt["control", "standard_target"]:.3f}; the other outputs at
 {of_learnt["backdoor", "standard_others"]:.3f} and {of_learnt["control", "standard_others"]:.3f},
