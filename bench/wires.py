@@ -203,8 +203,10 @@ sizes, of all logits.
 
 *Told* is exact where every copy of the input is drawn for itself (eight copies for three layers).
 With one input in all copies it is another number: drawn from N(mean, covariance), or held-out
-inputs. `error_bound` held for every input; told are the median of how far it is above the error,
-and the share of inputs inside of the span of the covariance (outside it is infinite).
+inputs. *Rounding* is a proven bound on what rounding may hide of what is told, for any order of the
+sums; where it is the larger of the two, a smaller error is told than is proven. `error_bound` held
+for every input; shown are the median of how far it is above the error, and the share of inputs
+inside of the span of the covariance (outside it is infinite).
 
 * {run["date"]}; {run["hardware"]}; {versions}; {seconds:.0f} seconds of the
   processor in all.
