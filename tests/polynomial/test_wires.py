@@ -306,12 +306,25 @@ def test_outside_of_the_covariance_the_bound_is_infinite() -> None:
     across = torch.tensor([0.4, 1.5], dtype=torch.float64)  # a right angle to the root
     x = torch.stack([mean + 2 * root[:, 0], mean + 2 * root[:, 0] + 0.01 * across, 1e9 * across])
     assert less.error_bound(x).isfinite().tolist() == [True, False, False]
-    near = mean + 2 * root[:, 0] + 1e-8 * across  # counted: f moves there, and g does not
-    assert float((f(near) - less.network(near)).norm()) <= float(less.error_bound(near))
-    whole = bl.decompose_wires(f, mean=mean, covariance=root @ root.T)
-    all_of_it = whole.truncate([*map(len, whole.spectra)])
-    assert float((f(near) - f(x[0])).norm()) <= float(all_of_it.error_bound(near))
     assert torch.equal(less.error_bound(1e200 * x[0]), torch.tensor(torch.inf).double())
+
+
+def test_what_is_just_outside_of_the_covariance_is_in_the_bound() -> None:
+    """Across the span f is steep, and what is narrower does not see where in it an input is."""
+    f, (root, _) = layers(2, False, True), moments(1)
+    across = torch.tensor([0.4, 1.5], dtype=torch.float64)  # a right angle to the root
+    steep = torch.eye(WIDTH).double() + 1e4 * across[:, None] * across
+    first, *others = f.parts
+    assert isinstance(first, QuadraticLayer)
+    turned = QuadraticLayer(first.map.compose_input(steep), False)
+    g = PolynomialNetwork((turned, *others), head=f.head, head_bias=f.head_bias)
+    found = bl.decompose_wires(g, covariance=root @ root.T)
+    whole = found.truncate([*map(len, found.spectra)])
+    inside = 0.1 * root[:, 0]
+    near = inside + 2.5e-7 * across
+    far = float((g(near) - whole.network(near)).norm())
+    assert far > 1e-4
+    assert far <= float(whole.error_bound(near) - whole.error_bound(inside))
 
 
 @pytest.mark.parametrize("residual", [False, True])
