@@ -13,7 +13,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
 .PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
-.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-tracing bench-quadratic-fit
+.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
@@ -81,6 +81,12 @@ bench-training: .venv/test       ## an epoch of images against a plain loop (DAT
 bench-decomposition: .venv/test  ## eigenpairs, HOSVD and CP against the dense ways
 	$(PIP) tensorly
 	$(BIN)/python -m bench.decomposition
+
+bench-wires: .venv/test          ## dimensions of three-layer networks that can go (DATA, CORPUS)
+	$(BIN)/python -m bench.wires $(IMAGES) --corpus $(CORPUS)
+
+bench-two-layers: .venv/test     ## moments and similarity of two layers beside samples (DATA)
+	$(BIN)/python -m bench.two_layers $(IMAGES)
 
 bench-ground-truth: .venv/test   ## a transformer with known rules, read from its weights (DATA)
 	$(BIN)/python -m bench.ground_truth $(DATA)

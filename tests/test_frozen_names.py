@@ -18,7 +18,8 @@ def names_of(text: str) -> list[str]:
 
 # Names may be added; none may be renamed or removed.
 PUBLIC = names_of(
-    "Activation, AttackOptions, AttackReport, AttentionHead, AuditOptions, AuditReport, "
+    "Activation, ApproximateMoments, AttackOptions, AttackReport, AttentionHead, AuditOptions, "
+    "AuditReport, "
     "BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
@@ -32,7 +33,8 @@ PUBLIC = names_of(
     "SignificantEigenvalues, Status, Subspace, "
     "TokenInteractions, TopInteractions, TraceOptions, TraceReport, TrainImageOptions, "
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
-    "WireDecomposition, activation_moments, attack_model, attribute, attribute_to_background, "
+    "WireDecomposition, activation_moments, approximate_moments, attack_model, attribute, "
+    "attribute_to_background, "
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
     "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
@@ -112,7 +114,8 @@ SIGNATURES = {
     ),
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
-    "decompose_wires": "network",
+    "decompose_wires": "network, *, mean=None, covariance=None",
+    "approximate_moments": "network, mean=None, covariance=None, *, num_samples=100000, seed=0",
     "read_attention": "model, layer, head",
     "AttentionHead": (
         "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, "
@@ -370,8 +373,16 @@ ATTRIBUTES: dict[type, str] = {
         "paths, interactions, mlp_map"
     ),
     bilens.PathSplit: "paths, values, whole, names, largest",
-    bilens.TruncatedNetwork: "network, widths, squared_error, rounding, bound, squared_norm",
-    bilens.WireDecomposition: "layers, head, spectra, squared_norm, truncate, widths_within",
+    bilens.ApproximateMoments: (
+        "mean, covariance, sampled_mean, sampled_covariance, mean_standard_error, "
+        "variance_standard_error, largest_share, num_samples, mean_error, variance_ratio"
+    ),
+    bilens.TruncatedNetwork: (
+        "network, widths, squared_error, rounding, bound, squared_norm, error_bound, gaussian_error"
+    ),
+    bilens.WireDecomposition: (
+        "layers, head, spectra, squared_norm, read, write, truncate, widths_within"
+    ),
     bilens.TokenInteractions: "order, distance, slots, values, strongest, strongest_values",
 }
 

@@ -32,6 +32,8 @@ from bench import (
     tables,
     tracing,
     training,
+    two_layers,
+    wires,
 )
 from bench.adapters import page as adapters
 from bilens.cli.app import app
@@ -56,6 +58,8 @@ BENCHMARKS = {
     "adapters": adapters.page,
     "ground_truth": ground_truth.page,
     "polynomial_language": polynomial_language.page,
+    "two_layers": two_layers.page,
+    "wires": wires.page,
 }
 
 

@@ -116,6 +116,10 @@ from .polynomial.chance import (
     InteractionChance as InteractionChance,
     interaction_chance as interaction_chance,
 )
+from .polynomial.closure import (
+    ApproximateMoments as ApproximateMoments,
+    approximate_moments as approximate_moments,
+)
 from .polynomial.composition import (
     OutputMoments as OutputMoments,
     network_similarity as network_similarity,

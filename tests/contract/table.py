@@ -103,8 +103,8 @@ CALLS: dict[str, tuple[str, ...]] = {
     "network": (
         *("bl.polynomial_network", "bl.token_interactions", "bl.interaction_chance"),
         *("bl.split_interactions", "bl.output_moments", "bl.network_similarity"),
-        *("bl.decompose_wires", "bl.read_attention", "bl.read_at_text", "bl.read_network"),
-        "bilens read",
+        *("bl.decompose_wires", "bl.approximate_moments", "bl.read_attention", "bl.read_at_text"),
+        *("bl.read_network", "bilens read"),
     ),
 }
 MAKES = "it makes or writes a model or data, of which verbs then say something"

@@ -137,6 +137,10 @@ def cases() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any
         torch.diag(torch.rand(3).double() + 0.5),
     )
     yield bl.output_moments, (one,), {}, {"mean": middle, "covariance": spread}
+    usual_draws = {"num_samples": 10}
+    changed = {"mean": middle, "covariance": spread, "num_samples": 11}
+    yield bl.approximate_moments, (one,), usual_draws, changed
+    yield bl.decompose_wires, (one,), {}, {"mean": middle, "covariance": spread}
     moved = {"mean": middle, "covariance": spread, "outputs": [0], "centred": False}
     yield bl.network_similarity, (one, two), {}, moved
 

@@ -232,6 +232,7 @@ def test_a_module_in_place_of_a_network_is_named() -> None:
         lambda: bl.output_moments(model),
         lambda: bl.network_similarity(model, model),
         lambda: bl.decompose_wires(model),
+        lambda: bl.approximate_moments(model),
     ):
         with pytest.raises(UsageError, match=r"use bl.polynomial_network\(model\)"):
             act()

@@ -76,11 +76,10 @@ def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
     return (covariance + covariance.T) / 2
 
 
-def covariance_root(covariance: Tensor, d_in: int) -> Tensor:
-    """Return A with A Aᵀ = Σ, (in, in), each input in its own unit: row i is as exact as σ_i.
+def correlation_parts(covariance: Tensor, d_in: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return deviations D, and eigenvalues (rising) and eigenvectors of the correlations D⁻¹ΣD⁻¹.
 
-    Math: A = D R^½, D the deviations and R the correlations. Eigenvalues of R up to in · eps of
-        the largest are rounding, and 0; so is an input that does not vary.
+    Eigenvalues up to in · eps of the largest are rounding, and 0; an input without variance has 0.
     """
     covariance = checked_covariance(covariance, d_in)
     deviations = covariance.diagonal().clamp(min=0.0).sqrt()
@@ -94,7 +93,15 @@ def covariance_root(covariance: Tensor, d_in: int) -> Tensor:
                 f"covariance has the eigenvalue {least:.3g}; none below zero was "
                 "expected: pass a covariance matrix of the inputs."
             )
-    values = torch.where(values > d_in * EPS * values.max(), values, 0.0)
+    return deviations, torch.where(values > d_in * EPS * values.max(), values, 0.0), columns
+
+
+def covariance_root(covariance: Tensor, d_in: int) -> Tensor:
+    """Return A with A Aᵀ = Σ, (in, in), each input in its own unit: row i is as exact as σ_i.
+
+    Math: A = D R^½, D the deviations and R the correlations, as in `correlation_parts`.
+    """
+    deviations, values, columns = correlation_parts(covariance, d_in)
     root: Tensor = deviations[:, None] * ((columns * values.sqrt()) @ columns.T)
     return root
 

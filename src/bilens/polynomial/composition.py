@@ -17,14 +17,16 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from bilens.algebra.gaussian import covariance_root
+from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_float_tensor, check_type
+from bilens.base.checks import as_integer, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
-AT_ONCE = 1 << 23  # numbers of one array of forms
+AT_ONCE = 1 << 20  # numbers of one array of forms
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +59,9 @@ def output_moments(
         covariance: (in, in), of the input; None is the identity.
 
     Raises:
-        UsageError: If the network is not two layers that read vectors.
-        ShapeError: If the mean or the covariance does not fit, or the latter is none.
+        UsageError: If the network is not two layers that read vectors (of more of them
+            `approximate_moments` tells what is close), or the covariance is none.
+        ShapeError: If the mean or the covariance does not fit.
         MemoryLimitError: If the second-order parts would not fit.
     """
     composed = composition_of(network, mean, covariance)
@@ -121,46 +124,44 @@ def composition_of(
     outputs: Tensor | None = None,
 ) -> Composition:
     """Return the two layers of a network as functions of a standard normal input."""
-    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    parts = network.parts
-    layers = [part for part in parts if isinstance(part, QuadraticLayer)]
-    if len(parts) != 2 or len(layers) != 2 or network.embedding is not None:
+    maps = layer_maps(network, "moments are exact of two layers")
+    if len(maps) != 2:
         raise UsageError(
-            f"the network has the parts {', '.join(network.part_names)}"
-            f"{' behind an embedding of tokens' if network.num_tokens else ''}; moments are exact "
-            "of two layers that read vectors."
+            f"the network has the layers {', '.join(network.part_names)}; moments are exact of two "
+            "layers that read vectors: of fewer or more use bl.approximate_moments."
         )
-    exact = network.to(torch.float64)
-    first, second = (with_residual(part) for part in exact.parts)
-    if exact.head is not None:
-        second = second.compose_output(exact.head, exact.head_bias)
+    first, second = maps
+    if network.head is not None:
+        bias = None if network.head_bias is None else network.head_bias.double()
+        second = second.compose_output(network.head.double(), bias)
     if outputs is not None:
         chosen = torch.eye(second.sizes.d_out, dtype=torch.float64)[outputs]
         second = second.compose_output(chosen)
     width = first.sizes.d_in
-    root = torch.eye(width, dtype=torch.float64)
-    if covariance is not None:
-        root = root_of(covariance, width)
-    if mean is not None and check_float_tensor("mean", mean, num_axes=1) != (width,):
-        raise ShapeError(f"mean has {len(mean)} entries; the network reads {width} inputs.")
-    shift = None if mean is None else mean.double()
     if covariance is not None or mean is not None:
-        first = first.compose_input(root, shift)
+        root = torch.eye(width, dtype=torch.float64)
+        root = root if covariance is None else covariance_root(covariance, width)
+        first = first.compose_input(
+            root, None if mean is None else checked_vector("mean", mean, width)
+        )
     return Composition(first, second)
 
 
-def root_of(covariance: Tensor, width: int) -> Tensor:
-    """Return a root C of a covariance, C Cᵀ = Σ; refuse what is none."""
-    shape = check_float_tensor("covariance", covariance, num_axes=2)
-    if shape != (width, width):
-        raise ShapeError(f"covariance has shape {shape}; expected ({width}, {width}).")
-    values, vectors = torch.linalg.eigh(covariance.double())
-    size = float(values.abs().max())
-    symmetric = torch.allclose(covariance, covariance.T, rtol=1e-5, atol=1e-8 * size)
-    if not symmetric or float(values.min()) < -1e-8 * size:
-        raise ShapeError("covariance is not symmetric with eigenvalues of at least 0.")
-    root: Tensor = vectors * values.clamp(min=0).sqrt()
-    return root
+def layer_maps(network: PolynomialNetwork, said: str) -> list[QuadraticMap]:
+    """Return the layers of a network with their residual paths, in float64.
+
+    A network with other parts, or of tokens, is refused: with what is said, of "layers".
+    """
+    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
+    if network.embedding is not None or not all(
+        isinstance(part, QuadraticLayer) for part in network.parts
+    ):
+        raise UsageError(
+            f"the network has the parts {', '.join(network.part_names)}"
+            f"{' behind an embedding of tokens' if network.num_tokens else ''}; {said} that read "
+            "vectors."
+        )
+    return [with_residual(part) for part in network.to(torch.float64).parts]
 
 
 def with_residual(part: object) -> QuadraticMap:
@@ -284,10 +285,12 @@ class Composition:
             c, rc, d, rd = ll[:, later], rl[:, later], lr[:, later], rr[:, later]
             meets = (
                 (tuple(part[u] for part in alone), tuple(part[later] for part in alone)),
-                (through(a * rc + ra * c), through(b * rd + rb * d)),
-                (through(a * rd + ra * d), through(b * rc + rb * c)),
+                (through((a * rc).addcmul_(ra, c)), through((b * rd).addcmul_(rb, d))),
+                (through((a * rd).addcmul_(ra, d)), through((b * rc).addcmul_(rb, c))),
             )
-            summed = torch.stack([x[0] * y[1] + x[1] * y[0] for x, y in meets]).sum(dim=0)
+            summed = out.new_zeros(ll.shape[1] - u, len(left_2))
+            for x, y in meets:
+                summed.addcmul_(x[0], y[1]).addcmul_(x[1], y[0])
             polarised = summed @ out.T / 6  # (pairs, outputs): f_k at the vectors of u and v
             coefficients = (p[:, u, None] * s[:, later] + s[:, u, None] * p[:, later]).T
             coefficients[0] /= 2
@@ -309,14 +312,14 @@ class Composition:
         for v in range(len(theirs.tensor.left)):
             a, b = theirs.tensor.left[v], theirs.tensor.right[v]
             la, ra, lb, rb = left @ a, right @ a, left @ b, right @ b
-            summed = out.new_zeros(len(left_2), len(a))
+            near = (la[:, None] * right + ra[:, None] * left) / 2
+            far = (lb[:, None] * right + rb[:, None] * left) / 2
+            polarised = out.new_zeros(len(out), len(a))
             for weight, vector in zip(weights, vectors, strict=True):
                 meets = weight @ ((la * rb + ra * lb) / 2)
-                near = weight @ ((la[:, None] * right + ra[:, None] * left) / 2)
-                far = weight @ ((lb[:, None] * right + rb[:, None] * left) / 2)
-                summed += meets[:, None] * vector
-                summed += near * (vector @ b)[:, None] + far * (vector @ a)[:, None]
-            polarised = out @ summed / 3  # (outputs, in)
+                polarised += (out * meets) @ vector / 3
+                polarised += (out * (vector @ b)) @ weight @ near / 3
+                polarised += (out * (vector @ a)) @ weight @ far / 3
             coefficients = p[:, v, None] * own_s + s[:, v, None] * own_p  # (their h, in)
             total += polarised @ (down_2 @ coefficients).T
         return total

@@ -1,64 +1,62 @@
 """Orthogonal decomposition of layers one behind the other: which directions of each wire matter.
 
-The layers are read as a tree: every layer multiplies two copies of what the layer before gives,
-down to 2^layers copies of the input with a 1 behind it. In the tensor of that tree each copy is
-free, and norms and inner products are sums over Gram matrices of the factors: no array of a whole
-layer is ever formed.
+The layers are read as a tree of products (`tree.py`), whose tensor has a copy of (z, 1) at each
+leaf: z is the input in coordinates in which it has mean 0 and covariance I.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
-from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_type
+from bilens.algebra.gaussian import correlation_parts
+from bilens.algebra.quadratic_form import checked_vector
+from bilens.base.checks import as_integer, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
-from bilens.polynomial.composition import with_residual
-from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
+from bilens.polynomial.composition import composition_of, layer_maps
+from bilens.polynomial.network import PolynomialNetwork
+from bilens.polynomial.tree import EPS, SPARE, Tree, TreeLayer, balance, homogeneous
 
 LEAST = 1e-13  # of the largest eigenvalue, channels balanced: what is below it is not told apart
-ROUNDINGS = 16  # how much more than one rounding the sums of a layer may collect
+SPAN = 1e-6  # how far an input may be from what the covariance spans, of its size; it is counted
 
 
 @dataclass(frozen=True, eq=False)
-class TreeLayer:
-    """One layer of the tree: out ↦ down[(left z) ∘ (right z)], z with a constant behind it."""
+class InputCoordinates:
+    """x = mean + root z, and z = inverse (x − mean), for the directions in which inputs vary."""
 
-    down: Tensor  # (out, units)
-    left: Tensor  # (units, in)
-    right: Tensor
+    mean: Tensor  # (in,)
+    root: Tensor  # C, (in, rank), C Cᵀ the covariance
+    inverse: Tensor  # (rank, in), inverse @ root = I
 
-    def gram(self, other: TreeLayer, inputs: Tensor) -> Tensor:
-        """Compute ⟨out_i, other's out_j⟩, given that of the inputs, (in, other's in)."""
-        ll, rr = self.left @ inputs @ other.left.T, self.right @ inputs @ other.right.T
-        lr, rl = self.left @ inputs @ other.right.T, self.right @ inputs @ other.left.T
-        found: Tensor = self.down @ ((ll * rr + lr * rl) / 2) @ other.down.T
-        return found
+    @classmethod
+    def from_moments(
+        cls, width: int, mean: Tensor | None, covariance: Tensor | None
+    ) -> InputCoordinates:
+        """Return the coordinates of a mean (None is zero) and a covariance (None is I)."""
+        centre = torch.zeros(width, dtype=torch.float64)
+        centre = centre if mean is None else checked_vector("mean", mean, width)
+        if covariance is None:
+            eye = torch.eye(width, dtype=torch.float64)
+            return cls(centre, eye, eye)
+        deviations, values, columns = correlation_parts(covariance, width)
+        roots, columns = values[values > 0].sqrt(), columns[:, values > 0]
+        units = torch.where(deviations > 0, 1 / deviations, 0.0)
+        return cls(centre, deviations[:, None] * columns * roots, (columns / roots).T * units)
 
-    def below(self, environment: Tensor) -> Tensor:
-        """Compute the Gram matrix of one input slot, (in, in), given that of the outputs.
-
-        The inputs are orthonormal, so that the other slot is summed over.
-        """
-        outer = self.down.T @ environment @ self.down
-        ll, rr = self.left @ self.left.T, self.right @ self.right.T
-        lr = self.left @ self.right.T
-        found = self.left.T @ (outer * rr) @ self.left + self.right.T @ (outer * ll) @ self.right
-        crossed = self.left.T @ (outer * lr.T) @ self.right
-        whole: Tensor = (found + crossed + crossed.T) / 4
-        return whole
-
-    def between(self, outputs: Tensor, inputs: Tensor) -> TreeLayer:
-        """Change the coordinates: outputs @ (what comes out), of inputs @ (what comes in)."""
-        return TreeLayer(outputs @ self.down, self.left @ inputs, self.right @ inputs)
+    @property
+    def leaves(self) -> Tensor:
+        """The matrix from (z, 1) to (x, 1)."""
+        above = torch.cat([self.root, self.mean[:, None]], dim=1)
+        last = above.new_zeros(1, above.shape[1])
+        last[0, -1] = 1.0
+        return torch.cat([above, last])
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,13 @@ class WireDecomposition:
         spectra: of the wire behind each layer, the squared norm of the network's tensor along each
             direction, falling; each sums to `squared_norm`.
         squared_norm: of the network's tensor.
-        original: the tree and the head in the network's own coordinates, which errors are of.
+        original: the tree in the network's own coordinates of each wire, which errors are of.
+        inputs: what the tree reads of an input.
+        first: the first layer of the original as it reads (x, 1).
+        read: of each wire, (rank, channels + 1): its coordinates from the network's own channels
+            with a 1 behind them.
+        write: of each wire, (channels + 1, rank), the way back. `write[:, :k] @ read[:k]` projects
+            the channels onto the first k directions, as `truncate` does in every copy.
     """
 
     _repr_html_ = html_summary("spectra", "squared_norm")
@@ -80,21 +84,30 @@ class WireDecomposition:
     head: Tensor
     spectra: tuple[Tensor, ...]
     squared_norm: float
-    original: tuple[tuple[TreeLayer, ...], Tensor]
+    original: Tree
+    inputs: InputCoordinates
+    first: TreeLayer
+    read: tuple[Tensor, ...]
+    write: tuple[Tensor, ...]
 
     @cached_property
     def copies(self) -> tuple[int, ...]:
         """How often each wire occurs in the tree."""
         return tuple(2 ** (len(self.layers) - 1 - at) for at in range(len(self.layers)))
 
+    @cached_property
+    def lost(self) -> float:
+        """The squared error that the change of coordinates alone may have brought."""
+        return sum(self.original.squared_distance(balance(Tree(self.layers, self.head))[0]))
+
     def truncate(self, widths: Sequence[int]) -> TruncatedNetwork:
         """Keep the leading directions of each wire.
 
         Math: in every copy of a wire the rest is projected away. The squared error of the tensor
             is at most Σ copies · (what the spectrum says is left out), and is computed from Gram
-            matrices against the network's own weights, to the rounding that is told with it. For
-            every input |f(x) − g(x)| ≤ √(squared_error + rounding) · ‖(x, 1)‖^(2^layers), up to
-            the rounding of running both.
+            matrices against the network's own weights, to the rounding that is told with it: it
+            is the expected squared error where the copies of the input are independent draws
+            (`decompose_wires`). For one input in all copies `error_bound` holds.
 
         Args:
             widths: directions to keep of the wire behind each layer.
@@ -110,23 +123,19 @@ class WireDecomposition:
         ):
             most = ", ".join(f"1 to {count}" for count in known)
             raise UsageError(f"widths={widths!r:.60}; expected for the wires: {most}.")
-        kept, before, layers = [int(width) for width in widths], None, []
-        for layer, width in zip(self.layers, kept, strict=True):
-            inputs = layer.left.shape[1] if before is None else before
-            cut = TreeLayer(layer.down[:width], layer.left[:, :inputs], layer.right[:, :inputs])
-            layers.append(cut)
-            before = width
-        head = self.head[:, : kept[-1]]
-        error, rounding = squared_distance(*self.original, layers, head)
-        turned = sum(squared_distance(*self.original, self.layers, self.head))
+        kept = tuple(int(width) for width in widths)
+        tree = balance(Tree(self.layers, self.head).truncated(kept))[0]
+        error, rounding = self.original.squared_distance(tree)
         left_out = sum(
             copies * float(spectrum[width:].sum())
             for copies, spectrum, width in zip(self.copies, self.spectra, kept, strict=True)
         )
         # what is left out, and what the change of coordinates itself lost
-        bound = (math.sqrt(left_out) + math.sqrt(turned)) ** 2
-        network = as_network(layers, head)
-        return TruncatedNetwork(network, tuple(kept), error, rounding, bound, self.squared_norm)
+        bound = (math.sqrt(left_out) + math.sqrt(self.lost)) ** 2
+        inverse = self.inputs.inverse
+        network = tree.as_network(inverse, -inverse @ self.inputs.mean)
+        norm = self.squared_norm
+        return TruncatedNetwork(network, kept, error, rounding, bound, norm, self, tree)
 
     def widths_within(self, share: float) -> tuple[int, ...]:
         """Find widths whose bound on the relative squared error of the tensor is at most a share.
@@ -148,15 +157,19 @@ class TruncatedNetwork:
     """A network with narrower wires, and how far it is from the whole.
 
     Attributes:
-        network: that can be run; it reads what the whole reads.
+        network: that can be run; it reads what the whole reads. Of an input outside of what the
+            covariance spans it reads the part inside.
         widths: of its wires.
-        squared_error: of its tensor from the whole one, as exactly as `rounding` says.
-        rounding: how much larger it may be for rounding.
+        squared_error: of its tensor from the whole one, as exactly as `rounding` says: expected
+            where every copy of the input is an independent draw.
+        rounding: how much larger it may be for rounding, proven.
         bound: on it, from the spectra, and from what the coordinates lose.
         squared_norm: of the whole tensor.
+        whole: what was truncated.
+        tree: the tensor's, which reads (z, 1).
     """
 
-    _repr_html_ = html_summary()
+    _repr_html_ = html_summary("widths", "squared_error", "rounding", "bound", "squared_norm")
 
     network: PolynomialNetwork
     widths: tuple[int, ...]
@@ -164,142 +177,148 @@ class TruncatedNetwork:
     rounding: float
     bound: float
     squared_norm: float
+    whole: WireDecomposition
+    tree: Tree
+
+    def error_bound(self, x: Tensor) -> Tensor:
+        """Bound how far the outputs are from those of the whole network, for given inputs.
+
+        Math: f(x) − g(x) is the difference of both tensors at 2^layers copies of v = (z, 1), so
+            that ‖f(x) − g(x)‖ ≤ √(squared_error + rounding) · ‖v‖^(2^layers) by Cauchy and
+            Schwarz. Added is what running both in float64 may change, from the sizes of all that
+            is added up (a residual path and the linear part of its layer as one), and what is left
+            of x outside of what the covariance spans, where it is at most 10⁻⁶ of the size of each
+            entry.
+
+        Args:
+            x: (..., in).
+
+        Returns: (...), rounded up; infinity for an input that is further outside: there the
+            tensor says nothing.
+        Raises: ShapeError if x has another width; NonFiniteError for NaN or infinity.
+        """
+        shape, inputs = check_float_tensor("x", x), self.whole.inputs
+        if not shape or shape[-1] != len(inputs.mean):
+            raise ShapeError(f"x has shape {shape}; the network reads {len(inputs.mean)} numbers.")
+        rows = x.detach().double().reshape(-1, shape[-1])
+        steps = sum(inputs.root.shape)
+        unit = EPS * (steps + 8)
+        apart, added = rows - inputs.mean, rows.abs() + inputs.mean.abs()
+        z, size = apart @ inputs.inverse.T, added @ inputs.inverse.abs().T
+        reach = torch.cat([z.abs() + unit * size, torch.ones_like(z[:, :1])], dim=1).norm(dim=1)
+        added = added + reach[:, None] * inputs.root.norm(dim=1)
+        outside = (apart - z @ inputs.root.T).abs()
+        off = outside + unit * (added + size @ inputs.root.abs().T)
+
+        def behind(part: Tensor, last: float) -> Tensor:
+            return torch.cat([part, part.new_full((len(part), 1), last)], dim=1)
+
+        whole = Tree((self.whole.first, *self.whole.original.layers[1:]), self.whole.original.head)
+        run = sum(
+            tree.run_rounding(behind(x, 1.0), behind(large, 1.0), behind(far, 0.0), steps)
+            for tree, x, large, far in (
+                (whole, rows, added, off),
+                (self.tree, z, size, unit * size),
+            )
+        )
+        apart_by = math.sqrt(self.squared_error + self.rounding)
+        bound = (apart_by * reach ** (2 ** len(self.widths)) + run) * (1 + SPARE)
+        inside = (outside <= SPAN * added).all(dim=1)
+        found = torch.where(inside, bound.nan_to_num(nan=math.inf), math.inf)
+        return found.reshape(shape[:-1])
+
+    def gaussian_error(self) -> float:
+        """Compute E‖f(x) − g(x)‖² for one x ~ N(mean, covariance) in all copies, for two layers.
+
+        Accuracy: a difference of moments of f and g, to about 10⁻¹³ of E‖f(x)‖².
+        Raises: UsageError if the network has another number of layers than two.
+        """
+        f, g = (composition_of(one.as_network()) for one in (self.whole.original, self.tree))
+        varying = f.correlate(f) - 2 * f.correlate(g) + g.correlate(g)
+        constant = (f.order_0 - g.order_0).square().sum()
+        return max(float(varying.diagonal().sum() + constant), 0.0)
 
 
-def decompose_wires(network: PolynomialNetwork) -> WireDecomposition:
+def decompose_wires(
+    network: PolynomialNetwork, *, mean: Tensor | None = None, covariance: Tensor | None = None
+) -> WireDecomposition:
     """Decompose the wires of a network of layers one behind the other.
 
-    Math: from the inputs up, each layer's flattening (out × in²) is made orthonormal by an
-        eigendecomposition of its Gram matrix, down ((L Lᵀ)∘(R Rᵀ) + (L Rᵀ)∘(R Lᵀ)) downᵀ / 2, and
-        what is left is pushed into the next layer; from the outputs down, each wire is turned to
-        the eigenvectors of its output-side Gram matrix.
-    Cost: O(layers · units² · width); no array of out × in².
-    Accuracy: float64. Channels are balanced first, so that their units do not matter; directions
-        below 1e-13 of the largest eigenvalue then cannot be told apart, and go: `truncate`
-        counts them in its error and its bound.
+    Math: inputs are written as x = mean + C z, C Cᵀ = covariance, and the network as a tree of
+        products T(v, …, v) with 2^layers copies of v = (z, 1), symmetric in the two inputs of each
+        product. The norm is ‖T‖², all entries of T squared. If every copy is an independent draw
+        v_i with that mean and covariance, then E v_i v_iᵀ = I, and E ‖T(v_1, …, v_N)‖² =
+        Σ T_a·T_b Π_i E[v_ia v_ib] = ‖T‖²: squared errors of tensors are expected squared errors
+        of such draws, exactly, of any distribution. From the inputs up, each layer's flattening
+        (out × in²) is made orthonormal by an eigendecomposition of its Gram matrix,
+        down ((L Lᵀ)∘(R Rᵀ) + (L Rᵀ)∘(R Lᵀ)) downᵀ / 2, and what is left is pushed into the next
+        layer; from the outputs down, each wire is turned to the eigenvectors of its output-side
+        Gram matrix.
+    Cost: O(layers · units² · width), O(in³) for a covariance; no array of out × in².
+    Accuracy: float64. Units and channels are balanced first, so that their scale does not matter;
+        directions below 1e-13 of the largest eigenvalue then cannot be told apart, and go:
+        `truncate` counts them in its error and its bound.
 
     Args:
         network: layers with or without residual paths that read vectors; with a head or without.
-            Its inputs count beside the constant 1: bring them to units in which they are about 1.
+        mean: (in,), of the inputs; None is zero.
+        covariance: (in, in), of the inputs; None is the identity. Directions without variance are
+            dropped (eigenvalues of the correlations up to in · eps of the largest): what is said
+            then holds for inputs in mean + the span of the covariance, and for no others. With
+            it the units of the inputs do not matter; without it bring them to about 1.
 
     Raises:
-        UsageError: If the network has attention or an embedding of tokens.
+        UsageError: If the network has attention or an embedding of tokens, or the covariance is
+            not symmetric or has an eigenvalue below zero.
+        ShapeError: If the mean or the covariance does not fit.
     """
-    check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    exact = network.to(torch.float64)
-    if network.embedding is not None or not all(
-        isinstance(part, QuadraticLayer) for part in network.parts
-    ):
-        raise UsageError(
-            f"the network has the parts {', '.join(network.part_names)}"
-            f"{' behind an embedding of tokens' if network.num_tokens else ''}; wires are "
-            "decomposed of layers that read vectors."
-        )
-    maps = [with_residual(part) for part in exact.parts]
-    layers = [homogeneous(f) for f in maps]
-    head = (
-        torch.eye(maps[-1].sizes.d_out, dtype=torch.float64) if exact.head is None else exact.head
+    maps = layer_maps(network, "wires are decomposed of layers")
+    inputs = InputCoordinates.from_moments(network.d_in, mean, covariance)
+    head = torch.eye(network.d_out) if network.head is None else network.head.detach()
+    head = head.double()
+    bias = head.new_zeros(len(head)) if network.head_bias is None else network.head_bias.detach()
+    tree = Tree(
+        tuple(homogeneous(f) for f in maps), torch.cat([head, bias.double()[:, None]], dim=1)
     )
-    bias = head.new_zeros(len(head)) if exact.head_bias is None else exact.head_bias
-    head = torch.cat([head, bias[:, None]], dim=1)
-    original = tuple(layers), head
+    original, first, sizes = balance(tree, inputs.leaves)
     # up: orthonormal outputs of every layer
-    up, orthonormal = None, []
-    for layer in layers:
-        given = layer if up is None else layer.between(torch.eye(len(layer.down)).double(), up)
-        gram = given.gram(given, torch.eye(given.left.shape[1]).double())
-        scale = gram.diagonal().sqrt()
-        scale = torch.where(scale > 0, scale, 1.0)
-        values, vectors = torch.linalg.eigh(gram / scale / scale[:, None])
+    up, orthonormal, write, read = None, [], [], []
+    for layer, size in zip(original.layers, sizes, strict=True):
+        given = layer if up is None else layer.with_inputs(up)
+        gram = given.gram(given, torch.eye(given.left.shape[1], dtype=torch.float64))
+        values, vectors = torch.linalg.eigh(gram)
         real = values > LEAST * values[-1].clamp(min=0)
         root, vectors = values[real].sqrt(), vectors[:, real]
-        inverse = (vectors / root / scale[:, None]).T
-        orthonormal.append(TreeLayer(inverse @ given.down, given.left, given.right))
-        up = scale[:, None] * vectors * root
+        inverse, up = (vectors / root).T, vectors * root
+        orthonormal.append(given.with_outputs(inverse))
+        read.append(inverse / size)
+        write.append(size[:, None] * up)
     assert up is not None, "a network without an embedding has a part"
-    head = head @ up
+    head = original.head @ up
     # down: each wire in the order of what the outputs read of it
-    environment, spectra, ordered, turn = head.T @ head, [], [], None
-    for layer in reversed(orthonormal):
+    environment = head.T @ head
+    spectra: list[Tensor] = []
+    layers: list[TreeLayer] = []
+    for at in reversed(range(len(orthonormal))):
         values, vectors = torch.linalg.eigh(environment)
         values, vectors = values.flip(0).clamp(min=0), vectors.flip(1)
-        spectra.append(values)
-        if turn is None:
-            head = head @ vectors
+        spectra.insert(0, values)
+        if layers:
+            layers[0] = layers[0].with_inputs(vectors)
         else:
-            ordered[-1] = ordered[-1].between(torch.eye(len(ordered[-1].down)).double(), vectors)
-        turned = TreeLayer(vectors.T @ layer.down, layer.left, layer.right)
-        ordered.append(turned)
-        turn, environment = vectors, turned.below(torch.diag(values))
-    norm = inner_product(*original, *original)
-    tree, falling = tuple(reversed(ordered)), tuple(reversed(spectra))
-    return WireDecomposition(tree, head, falling, norm, original)
-
-
-def homogeneous(f: QuadraticMap) -> TreeLayer:
-    """Write a map on (x, 1), with a 1 behind its outputs: all of it is products of two."""
-    down, left, right = f._factors()
-    outputs, units, width = f.sizes
-    zero = down.new_zeros
-    one = zero(1, width + 1)
-    one[0, -1] = 1.0
-    downs = [torch.cat([down, zero(1, units)])]
-    lefts = [torch.cat([left, zero(units, 1)], dim=1)]
-    rights = [torch.cat([right, zero(units, 1)], dim=1)]
-    affine = torch.cat(
-        [
-            zero(outputs, width) if f.linear is None else f.linear,
-            (zero(outputs) if f.constant is None else f.constant)[:, None],
-        ],
-        dim=1,
+            head = head @ vectors
+        turned = replace(orthonormal[at].with_outputs(vectors.T), loss=0.0)
+        read[at], write[at] = vectors.T @ read[at], write[at] @ vectors
+        layers.insert(0, turned)
+        environment = turned.below(torch.diag(values))
+    return WireDecomposition(
+        tuple(layers),
+        head,
+        tuple(spectra),
+        original.inner_product(original)[0],
+        original,
+        inputs,
+        first,
+        tuple(read),
+        tuple(write),
     )
-    lefts += [affine, one]
-    rights += [one.expand(outputs, -1), one]
-    downs += [torch.eye(outputs + 1, dtype=down.dtype)]
-    return TreeLayer(torch.cat(downs, dim=1), torch.cat(lefts), torch.cat(rights))
-
-
-def inner_product(
-    layers: Sequence[TreeLayer], head: Tensor, others: Sequence[TreeLayer], other_head: Tensor
-) -> float:
-    """Compute the inner product of two networks' tensors, summed over the outputs."""
-    if len(layers) != len(others) or len(head) != len(other_head):
-        raise ShapeError("networks of other depths or outputs have no inner product.")
-    gram = torch.eye(layers[0].left.shape[1], dtype=torch.float64)
-    for layer, other in zip(layers, others, strict=True):
-        gram = layer.gram(other, gram)
-    return float((head @ gram * other_head).sum())
-
-
-def squared_distance(
-    layers: Sequence[TreeLayer], head: Tensor, others: Sequence[TreeLayer], other_head: Tensor
-) -> tuple[float, float]:
-    """Compute the squared distance of two networks' tensors, and how much rounding may hide of it.
-
-    The rounding is that of the same sums of absolute values.
-    """
-
-    def sizes(tree: Sequence[TreeLayer]) -> list[TreeLayer]:
-        return [TreeLayer(one.down.abs(), one.left.abs(), one.right.abs()) for one in tree]
-
-    own, other = (layers, head), (others, other_head)
-    found = inner_product(*own, *own) - 2 * inner_product(*own, *other)
-    found += inner_product(*other, *other)
-    big, small = (sizes(layers), head.abs()), (sizes(others), other_head.abs())
-    total = inner_product(*big, *big) + 2 * inner_product(*big, *small)
-    total += inner_product(*small, *small)
-    steps = ROUNDINGS * len(layers)
-    return max(found, 0.0), steps * torch.finfo(torch.float64).eps * total
-
-
-def as_network(layers: Sequence[TreeLayer], head: Tensor) -> PolynomialNetwork:
-    """Write layers of a tree as a network that reads x without the 1 behind it."""
-    parts = []
-    for at, layer in enumerate(layers):
-        f = QuadraticMap(BilinearTensor(layer.down, layer.left, layer.right))
-        if at == 0:
-            width = layer.left.shape[1]
-            eye = torch.eye(width, dtype=torch.float64)
-            f = f.compose_input(eye[:, :-1], eye[:, -1])
-        parts.append(QuadraticLayer(f, residual=False))
-    return PolynomialNetwork(tuple(parts), head=head)
