@@ -71,7 +71,7 @@ FROZEN = {
     "trace": (
         "model --layer --input-sae --output-sae --corpus --column --limit --tokens --latent "
         "--toward --outputs --pairs --features --top --dictionaries --html --lang --graph --seed "
-        "--overwrite --json"
+        "--overwrite --json --attention-sae --distance"
     ),
     "read": (
         "network --roles --probe --tokens --tokens-of --farthest --rules --samples --seed --html "

@@ -146,6 +146,8 @@ def test_every_section_is_there_in_order_and_linked(name: str, lang: str) -> Non
         expected.append("reading")
     if any(row["kind"] == "asked" for row in columns.get("rows", [])):
         expected[4:6] = ["rows", "columns"]
+    if document["kind"] == "trace" and document.get("attention_edges"):
+        expected.insert(expected.index("features"), "attention")
     if document["kind"] == "trace" and not document["circuits"]:
         expected = ["layer", "readings"]
     if document["kind"] == "network reading" and not document["distances"]:

@@ -11,6 +11,7 @@ from bilens.algebra.eigen.ranking import TIE
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError
+from bilens.base.notebook import html_summary
 from bilens.certify.trust_region import norm_of
 
 EPS = torch.finfo(torch.float64).eps
@@ -55,6 +56,8 @@ class SpectrumEnclosure:
         slack: what residuals, rounding and vectors that are not orthonormal add to the bounds, as
             in `TruncationResidual`.
     """
+
+    _repr_html_ = html_summary("low", "high", "slack")
 
     eig: EigenDecomposition
     low: float

@@ -186,8 +186,9 @@ class PolynomialTransformer(nn.Module):
         decay: bool = False,
     ) -> None:
         super().__init__()
-        sizes = vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx
-        self.config = config = PolynomialConfig(*sizes, pairs, d_head, rotary_base, decay)
+        self.config = config = PolynomialConfig(
+            vocab_size, d_model, d_hidden, n_layer, n_head, n_ctx, pairs, d_head, rotary_base, decay
+        )
         self.embed = nn.Embedding(vocab_size, d_model)
         self.blocks = nn.ModuleList(PolynomialBlock(config) for _ in range(n_layer))
         self.final_scale = ChannelScale(d_model)

@@ -102,15 +102,22 @@ def token_interactions(
         if array is not None:
             ends = [start + size for start, size in zip(first, values.shape, strict=False)]
             array[tuple(slice(*one) for one in zip(first, ends, strict=True))] = values
-        near, at = values.flatten().topk(min(k, values.numel()))
-        index = torch.stack(torch.unravel_index(at.cpu(), values.shape), dim=1)
-        index[:, :-1] += torch.tensor(first)
-        ids = [slot[column] for slot, column in zip(slots, index.T, strict=False)]
-        best, order_ = torch.cat([best, near]).sort(descending=True, stable=True)
-        found = torch.cat([found, torch.stack([*ids, index[:, -1]], dim=1)])[order_.cpu()][:k]
-        best = best[:k]
+        near, ids = largest_of_block(values, slots, first, k)
+        best, falling = torch.cat([best, near]).sort(descending=True, stable=True)
+        best, found = best[:k], torch.cat([found, ids])[falling.cpu()][:k]
     before = places_before(places)
     return TokenInteractions(order, before, slots, array, found, best, measure)
+
+
+def largest_of_block(
+    values: Tensor, slots: Sequence[Tensor], first: Sequence[int], k: int
+) -> tuple[Tensor, Tensor]:
+    """Find the k largest values of a block, (k,), with their tokens and output, (k, order + 1)."""
+    largest, at = values.flatten().topk(min(k, values.numel()))
+    index = torch.stack(torch.unravel_index(at.cpu(), values.shape), dim=1)
+    index[:, :-1] += torch.tensor(first)
+    ids = [slot[column] for slot, column in zip(slots, index.T, strict=False)]
+    return largest, torch.stack([*ids, index[:, -1]], dim=1)
 
 
 def interactions_of(

@@ -41,7 +41,7 @@ class TreeLayer:
 
     @cached_property
     def spectral_norms(self) -> tuple[float, float, float]:
-        """Those of down, left and right."""
+        """The spectral norms of down, left and right."""
         return spectral_norm(self.down), spectral_norm(self.left), spectral_norm(self.right)
 
     @property
@@ -121,7 +121,7 @@ class Tree:
 
     @property
     def num_inputs(self) -> int:
-        """What the first layer reads, the 1 counted."""
+        """How many numbers the first layer reads, the 1 among them."""
         return self.layers[0].left.shape[1]
 
     def inner_product(self, other: Tree) -> tuple[float, float]:

@@ -281,21 +281,9 @@ def decompose_wires(
         tuple(homogeneous(f) for f in maps), torch.cat([head, bias.double()[:, None]], dim=1)
     )
     original, first, sizes = balance(tree, inputs.leaves)
-    # up: orthonormal outputs of every layer
-    up, orthonormal, write, read = None, [], [], []
-    for layer, size in zip(original.layers, sizes, strict=True):
-        given = layer if up is None else layer.with_inputs(up)
-        gram = given.gram(given, torch.eye(given.left.shape[1], dtype=torch.float64))
-        values, vectors = torch.linalg.eigh(gram)
-        real = values > LEAST * values[-1].clamp(min=0)
-        root, vectors = values[real].sqrt(), vectors[:, real]
-        inverse, up = (vectors / root).T, vectors * root
-        orthonormal.append(given.with_outputs(inverse))
-        read.append(inverse / size)
-        write.append(size[:, None] * up)
-    assert up is not None, "a network without an embedding has a part"
+    orthonormal, up, read, write = orthonormalise(original, sizes)
+    # from the outputs down: each wire in the order of what the outputs read of it
     head = original.head @ up
-    # down: each wire in the order of what the outputs read of it
     environment = head.T @ head
     spectra: list[Tensor] = []
     layers: list[TreeLayer] = []
@@ -322,3 +310,26 @@ def decompose_wires(
         tuple(read),
         tuple(write),
     )
+
+
+def orthonormalise(
+    tree: Tree, sizes: Sequence[Tensor]
+) -> tuple[list[TreeLayer], Tensor, list[Tensor], list[Tensor]]:
+    """Make the outputs of every layer orthonormal, from the inputs up.
+
+    Returns: the layers, what is left for the head, and of each wire the matrices from the
+        network's own channels, whose sizes were balanced, and back.
+    """
+    up, orthonormal, read, write = None, [], [], []
+    for layer, size in zip(tree.layers, sizes, strict=True):
+        given = layer if up is None else layer.with_inputs(up)
+        gram = given.gram(given, torch.eye(given.left.shape[1], dtype=torch.float64))
+        values, vectors = torch.linalg.eigh(gram)
+        real = values > LEAST * values[-1].clamp(min=0)
+        root, vectors = values[real].sqrt(), vectors[:, real]
+        inverse, up = (vectors / root).T, vectors * root
+        orthonormal.append(given.with_outputs(inverse))
+        read.append(inverse / size)
+        write.append(size[:, None] * up)
+    assert up is not None, "a network without an embedding has a part"
+    return orthonormal, up, read, write

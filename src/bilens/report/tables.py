@@ -29,7 +29,7 @@ class FieldColumn:
     strong: bool = False
 
     def text(self, t: Catalogue, kind: type[Record], record: Any) -> str:
-        """Return what stands in a row; a dash where nothing is known."""
+        """Write the value of a record; a dash where nothing is known."""
         before = self.path.rpartition(".")[0]
         holder = value_at(record, before) if before else record
         if holder is not None and self.shown is not None:
@@ -38,7 +38,7 @@ class FieldColumn:
         return NONE if value is None else FORMATS[views(owner)[name].format](value)
 
     def cell(self, t: Catalogue, kind: type[Record], record: Any) -> Content:
-        """Return what stands there on a page."""
+        """Draw the value of a record on a page."""
         if self.drawn is not None:
             return self.drawn(t, record)
         text = self.text(t, kind, record)
@@ -49,7 +49,7 @@ class FieldColumn:
         return t(self.heading or f"field.{owner.__name__}.{name}")
 
     def meaning(self, t: Catalogue, kind: type[Record]) -> str:
-        """Return what the field means: its description, which other languages translate."""
+        """Return the description of the field in the language of the catalogue."""
         if self.heading:  # it says more or something else than its field
             return ""
         owner, name = field_at(kind, self.path)

@@ -231,7 +231,10 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 
 
 def default_recipe(corpus: str | tuple[str, ...], polynomial: bool = False) -> LanguageRecipe:
-    """Return what is usual for a corpus; products multiply the noise of dropout, so none there."""
+    """Return the recipe for a corpus: generated stories, or texts.
+
+    Products multiply the noise of dropout: polynomial models have none.
+    """
     usual = GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
     return replace(usual, dropout=0.0) if polynomial else usual
 

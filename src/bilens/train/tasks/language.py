@@ -165,12 +165,17 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE)
 
 
 def model_of(recipe: LanguageRecipe, vocab_size: int) -> Transformer:
-    """Return a new model, drawn with the generator of torch."""
+    """Make a new model, drawn with the generator of torch."""
     r = recipe
-    sizes = vocab_size, r.d_model, r.d_hidden, r.n_layer, r.n_head, r.n_ctx
     if r.polynomial:
-        return PolynomialTransformer(*sizes, pairs=r.pairs, decay=True)
-    return BilinearTransformer(*sizes, r.gate, tied=r.tied, mlp_type=r.mlp_type)
+        return PolynomialTransformer(
+            vocab_size, r.d_model, r.d_hidden, r.n_layer, r.n_head, r.n_ctx,
+            pairs=r.pairs, decay=True,
+        )  # fmt: skip
+    return BilinearTransformer(
+        vocab_size, r.d_model, r.d_hidden, r.n_layer, r.n_head, r.n_ctx,
+        r.gate, tied=r.tied, mlp_type=r.mlp_type,
+    )  # fmt: skip
 
 
 def train_step(
