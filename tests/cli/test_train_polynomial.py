@@ -140,3 +140,20 @@ def test_a_run_is_resumed_writes_and_is_read(bilens: Shell, tmp_path: Path) -> N
     ):
         assert_one_line(bilens("--quiet", *words), USAGE, ["holds a PolynomialTransformer"])
     assert "exactly quadratic" in bilens("--quiet", "audit", folder).out
+
+
+def test_a_reading_names_tokens_by_the_tokenizer_beside_the_model(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    folder, other = tmp_path / "run", tmp_path / "other.json"
+    bilens("--quiet", "train", "language", *SMALL, "--out", folder)
+    content = json.loads((folder / "tokenizer.json").read_text())
+    words = content["model"]["vocab"]
+    few = ["--farthest", 1, "--samples", 1]
+    read = bilens("--quiet", "read", folder, *few, "--json").json()
+    assert {one["tokens"][0].strip() for one in read["single"]} <= {*words}
+    # another one of the same size would name each token by another's word
+    content["model"]["vocab"] = dict(zip(words, [*[*words.values()][1:], 0], strict=True))
+    other.write_text(json.dumps(content))
+    refused = bilens("--quiet", "read", folder, "--tokens", other, *few)
+    assert_one_line(refused, USAGE, ["not the one that the model was trained with"])

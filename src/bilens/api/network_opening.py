@@ -18,10 +18,11 @@ from bilens.api.polynomial_network import TransformerRoles, polynomial_network
 from bilens.api.provenance import describe_source, files_read
 from bilens.base.errors import CheckpointError, DataError, UsageError
 from bilens.base.files import check_path, check_regular_file, file_sha256, read_json
-from bilens.data.tokenizer import Tokenizer, check_tokenizer_fits, load_tokenizer
+from bilens.data.tokenizer import FILE_NAME, Tokenizer, check_tokenizer_fits, load_tokenizer
 from bilens.findings.network_rules import most_tokens
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
+from bilens.io.loaded_model import LoadedModel
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.token_interactions import token_ids
 from bilens.records.common import IN_MEMORY, Source
@@ -30,22 +31,24 @@ LARGEST = 1 << 26  # bytes of a list of names
 USUAL_TOKENS = 64  # of a text whose most frequent tokens are looked at, where more would fit
 
 
-def open_network(given: object, options: ReadNetworkOptions) -> tuple[PolynomialNetwork, Source]:
-    """Return a network and where its weights come from."""
+def open_network(
+    given: object, options: ReadNetworkOptions
+) -> tuple[PolynomialNetwork, Source, LoadedModel | None]:
+    """Return a network, where its weights come from, and the folder that it was loaded from."""
     of_a_file = {"roles": options.roles, "probe": options.probe}
     said = [f"{name}=" for name, value in of_a_file.items() if value is not None]
     if not isinstance(given, str | Path):
         if said:
             raise UsageError(f"{said[0]} is of a .safetensors file; leave it out for an object.")
         opened = given if isinstance(given, PolynomialNetwork) else polynomial_network(given)
-        return opened.to(torch.float64), IN_MEMORY
+        return opened.to(torch.float64), IN_MEMORY, None
     path = check_path("network", given)
     if options.roles is None:
         if said:
             raise UsageError(f"{said[0]} is of a .safetensors file with roles: give roles=, too.")
         loaded = load(path)
         source = structs.replace(describe_source(loaded), files=files_read(loaded))
-        return polynomial_network(loaded), source
+        return polynomial_network(loaded), source, loaded
     check_regular_file(path, "expected a .safetensors file of the network")
     roles = options.roles
     roles = roles if isinstance(roles, TransformerRoles) else read_roles_file(Path(roles))
@@ -53,7 +56,7 @@ def open_network(given: object, options: ReadNetworkOptions) -> tuple[Polynomial
     pair = read_probe(Path(probe)) if isinstance(probe, str | Path) else probe
     sha256 = file_sha256(path)
     source = Source(str(path), sha256, {}, {path.name: sha256})
-    return polynomial_network(path, roles, probe=pair), source
+    return polynomial_network(path, roles, probe=pair), source, None
 
 
 def read_roles_file(path: Path) -> TransformerRoles:
@@ -80,17 +83,22 @@ def read_probe(path: Path) -> tuple[Tensor, Tensor]:
     return store["tokens"].read_tensor(), store["logits"].read_tensor()
 
 
-def token_names(given: object, size: int) -> tuple[list[str] | None, Tokenizer | None]:
-    """Return the name of each token, and the tokenizer, as far as they are given."""
+def token_names(
+    given: object, size: int, loaded: LoadedModel | None
+) -> tuple[list[str] | None, Tokenizer | None]:
+    """Return the name of each token, and the tokenizer: as given, or as beside a saved model."""
+    trained_with = None if loaded is None else loaded.provenance.get("tokenizer_sha256")
     if given is None:
-        return None, None
+        if loaded is None or not (loaded.place / FILE_NAME).is_file():
+            return None, None
+        given = loaded.place / FILE_NAME
     if isinstance(given, str | Path):
         path, content = Path(given), None
         if path.is_file() and path.stat().st_size <= LARGEST:
             content = plain_names(path)
         given = load_tokenizer(path) if content is None else content
     if isinstance(given, Tokenizer):
-        check_tokenizer_fits(given, size)
+        check_tokenizer_fits(given, size, trained_with)
         known = given.vocab_size  # of a model whose embedding is rounded up
         return [given.token(at) if at < known else f"#{at}" for at in range(size)], given
     names = [*given] if isinstance(given, Sequence) else []

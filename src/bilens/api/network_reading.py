@@ -41,8 +41,8 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
         MemoryLimitError: If there are too many tokens to choose from.
         CheckpointError, DataError: If a file is missing or damaged.
     """
-    opened, source = open_network(network, options)  # in float64
-    names, tokenizer = token_names(options.tokenizer, opened.num_tokens)
+    opened, source, loaded = open_network(network, options)  # in float64
+    names, tokenizer = token_names(options.tokenizer, opened.num_tokens, loaded)
     chosen = chosen_tokens(options.tokens, opened, tokenizer)
     limits = options.farthest, options.samples, options.seed, options.k
     plan = rules.plan_reading(opened, chosen, *limits)

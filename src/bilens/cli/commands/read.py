@@ -32,7 +32,7 @@ def read(
     Exactly, from the weights alone, beside chance; where in the network each is computed, and what
     is not explained. A model with a softmax is no polynomial, and is refused.
 
-    Example: bilens read runs/polynomial --tokens runs/polynomial/tokenizer.json --html network.html
+    Example: bilens read runs/polynomial --html network.html
     """
     from bilens.api.network_reading import read_network
     from bilens.report.terminal_readings import network_tables
