@@ -599,7 +599,7 @@ def test_what_cannot_be_converted_is_said_in_a_sentence(ours: Path, tmp_path: Pa
     with pytest.raises(OutputExistsError, match="already holds files"):
         go(ours, tmp_path / "g")
     assert (tmp_path / "g" / "mine.txt").read_text() == "kept"
-    with pytest.raises(UsageError, match="no language model"):
+    with pytest.raises(UsageError, match="no ordinary language model"):
         go(saved_mlp(tmp_path), tmp_path / "h")
 
 
