@@ -119,7 +119,8 @@ SIGNATURES = {
     "read_attention": "model, layer, head",
     "AttentionHead": (
         "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, "
-        "window=None, tokens=None, reads='the residual stream itself', checked_against=''"
+        "window=None, n_ctx=None, tokens=None, reads='the residual stream itself', "
+        "checked_against=''"
     ),
     "ScoreForm": "query, key, query_bias, key_bias",
     "nn.PolynomialTransformer": (

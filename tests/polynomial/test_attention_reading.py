@@ -1,5 +1,6 @@
 """Heads read from weights against dense arrays, loops, and the attention that transformers runs."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -298,7 +299,7 @@ def test_files_are_read_alike_and_not_verified(tmp_path: Path) -> None:
         assert "softmax" in found.statement
         assert (found.window, found.reads) == (here.window, here.reads)
         for name in ("query", "key", "query_bias", "key_bias"):
-            mine, theirs = (getattr(one.form(3), name) for one in (found, here))
+            mine, theirs = (getattr(one.form(2), name) for one in (found, here))
             torch.testing.assert_close(mine, theirs)
         torch.testing.assert_close(found.write(randn(3, 32)), here.write(randn(3, 32)))
 
@@ -409,3 +410,63 @@ def test_questions_that_a_head_cannot_answer_are_refused() -> None:
     blind = AttentionHead(0, 0, (form,), found.value, found.value_bias, found.out)
     with pytest.raises(UsageError, match="the tokens of the model are not known"):
         blind.top_token_pairs()
+
+
+MISSING = {
+    "mixtral": "rope_parameters",
+    "smollm3": "no_rope_layers",
+    "mistral": "sliding_window",
+    "gpt_neo": "attention_layers",
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_a_configuration_that_leaves_something_out_is_refused(kind: str, tmp_path: Path) -> None:
+    """Seen: another base of the angles, or no window, than transformers takes for it."""
+    model_of(kind).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    for key in (MISSING[kind], "layer_types"):
+        content.pop(key, None)
+    path.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="the configuration does not say"):
+        bl.read_attention(bl.load(tmp_path), 1, 0)
+
+
+def test_norms_behind_the_attention_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="a opt with these settings is not read"):
+        bl.read_attention(model_of("opt", do_layer_norm_before=False), 0, 0)
+
+
+def test_where_all_positions_hold_the_same_nothing_was_compared() -> None:
+    model = model_of("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:] = model.model.embed_tokens.weight[0].clone()
+    assert bl.read_attention(model, 0, 0).checked_against == ""
+
+
+@pytest.mark.parametrize("kind", ["mistral", "polynomial"])
+def test_distances_at_which_nothing_is_seen_are_refused(kind: str) -> None:
+    found = bl.read_attention(transformer() if kind == "polynomial" else model_of(kind), 0, 0)
+    limit = 12 if kind == "polynomial" else 3
+    found.top_token_pairs(3, distance=limit - 1)
+    with pytest.raises(UsageError, match=f"sees keys up to {limit - 1} positions back"):
+        found.top_token_pairs(3, distance=limit)
+
+
+def test_streams_of_any_float_type_are_taken_and_other_widths_refused() -> None:
+    found, x = bl.read_attention(model_of("llama"), 0, 0), randn(3, 32)
+    torch.testing.assert_close(found.pattern(x.float()), found.pattern(x), rtol=1e-5, atol=1e-6)
+    for call in (found.pattern, lambda x: found.scores(x, x)):
+        with pytest.raises(ShapeError, match="the head reads 32 channels"):
+            call(randn(3, 31))
+    with pytest.raises(UsageError, match="k"):
+        found.top_written([1], k=-1)
+
+
+def test_small_products_are_found_too() -> None:
+    u, v = randn(4000, 8) * 1e-25, randn(3000, 8, seed=1) * 1e-25
+    found, values = products.largest_products([u], [v], 50)
+    torch.testing.assert_close(values, (u @ v.T).flatten().topk(50).values, rtol=1e-12, atol=0)
+    again = (u[found[:, 0]] * v[found[:, 1]]).sum(dim=1)
+    torch.testing.assert_close(again, values, atol=0, rtol=1e-9)

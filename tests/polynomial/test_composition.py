@@ -1,6 +1,7 @@
 """Guards against wrong moments of two layers: against quadrature that is exact at their degree."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -118,3 +119,16 @@ def test_what_is_not_two_layers_of_vectors_is_refused() -> None:
     other = two_layers(0, residual=True, bias=False, outputs=4)
     with pytest.raises(ShapeError, match="cannot be compared"):
         bl.network_similarity(f, other)
+
+
+@pytest.mark.parametrize("size", [1e-100, 1.0, 1e60])
+def test_the_similarity_does_not_depend_on_the_size_of_what_lies_between(size: float) -> None:
+    """Seen: nan without a word."""
+    f, g = (two_layers(seed, residual=True, bias=False) for seed in range(2))
+    first, *rest = f.parts
+    assert isinstance(first, QuadraticLayer)
+    plain = replace(f, parts=(replace(first, residual=False), *rest), checked_against="")
+    moved = replace(plain, parts=(QuadraticLayer(first.map * size, residual=False), *rest))
+    found = bl.network_similarity(moved, moved)
+    assert found == pytest.approx(1.0)
+    assert math.isfinite(bl.network_similarity(moved, g))

@@ -143,3 +143,24 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token() -> None:
     shown, then = logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     expected = torch.nn.functional.cross_entropy(shown, then)
     torch.testing.assert_close(module.next_token_loss(tokens).detach(), expected)
+
+
+def test_a_probe_of_single_tokens_shows_nothing_of_attention(file: Path) -> None:
+    """Seen: accepted with any base of the angles."""
+    tokens = torch.arange(7)[:, None]
+    with pytest.raises(UsageError, match="texts of the probe have 1 tokens"):
+        bl.polynomial_network(file, ROLES, probe=(tokens, transformer()(tokens).detach()))
+
+
+def test_what_acts_on_short_texts_alone_is_seen() -> None:
+    """Interactions are of texts of one to three tokens."""
+    model = transformer()
+    model.register_forward_hook(lambda _, given, y: y + (given[0].shape[1] < 3))
+    with pytest.raises(BilensError):
+        bl.polynomial_network(model)
+
+
+def test_16_bits_are_another_function() -> None:
+    network = bl.polynomial_network(transformer())
+    assert network.to(torch.float32).checked_against
+    assert not network.to(torch.bfloat16).checked_against

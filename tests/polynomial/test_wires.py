@@ -1,5 +1,6 @@
 """Guards against wrong wires: spectra, truncation and its error, against the dense tree tensor."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 import bilens as bl
-from bilens.base.errors import NonFiniteError, ShapeError, UsageError
+from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.polynomial.composition import with_residual
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.tree import TreeLayer, homogeneous
@@ -402,3 +403,14 @@ def test_what_is_lost_beside_a_large_channel_is_in_the_error() -> None:
     assert bool((far <= (whole.squared_error + whole.rounding) ** 0.5 * reach).all())
     assert whole.squared_error <= whole.bound
     assert whole.rounding > 0
+
+
+def test_sizes_that_float64_cannot_square_are_refused_or_counted() -> None:
+    whole = layers(2, True, True)
+    with pytest.raises(NumericalError, match="squares of the network's weights overflow"):
+        bl.decompose_wires(replace(whole, head=whole.head * 1e160))
+    tiny = replace(whole, head=whole.head * 1e-165, head_bias=whole.head_bias * 0)
+    small, x = bl.decompose_wires(tiny).truncate([1, 1]), torch.ones(1, WIDTH).double()
+    assert float((tiny(x) - small.network(x)).norm()) <= float(small.error_bound(x))
+    far = bl.decompose_wires(whole).truncate([1, 1]).error_bound(x * 1e80)
+    assert float(far) == float("inf")

@@ -155,7 +155,7 @@ class ReadNetworkOptions(JobOptions):
     )
     tokenizer: Tokenizer | Sequence[str] | str | Path | None = option(
         None,
-        "Names of the tokens: a tokenizer.json, or a JSON list by id; else those beside a saved model.",
+        "Names of tokens: a tokenizer.json, or a JSON list by id; else those beside a saved model.",
         "--tokens",
         kind=Path | None,
     )

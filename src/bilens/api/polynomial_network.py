@@ -39,6 +39,7 @@ from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-4}
 COARSE = 0.25
 TEXTS, LENGTH, SEED = 8, 128, 0  # drawn texts that both are run on
+SHOWN = 3  # tokens of a text in which attention is seen at two distances
 
 
 @dataclass(frozen=True)
@@ -133,18 +134,21 @@ def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
     """Read a transformer and compare it with its own run, hooks and all."""
     network, config = module.weights(), module.config
     generator = torch.Generator().manual_seed(SEED)
-    shape = (TEXTS, min(config.n_ctx, LENGTH))
-    tokens = torch.randint(config.vocab_size, shape, generator=generator)
-    tokens[0] = tokens[0, 0]  # one token all along
-    tokens = tokens.to(network.reference.device)
+    read = network
     with watch_what_acts(module) as acted:
-        made = run_as_owner(module, tokens)[0]
-    if not isinstance(made, Tensor):
-        raise UsageError(
-            f"the {type(module).__name__} gives a {type(made).__name__} when it runs; expected "
-            "logits, (batch, tokens, vocab_size)."
-        )
-    read = compared(network, tokens, made, "the module itself, as it runs", what_may_differ(module))
+        # texts of one, two and three tokens too: of these interactions are told
+        for length in sorted({min(config.n_ctx, one) for one in (1, 2, 3, LENGTH)}):
+            tokens = torch.randint(config.vocab_size, (TEXTS, length), generator=generator)
+            tokens[0] = tokens[0, 0]  # one token all along
+            tokens = tokens.to(network.reference.device)
+            made = run_as_owner(module, tokens)[0]
+            if not isinstance(made, Tensor):
+                raise UsageError(
+                    f"the {type(module).__name__} gives a {type(made).__name__} when it runs; "
+                    "expected logits, (batch, tokens, vocab_size)."
+                )
+            why = what_may_differ(module)
+            read = compared(network, tokens, made, "the module itself, as it runs", why)
     # what acts may do so elsewhere, or beside the rounding of large logits
     refuse_what_acts(module, [*acted, *foreign_methods(module)])
     return read
@@ -281,6 +285,12 @@ def check_probe(network: PolynomialNetwork, probe: tuple[Tensor, Tensor]) -> Pol
     if not whole or not all(isinstance(one, Tensor) and one.numel() for one in probe):
         raise UsageError("probe is a pair of tensors: tokens or inputs, and the outputs for them.")
     given, outputs = probe
+    attends = any(isinstance(part, BilinearAttention) for part in network.parts)
+    if attends and network.num_tokens and given.shape[-1] < SHOWN:
+        raise UsageError(
+            f"the texts of the probe have {given.shape[-1]} tokens: of fewer than {SHOWN} "
+            "attention shows neither its positions nor how it falls with the distance."
+        )
     return compared(network, given, outputs, "the outputs of a probe", "")
 
 

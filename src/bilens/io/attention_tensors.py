@@ -57,6 +57,7 @@ ALIBI = ("falcon", "bloom", "mpt")
 EPSILONS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads")
+CONTEXTS = ("max_position_embeddings", "n_positions", "n_ctx")
 STATIC = ("default", "linear", "llama3", "yarn")  # rotary angles that no text changes
 
 
@@ -122,6 +123,7 @@ def read_block(
             out[:, number * width : (number + 1) * width],
             frequencies,
             window=window_of(content, layout, layer),
+            n_ctx=next((int(content[key]) for key in CONTEXTS if content.get(key)), None),
             tokens=tokens,
             reads=words_of(norm),
         )
@@ -208,6 +210,8 @@ def turns_of(
     running: tuple[Tensor, float] | None,
 ) -> tuple[Tensor | None, float]:
     """Return the angles of rotary positions in radians per token, and the scale of what turns."""
+    if content.get("model_type") == "smollm3":
+        stated(content, "no_rope_layers")
     without = content.get("no_rope_layers")
     if layout.rotary is None or (without and not without[layer]):
         return None, 1.0
@@ -226,12 +230,30 @@ def turns_of(
     if kind != "default" and running is not None:
         return running[0].double().cpu(), running[1]
     share = said.get("partial_rotary_factor", said.get("rotary_pct", layout.rotary))
-    base = said.get("rope_theta", said.get("rotary_emb_base", 10000.0))
+    base = stated(said, "rope_theta", "rotary_emb_base")
     return rotary_frequencies(int(width * share), base).double(), 1.0
+
+
+def stated(content: Mapping[str, Any], *keys: str) -> Any:
+    """Return what a configuration says under one of some keys; refuse one that leaves them out.
+
+    What is left out is the default of its family, which other versions may have otherwise.
+    """
+    for key in keys:
+        if key in content:
+            return content[key]
+    raise CheckpointError(
+        f"the configuration does not say {keys[0]}: add the value that the model was trained with, "
+        "or pass the module in memory."
+    )
 
 
 def window_of(content: Mapping[str, Any], layout: AttentionLayout, layer: int) -> int | None:
     """Return how many positions a query sees; None for all before it."""
+    if content.get("model_type") == "gpt_neo":
+        stated(content, "attention_layers")
+    if layout.windowed and not content.get("layer_types"):
+        stated(content, "sliding_window")
     kinds = content.get("layer_types") or content.get("attention_layers") or ()
     if layer < len(kinds) and kinds[layer] == "local":
         return int(content.get("window_size", 256))

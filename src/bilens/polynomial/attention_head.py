@@ -163,6 +163,7 @@ class AttentionHead:
         decay: r ≥ 0; a pattern without a softmax is times exp(−r · distance).
         softmax: whether the scores go through a softmax over the keys.
         window: how many positions, its own and those before, a query sees; None for all.
+        n_ctx: how many positions the model was made for; None where nothing says.
         tokens: what tokens put into the stream; None where it is not known.
         reads: what the forms read, in words.
         checked_against: what it was compared with, in words; empty for nothing: *not verified*.
@@ -180,6 +181,7 @@ class AttentionHead:
     decay: float = 0.0
     softmax: bool = True
     window: int | None = None
+    n_ctx: int | None = None
     tokens: TokenStream | None = None
     reads: str = "the residual stream itself"
     checked_against: str = ""
@@ -216,6 +218,7 @@ class AttentionHead:
             None if base is None else rotary_frequencies(width, base).to(none),
             0.0 if part.decay is None else float(part.decay[at]),
             softmax=False,
+            n_ctx=network.n_ctx,
             tokens=tokens,
             reads="the residual stream, its scale of channels in the weights",
             checked_against=network.checked_against,
@@ -225,8 +228,16 @@ class AttentionHead:
         """Return s for a query `distance` tokens behind the key: R(distance) is in its weights.
 
         The decay with the distance is in those of the first pair.
+
+        Raises: UsageError for a distance at which no query sees a key.
         """
         distance = check_count("distance", distance, minimum=0)
+        seen = [one for one in (self.window, self.n_ctx) if one is not None]
+        if seen and distance >= min(seen):
+            raise UsageError(
+                f"distance is {distance}; a query of this head sees keys up to {min(seen) - 1} "
+                "positions back."
+            )
         one = self.forms[check_index("pair", pair, len(self.forms))]
         if pair == 0 and self.decay:
             faded = math.exp(-self.decay * distance)
@@ -241,12 +252,19 @@ class AttentionHead:
 
     def scores(self, queries: Tensor, keys: Tensor, distance: int = 1) -> Tensor:
         """Compute all scores, (n, d_model), (m, d_model) → (n, m); of two pairs their product."""
+        for one in (queries, keys):
+            self._check_stream(one)
+        queries, keys = queries.double(), keys.double()
         found = [self.form(distance, pair)(queries, keys) for pair in range(len(self.forms))]
         return torch.stack(found).prod(dim=0)
 
     def pattern(self, x: Tensor) -> Tensor:
-        """Compute the pattern at one text, (n, d_model) as the head reads it → (n, n)."""
-        length, _ = check_float_tensor("x", x, num_axes=2)
+        """Compute the pattern at one text, (n, d_model) as the head reads it → (n, n).
+
+        Raises: ShapeError for another width; UsageError for a text that is too long.
+        """
+        length, _ = self._check_stream(x)
+        x = x.double()
         scores = x.new_full((length, length), -math.inf if self.softmax else 0.0)
         for distance in range(min(length, self.window or length)):
             behind, before, product = x[distance:], x[: length - distance], x.new_ones(())
@@ -255,6 +273,12 @@ class AttentionHead:
                 product = product * (form.queries_of(behind) * form.keys_of(before)).sum(dim=-1)
             scores.diagonal(-distance).copy_(product)
         return scores.softmax(dim=-1) if self.softmax else scores
+
+    def _check_stream(self, x: Tensor) -> tuple[int, ...]:
+        shape, width = check_float_tensor("x", x, num_axes=2), self.value.shape[1]
+        if shape[1] != width:
+            raise ShapeError(f"x has shape {shape}; the head reads {width} channels.")
+        return shape
 
     def write(self, x: Tensor) -> Tensor:
         """Compute what a key writes where the pattern is 1, (..., d_model) → the same."""
@@ -326,7 +350,7 @@ class AttentionHead:
 
     def top_written(self, ids: Tensor | Sequence[int], k: int = 10) -> tuple[Tensor, Tensor]:
         """Find what a head writes for tokens: (n, k) outputs, and logits above the mean of all."""
-        given = torch.as_tensor(ids)
+        given, k = torch.as_tensor(ids), check_count("k", k, minimum=1)
         unembedding = self._known_unembedding()
         logits = self.write(self.stream_of(given)) @ unembedding.double().T
         top = (logits - logits.mean(dim=-1, keepdim=True)).topk(min(k, len(unembedding)), dim=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,7 +30,7 @@ class InteractionChance:
         pooled: every interaction of every turned network, rising, in units of its table's RMS.
         num_samples: how many turned networks.
         seed: of the rotations.
-        made_as: order, distance, measure and size of the tables: what can be compared with it.
+        made_as: order, distance, measure and tokens of the tables: what can be compared with it.
     """
 
     _repr_html_ = html_summary("num_samples", "seed")
@@ -79,7 +80,7 @@ class InteractionChance:
         check_type("found", found, TokenInteractions, "use bl.token_interactions(network, …)")
         if made_as(found) != self.made_as:
             raise UsageError(
-                f"interactions of (order, distance, measure, sizes) {made_as(found)} were given, "
+                f"interactions of (order, distance, measure, tokens) {made_as(found)} were given, "
                 f"and chance is of {self.made_as}: compute both with the same arguments."
             )
         return scaled(found)
@@ -87,8 +88,13 @@ class InteractionChance:
 
 def made_as(found: TokenInteractions) -> tuple[object, ...]:
     """Return what two tables must share to be compared."""
-    sizes = tuple(len(slot) for slot in found.slots)
-    return found.order, found.distance, found.measure, sizes
+    return found.order, found.distance, found.measure, tuple(map(token_set, found.slots))
+
+
+def token_set(slot: Tensor) -> str:
+    """Describe the tokens of a place, in a line that differs for other ones."""
+    known = hashlib.sha256(slot.cpu().numpy().tobytes()).hexdigest()
+    return f"{len(slot)} tokens {known[:8]}"
 
 
 def interaction_chance(

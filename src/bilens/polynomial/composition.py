@@ -21,7 +21,7 @@ from bilens.algebra.gaussian import covariance_root
 from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_type
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
@@ -92,6 +92,7 @@ def network_similarity(
     Raises:
         UsageError, ShapeError, MemoryLimitError: As in `output_moments`, if the networks differ in
             inputs or outputs, or an output is not there.
+        NumericalError: If the moments overflow.
     """
     for one in (first, second):
         check_type("network", one, PolynomialNetwork, "use bl.polynomial_network(model)")
@@ -113,8 +114,13 @@ def network_similarity(
         total = float(one.correlate(other).diagonal().sum())
         return total if centred else total + float(one.order_0 @ other.order_0)
 
-    sizes = math.sqrt(max(inner(f, f), 0.0)) * math.sqrt(max(inner(g, g), 0.0))
-    return inner(f, g) / sizes if sizes > 0 else math.nan
+    own, their, both = inner(f, f), inner(g, g), inner(f, g)
+    if not all(map(math.isfinite, (own, their, both))):
+        raise NumericalError(
+            "moments of the networks overflow: bring weights and inputs to sizes nearer to 1."
+        )
+    sizes = math.sqrt(max(own, 0.0)) * math.sqrt(max(their, 0.0))
+    return both / sizes if sizes > 0 else math.nan
 
 
 def composition_of(
@@ -179,10 +185,18 @@ class Composition:
     second: QuadraticMap
 
     def of_size_one(self) -> Composition:
-        """Divide the outputs by their largest weight, which no cosine sees."""
-        parts = (self.second.tensor.down, self.second.linear, self.second.constant)
+        """Bring what lies between, and the outputs, to size 1, which no cosine sees."""
+        tensor = self.first.tensor
+        products = [float(one.abs().max()) for one in (tensor.down, tensor.left, tensor.right)]
+        parts = [one for one in (self.first.linear, self.first.constant) if one is not None]
+        between = max(math.prod(products), *(float(one.abs().max()) for one in parts), 0.0)
+        first, second = self.first, self.second
+        if between > 0:
+            eye = torch.eye(first.sizes.d_out, dtype=torch.float64)
+            first, second = first * (1 / between), second.compose_input(eye * between)
+        parts = [second.tensor.down, second.linear, second.constant]
         size = max(float(part.abs().max()) for part in parts if part is not None)
-        return Composition(self.first, self.second * (1 / size) if size > 0 else self.second)
+        return Composition(first, second * (1 / size) if size > 0 else second)
 
     @cached_property
     def linear(self) -> Tensor:

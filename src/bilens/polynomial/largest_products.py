@@ -31,8 +31,12 @@ def largest_products(
 
     Returns: (k, 2) positions i and j by falling value, and (k,) the products with their signs.
     """
-    sizes, orders, rows = [], [], []
-    for side in (firsts, seconds):
+    sizes, orders, rows, exponent = [], [], [], 0
+    for given in (firsts, seconds):
+        # of size 1: the screening in float32 would lose small products
+        exponents = [int(torch.frexp(one.abs().max()).exponent) for one in given]
+        side = [one * 2.0**-power for one, power in zip(given, exponents, strict=True)]
+        exponent += sum(exponents)
         norms = torch.stack([one.norm(dim=1) for one in side]).prod(dim=0)
         order = norms.argsort(descending=True, stable=True)
         sizes.append(norms[order] * SLACK)
@@ -61,7 +65,7 @@ def largest_products(
             best, found = torch.cat([best, values.flatten()[at]]), torch.cat([found, pairs])
             falling = (best.abs() if absolute else best).argsort(descending=True, stable=True)[:k]
             best, found = best[falling], found[falling]
-    return found, best
+    return found, best * 2.0**exponent
 
 
 def block_of_products(rows: Sequence[Sequence[Tensor]], i: int, j: int) -> Tensor:

@@ -145,7 +145,8 @@ class PolynomialNetwork:
     def to(self, dtype: torch.dtype) -> PolynomialNetwork:
         """Cast every weight; interactions are differences, and float64 loses least in them."""
         cast = self.changed(lambda weight: weight.detach().to(dtype))
-        return replace(cast, checked_against=self.checked_against)
+        coarse = torch.finfo(dtype).eps > torch.finfo(torch.float32).eps  # another function
+        return replace(cast, checked_against="" if coarse else self.checked_against)
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> PolynomialNetwork:
         """Apply a function, such as a cast, to every weight."""
@@ -246,6 +247,9 @@ class PolynomialNetwork:
         """
         if self.positions is not None:
             x = x + self.positions[position]
+        if active is not None and (isinstance(active, str) or {*active} - {*self.part_names}):
+            parts = ", ".join(self.part_names)
+            raise UsageError(f"active is {active!r:.80}; expected names of the parts {parts}.")
         kept: list[KeysAndValues | None] = []
         for at, (name, part) in enumerate(zip(self.part_names, self.parts, strict=True)):
             runs = active is None or name in active

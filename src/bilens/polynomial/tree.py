@@ -19,6 +19,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base.errors import NumericalError
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
 EPS = torch.finfo(torch.float64).eps
@@ -256,9 +257,19 @@ def balance(tree: Tree, leaves: Tensor | None = None) -> tuple[Tree, TreeLayer, 
             lost = max(float((one.abs() @ turn.abs()).norm()) for one in (left, right))
             lost *= EPS * (len(turn) + 8)
             given = TreeLayer(given.down, left @ turn, right @ turn, lost)
-        gram = given.gram(given, gram)
+        gram = check_sums(given.gram(given, gram))
         layers.append(given)
     return Tree(tuple(layers), tree.head * sizes[-1]), first, sizes
+
+
+def check_sums(sums: Tensor) -> Tensor:
+    """Refuse sums of squares that overflowed."""
+    if not bool(sums.isfinite().all()):
+        raise NumericalError(
+            "squares of the network's weights overflow: bring weights, inputs and outputs to units "
+            "in which they are nearer to 1."
+        )
+    return sums
 
 
 def power_of_two(squares: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.composition import composition_of, layer_maps
 from bilens.polynomial.network import PolynomialNetwork
-from bilens.polynomial.tree import EPS, SPARE, Tree, TreeLayer, balance, homogeneous
+from bilens.polynomial.tree import EPS, SPARE, Tree, TreeLayer, balance, check_sums, homogeneous
 
 LEAST = 1e-13  # of the largest eigenvalue, channels balanced: what is below it is not told apart
+UNDERFLOW = 1e-150  # a root of sums of squares that are too small for float64
 SPAN = 1e-6  # how far an input may be from what the covariance spans, of its size; it is counted
 
 
@@ -138,9 +139,10 @@ class WireDecomposition:
         return TruncatedNetwork(network, kept, error, rounding, bound, norm, self, tree)
 
     def widths_within(self, share: float) -> tuple[int, ...]:
-        """Find widths whose bound on the relative squared error of the tensor is at most a share.
+        """Find widths for which the spectra leave out at most a share of the squared norm.
 
-        The share is divided evenly between the wires.
+        The share is divided evenly between the wires, and counts every copy of a direction. What
+        rounding may add is not in it: `truncate` tells the bound with it.
         """
         if not isinstance(share, int | float) or not 0 < share < 1:
             raise UsageError(f"share is {share!r}; expected a number between 0 and 1.")
@@ -221,10 +223,10 @@ class TruncatedNetwork:
                 (self.tree, z, size, unit * size),
             )
         )
-        apart_by = math.sqrt(self.squared_error + self.rounding)
+        apart_by = math.sqrt(self.squared_error + self.rounding) + UNDERFLOW
         bound = (apart_by * reach ** (2 ** len(self.widths)) + run) * (1 + SPARE)
         inside = (outside <= SPAN * added).all(dim=1)
-        found = torch.where(inside, bound.nan_to_num(nan=math.inf), math.inf)
+        found = torch.where(inside, bound.nan_to_num(nan=math.inf, posinf=math.inf), math.inf)
         return found.reshape(shape[:-1])
 
     def gaussian_error(self) -> float:
@@ -271,6 +273,7 @@ def decompose_wires(
         UsageError: If the network has attention or an embedding of tokens, or the covariance is
             not symmetric or has an eigenvalue below zero.
         ShapeError: If the mean or the covariance does not fit.
+        NumericalError: If sums of squares of the weights overflow.
     """
     maps = layer_maps(network, "wires are decomposed of layers")
     inputs = InputCoordinates.from_moments(network.d_in, mean, covariance)
@@ -284,7 +287,7 @@ def decompose_wires(
     orthonormal, up, read, write = orthonormalise(original, sizes)
     # from the outputs down: each wire in the order of what the outputs read of it
     head = original.head @ up
-    environment = head.T @ head
+    environment = check_sums(head.T @ head)
     spectra: list[Tensor] = []
     layers: list[TreeLayer] = []
     for at in reversed(range(len(orthonormal))):
