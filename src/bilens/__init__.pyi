@@ -108,10 +108,7 @@ from .polynomial.attention import (
     BilinearAttention as BilinearAttention,
     QueryKeyPair as QueryKeyPair,
 )
-from .polynomial.attention_head import (
-    AttentionHead as AttentionHead,
-    ScoreForm as ScoreForm,
-)
+from .polynomial.attention_head import AttentionHead as AttentionHead
 from .polynomial.chance import (
     InteractionChance as InteractionChance,
     interaction_chance as interaction_chance,
@@ -134,6 +131,7 @@ from .polynomial.paths import (
     PathSplit as PathSplit,
     split_interactions as split_interactions,
 )
+from .polynomial.score_form import ScoreForm as ScoreForm
 from .polynomial.token_interactions import (
     TokenInteractions as TokenInteractions,
     token_interactions as token_interactions,

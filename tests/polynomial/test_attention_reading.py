@@ -21,7 +21,8 @@ from bilens.base.errors import (
 )
 from bilens.io import attention_tensors
 from bilens.polynomial import largest_products as products
-from bilens.polynomial.attention_head import AttentionHead, ScoreForm, TokenStream
+from bilens.polynomial.attention_head import AttentionHead, TokenStream
+from bilens.polynomial.score_form import ScoreForm
 from builders import randn
 
 WIDE: dict[str, Any] = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2}

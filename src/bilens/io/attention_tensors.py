@@ -11,8 +11,9 @@ from torch import Tensor
 
 from bilens.base.errors import CheckpointError, NotQuadraticError
 from bilens.io.vocabulary import Norm, Vocabulary
-from bilens.polynomial.attention_head import AttentionHead, ScoreForm, TokenStream, check_index
+from bilens.polynomial.attention_head import AttentionHead, TokenStream, check_index
 from bilens.polynomial.rotary import rotary_frequencies
+from bilens.polynomial.score_form import ScoreForm
 
 
 @dataclass(frozen=True)

@@ -194,8 +194,8 @@ class Composition:
         if between > 0:
             eye = torch.eye(first.sizes.d_out, dtype=torch.float64)
             first, second = first * (1 / between), second.compose_input(eye * between)
-        parts = [second.tensor.down, second.linear, second.constant]
-        size = max(float(part.abs().max()) for part in parts if part is not None)
+        written = (second.tensor.down, second.linear, second.constant)
+        size = max(float(part.abs().max()) for part in written if part is not None)
         return Composition(first, second * (1 / size) if size > 0 else second)
 
     @cached_property
