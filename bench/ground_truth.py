@@ -127,7 +127,7 @@ def measure_chance(network: bl.PolynomialNetwork, rules: Rules) -> dict[str, Any
     triples = [one for one in itertools.product(*kinds) if one not in {*rules.skip}]
     verbs = [(first, then) for first, after in rules.bigrams.items() for then in after]
     pairs = itertools.product(rules.bigrams, rules.kind("VERB"))
-    others = [one for one in pairs if one not in {*verbs}]
+    others: list[Rule] = [one for one in pairs if one not in {*verbs}]
     return {
         "bigrams_tested": tested(network, [*rules.firsts], others, None),
         "skip_tested": tested(network, rules.skip, triples, APART),
@@ -262,8 +262,9 @@ The last checkpoint was compared with {last["checked_against"]}; no training dat
   frequent verb, of a skip-trigram the change of the probability at distance {APART}) is as large
   in so few of {TURNED} networks behind a turned embedding: p = (1 + number at least as large) /
   {TURNED + 1}. It says that the entry is larger than the geometry of its embedding makes it; it
-  does not say that it is a rule of the texts. How often others pass, too, the controls show: verbs that
-  do not follow their subject, and all other triples of a place, an adjective and a connective.
+  does not say that it is a rule of the texts. How often others pass, too, the controls show:
+  verbs that do not follow their subject, and all other triples of a place, an adjective and a
+  connective.
   Where many of these pass, the criterion does not tell rules from what is not one.
 * Largest changes beyond chance: the k largest of the whole table of probabilities of which
   {SAMPLES} turned networks have on average at most {FALSE:.0%} · k as large, each in units of its

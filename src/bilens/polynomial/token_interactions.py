@@ -302,8 +302,8 @@ def token_ids(network: PolynomialNetwork, given: object) -> Tensor:
     if len(ids) == 0:
         raise UsageError(f"the tokens of a place are {given!r:.60}; expected a list of whole ids.")
     network.embed(ids)  # refuses what is out of range
-    once, times = ids.unique(return_counts=True)
-    if len(once) < len(ids):
-        twice = int(once[times > 1][0])
+    rising = ids.sort().values
+    if len(again := rising[1:][rising[1:] == rising[:-1]]):
+        twice = int(again[0])
         raise UsageError(f"the tokens of a place have {twice} more than once; name each once.")
     return ids.long()
