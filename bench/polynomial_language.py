@@ -45,6 +45,8 @@ RECIPE: dict[str, Any] = {
 }
 
 
+BASES = ("one", "corpus_bigrams")  # over which a gain is told
+
 # ---- models
 
 
@@ -94,6 +96,12 @@ def between(found: dict[str, Any] | list[float] | None, digits: int = 3) -> str:
     return "one seed" if ends is None else f"{ends[0]:.{digits}f} to {ends[1]:.{digits}f}"
 
 
+def share_over(cases: list[dict[str, Any]], base: str, key: str) -> float:
+    """Return which share of the gain over some bigrams is there behind an order, mean of seeds."""
+    losses = [case["shares"]["losses"] for case in cases]
+    return statistics.fmean((one[base] - one[key]) / (one[base] - one["whole"]) for one in losses)
+
+
 def page(result: dict[str, Any]) -> str:
     """Return the page that is generated from the result."""
     cases, run, losses = result["cases"], result["run"], result["losses"]
@@ -119,7 +127,7 @@ def page(result: dict[str, Any]) -> str:
     shares = first["shares"]["losses"]
     orders = [
         f"| {name} | {shares[key]:.3f} | "
-        + (f"{mean_of(cases, 'shares', 'shares', key):.0%} |" if share else "|")
+        + " ".join(f"{share_over(cases, base, key):.0%} |" if share else "|" for base in BASES)
         for key, name, share in (
             ("corpus_bigrams", "bigrams counted in the training text", False),
             ("one", "one token: the network's own bigrams", False),
@@ -182,10 +190,12 @@ say it, by exact interactions of two tokens (the removed and the last one) and o
 ## What the orders explain
 
 The network cut off behind interactions of so many tokens, on the same {first["shares"]["contexts"]}
-contexts. The share is that of what the whole network gains over its own bigrams.
+contexts. The shares, means of seeds, are those of what the whole network gains over its own
+bigrams, and over the bigrams counted in the training text, which say more than its own where their
+loss is lower.
 
-| | loss, seed {first["seed"]} | share of the gain, mean of seeds |
-|---|---|---|
+| | loss, seed {first["seed"]} | share of the gain over its own bigrams | over the text's |
+|---|---|---|---|
 {lines["orders"]}
 
 ## Skip-trigrams

@@ -65,6 +65,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "alone": reading(
             model=bare, looked=alone, single=deep, pairs=(), distances=(), source=IN_MEMORY, **none
         ),
+        "few": reading(looked=replace(asked, triple_tokens=5), pairs=()),
         "near": reading(looked=near, distances=whole.distances[:1], single=(), **none),
     }
     return {name: to_json(one) for name, one in found.items()}

@@ -7,7 +7,7 @@ rule counted at the wrong distance in the share that is explained: red each time
 import itertools
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.findings import network_rules
+from bilens.polynomial import token_interactions as of_tokens
 from polynomial.test_composition import two_layers
 from polynomial.test_reading import ROLES, probe, transformer
 from tiny_language_models import BASE
@@ -134,12 +135,10 @@ def test_three_tokens_and_induction_are_those_of_loops(network: bl.PolynomialNet
     record = read(network)
 
     def together(a: int, b: int, c: int, *, softmax: bool) -> Tensor:
-        def said(*placed: tuple[int, int]) -> Tensor:
-            y = logits(network, *placed)
-            return y.softmax(dim=0) if softmax else y
-
         a_, b_, c_ = (0, a), (1, b), (2, c)
-        return said(a_, b_, c_) - said(a_, c_) - said(b_, c_) + said(c_)
+        whole, alone = logits(network, a_, b_, c_), logits(network, c_)
+        added = whole - logits(network, a_, c_) - logits(network, b_, c_) + alone
+        return whole.softmax(dim=0) - (whole - added).softmax(dim=0) if softmax else added
 
     size = range(TOKENS)
     table = torch.stack(
@@ -156,6 +155,65 @@ def test_three_tokens_and_induction_are_those_of_loops(network: bl.PolynomialNet
     assert (record.induction.found, record.induction.tried) == (len(right), len(again))
     after = [f"#{x}" for x in size if sum(one == x for one, _ in right) >= (TOKENS - 1) / 2]
     assert list(record.induction.after) == after
+
+
+def quiet(network: bl.PolynomialNetwork, *, size: float) -> bl.PolynomialNetwork:
+    """The first attention alone, its logits so large: they add up over the earlier tokens."""
+    assert network.head is not None
+    attention = next(one for one in network.parts if isinstance(one, bl.BilinearAttention))
+    return bl.PolynomialNetwork((attention,), network.embedding, network.head * size)
+
+
+def test_what_adds_up_has_no_rules_of_three_tokens_and_no_induction(
+    network: bl.PolynomialNetwork,
+) -> None:
+    """Seen: changes of the softmax, and the last bits of logits, taken for rules."""
+    additive = quiet(network, size=1e3)
+    record = read(additive)
+    assert len(record.pairs) == 5
+    assert record.triples == ()
+    assert (record.induction.found, record.induction.chance) == (0, 0.0)
+    assert (record.triples_explained, record.induction.explained) == (0.0, 0.0)
+    table = bl.token_interactions(additive, 3, measure="probability").values
+    assert table is not None
+    assert not table.any()
+    silent = read(quiet(network, size=0))
+    assert (silent.pairs, silent.triples, silent.induction.found) == ((), (), 0)
+    silence = "no earlier one raises a probability by more than rounding"
+    assert silence in bl.read_network(quiet(network, size=0), samples=1).to_markdown()
+
+
+def test_outputs_that_are_equal_are_no_induction(network: bl.PolynomialNetwork) -> None:
+    assert network.head is not None
+    same = replace(network, head=network.head[:1].expand(TOKENS, -1))
+    assert read(same).induction.found == 0
+    twins = network.head.clone()
+    twins[1] = twins[0]  # of each largest one there are two
+    assert {0, 1} & {rule.ids[-1] for rule in read(network, k=50).triples}
+    said = of_tokens.single_largest(
+        replace(network, head=twins), torch.tensor([[2, 0, 2], [3, 1, 3]]), (2, 1)
+    )
+    assert not {0, 1} & {*said.tolist()}
+
+
+def test_outputs_that_are_no_tokens_are_refused(network: bl.PolynomialNetwork) -> None:
+    assert network.head is not None
+    for head in (network.head[:5], torch.cat([network.head] * 2)):
+        with pytest.raises(UsageError, match=rf"7 tokens and {len(head)} outputs"):
+            read(replace(network, head=head), tokenizer=NAMES)
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_shares_of_some_tokens_are_said_to_be_of_those(
+    network: bl.PolynomialNetwork, lang: Any
+) -> None:
+    some, every = (
+        bl.read_network(network, tokens=tokens, samples=0).to_html(lang=lang)
+        for tokens in ([1, 3, 5], None)
+    )
+    words = {"en": "of the 3 tokens looked at", "ja": "調べた3個のトークン"}[lang]
+    assert some.count(words) == 4  # in short, by distance, and two sentences of what is left
+    assert words.replace("3", "7") not in every
 
 
 def test_what_fits_is_chosen_before_anything_runs(
@@ -281,6 +339,7 @@ def test_softmax_and_vectors_are_refused_with_what_to_do() -> None:
         ({"tokenizer": "nowhere"}, "nowhere"),
         ({"tokens": [7]}, "the network knows 0 to 6"),
         ({"tokens": []}, "expected a list of whole ids"),
+        ({"tokens": [0, 0, 0, 1, 2]}, "have 0 more than once"),
         ({"k": 0}, "k"),
         ({"farthest": 0}, "farthest"),
         ({"samples": -1}, "samples"),

@@ -61,6 +61,7 @@ def test_each_mistake_is_one_line_with_its_code(bilens: Shell, folder: Path) -> 
         (3, "bl.read_at_text", [softmax]),
         (2, "reads vectors, not tokens", [folder / "vectors"]),
         (2, "give it (--tokens)", [network, *roles, "--tokens-of", folder / "few.json"]),
+        (2, "give their roles (--roles), or a folder", [network]),
         (2, "with roles", [network, "--probe", network]),
         (3, "there is no tokens", [network, *roles, "--probe", network]),
     ]

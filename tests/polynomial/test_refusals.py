@@ -211,6 +211,7 @@ WRONG: dict[str, Any] = {
     "a mask": {"order": 1, "tokens": [torch.arange(7) < 5]},
     "floats": {"order": 1, "tokens": [[1.0]]},
     "no tokens": {"order": 1, "tokens": [[]]},
+    "a token twice": {"order": 2, "tokens": [[0, 1], [2, 0, 2]]},
 }
 
 

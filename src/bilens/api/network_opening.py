@@ -46,6 +46,11 @@ def open_network(
     if options.roles is None:
         if said:
             raise UsageError(f"{said[0]} is of a .safetensors file with roles: give roles=, too.")
+        if path.suffix == ".safetensors" and path.is_file():
+            raise UsageError(
+                f"{path}: the names of its tensors do not say what they do: give their roles "
+                "(--roles), or a folder that bilens saved."
+            )
         loaded = load(path)
         source = structs.replace(describe_source(loaded), files=files_read(loaded))
         return polynomial_network(loaded), source, loaded

@@ -21,6 +21,7 @@ from bilens.polynomial.token_interactions import (
     TokenInteractions,
     interaction_blocks,
     interactions_of,
+    single_largest,
     token_interactions,
 )
 from bilens.records.network_reading import (
@@ -96,12 +97,17 @@ def plan_reading(
     """Choose tokens, distances and samples so that time and memory stay bounded.
 
     Raises:
-        UsageError: If the network reads vectors.
+        UsageError: If the network reads vectors, or has not as many outputs as tokens.
         MemoryLimitError: If there are too many tokens to choose from, or too many were named.
     """
     if network.embedding is None:
         raise UsageError("the network reads vectors, not tokens: there are no rules of tokens.")
     size, outputs, most = network.num_tokens, network.d_out, most_tokens(network)
+    if outputs != size:
+        raise UsageError(
+            f"the network has {size:,} tokens and {outputs:,} outputs, and a rule names its output "
+            "as a token: both must be as many; bl.token_interactions reads any outputs."
+        )
     chosen: Chosen = "all"
     ids = torch.arange(size)
     if given is not None:
@@ -186,7 +192,8 @@ def read_pairs(
         for row, change, share in zip(found.strongest.tolist(), changes, chances, strict=True):
             if change > best.get(tuple(row), (-math.inf, 0, 0.0))[0]:
                 best[tuple(row)] = (change, distance, share)
-    ranked = sorted(best, key=lambda rule: -best[rule][0])[: plan.k]
+    raised = [rule for rule in best if best[rule][0] > 0]
+    ranked = sorted(raised, key=lambda rule: -best[rule][0])[: plan.k]
     rows = torch.tensor(ranked, dtype=torch.int64).reshape(-1, 3)
     readings, changes_at = [], []
     for distance, table in zip(plan.distances, tables, strict=True):
@@ -259,9 +266,10 @@ def read_triples(
     )
     assert found.values is not None, "as many tokens as fit"
     whole = max(float(found.values.square().sum()), torch.finfo(torch.float64).tiny)
-    rows = [(TRIPLE, row) for row in found.strongest]
-    rules = rules_of(network, rows, found.strongest_values, None, None, name)
-    explained = float(found.strongest_values.square().sum()) / whole
+    changes = found.strongest_values[found.strongest_values > 0]
+    rows = [(TRIPLE, row) for row in found.strongest[: len(changes)]]
+    rules = rules_of(network, rows, changes, None, None, name)
+    explained = float(changes.square().sum()) / whole
     x, y = torch.meshgrid(torch.arange(len(ids)), torch.arange(len(ids)), indexing="ij")
     again = found.values[x, y, x, ids[y]].square()
     held = (float(again.sum()) - float(again.diagonal().sum())) / whole
@@ -271,14 +279,14 @@ def read_triples(
 def read_induction(
     network: PolynomialNetwork, plan: ReadingPlan, explained: float, name: Name
 ) -> InductionReading:
-    """Count the pairs (X, Y) of which X Y X is followed by Y, by the largest interaction."""
+    """Count the pairs (X, Y) of which X Y X is followed by Y, by the one largest interaction."""
     x, y = torch.meshgrid(plan.ids, plan.ids, indexing="ij")
     apart = x != y
     tokens = torch.stack([x, y, x], dim=-1)[apart]
 
     def right(one: PolynomialNetwork) -> Tensor:
         blocks = torch.split(tokens, max(1, MOST_NUMBERS // network.d_out))
-        said = torch.cat([interactions_of(one, rows, TRIPLE).argmax(dim=1) for rows in blocks])
+        said = torch.cat([single_largest(one, rows, TRIPLE) for rows in blocks])
         return said.cpu() == tokens[:, 1]
 
     found = right(network)

@@ -21,6 +21,7 @@ MOST_NUMBERS = 1 << 26  # of a whole array of interactions; above it only the st
 MOST_ROWS = 1 << 27  # combinations of tokens that are tried, one by one
 Measure: TypeAlias = Literal["logits", "probability"]
 AT_ONCE = 1 << 22  # numbers of the widest layer that are held at a time
+ROUNDING = 64  # units in the last place of the largest logit: a difference up to that is zero
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,10 @@ def token_interactions(
         for two, f({i, j, q}) − f({i, q}) − f({j, q}) + f({q}) for three. Without a softmax a
         position without a token adds nothing, so the logits of a text are the sum of the
         interactions of all its subsets that hold the last position. Logits are told against
-        the mean of all outputs, which no softmax sees. In probabilities f is their softmax: for
-        two tokens, what the first changes of the probability of each output behind the second.
+        the mean of all outputs, which no softmax sees. In probabilities: what the interaction
+        changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)); for two tokens, what the
+        first changes of the probability of each output behind the second; for one softmax(f).
+        A difference within 64 units in the last place of the largest logit is rounding: zero.
     Cost: one run of the last position for each combination of tokens; earlier positions are
         run once for each combination before them. Memory: the array of all, or the k strongest.
 
@@ -173,6 +176,28 @@ def interact(
     active: Collection[str] | None = None,
 ) -> Tensor:
     """Compute I(S) of the outputs; leading axes of the embeddings broadcast."""
+    logits, found, rounding = interact_in_logits(network, embedded, places, active)
+    if measure == "logits":
+        return found
+    shares = logits.softmax(dim=-1)
+    if len(embedded) == 1:
+        return shares
+    changed = shares - (logits - found).softmax(dim=-1)
+    least = torch.finfo(changed.dtype).eps * ROUNDING  # a probability is at most 1
+    return changed.masked_fill(changed.abs() <= rounding.clamp(min=least), 0)
+
+
+def interact_in_logits(
+    network: PolynomialNetwork,
+    embedded: Sequence[Tensor],
+    places: Sequence[int],
+    active: Collection[str] | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute f(S), I(S) against the mean of all outputs, and what of I(S) is rounding, (…, 1).
+
+    An interaction that is not above rounding is zero: differences of logits that cancel leave
+    their last bits.
+    """
     *earlier, last = range(len(embedded))
     caches: dict[tuple[int, ...], list[Cache]] = {(): []}
     for size in range(1, len(earlier) + 1):
@@ -180,21 +205,41 @@ def interact(
             before, at = caches[chosen[:-1]], chosen[-1]
             _, own = network.step(embedded[at], places[at], before, active)
             caches[chosen] = [*before, own]
-    total = None
-    for chosen, cache in caches.items():
+    total, largest, logits = None, None, network.reference
+    for chosen, cache in caches.items():  # the whole set comes last
         value, _ = network.step(embedded[last], places[last], cache, active)
-        if measure == "probability":
-            value = network.read_out(value).softmax(dim=-1)
+        logits = network.read_out(value)
+        size_of = logits.abs().amax(dim=-1, keepdim=True)
+        largest = size_of if largest is None else torch.maximum(largest, size_of)
         signed = value if (len(earlier) - len(chosen)) % 2 == 0 else -value
         total = signed if total is None else total + signed
     assert total is not None, "the empty set of earlier tokens is always there"
-    if measure == "probability":
-        return total
-    # of one token the head's bias is part of what it does alone; of more it cancels
-    y = total if network.head is None else total @ network.head.T
-    if not earlier and network.head_bias is not None:
-        y = y + network.head_bias
-    return check_finite("the interactions", y - y.mean(dim=-1, keepdim=True))
+    assert largest is not None, "the empty set of earlier tokens is always there"
+    rounding = largest * (ROUNDING * torch.finfo(largest.dtype).eps)
+    if not earlier:  # nothing was subtracted
+        y = logits - logits.mean(dim=-1, keepdim=True)
+        return logits, check_finite("the interactions", y), rounding
+    y = total if network.head is None else total @ network.head.T  # the head's bias cancels
+    y = check_finite("the interactions", y - y.mean(dim=-1, keepdim=True))
+    return logits, y.masked_fill(y.abs() <= rounding, 0), rounding
+
+
+def single_largest(
+    network: PolynomialNetwork, tokens: Tensor, distance: int | Sequence[int] | None = None
+) -> Tensor:
+    """Find the output with the largest interaction of each combination of tokens, (n,).
+
+    −1 where there is no such one: where none is above zero, or two are equal up to rounding.
+    """
+    places = check_distance(network, tokens.shape[1], distance)
+    embedded = [network.embed(column) for column in tokens.T]
+    _, found, rounding = interact_in_logits(network, embedded, places)
+    falling = found.sort(dim=1, descending=True)
+    values = falling.values
+    apart = values[:, 0] > 0
+    if values.shape[1] > 1:
+        apart &= values[:, 0] - values[:, 1] > rounding[:, 0]
+    return falling.indices[:, 0].masked_fill(~apart, -1)
 
 
 def check_distance(
@@ -257,4 +302,8 @@ def token_ids(network: PolynomialNetwork, given: object) -> Tensor:
     if len(ids) == 0:
         raise UsageError(f"the tokens of a place are {given!r:.60}; expected a list of whole ids.")
     network.embed(ids)  # refuses what is out of range
+    rising = ids.sort().values
+    if len(again := rising[1:][rising[1:] == rising[:-1]]):
+        twice = int(again[0])
+        raise UsageError(f"the tokens of a place have {twice} more than once; name each once.")
     return ids.long()

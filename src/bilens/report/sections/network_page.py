@@ -102,7 +102,8 @@ def network_parts(t: Catalogue, record: NetworkReading) -> Iterator[NetworkPart]
     yield NetworkPart("single", (t("network.single.lead"),), SINGLE, record.single)
     if record.distances:
         yield NetworkPart("pairs", (t("network.pairs.lead"),), PAIRS, record.pairs)
-        lead = (t("network.distances.lead"),)
+        key, tokens = of_tokens(record, record.looked.tokens, "lead")
+        lead = (t(f"network.distances.{key}", tokens=tokens),)
         yield NetworkPart("distances", lead, DISTANCES, record.distances)
     if record.induction is not None:
         said = (t("network.triples.lead"), induction_text(t, record), *after_text(t, record))
@@ -123,12 +124,19 @@ def summary_lines(t: Catalogue, record: NetworkReading) -> Iterator[str]:
         first = record.pairs[0]
         words = {"rule": rule_text(t, first), "share": percent(first.probability)}
         shares = span([one.explained for one in record.distances])
-        count = grouped(len(record.pairs))
-        yield t("network.held.pairs", **words, count=count, explained=shares)
+        key, whose = of_tokens(record, record.looked.tokens, "pairs")
+        counts = {"count": grouped(len(record.pairs)), "tokens": whose}
+        yield t(f"network.held.{key}", **words, **counts, explained=shares)
     else:
-        yield t("network.held.no_pairs")
+        yield t(f"network.held.{'no_rules' if record.distances else 'no_pairs'}")
     if record.induction is not None:
         yield induction_text(t, record)
+
+
+def of_tokens(record: NetworkReading, tokens: int, what: str) -> tuple[str, str]:
+    """Return the key of a share, another where not all tokens were looked at, and their number."""
+    key = f"some_{what}" if tokens < record.model.num_tokens else what
+    return key, grouped(tokens)
 
 
 def induction_text(t: Catalogue, record: NetworkReading) -> str:
@@ -156,15 +164,19 @@ def after_text(t: Catalogue, record: NetworkReading) -> Iterator[str]:
 def unexplained(t: Catalogue, record: NetworkReading) -> Iterator[str]:
     """Yield which share of what was looked at the listed rules do not hold."""
     if record.distances:
+        key, tokens = of_tokens(record, record.looked.tokens, "pairs")
         yield t(
-            "network.unexplained.pairs",
+            f"network.unexplained.{key}",
+            tokens=tokens,
             count=grouped(len(record.pairs)),
             probability=span([one.explained for one in record.distances]),
             logits=span([one.explained_logits for one in record.distances]),
         )
     if record.induction is not None and record.triples_explained is not None:
+        key, tokens = of_tokens(record, record.looked.triple_tokens, "triples")
         yield t(
-            "network.unexplained.triples",
+            f"network.unexplained.{key}",
+            tokens=tokens,
             count=grouped(len(record.triples)),
             listed=percent(record.triples_explained),
             induction=percent(record.induction.explained),
