@@ -66,8 +66,7 @@ def token_interactions(
         position without a token adds nothing, so the logits of a text are the sum of the
         interactions of all its subsets that hold the last position. Logits are told against
         the mean of all outputs, which no softmax sees. In probabilities: what the interaction
-        changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)); for two tokens, what the
-        first changes of the probability of each output behind the second; for one softmax(f).
+        changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)), for one token softmax(f).
         A difference within 64 units in the last place of the largest logit is rounding: zero.
     Cost: one run of the last position for each combination of tokens; earlier positions are
         run once for each combination before them. Memory: the array of all, or the k strongest.
