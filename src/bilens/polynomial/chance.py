@@ -49,14 +49,13 @@ class InteractionChance:
         Raises: MemoryLimitError if the array of the interactions was not kept; UsageError if they
             are of another order, distance, measure or size.
         """
-        in_units = self._compared(found)
-        above = len(self.pooled) - torch.searchsorted(self.pooled, in_units.flatten())
-        return ((above + 1) / (len(self.pooled) + 1)).reshape(in_units.shape)
+        return self._share(self._compared(found))
 
     def share_of_strongest(self, found: TokenInteractions) -> Tensor:
         """Compute `share_as_large` of the strongest alone, (k,), without an array of all shares."""
-        kept = self._compared(found).flatten()
-        in_units = kept.topk(len(found.strongest)).values
+        return self._share(self._compared(found).flatten().topk(len(found.strongest)).values)
+
+    def _share(self, in_units: Tensor) -> Tensor:
         above = len(self.pooled) - torch.searchsorted(self.pooled, in_units)
         return (above + 1) / (len(self.pooled) + 1)
 
