@@ -92,7 +92,7 @@ SIGNATURES = {
     "QueryKeyPair": "query, key",
     "PolynomialNetwork": (
         "parts, embedding=None, head=None, head_bias=None, positions=None, n_ctx=None, "
-        "part_names=(), checked_against=''"
+        "part_names=()"
     ),
     "QuadraticLayer": "map, residual=True",
     "TransformerRoles": (

@@ -127,7 +127,7 @@ def test_the_similarity_does_not_depend_on_the_size_of_what_lies_between(size: f
     f, g = (two_layers(seed, residual=True, bias=False) for seed in range(2))
     first, *rest = f.parts
     assert isinstance(first, QuadraticLayer)
-    plain = replace(f, parts=(replace(first, residual=False), *rest), checked_against="")
+    plain = replace(f, parts=(replace(first, residual=False), *rest))
     moved = replace(plain, parts=(QuadraticLayer(first.map * size, residual=False), *rest))
     found = bl.network_similarity(moved, moved)
     assert found == pytest.approx(1.0)

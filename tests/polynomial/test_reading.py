@@ -164,3 +164,11 @@ def test_16_bits_are_another_function() -> None:
     network = bl.polynomial_network(transformer())
     assert network.to(torch.float32).checked_against
     assert not network.to(torch.bfloat16).checked_against
+
+
+def test_a_network_with_another_head_was_compared_with_nothing() -> None:
+    """Seen: "the module itself, as it runs" of a head that the user had put there."""
+    network = bl.polynomial_network(transformer())
+    assert network.head is not None
+    assert network.checked_against
+    assert not replace(network, head=5 * network.head).checked_against

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -127,7 +127,7 @@ def polynomial_network(
     if probe is not None:
         network = check_probe(network, probe)
     checked = network.checked_against  # what is read is a copy: it stays as it was compared
-    return replace(network.changed(torch.clone), checked_against=checked)
+    return network.changed(torch.clone).compared_with(checked)
 
 
 def read_transformer(module: PolynomialTransformer) -> PolynomialNetwork:
@@ -193,7 +193,7 @@ def read_chain(given: object) -> PolynomialNetwork:
     )
     check = model.exactness
     network = PolynomialNetwork(parts, part_names=tuple(view.name for view in views))
-    return replace(network, checked_against="" if check is None else check.source)
+    return network.compared_with("" if check is None else check.source)
 
 
 def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialNetwork:
@@ -314,4 +314,4 @@ def compared(
             f"the network as read differs from {source} by {error:.1e}, where the largest output "
             f"is {largest:.1e}{why}: it is another function."
         )
-    return replace(network, checked_against=source if made.dtype in TOLERANCES else "")
+    return network.compared_with(source if made.dtype in TOLERANCES else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -53,7 +53,8 @@ class PolynomialNetwork:
         positions: (n_ctx, d_model), added to the embeddings; None where there is none.
         n_ctx: how many positions the network was made for; None where it is not known.
         part_names: a name for each part, such as "attention 0"; made where none are given.
-        checked_against: what it was compared with when it was read, in words; empty for nothing.
+        checked_against: what it was compared with when it was read, in words; empty for nothing,
+            and of a network in which something was replaced.
 
     Raises: UsageError if a part is none, or names do not fit; ShapeError if widths do not fit;
         NonFiniteError for NaN or infinity.
@@ -66,7 +67,7 @@ class PolynomialNetwork:
     positions: Tensor | None = None
     n_ctx: int | None = None
     part_names: tuple[str, ...] = ()
-    checked_against: str = ""
+    checked_against: str = field(default="", init=False)
 
     _repr_html_ = html_summary("part_names", "degree", "num_tokens", "d_in", "d_out")
 
@@ -146,7 +147,13 @@ class PolynomialNetwork:
         """Cast every weight; interactions are differences, and float64 loses least in them."""
         cast = self.changed(lambda weight: weight.detach().to(dtype))
         coarse = torch.finfo(dtype).eps > torch.finfo(torch.float32).eps  # another function
-        return replace(cast, checked_against="" if coarse else self.checked_against)
+        return cast.compared_with("" if coarse else self.checked_against)
+
+    def compared_with(self, source: str) -> PolynomialNetwork:
+        """Return the network with what it was compared with, in words."""
+        found = replace(self)
+        object.__setattr__(found, "checked_against", source)
+        return found
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> PolynomialNetwork:
         """Apply a function, such as a cast, to every weight."""
@@ -162,7 +169,6 @@ class PolynomialNetwork:
         )
         return replace(
             self,
-            checked_against="",
             parts=parts,
             embedding=maybe(self.embedding),
             head=maybe(self.head),
