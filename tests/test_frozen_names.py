@@ -97,7 +97,8 @@ SIGNATURES = {
     "QuadraticLayer": "map, residual=True",
     "TransformerRoles": (
         "embedding, head, query, key, value, out, left, right, down, attention_scale=None, "
-        "mlp_scale=None, head_scale=None, n_head=1, rotary_base=10000.0, n_ctx=None, decay=None"
+        "mlp_scale=None, head_scale=None, n_head=1, rotary_base=10000.0, n_ctx=None, decay=None, "
+        "positions=None"
     ),
     "interaction_chance": (
         "network, order, *, distance=None, tokens=None, measure='logits', num_samples=20, seed=0"

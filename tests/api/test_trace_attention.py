@@ -132,6 +132,10 @@ def test_features_of_another_place_are_refused(folders: Folders, tmp_path: Path)
         trace(folders[0], 0, attention_sae=folders[3])
     with pytest.raises(UsageError, match="distance"):
         run(folders, distance=-1)
+    seen = list[str]()
+    with pytest.raises(UsageError, match="sees keys up to"):
+        run(folders, distance=4096, progress=lambda stage, *_: seen.append(stage))
+    assert "interactions" not in seen  # refused before the work
 
 
 def test_features_that_an_earlier_block_writes_are_taken(tmp_path: Path) -> None:

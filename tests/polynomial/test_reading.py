@@ -75,6 +75,22 @@ def test_heads_that_fade_are_read_by_their_rates(tmp_path: Path) -> None:
         bl.polynomial_network(tmp_path / "n.safetensors", ROLES, probe=known)
 
 
+def test_vectors_of_positions_are_read_by_their_role(tmp_path: Path) -> None:
+    module, vectors = transformer(), torch.randn(10, 8, generator=torch.Generator().manual_seed(2))
+    module.embed.register_forward_hook(lambda _, __, y: y + vectors[: y.shape[-2]])
+    save_file({**module.state_dict(), "places": vectors}, tmp_path / "n.safetensors")
+    tokens = probe()[0]
+    known = tokens, module(tokens).detach()
+    roles = replace(ROLES, positions="places")
+    read = bl.polynomial_network(tmp_path / "n.safetensors", roles, probe=known)
+    assert read.positions is not None
+    alone = bl.token_interactions(read, 1).values
+    expected = module(torch.arange(7)[:, None])[:, 0].detach().double()
+    torch.testing.assert_close(alone, expected - expected.mean(1, True), rtol=1e-4, atol=1e-5)
+    with pytest.raises(NumericalError, match="another function"):
+        bl.polynomial_network(tmp_path / "n.safetensors", ROLES, probe=known)
+
+
 def test_training_mode_and_gradients_do_not_change_what_is_read() -> None:
     module = transformer().train()
     network = bl.polynomial_network(module)

@@ -54,6 +54,7 @@ class TransformerRoles:
         attention_scale, mlp_scale, head_scale: of scales of channels; None where there are none.
         n_head: number of heads.
         rotary_base: base of the rotary angles; None for none.
+        positions: vectors (n_ctx, d_model) that are added to the embeddings; None for none.
         n_ctx: longest text; None where it is not known.
         decay: how fast each head's pattern falls with the distance; None where none does.
     """
@@ -74,6 +75,7 @@ class TransformerRoles:
     rotary_base: float | None = 10000.0
     n_ctx: int | None = None
     decay: tuple[float, ...] | None = None
+    positions: str | None = None
 
     def __post_init__(self) -> None:
         given: tuple[object, object] = self.query, self.key
@@ -250,6 +252,7 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
         tuple(parts),
         embedding,
         head,
+        positions=tensor(roles.positions),
         n_ctx=roles.n_ctx,
         part_names=tuple(names),
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bilens.api.attention_reading import read_heads
 from bilens.interp.random_dictionaries import LEVEL, chance_of, random_turn
-from bilens.interp.traced_layer import LatentReader, LoadedSAE, short
+from bilens.interp.traced_layer import LatentReader, LoadedSAE, TracedLayer, short
 from bilens.polynomial.attention_head import AttentionHead
 from bilens.polynomial.largest_products import largest_products
 from bilens.records.attention_edges import AttentionEdges, ScoreEdge, WriteEdge
@@ -58,11 +58,21 @@ def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:
     return sorted(edges, key=lambda edge: -abs(edge[-1]))[:k]
 
 
+def heads_of_edges(layer: TracedLayer, distance: int) -> tuple[AttentionHead, ...]:
+    """Read the heads before the MLP; refuse a distance at which they see nothing."""
+    heads = read_heads(layer.module, layer.index)
+    heads[0].form(distance)
+    return heads
+
+
 @torch.no_grad()
 def attention_edges(
-    reader: LatentReader, attended: LoadedSAE | None, latents: Sequence[int]
+    reader: LatentReader,
+    attended: LoadedSAE | None,
+    heads: tuple[AttentionHead, ...],
+    latents: Sequence[int],
 ) -> AttentionEdges | None:
-    """Return the strongest edges of the features that the attention before the MLP reads.
+    """Return the strongest edges of the features that the heads before the MLP read.
 
     Cost: that of a search, once more for each random dictionary, and two short runs of the model.
     """
@@ -72,7 +82,7 @@ def attention_edges(
     x = activations_of(module, blocks, (attended.hook,))[attended.hook].double()
     features, listed = attended.sae.decoder.double().cpu(), torch.tensor(latents)
     ends = reader.before.sae.encoder.double().cpu()[listed]
-    search = EdgeSearch(read_heads(module, reader.layer.index), options.distance, ends)
+    search = EdgeSearch(heads, options.distance, ends)
     best_scores, best_writes, generator = list[float](), list[float](), reader.generator
     for index in range(options.dictionaries):
         options.progress("edges of random features", index, options.dictionaries)

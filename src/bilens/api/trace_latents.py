@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.interactions.direct_interactions import direct_interactions
-from bilens.api.trace_attention import attention_edges
+from bilens.api.trace_attention import attention_edges, heads_of_edges
 from bilens.api.trace_records import (
     DRAWN_RANK,
     causal_reading,
@@ -83,6 +83,7 @@ def latent_findings(
     """Trace the latents of a layer; return the fields of a `records.Trace` that are about them."""
     (before, behind), progress = saes, options.progress
     options.check_latents(behind.hook, behind.sae.num_latents)
+    heads = () if attended is None else heads_of_edges(layer, options.distance)
     measured = measured_autoencoders(layer, saes, text, progress)
     reader = read_text(layer, before, behind, text, options)
     generator = reader.generator  # of the random dictionaries, one after the other
@@ -126,7 +127,7 @@ def latent_findings(
         "input_latents": tuple(input_latent(reader, latent) for latent in named),
         "data": TextOrigin(text.name, text.source, text.blocks.numel(), text.sha256),
         "readings": (),
-        "attention_edges": attention_edges(reader, attended, named),
+        "attention_edges": attention_edges(reader, attended, heads, named),
         "null": describe_chances(null),
     }
 
