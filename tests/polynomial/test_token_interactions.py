@@ -192,6 +192,44 @@ def test_paths_add_up_and_are_runs_without_the_other_parts() -> None:
     assert "attention 0 → mlp 1" in split.names()
 
 
+def test_the_network_runs_with_gaps_between_positions() -> None:
+    found = transformer(decay=True)
+    network, tokens, places = bl.polynomial_network(found), [1, 4, 2], [0, 3, 9]
+    said = network(torch.tensor(tokens), positions=places)[-1]
+    torch.testing.assert_close(said, logits_by_hand(found, tokens, places), rtol=1e-9, atol=1e-11)
+
+
+def test_chance_pools_tables_of_turned_embeddings_in_units_of_their_size() -> None:
+    network, samples = bl.polynomial_network(transformer()), 3
+    assert network.embedding is not None
+    chance = interaction_chance(network, 2, distance=2, num_samples=samples, seed=5)
+    generator, pooled = torch.Generator().manual_seed(5), []
+    for _ in range(samples):
+        gauss = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
+        turn = torch.linalg.qr(gauss).Q
+        turn = turn * torch.where((turn.T @ gauss).diagonal() < 0, -1.0, 1.0)
+        table = token_interactions(
+            replace(network, embedding=network.embedding @ turn), 2, distance=2
+        )
+        assert table.values is not None
+        pooled.append((table.values / table.values.square().mean().sqrt()).flatten())
+    torch.testing.assert_close(chance.pooled, torch.cat(pooled).sort().values, rtol=1e-9, atol=0)
+
+
+def test_as_many_are_beyond_chance_as_the_false_share_allows() -> None:
+    """By hand: the k largest count where a turned network has at most share · k as large."""
+    network = bl.polynomial_network(transformer())
+    found = token_interactions(network, 1)
+    assert found.values is not None
+    values = (found.values / found.values.square().mean().sqrt()).flatten().sort().values.flip(0)
+    chance = interaction_chance(network, 1, num_samples=4, seed=1)
+    for share in (0.05, 0.3, 0.6, 0.9):
+        as_large = [(chance.pooled >= value).sum().item() / 4 for value in values]
+        fits = [k for k, expected in enumerate(as_large, 1) if expected <= share * k]
+        assert chance.count_beyond(found, false_share=share) == max(fits, default=0)
+    assert 0 < chance.count_beyond(found, false_share=0.9) < len(values)
+
+
 def test_a_planted_rule_is_beyond_chance_and_random_weights_are_not() -> None:
     network = bl.polynomial_network(transformer())
     chance = interaction_chance(network, 1, num_samples=40)

@@ -308,6 +308,9 @@ def test_outside_of_the_covariance_the_bound_is_infinite() -> None:
     x = torch.stack([mean + 2 * root[:, 0], mean + 2 * root[:, 0] + 0.01 * across, 1e9 * across])
     assert less.error_bound(x).isfinite().tolist() == [True, False, False]
     assert torch.equal(less.error_bound(1e200 * x[0]), torch.tensor(torch.inf).double())
+    flat = bl.decompose_wires(f, covariance=torch.diag(torch.tensor([1.0, 0.0]).double()))
+    off = torch.tensor([0.5, 0.1], dtype=torch.float64)  # of which one entry is inside
+    assert flat.truncate([2, 2]).error_bound(off) == torch.inf
 
 
 def test_what_is_just_outside_of_the_covariance_is_in_the_bound() -> None:
