@@ -11,7 +11,7 @@ import bilens as bl
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from bilens.polynomial.composition import with_residual
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
-from bilens.polynomial.tree import TreeLayer, homogeneous
+from bilens.polynomial.tree import Tree, TreeLayer, homogeneous
 from bilens.polynomial.wires import WireDecomposition
 from polynomial.test_composition import GRID, SHARES, drawn_input, two_layers
 
@@ -252,6 +252,39 @@ def exactly(network: PolynomialNetwork, x: list[float]) -> list[Fraction]:
         stream = [p + q for p, q in zip(y, stream, strict=True)] if part.residual else y
     bias = [0.0] * OUTPUTS if network.head_bias is None else network.head_bias.tolist()
     return [p + Fraction(c) for p, c in zip(times(network.head, stream, 0), bias, strict=True)]
+
+
+def test_units_that_cancel_are_in_the_rounding_of_a_distance() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def tree(apart: float) -> Tree:
+        rows = torch.rand(2, 3, generator=torch.Generator().manual_seed(1)).double()
+        left = torch.stack([rows[0], rows[0] * (1 + apart)])
+        down = torch.tensor([[1.0, -1.0]], dtype=torch.float64)
+        return Tree((TreeLayer(down, left, rows[[1, 1]]),), torch.ones(1, 1).double())
+
+    def exact(one: Tree) -> list[Fraction]:
+        (layer,) = one.layers
+        left, right = (
+            [[*map(Fraction, row)] for row in m.tolist()] for m in (layer.left, layer.right)
+        )
+        return [
+            sum(
+                (
+                    s * (l[i] * r[j] + l[j] * r[i]) / 2
+                    for s, l, r in zip((1, -1), left, right, strict=True)
+                ),
+                Fraction(0),
+            )
+            for i in range(3)
+            for j in range(3)
+        ]
+
+    for _ in range(20):
+        first, second = (tree(1e-9 * float(torch.rand(1, generator=generator))) for _ in "ab")
+        true = sum((a - b) ** 2 for a, b in zip(exact(first), exact(second), strict=True))
+        told, rounding = first.squared_distance(second)
+        assert abs(Fraction(told) - true) <= Fraction(rounding) < 1e-12
 
 
 HOSTILE = [[0.0, 0.0], [1e-300, -1e-300], [1e6, -1e6], [1e-8, 1e8], [0.7, -1.2], [1e12, 1.0]]
