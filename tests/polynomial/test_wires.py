@@ -271,8 +271,8 @@ def test_units_that_cancel_are_in_the_rounding_of_a_distance() -> None:
         return [
             sum(
                 (
-                    s * (l[i] * r[j] + l[j] * r[i]) / 2
-                    for s, l, r in zip((1, -1), left, right, strict=True)
+                    s * (one[i] * other[j] + one[j] * other[i]) / 2
+                    for s, one, other in zip((1, -1), left, right, strict=True)
                 ),
                 Fraction(0),
             )
