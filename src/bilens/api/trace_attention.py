@@ -83,12 +83,7 @@ def attention_edges(
     features, listed = attended.sae.decoder.double().cpu(), torch.tensor(latents)
     ends = reader.before.sae.encoder.double().cpu()[listed]
     search = EdgeSearch(heads, options.distance, ends)
-    best_scores, best_writes, generator = list[float](), list[float](), reader.generator
-    for index in range(options.dictionaries):
-        options.progress("edges of random features", index, options.dictionaries)
-        turned = turn_features(features, x.cpu(), generator)
-        best_scores.append(abs(search.find_scores(turned, 1)[0][-1]))
-        best_writes.append(abs(search.find_writes(turned, 1)[0][-1]))
+    best_scores, best_writes = best_of_random(search, features, x.cpu(), reader)
     peaks, writes = peaks_of(attended, x, reader), list[WriteEdge]()
     scores = [
         ScoreEdge(
@@ -129,6 +124,19 @@ def attention_edges(
         level=LEVEL,
         checked_against=search.heads[0].checked_against,
     )
+
+
+def best_of_random(
+    search: EdgeSearch, features: Tensor, x: Tensor, reader: LatentReader
+) -> tuple[list[float], list[float]]:
+    """Return the largest score and the largest write in each random dictionary."""
+    scores, writes, options = list[float](), list[float](), reader.options
+    for index in range(options.dictionaries):
+        options.progress("edges of random features", index, options.dictionaries)
+        turned = turn_features(features, x, reader.generator)
+        scores.append(abs(search.find_scores(turned, 1)[0][-1]))
+        writes.append(abs(search.find_writes(turned, 1)[0][-1]))
+    return scores, writes
 
 
 def turn_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -236,7 +236,7 @@ def turns_of(
 
 
 def stated(content: Mapping[str, Any], *keys: str) -> Any:
-    """Return what a configuration says under one of some keys; refuse one that leaves them out.
+    """Look up the first of some keys in a configuration; refuse one that has none of them.
 
     What is left out is the default of its family, which other versions may have otherwise.
     """

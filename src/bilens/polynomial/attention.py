@@ -40,7 +40,7 @@ class QueryKeyPair:
 
 @dataclass(frozen=True, eq=False)
 class KeysAndValues:
-    """What one position offers to later ones: a key of each pair and a value, head by head."""
+    """Keys and values of one position, head by head: a key for each pair of queries and keys."""
 
     keys: tuple[Tensor, ...]  # each (..., heads, d_head), turned to its position
     value: Tensor  # (..., heads, d_head)

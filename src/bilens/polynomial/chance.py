@@ -1,4 +1,4 @@
-"""What interactions of tokens would be by chance: the same network behind a turned embedding."""
+"""Null distribution of token interactions: the same network behind a randomly turned embedding."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class InteractionChance:
 
 
 def made_as(found: TokenInteractions) -> tuple[object, ...]:
-    """Return what two tables must share to be compared."""
+    """Return order, distance, measure and tokens of a table: two are compared if these agree."""
     return found.order, found.distance, found.measure, tuple(map(token_set, found.slots))
 
 

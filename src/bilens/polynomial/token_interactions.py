@@ -26,7 +26,7 @@ ROUNDING = 64  # units in the last place of the largest logit: a difference up t
 
 @dataclass(frozen=True, eq=False)
 class TokenInteractions:
-    """What tokens do together that none of them does without the others, for each output.
+    """Interactions of tokens on each output: the part of it that needs all of them together.
 
     Attributes:
         order: how many tokens: 1, 2 or 3.

@@ -1,4 +1,4 @@
-"""What a field of a record is and how it is shown: schema, pages, tables and help read it here."""
+"""Description of a record's field, and how it is shown: read by schema, pages, tables and help."""
 
 import typing
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ Format = Words | Counts | Shares | Sizes | Intervals
 
 @dataclass(frozen=True)
 class View:
-    """What a field is, in `Annotated[float, View(…)]`; a plain text there is a `description`.
+    """Description of a field, in `Annotated[float, View(…)]`; a plain text there is one, too.
 
     Its heading in tables is `field.RECORD.NAME` of the catalogue.
     """
@@ -83,7 +83,7 @@ def schemas_of(kinds: Sequence[type[Record]], place: str) -> tuple[Any, dict[str
 
 
 def value_at(record: Any, path: str) -> Any:
-    """Return what stands at a path from a record; None where a part on the way is None."""
+    """Look up a value by its path from a record; None where a part on the way is None."""
     for name in path.split("."):
         if record is not None:
             record = record[int(name)] if name.isdigit() else getattr(record, name)
