@@ -52,6 +52,7 @@ def variants() -> dict[str, dict[str, Any]]:
     asked, after = replace(whole.looked, chosen="given", tokens=5), tuple(map(str, range(50)))
     often = InductionReading(72, 72, None, after, 60, 1.0)
     some = replace(whole.looked, chosen="strongest", tokens=5, distances=(1, 2, 4), samples=0)
+    some = replace(some, from_start=True)
     far = tuple(DistanceReading(at, 0.5, None, 1.0, 0.5) for at in (1, 2, 4))
     alone = replace(whole.looked, distances=(), triple_tokens=0, triple_distance=(), samples=0)
     bare = replace(whole.model, parts=(), n_ctx=None, checked_against="")

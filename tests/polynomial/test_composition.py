@@ -132,3 +132,21 @@ def test_the_similarity_does_not_depend_on_the_size_of_what_lies_between(size: f
     found = bl.network_similarity(moved, moved)
     assert found == pytest.approx(1.0)
     assert math.isfinite(bl.network_similarity(moved, g))
+
+
+def test_a_bias_without_a_head_is_of_the_outputs() -> None:
+    f, bias = two_layers(0, residual=True, bias=True), torch.arange(3.0, dtype=torch.float64)
+    alone = PolynomialNetwork(f.parts, head_bias=bias)
+    expected = SHARES @ alone(GRID)
+    assert torch.equal(alone(GRID), PolynomialNetwork(f.parts)(GRID) + bias)
+    torch.testing.assert_close(bl.output_moments(alone).mean, expected, rtol=1e-12, atol=0)
+    near = bl.approximate_moments(alone, num_samples=2000)
+    assert near.mean_error < 0.2
+    same = PolynomialNetwork(f.parts, head=torch.eye(3).double(), head_bias=bias)
+    assert bl.network_similarity(alone, same, centred=False) == pytest.approx(1, abs=1e-12)
+
+
+def test_vectors_of_positions_are_of_texts() -> None:
+    f = two_layers(0, residual=True, bias=True)
+    with pytest.raises(UsageError, match="reads one vector at a time"):
+        replace(f, positions=torch.ones(1, WIDTH).double())

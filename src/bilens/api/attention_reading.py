@@ -75,6 +75,8 @@ def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
         module = model.module or model.original
         if module is None:
             return read_files(model, layer).heads
+        if model.compare is not None:  # the module is a translation of its files
+            return tuple(replace(one, checked_against="") for one in read_heads(module, layer))
     config: Any = getattr(module, "config", None)
     if isinstance(module, PolynomialTransformer):
         block = polynomial_block(module, layer)

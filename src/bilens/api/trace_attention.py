@@ -60,7 +60,7 @@ def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:
 
 def heads_of_edges(layer: TracedLayer, distance: int) -> tuple[AttentionHead, ...]:
     """Read the heads before the MLP; refuse a distance at which they see nothing."""
-    heads = read_heads(layer.module, layer.index)
+    heads = read_heads(layer.loaded, layer.index)
     heads[0].form(distance)
     return heads
 
@@ -131,9 +131,10 @@ def best_of_random(
 ) -> tuple[list[float], list[float]]:
     """Return the largest score and the largest write in each random dictionary."""
     scores, writes, options = list[float](), list[float](), reader.options
+    generator = reader.generator  # a new one each time that it is asked for
     for index in range(options.dictionaries):
         options.progress("edges of random features", index, options.dictionaries)
-        turned = turn_features(features, x, reader.generator)
+        turned = turn_features(features, x, generator)
         scores.append(abs(search.find_scores(turned, 1)[0][-1]))
         writes.append(abs(search.find_writes(turned, 1)[0][-1]))
     return scores, writes

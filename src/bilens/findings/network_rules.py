@@ -375,4 +375,5 @@ def looked_at(
         () if triples is None else TRIPLE,
         plan.samples,
         plan.seed,
+        network.positions is not None,
     )

@@ -49,15 +49,16 @@ class PolynomialNetwork:
         parts: attentions and layers, in the order in which they run.
         embedding: (tokens, d_model); None where the network reads vectors.
         head: (outputs, d_model); None where the outputs are the stream.
-        head_bias: (outputs,); None is zero.
+        head_bias: (outputs,); None is zero. With a bias alone the head is the identity.
         positions: (n_ctx, d_model), added to the embeddings; None where there is none.
         n_ctx: how many positions the network was made for; None where it is not known.
         part_names: a name for each part, such as "attention 0"; made where none are given.
         checked_against: what it was compared with when it was read, in words; empty for nothing,
             and of a network in which something was replaced.
 
-    Raises: UsageError if a part is none, or names do not fit; ShapeError if widths do not fit;
-        NonFiniteError for NaN or infinity.
+    Raises: UsageError if a part is none, names do not fit, or there are positions where neither
+        tokens nor attention are; ShapeError if widths do not fit; NonFiniteError for NaN or
+        infinity.
     """
 
     parts: tuple[Part, ...]
@@ -94,6 +95,11 @@ class PolynomialNetwork:
             width = writes
         if width is None:
             raise UsageError("a network without an embedding and without parts reads nothing.")
+        attends = any(isinstance(part, BilinearAttention) for part in self.parts)
+        if self.positions is not None and self.embedding is None and not attends:
+            raise UsageError("positions are of texts: this network reads one vector at a time.")
+        if self.head is None and self.head_bias is not None:
+            object.__setattr__(self, "head", torch.eye(width).to(self.reference))
         weights: tuple[tuple[str, Tensor | None, tuple[int | None, ...]], ...] = (
             ("head", self.head, (None, width)),
             ("head_bias", self.head_bias, (self.d_out,)),

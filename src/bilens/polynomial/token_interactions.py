@@ -65,8 +65,11 @@ def token_interactions(
         for two, f({i, j, q}) − f({i, q}) − f({j, q}) + f({q}) for three. Without a softmax a
         position without a token adds nothing, so the logits of a text are the sum of the
         interactions of all its subsets that hold the last position. Logits are told against
-        the mean of all outputs, which no softmax sees. In probabilities: what the interaction
-        changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)), for one token softmax(f).
+        the mean of all outputs, which no softmax sees. The earliest token stands at position 0:
+        with vectors of positions, interactions elsewhere in a text are others; rotary angles are
+        formed in float32, which is 10⁻⁶ of an interaction at position 1,000. In probabilities:
+        what the interaction changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)), for one
+        token softmax(f).
         A difference within 64 units in the last place of the largest logit is rounding: zero.
     Cost: one run of the last position for each combination of tokens; earlier positions are
         run once for each combination before them. Memory: the array of all, or the k strongest.

@@ -92,6 +92,9 @@ class LookedAt(Record, frozen=True):
     triple_distance: Annotated[tuple[Count, ...], "of the first and second before the third"]
     samples: Annotated[Count, "networks with a turned embedding beside each table"]
     seed: Annotated[Integer, "of what is drawn"]
+    from_start: Annotated[
+        bool, "whether rules are of texts that begin at position 0: vectors of positions are added"
+    ] = False
 
 
 class NetworkReading(Document, frozen=True, kw_only=True):

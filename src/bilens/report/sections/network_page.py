@@ -200,6 +200,8 @@ def not_looked(t: Catalogue, record: NetworkReading) -> Iterator[str]:
         else:
             yield t("network.not_looked.no_triples")
     yield t("network.not_looked.more")
+    if looked.from_start:
+        yield t("network.not_looked.start")
     if not record.model.checked_against:
         yield t("network.not_looked.compared")
 
