@@ -267,8 +267,8 @@ The last checkpoint was compared with {last["checked_against"]}; no training dat
   connective.
   Where many of these pass, the criterion does not tell rules from what is not one.
 * Largest changes beyond chance: the k largest of the whole table of probabilities of which
-  {SAMPLES} turned networks have on average at most {FALSE:.0%} · k as large, each in units of its
-  table's root mean square (`InteractionChance.count_beyond`); at distance {APART} for two tokens.
+  {SAMPLES} turned networks, brought to the network's own size in logits, have on average at most
+  {FALSE:.0%} · k as large (`InteractionChance.count_beyond`); at distance {APART} for two tokens.
   Of one token all three verbs of each subject are rules; induction is not among the rules counted.
 * {run["date"]}; {run["hardware"]}; {versions}.
 """

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
 from typing import Any
@@ -14,7 +15,7 @@ import bilens as bl
 from bilens.base.errors import MemoryLimitError, NotQuadraticError, NumericalError, UsageError
 from bilens.nn import PolynomialTransformer
 from bilens.polynomial import token_interactions as module
-from bilens.polynomial.chance import interaction_chance
+from bilens.polynomial.chance import interaction_chance, turned_networks
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.paths import split_by_path, split_interactions
 from bilens.polynomial.token_interactions import interactions_of, token_interactions
@@ -199,35 +200,123 @@ def test_the_network_runs_with_gaps_between_positions() -> None:
     torch.testing.assert_close(said, logits_by_hand(found, tokens, places), rtol=1e-9, atol=1e-11)
 
 
-def test_chance_pools_tables_of_turned_embeddings_in_units_of_their_size() -> None:
-    network, samples = bl.polynomial_network(transformer()), 3
+def turned_by_hand(network: PolynomialNetwork, samples: int, seed: int) -> list[PolynomialNetwork]:
+    """Deviations of the embedding, turned where they have covariance I."""
+    generator, made = torch.Generator().manual_seed(seed), []
     assert network.embedding is not None
-    chance = interaction_chance(network, 2, distance=2, num_samples=samples, seed=5)
-    generator, pooled = torch.Generator().manual_seed(5), []
+    centre = network.embedding.mean(dim=0)
+    u, s, w = torch.linalg.svd(network.embedding - centre, full_matrices=False)
+    rank = TOKENS - 1
     for _ in range(samples):
-        gauss = torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64)
+        gauss = torch.randn(rank, rank, generator=generator, dtype=torch.float64)
         turn = torch.linalg.qr(gauss).Q
         turn = turn * torch.where((turn.T @ gauss).diagonal() < 0, -1.0, 1.0)
-        table = token_interactions(
-            replace(network, embedding=network.embedding @ turn), 2, distance=2
+        embedding = centre + u[:, :rank] @ turn @ torch.diag(s[:rank]) @ w[:rank]
+        made.append(replace(network, embedding=embedding))
+    return made
+
+
+def two_parts(network: PolynomialNetwork) -> tuple[Tensor, Tensor]:
+    """What the last of two tokens says alone, and their interaction, (first, second, outputs)."""
+    alone, both = (token_interactions(network, order).values for order in (1, 2))
+    assert alone is not None
+    assert both is not None
+    return alone.expand(TOKENS, -1, -1), both
+
+
+def test_chance_is_of_turned_embeddings_at_the_size_of_the_network() -> None:
+    network, samples = bl.polynomial_network(transformer()), 3
+    sizes = [part.square().mean().sqrt() for part in two_parts(network)]
+    in_logits, changes = [], []
+    for turned in turned_by_hand(network, samples, 5):
+        rest, found = (
+            part / part.square().mean().sqrt() * size
+            for part, size in zip(two_parts(turned), sizes, strict=True)
         )
-        assert table.values is not None
-        pooled.append((table.values / table.values.square().mean().sqrt()).flatten())
-    torch.testing.assert_close(chance.pooled, torch.cat(pooled).sort().values, rtol=1e-9, atol=0)
+        in_logits.append((found / sizes[1]).flatten())
+        changes.append(((rest + found).softmax(dim=-1) - rest.softmax(dim=-1)).flatten())
+    for measure, expected in (("logits", in_logits), ("probability", changes)):
+        chance = interaction_chance(network, 2, num_samples=samples, seed=5, measure=measure)  # type: ignore[arg-type]
+        told = torch.cat(expected).sort().values
+        torch.testing.assert_close(chance.pooled, told, rtol=1e-7, atol=1e-10)
+
+
+def test_a_turned_embedding_keeps_mean_and_covariance() -> None:
+    network = bl.polynomial_network(transformer())
+    assert network.embedding is not None
+    (turned,) = turned_networks(network, 1, 0)
+    assert turned.embedding is not None
+    assert float((turned.embedding - network.embedding).abs().max()) > 0.1
+    torch.testing.assert_close(turned.embedding.mean(0), network.embedding.mean(0))
+    torch.testing.assert_close(turned.embedding.T.cov(), network.embedding.T.cov())
 
 
 def test_as_many_are_beyond_chance_as_the_false_share_allows() -> None:
     """By hand: the k largest count where a turned network has at most share · k as large."""
     network = bl.polynomial_network(transformer())
-    found = token_interactions(network, 1)
-    assert found.values is not None
-    values = (found.values / found.values.square().mean().sqrt()).flatten().sort().values.flip(0)
-    chance = interaction_chance(network, 1, num_samples=4, seed=1)
-    for share in (0.05, 0.3, 0.6, 0.9):
-        as_large = [(chance.pooled >= value).sum().item() / 4 for value in values]
-        fits = [k for k, expected in enumerate(as_large, 1) if expected <= share * k]
-        assert chance.count_beyond(found, false_share=share) == max(fits, default=0)
-    assert 0 < chance.count_beyond(found, false_share=0.9) < len(values)
+    for measure, counted in (("logits", True), ("probability", False)):
+        found = token_interactions(network, 1, measure=measure)  # type: ignore[arg-type]
+        assert found.values is not None
+        size = found.values.square().mean().sqrt() if counted else 1.0
+        values = (found.values / size).flatten().sort(descending=True).values
+        chance = interaction_chance(network, 1, num_samples=4, seed=1, measure=measure)  # type: ignore[arg-type]
+        for share in (0.05, 0.3, 0.6, 0.9):
+            as_large = [(chance.pooled >= value).sum().item() / 4 for value in values]
+            fits = [k for k, expected in enumerate(as_large, 1) if expected <= share * k]
+            assert chance.count_beyond(found, false_share=share) == max(fits, default=0)
+        assert 0 < chance.count_beyond(found, false_share=0.95) < len(values)
+
+
+def scaled_channels(module: PolynomialTransformer) -> PolynomialTransformer:
+    """The same function, with every channel of the stream in units of its own."""
+    found, units = deepcopy(module), torch.logspace(-1.5, 1.5, WIDTH, dtype=torch.float64)
+    with torch.no_grad():
+        found.embed.weight *= units
+        for name, part in found.named_parameters():
+            if name.endswith("scale"):
+                part /= units
+            elif name.endswith(("out.weight", "down.weight")):
+                part *= units[:, None]
+    return found
+
+
+def test_chance_is_the_same_however_channels_are_scaled() -> None:
+    module = transformer()
+    network, other = (bl.polynomial_network(one) for one in (module, scaled_channels(module)))
+    tokens = torch.tensor([[1, 4, 2]])
+    torch.testing.assert_close(other(tokens), network(tokens), rtol=1e-9, atol=1e-11)
+    mine, their = (interaction_chance(one, 2, num_samples=300) for one in (network, other))
+    at = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    torch.testing.assert_close(
+        mine.pooled.quantile(at), their.pooled.quantile(at), rtol=0.3, atol=0.03
+    )
+
+
+def test_a_sure_table_is_beyond_chance() -> None:
+    """All is sure, and a turned network is not: in units of its table it would be as large."""
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
+    sure = PolynomialNetwork((), torch.eye(50).double(), 22 * torch.eye(50).double()[order])
+    chance = interaction_chance(sure, 1, measure="probability", num_samples=5)
+    assert chance.count_beyond(token_interactions(sure, 1, measure="probability")) == 50
+
+
+def test_rounding_of_a_large_stream_is_no_interaction() -> None:
+    """One attention and no layer has no interaction of three; a constant that nothing reads."""
+    generator = torch.Generator().manual_seed(0)
+    e, h, *weights, out = (
+        torch.randn(n, 9, generator=generator).double() / 2 for n in (12, 12, 4, 4, 4, 4)
+    )
+    e[:, 8], h[:, 8] = 1e3, 0.0
+    for one in (*weights, out):
+        one[:, 8] = 0.0
+    turn = torch.linalg.qr(torch.randn(9, 9, generator=generator).double()).Q
+    q, k, v = (one @ turn for one in weights)
+    attention = bl.BilinearAttention((bl.QueryKeyPair(q, k),), v, (out @ turn).T.contiguous(), 1)
+    network = PolynomialNetwork((attention,), e @ turn, h @ turn)
+    assert float(token_interactions(network, 2).strongest_values[0]) > 0.01
+    three = token_interactions(network, 3).values
+    assert three is not None
+    assert not bool(three.any())
 
 
 def test_a_planted_rule_is_beyond_chance_and_random_weights_are_not() -> None:

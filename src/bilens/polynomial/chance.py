@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_type, generator_of
+from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import MemoryLimitError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.network import PolynomialNetwork
-from bilens.polynomial.token_interactions import Measure, TokenInteractions, token_interactions
+from bilens.polynomial.token_interactions import (
+    Measure,
+    TokenInteractions,
+    check_distance,
+    check_slots,
+    interaction_parts,
+    places_before,
+)
 
 MOST_POOLED = 1 << 27  # numbers of all turned networks together
 
@@ -23,11 +32,15 @@ MOST_POOLED = 1 << 27  # numbers of all turned networks together
 class InteractionChance:
     """Interactions of networks whose embedding was turned at random, pooled over all tokens.
 
-    A turned embedding keeps the geometry of the tokens and knows nothing of the rest of the
-    network. As its logits have another size, each table is told in units of its root mean square.
+    A turned embedding keeps the mean and the covariance of the tokens and knows nothing of the rest
+    of the network. Its logits have another size, and so are brought to the size of the network's
+    own: an interaction in logits is told in units of its table's root mean square, and a
+    probability is that of logits of which both parts, f(S) − I(S) and I(S), have the root mean
+    square that the network's have.
 
     Attributes:
-        pooled: every interaction of every turned network, rising, in units of its table's RMS.
+        pooled: every interaction of every turned network, rising: in logits, in units of its
+            table's RMS; else a change of a probability.
         num_samples: how many turned networks.
         seed: of the rotations.
         made_as: order, distance, measure and tokens of the tables: what can be compared with it.
@@ -77,12 +90,18 @@ class InteractionChance:
 
     def _compared(self, found: TokenInteractions) -> Tensor:
         check_type("found", found, TokenInteractions, "use bl.token_interactions(network, …)")
+        if found.values is None:
+            raise MemoryLimitError(
+                "the array of these interactions was too large to keep, and chance is told of all "
+                "of them: name fewer tokens with tokens=."
+            )
         if made_as(found) != self.made_as:
             raise UsageError(
                 f"interactions of (order, distance, measure, tokens) {made_as(found)} were given, "
                 f"and chance is of {self.made_as}: compute both with the same arguments."
             )
-        return scaled(found)
+        values = found.values.double()
+        return values / sizes_of(values[None]) if found.measure == "logits" else values
 
 
 def made_as(found: TokenInteractions) -> tuple[object, ...]:
@@ -108,7 +127,12 @@ def interaction_chance(
 ) -> InteractionChance:
     """Compute the interactions of networks whose embedding is turned by random rotations.
 
-    Math: embedding · O with O Haar-distributed in O(d_model); all else is the network's.
+    Math: with E the embedding less its mean m, E = U S Wᵀ and O Haar-distributed, it becomes
+        m + U O S Wᵀ, which keeps mean and covariance and is the same null however the channels of
+        the stream are scaled or mixed; all else is the network's. A change of a probability is
+        softmax(b + I) − softmax(b), where I and b = f(S) − I(S), both against the mean of all
+        outputs, are brought to the root mean square that they have in the network itself; of one
+        token b = 0, and it is softmax(I).
     Cost: `num_samples` times `token_interactions`, whose arguments these are.
 
     Raises:
@@ -117,18 +141,39 @@ def interaction_chance(
     """
     check_count("num_samples", num_samples, minimum=1)
     check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    pooled = []
-    for turned in turned_networks(network, num_samples, seed):
-        found = token_interactions(
-            turned, order, distance=distance, tokens=tokens, measure=measure, k=1
+    check_choice("measure", measure, get_args(Measure))
+    places, slots = check_distance(network, order, distance), check_slots(network, order, tokens)
+    numbers = math.prod(map(len, slots)) * network.d_out
+    if num_samples * numbers > MOST_POOLED:
+        raise MemoryLimitError(
+            f"{num_samples} samples of {numbers:,} interactions are more than {MOST_POOLED:,} "
+            "numbers: name fewer tokens with tokens=, or take fewer samples."
         )
-        pooled.append(scaled(found).flatten())
-        if num_samples * pooled[0].numel() > MOST_POOLED:
-            raise MemoryLimitError(
-                f"{num_samples} samples of {pooled[0].numel():,} interactions are more than "
-                f"{MOST_POOLED:,} numbers: name fewer tokens with tokens=, or take fewer samples."
-            )
-    return InteractionChance(torch.cat(pooled).sort().values, num_samples, seed, made_as(found))
+    tables = turned_tables(network, slots, places, measure, num_samples, seed)
+    pooled = torch.cat([table.flatten() for table in tables]).sort().values
+    made = order, places_before(places), measure, tuple(map(token_set, slots))
+    return InteractionChance(pooled, num_samples, seed, made)
+
+
+def turned_tables(
+    network: PolynomialNetwork,
+    slots: Sequence[Tensor],
+    places: Sequence[int],
+    measure: Measure,
+    num_samples: int,
+    seed: int,
+) -> Iterator[Tensor]:
+    """Yield all interactions of each turned network, brought to the size of the network's own."""
+    sizes = sizes_of(interaction_parts(network.to(torch.float64), slots, places))
+    for turned in turned_networks(network, num_samples, seed):
+        parts = interaction_parts(turned, slots, places)
+        now = sizes_of(parts)
+        if measure == "logits":
+            yield parts[1] / now[1]
+        else:
+            rest, found = (part * by for part, by in zip(parts, sizes / now, strict=True))
+            changed = (rest + found).softmax(dim=-1)
+            yield changed - rest.softmax(dim=-1) if len(slots) > 1 else changed
 
 
 def turned_networks(
@@ -136,20 +181,20 @@ def turned_networks(
 ) -> Iterator[PolynomialNetwork]:
     """Yield the network behind embeddings that are turned by random rotations, in float64."""
     network, generator = network.to(torch.float64), generator_of(seed)
+    if network.embedding is None:
+        raise UsageError("the network reads vectors, not tokens: it has no embedding to turn.")
+    centre = network.embedding.mean(dim=0)
+    u, s, w = torch.linalg.svd(network.embedding - centre, full_matrices=False)
+    rank = int((s > s.max() * len(network.embedding) * torch.finfo(s.dtype).eps).sum())
     for _ in range(num_samples):
-        turn = random_frame(network.d_in, network.d_in, generator).to(network.reference)
-        embedding = None if network.embedding is None else network.embedding @ turn
-        yield replace(network, embedding=embedding)
+        turn = random_frame(rank, rank, generator).to(network.reference)
+        turned = u[:, :rank] @ turn * s[:rank] @ w[:rank]
+        yield replace(network, embedding=centre + turned)
 
 
-def scaled(found: TokenInteractions) -> Tensor:
-    """Return the array of interactions in units of its root mean square."""
-    if found.values is None:
-        raise MemoryLimitError(
-            "the array of these interactions was too large to keep, and chance is told of all of "
-            "them: name fewer tokens with tokens=."
-        )
-    values = found.values.double()
-    values = values / values.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
-    size = values.square().mean().sqrt()
-    return values / size.clamp(min=torch.finfo(torch.float64).tiny)
+def sizes_of(parts: Tensor) -> Tensor:
+    """Compute the root mean square of each part, (parts,), at least the smallest number."""
+    flat = parts.double().flatten(1)
+    tiny = torch.finfo(flat.dtype).tiny
+    largest = flat.abs().amax(dim=1).clamp(min=tiny)
+    return (largest * (flat / largest[:, None]).square().mean(dim=1).sqrt()).clamp(min=tiny)

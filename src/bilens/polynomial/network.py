@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
 
@@ -154,6 +155,11 @@ class PolynomialNetwork:
         cast = self.changed(lambda weight: weight.detach().to(dtype))
         coarse = torch.finfo(dtype).eps > torch.finfo(torch.float32).eps  # another function
         return cast.compared_with("" if coarse else self.checked_against)
+
+    @cached_property
+    def in_other_precision(self) -> PolynomialNetwork:
+        """The network in float32; of one that is not in float64, in float64."""
+        return self.to(torch.float32 if self.reference.dtype == torch.float64 else torch.float64)
 
     def compared_with(self, source: str) -> PolynomialNetwork:
         """Return the network with what it was compared with, in words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations, pairwise, product
 from typing import Literal, TypeAlias, get_args
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bilens.base.checks import as_integer, check_choice, check_count, check_finite, check_type
-from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
+from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
 from bilens.base.notebook import html_summary
 from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.network import INTEGERS, Cache, PolynomialNetwork, QuadraticLayer
@@ -22,6 +23,7 @@ MOST_ROWS = 1 << 27  # combinations of tokens that are tried, one by one
 Measure: TypeAlias = Literal["logits", "probability"]
 AT_ONCE = 1 << 22  # numbers of the widest layer that are held at a time
 ROUNDING = 64  # units in the last place of the largest logit: a difference up to that is zero
+MEASURED = 8  # of what another precision changes, in units of this one: up to that, too
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,8 @@ def token_interactions(
         formed in float32, which is 10⁻⁶ of an interaction at position 1,000. In probabilities:
         what the interaction changes of the softmax, softmax(f(S)) − softmax(f(S) − I(S)), for one
         token softmax(f).
-        A difference within 64 units in the last place of the largest logit is rounding: zero.
+        A difference that is rounding is zero: within 64 units in the last place of the largest
+        logit, or 8 times what another precision changes, in units of this one.
     Cost: one run of the last position for each combination of tokens; earlier positions are
         run once for each combination before them. Memory: the array of all, or the k strongest.
 
@@ -152,6 +155,28 @@ def interaction_blocks(
     measure: Measure,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Compute the array of interactions block by block; each comes with where it begins."""
+    for first, embedded in embedded_blocks(network, slots):
+        yield first, interact(network, embedded, places, measure)
+
+
+def interaction_parts(
+    network: PolynomialNetwork, slots: Sequence[Tensor], places: Sequence[int]
+) -> Tensor:
+    """Compute f(S) − I(S) and I(S), (2, tokens of each slot, …, outputs), against their means."""
+    found = network.reference.new_empty(2, *map(len, slots), network.d_out)
+    for first, embedded in embedded_blocks(network, slots):
+        logits, own, _ = interact_in_logits(network, embedded, places)
+        rest = logits - own
+        parts = torch.stack([rest - rest.mean(dim=-1, keepdim=True), own])
+        ends = (slice(start, start + size) for start, size in zip(first, own.shape, strict=False))
+        found[(slice(None), *ends)] = parts
+    return found
+
+
+def embedded_blocks(
+    network: PolynomialNetwork, slots: Sequence[Tensor]
+) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """Embed the tokens of the slots block by block, to broadcast; each with where it begins."""
     hidden = [part.map.sizes.d_hidden for part in network.parts if isinstance(part, QuadraticLayer)]
     heads = [len(part.value) for part in network.parts if isinstance(part, BilinearAttention)]
     room = max(1, AT_ONCE // max(network.d_in, network.d_out, *hidden, *heads))
@@ -167,7 +192,7 @@ def interaction_blocks(
             chosen = network.embed(slot[start : start + size])
             shape[axis] = len(chosen)
             embedded.append(chosen.reshape(*shape, network.d_in))
-        yield list(first), interact(network, embedded, places, measure)
+        yield list(first), embedded
 
 
 def interact(
@@ -198,8 +223,28 @@ def interact_in_logits(
     """Compute f(S), I(S) against the mean of all outputs, and what of I(S) is rounding, (…, 1).
 
     An interaction that is not above rounding is zero: differences of logits that cancel leave
-    their last bits.
+    their last bits. What cancels on the way to the logits is not seen in their size, so that the
+    rounding is measured, too, by a run in another precision.
     """
+    logits, found, rounding = sum_signed_runs(network, embedded, places, active)
+    if len(embedded) > 1 and found.numel():
+        other = network.in_other_precision
+        mine, their = (torch.finfo(one.reference.dtype).eps for one in (network, other))
+        with suppress(NonFiniteError):  # float32 overflows where float64 does not
+            again = [one.to(other.reference) for one in embedded]
+            apart = (found - sum_signed_runs(other, again, places, active)[1]).abs().max()
+            rounding = rounding.clamp(min=float(apart) * min(1.0, mine / their) * MEASURED)
+        found = found.masked_fill(found.abs() <= rounding, 0)
+    return logits, found, rounding
+
+
+def sum_signed_runs(
+    network: PolynomialNetwork,
+    embedded: Sequence[Tensor],
+    places: Sequence[int],
+    active: Collection[str] | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute f(S), I(S) and the rounding of its logits, in the precision of the network."""
     *earlier, last = range(len(embedded))
     caches: dict[tuple[int, ...], list[Cache]] = {(): []}
     for size in range(1, len(earlier) + 1):
@@ -223,7 +268,7 @@ def interact_in_logits(
         return logits, check_finite("the interactions", y), rounding
     y = total if network.head is None else total @ network.head.T  # the head's bias cancels
     y = check_finite("the interactions", y - y.mean(dim=-1, keepdim=True))
-    return logits, y.masked_fill(y.abs() <= rounding, 0), rounding
+    return logits, y, rounding
 
 
 def single_largest(
