@@ -49,7 +49,10 @@ def reading(**more: Any) -> NetworkReading:
 def variants() -> dict[str, dict[str, Any]]:
     """Documents by name."""
     whole = reading()
-    asked, after = replace(whole.looked, chosen="given", tokens=5), tuple(map(str, range(50)))
+    asked, after = (
+        replace(whole.looked, chosen="given", tokens=5, single_tokens=5),
+        tuple(map(str, range(50))),
+    )
     often = InductionReading(72, 72, None, after, 60, 1.0)
     some = replace(whole.looked, chosen="strongest", tokens=5, distances=(1, 2, 4), samples=0)
     some = replace(some, from_start=True)
@@ -67,6 +70,8 @@ def variants() -> dict[str, dict[str, Any]]:
             model=bare, looked=alone, single=deep, pairs=(), distances=(), source=IN_MEMORY, **none
         ),
         "few": reading(looked=replace(asked, triple_tokens=5), pairs=()),
+        "some": reading(looked=asked),
+        "chance": reading(single_beyond=0),
         "near": reading(looked=near, distances=whole.distances[:1], single=(), **none),
     }
     return {name: to_json(one) for name, one in found.items()}

@@ -149,7 +149,7 @@ def test_three_tokens_and_induction_are_those_of_loops(network: bl.PolynomialNet
     whole = float(table.square().sum())
     assert math.isclose(record.triples_explained, float(values.square().sum()) / whole)
     again = [(x, y) for x, y in itertools.product(size, repeat=2) if x != y]
-    held = sum(float(table[x, y, x, y]) ** 2 for x, y in again)
+    held = sum(max(float(table[x, y, x, y]), 0.0) ** 2 for x, y in again)  # those that raise Y
     assert math.isclose(record.induction.explained, held / whole)
     right = {(x, y) for x, y in again if int(together(x, y, x, softmax=False).argmax()) == y}
     assert (record.induction.found, record.induction.tried) == (len(right), len(again))
@@ -212,7 +212,7 @@ def test_shares_of_some_tokens_are_said_to_be_of_those(
         for tokens in ([1, 3, 5], None)
     )
     words = {"en": "of the 3 tokens looked at", "ja": "調べた3個のトークン"}[lang]
-    assert some.count(words) == 4  # in short, by distance, and two sentences of what is left
+    assert some.count(words) == 5  # in short two, by distance, and two sentences of what is left
     assert words.replace("3", "7") not in every
 
 
@@ -378,3 +378,23 @@ def test_damaged_files_are_refused_in_one_sentence(files: dict[str, Path]) -> No
         files[missing].unlink()
         with pytest.raises(CheckpointError, match=missing):
             read(files["network"], roles=files["roles"], probe=files["probe"])
+
+
+@pytest.mark.parametrize(("length", "said"), [(2, False), (3, False), (4, True)])
+def test_only_what_can_be_is_not_looked_at(length: int, said: bool) -> None:
+    """Of texts of so many tokens no two stand farther apart, and no more meet."""
+    torch.manual_seed(0)
+    module = bl.nn.PolynomialTransformer(7, 8, 6, 2, 2, length)
+    page = bl.read_network(module, samples=0).to_markdown()
+    assert "farther apart" not in page
+    assert ("four and more" in page) is said
+    assert ("do not stand side by side" in page) is said
+    assert "Not looked at: three tokens." not in page
+
+
+def test_no_tokens_are_tried_in_pairs_without_attention() -> None:
+    table = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).double()
+    alone = bl.PolynomialNetwork((), torch.eye(300).double(), table)
+    record = bl.read_network(alone, samples=2).record
+    assert (record.looked.tokens, record.looked.single_tokens) == (0, 300)
+    assert "In pairs only" not in bl.read_network(alone, samples=0).to_markdown()

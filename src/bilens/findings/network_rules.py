@@ -125,7 +125,8 @@ def plan_reading(
     if numbers * farthest > MOST_TOGETHER:  # 1, 2, 4, …
         distances = [1 << power for power in range(farthest.bit_length())]
         distances = distances[: MOST_TOGETHER // numbers]
-    fitting = MOST_TOGETHER // max(1, numbers * len(distances))
+    alone = (len(ids) if chosen == "given" else size) * outputs
+    fitting = MOST_TOGETHER // max(1, numbers * len(distances), alone)
     samples = max(1, min(samples, fitting)) if samples else 0
     return ReadingPlan(ids, chosen, tuple(distances), samples, seed, k)
 
@@ -161,7 +162,7 @@ def read_single(
             1,
             tokens=slots,
             measure="probability",
-            num_samples=min(samples, max(1, MOST_TOGETHER // (len(slots[0]) * network.d_out))),
+            num_samples=samples,
             seed=plan.seed,
         )
         chances, beyond = chance.share_of_strongest(shares).tolist(), chance.count_beyond(shares)
@@ -271,7 +272,7 @@ def read_triples(
     rules = rules_of(network, rows, changes, None, None, name)
     explained = float(changes.square().sum()) / whole
     x, y = torch.meshgrid(torch.arange(len(ids)), torch.arange(len(ids)), indexing="ij")
-    again = found.values[x, y, x, ids[y]].square()
+    again = found.values[x, y, x, ids[y]].clamp(min=0).square()
     held = (float(again.sum()) - float(again.diagonal().sum())) / whole
     return TripleReading(rules, explained, read_induction(network, plan, held, name), len(ids))
 
@@ -369,7 +370,7 @@ def looked_at(
     return LookedAt(
         plan.chosen,
         len(single_tokens(network, plan)),
-        len(plan.ids),
+        len(plan.ids) if plan.distances else 0,
         plan.distances,
         0 if triples is None else triples.tokens,
         () if triples is None else TRIPLE,

@@ -46,7 +46,11 @@ class TokenRule(Record, frozen=True):
         View("least change of the probability at any distance that was looked at", "percent"),
     ]
     chance: Annotated[
-        float | None, View("share of interactions of turned networks that are as large", "percent")
+        float | None,
+        View(
+            "share of interactions of turned networks, at this network's size, that are as large",
+            "percent",
+        ),
     ]
     paths: Annotated[tuple[PathShare, ...], "the largest; none where there are too many parts"]
     others: Annotated[float, View("share of all other paths", "percent")]
@@ -56,7 +60,7 @@ class DistanceReading(Record, frozen=True):
     """All interactions of two tokens at one distance."""
 
     distance: Annotated[Count, View("positions from the first token to the second", "whole")]
-    largest: Annotated[float, View("the largest change of a probability", "percent")]
+    largest: Annotated[float, View("the largest rise of a probability", "percent")]
     beyond: Annotated[
         Count | None, View("largest interactions of which at most 5% are chance", "whole")
     ]
@@ -77,7 +81,8 @@ class InductionReading(Record, frozen=True):
     after: Annotated[tuple[str, ...], "tokens X after which it is found for half of all Y or more"]
     tokens: Annotated[Count, "tokens that were tried as X and as Y"]
     explained: Annotated[
-        float, "share of the squared changes of probability of three tokens that all X Y X → Y hold"
+        float,
+        "share of the squared changes of probability of three tokens: of all X Y X that raise Y",
     ]
 
 
@@ -86,7 +91,7 @@ class LookedAt(Record, frozen=True):
 
     chosen: Annotated[Chosen, "which tokens: all, those given, or in pairs those that do most"]
     single_tokens: Annotated[Count, "tried as one token"]
-    tokens: Annotated[Count, "tried in each place of two"]
+    tokens: Annotated[Count, "tried in each place of two; 0 where none were"]
     distances: Annotated[tuple[Count, ...], "of two tokens"]
     triple_tokens: Annotated[Count, "tried in each place of three; 0 where none were"]
     triple_distance: Annotated[tuple[Count, ...], "of the first and second before the third"]

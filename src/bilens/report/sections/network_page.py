@@ -3,6 +3,7 @@
 The same parts stand in the terminal and in Markdown.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -116,9 +117,11 @@ def summary_lines(t: Catalogue, record: NetworkReading) -> Iterator[str]:
     if record.single:
         first, samples = record.single[0], record.looked.samples
         words = {"rule": rule_text(t, first), "share": percent(first.probability)}
-        yield t("network.held.single", **words)
+        key, whose = of_tokens(record, record.looked.single_tokens, "single")
+        yield t(f"network.held.{key}", **words, tokens=whose)
         if samples:
-            key = "single_beyond" if record.single_beyond else "none_beyond"
+            ended = "single_beyond" if record.single_beyond else "none_beyond"
+            key, _ = of_tokens(record, record.looked.single_tokens, ended)
             yield t(f"network.held.{key}", count=grouped(record.single_beyond))
     if record.pairs:
         first = record.pairs[0]
@@ -186,20 +189,26 @@ def unexplained(t: Catalogue, record: NetworkReading) -> Iterator[str]:
 def not_looked(t: Catalogue, record: NetworkReading) -> Iterator[str]:
     """Yield what was not looked at, by name."""
     looked, model = record.looked, record.model
-    if looked.tokens < model.num_tokens:
-        counts = {"count": grouped(looked.tokens), "all": grouped(model.num_tokens)}
+    longest = math.inf if model.n_ctx is None else model.n_ctx
+    looked_at = looked.single_tokens if looked.chosen == "given" else looked.tokens
+    if looked_at < model.num_tokens and (looked.chosen == "given" or looked.distances):
+        counts = {"count": grouped(looked_at), "all": grouped(model.num_tokens)}
         yield t(f"network.not_looked.{looked.chosen}", **counts)
     if looked.distances:
         last = looked.distances[-1]
         seen = t("list.comma").join(map(grouped, looked.distances))
         whole = len(looked.distances) == last
-        yield t(f"network.not_looked.{'farther' if whole else 'distances'}", last=last, seen=seen)
-        if looked.triple_tokens:
-            count = grouped(looked.triple_tokens)
-            yield t("network.not_looked.triples", count=count, all=grouped(model.num_tokens))
-        else:
+        if not whole or last + 1 < longest:
+            key = "farther" if whole else "distances"
+            yield t(f"network.not_looked.{key}", last=last, seen=seen)
+        count = looked.triple_tokens
+        if count and (longest > 3 or count < model.num_tokens):
+            counts = {"count": grouped(count), "all": grouped(model.num_tokens)}
+            yield t("network.not_looked.triples", **counts)
+        elif not count and longest > 2:
             yield t("network.not_looked.no_triples")
-    yield t("network.not_looked.more")
+        if longest > 3:
+            yield t("network.not_looked.more")
     if looked.from_start:
         yield t("network.not_looked.start")
     if not record.model.checked_against:
