@@ -61,7 +61,9 @@ def changes(network: bl.PolynomialNetwork, distance: int, *, softmax: bool = Tru
 
 
 def read(network: object, **options: Any) -> Any:
-    return bl.read_network(network, **{"farthest": FARTHEST, "k": 5, "samples": 2} | options).record
+    return bl.read_network(
+        network, **{"farthest": FARTHEST, "k": 5, "samples": 19} | options
+    ).record
 
 
 def test_pairs_are_the_largest_of_loops_over_all_pairs_and_distances(
@@ -116,7 +118,7 @@ def test_single_tokens_and_chance_are_those_of_the_network_and_of_turned_ones(
         assert math.isclose(rule.probability, value, abs_tol=1e-12)
     found = bl.token_interactions(network, 2, distance=2, measure="probability")
     chance = bl.interaction_chance(
-        network, 2, distance=2, measure="probability", num_samples=2, seed=0
+        network, 2, distance=2, measure="probability", num_samples=19, seed=0
     )
     shares = chance.share_as_large(found)
     assert record.distances[1].beyond == chance.count_beyond(found)
@@ -180,7 +182,7 @@ def test_what_adds_up_has_no_rules_of_three_tokens_and_no_induction(
     silent = read(quiet(network, size=0))
     assert (silent.pairs, silent.triples, silent.induction.found) == ((), (), 0)
     silence = "no earlier one raises a probability by more than rounding"
-    assert silence in bl.read_network(quiet(network, size=0), samples=1).to_markdown()
+    assert silence in bl.read_network(quiet(network, size=0), samples=19).to_markdown()
 
 
 def test_outputs_that_are_equal_are_no_induction(network: bl.PolynomialNetwork) -> None:
@@ -225,7 +227,7 @@ def test_what_fits_is_chosen_before_anything_runs(
     record = read(network)
     looked = record.looked
     assert (looked.chosen, looked.tokens, looked.distances) == ("strongest", 4, (1, 2))
-    assert (looked.samples, looked.triple_tokens, looked.single_tokens) == (1, 2, TOKENS)
+    assert (looked.samples, looked.triple_tokens, looked.single_tokens) == (19, 2, TOKENS)
     assert [rule.ids for rule in record.single] == [rule.ids for rule in whole.single]
     squares = changes(network, 1).square()
     strength = squares.sum(dim=(1, 2)) + squares.sum(dim=(0, 2))  # all were drawn: 7 of 16
@@ -239,6 +241,21 @@ def test_what_fits_is_chosen_before_anything_runs(
     monkeypatch.setattr(network_rules, "MOST_RANKED", 6)
     with pytest.raises(MemoryLimitError, match=r"7 tokens have 343 .*--tokens-of"):
         read(network)
+
+
+def test_tables_are_small_enough_for_all_turned_networks(
+    network: bl.PolynomialNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_rules, "MOST_POOLED", 19 * 3 * 3 * TOKENS)
+    record = read(network)
+    assert (record.looked.tokens, record.looked.samples) == (3, 19)
+    assert {one.beyond is None for one in record.distances} == {False}
+    monkeypatch.setattr(network_rules, "MOST_POOLED", 19 * 2 * 2 * TOKENS)
+    record = read(network)
+    assert record.single_beyond is None  # 7 tokens on 7 outputs are too many
+    assert {one.chance for one in record.single} == {None}
+    with pytest.raises(UsageError, match=r"samples \(--samples\) is 18: of fewer than 19"):
+        read(network, samples=18)
 
 
 def test_a_vocabulary_of_150_000_is_refused_with_the_number() -> None:
@@ -294,7 +311,7 @@ def test_a_file_is_read_by_its_roles_its_probe_and_its_names(files: dict[str, Pa
     named = read(files["network"], roles=ROLES, tokenizer=files["names"])
     assert named.pairs[0].tokens == record.pairs[0].tokens
     assert named.model.checked_against == ""
-    report = bl.read_network(transformer(), samples=1)
+    report = bl.read_network(transformer(), samples=19)
     assert type(report)(report.to_dict()) == report
     assert "# t" not in report.to_markdown()
 
@@ -395,6 +412,6 @@ def test_only_what_can_be_is_not_looked_at(length: int, said: bool) -> None:
 def test_no_tokens_are_tried_in_pairs_without_attention() -> None:
     table = torch.randn(300, 300, generator=torch.Generator().manual_seed(0)).double()
     alone = bl.PolynomialNetwork((), torch.eye(300).double(), table)
-    record = bl.read_network(alone, samples=2).record
+    record = bl.read_network(alone, samples=19).record
     assert (record.looked.tokens, record.looked.single_tokens) == (0, 300)
     assert "In pairs only" not in bl.read_network(alone, samples=0).to_markdown()

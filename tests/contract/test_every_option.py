@@ -128,8 +128,8 @@ def cases() -> Iterator[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any
     yield bl.token_interactions, (network, 2), {}, {**asked, "k": 2}
     yield bl.interaction_chance, (network, 2), {"num_samples": 2}, {**asked, "num_samples": 3}
     yield bl.split_interactions, (network, torch.tensor([[0, 1]])), {}, {"distance": 3}
-    small = {"farthest": 2, "samples": 1, "k": 2}
-    more = {"farthest": 1, "samples": 2, "k": 1, "tokens": [0, 1], "tokenizer": [*"abcdefg"]}
+    small = {"farthest": 2, "samples": 19, "k": 2}
+    more = {"farthest": 1, "samples": 20, "k": 1, "tokens": [0, 1], "tokenizer": [*"abcdefg"]}
     yield bl.read_network, (network,), small, more
     one, two = (two_layers(seed, residual=False, bias=True) for seed in (0, 1))
     middle, spread = (

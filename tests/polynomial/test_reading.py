@@ -91,6 +91,19 @@ def test_vectors_of_positions_are_read_by_their_role(tmp_path: Path) -> None:
         bl.polynomial_network(tmp_path / "n.safetensors", ROLES, probe=known)
 
 
+def test_what_the_probe_does_not_show_was_not_compared(tmp_path: Path) -> None:
+    """The attention adds less than single precision shows: swapped keys would pass."""
+    module = transformer()
+    with torch.no_grad():
+        for block in module.blocks:
+            block.attention.out.weight *= 1e-7
+    save_file(module.state_dict(), tmp_path / "n.safetensors")
+    known = probe()[0], module(probe()[0]).detach()
+    assert (
+        bl.polynomial_network(tmp_path / "n.safetensors", ROLES, probe=known).checked_against == ""
+    )
+
+
 def test_training_mode_and_gradients_do_not_change_what_is_read() -> None:
     module = transformer().train()
     network = bl.polynomial_network(module)

@@ -162,7 +162,10 @@ def test_numbers_that_are_not_finite_reach_no_table() -> None:
 
 def test_chance_is_compared_with_its_own_kind_of_table() -> None:
     network = bl.polynomial_network(transformer())
-    chance = bl.interaction_chance(network, 1, num_samples=3)
+    few = bl.interaction_chance(network, 1, num_samples=18)
+    with pytest.raises(UsageError, match=r"18 turned networks tell nothing .* takes 19"):
+        few.count_beyond(bl.token_interactions(network, 1))
+    chance = bl.interaction_chance(network, 1, num_samples=19)
     for other in (
         bl.token_interactions(network, 2),
         bl.token_interactions(network, 1, measure="probability"),

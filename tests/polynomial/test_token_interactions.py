@@ -259,9 +259,9 @@ def test_as_many_are_beyond_chance_as_the_false_share_allows() -> None:
         assert found.values is not None
         size = found.values.square().mean().sqrt() if counted else 1.0
         values = (found.values / size).flatten().sort(descending=True).values
-        chance = interaction_chance(network, 1, num_samples=4, seed=1, measure=measure)  # type: ignore[arg-type]
+        chance = interaction_chance(network, 1, num_samples=19, seed=1, measure=measure)  # type: ignore[arg-type]
         for share in (0.05, 0.3, 0.6, 0.9):
-            as_large = [(chance.pooled >= value).sum().item() / 4 for value in values]
+            as_large = [(chance.pooled >= value).sum().item() / 19 for value in values]
             fits = [k for k, expected in enumerate(as_large, 1) if expected <= share * k]
             assert chance.count_beyond(found, false_share=share) == max(fits, default=0)
         assert 0 < chance.count_beyond(found, false_share=0.95) < len(values)
@@ -296,7 +296,7 @@ def test_a_sure_table_is_beyond_chance() -> None:
     """All is sure, and a turned network is not: in units of its table it would be as large."""
     order = torch.randperm(50, generator=torch.Generator().manual_seed(0))
     sure = PolynomialNetwork((), torch.eye(50).double(), 22 * torch.eye(50).double()[order])
-    chance = interaction_chance(sure, 1, measure="probability", num_samples=5)
+    chance = interaction_chance(sure, 1, measure="probability", num_samples=19)
     assert chance.count_beyond(token_interactions(sure, 1, measure="probability")) == 50
 
 

@@ -127,7 +127,7 @@ def plain_names(path: Path) -> list[str] | None:
 
 
 def chosen_tokens(
-    given: object, network: PolynomialNetwork, tokenizer: Tokenizer | None
+    given: object, network: PolynomialNetwork, tokenizer: Tokenizer | None, samples: int
 ) -> Tensor | None:
     """Return the tokens to look at, as they are given or as a text has them; None for all."""
     if given is None:
@@ -144,5 +144,5 @@ def chosen_tokens(
         raise DataError(f"{path}: is not UTF-8: save it as that.") from None
     if not counts:
         raise DataError(f"{path}: has no tokens; expected a text.")
-    most = most_tokens(network)
+    most = most_tokens(network, samples)
     return token_ids(network, [one for one, _ in counts.most_common(min(most, USUAL_TOKENS))])

@@ -18,9 +18,9 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
 
     What each token says alone; what an earlier token changes of the probability behind another one,
     at distances 1, 2, …; what three tokens side by side do only together, and whether X Y X is
-    followed by Y. Beside each rule stand how often a network with a turned embedding has one as
-    large, and the paths through the network that compute it; and which share of all interactions
-    the listed rules hold.
+    followed by Y. Beside each rule of one and two tokens stand how often a network with a turned
+    embedding has one as large, and the paths through the network that compute it; and which share
+    of all interactions the listed rules hold.
 
     Cost: tokens² · outputs interactions at each distance, at most 2²⁴ of one table, in float64;
         above it the tokens that do most with a few drawn ones are looked at, and a vocabulary of
@@ -43,7 +43,7 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
     """
     opened, source, loaded = open_network(network, options)  # in float64
     names, tokenizer = token_names(options.tokenizer, opened.num_tokens, loaded)
-    chosen = chosen_tokens(options.tokens, opened, tokenizer)
+    chosen = chosen_tokens(options.tokens, opened, tokenizer, options.samples)
     limits = options.farthest, options.samples, options.seed, options.k
     plan = rules.plan_reading(opened, chosen, *limits)
     say = options.progress

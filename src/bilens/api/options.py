@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bilens.base.errors import UsageError
 from bilens.base.keyword_options import JobOptions, described
 from bilens.base.option_rules import METHOD_PANEL, check_count, check_seed, option, refuse_idle
 from bilens.findings.rules.registry import condition_help
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from bilens.train.recorded_inputs import LayerInputs
 else:  # the command line reads the types of the fields, and knows nothing of torch
     Data = LoadedModel = LayerInputs = Module = Tensor = Tokenizer = TransformerRoles = Any
+
+LEAST_TURNED = 19  # networks, of which the largest of all is exceeded by chance in one of twenty
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,9 @@ class ReadNetworkOptions(JobOptions):
     farthest: int = option(12, "Distances of two tokens to look at: 1 to this one.", min=1)
     k: int = option(30, "Rules to list of each kind.", "--rules", min=1)
     samples: int = option(
-        10, "Networks with a turned embedding beside each table, for chance; 0 for none.", min=0
+        20,
+        "Networks with a turned embedding beside each table, for chance: 19 or more; 0 for none.",
+        min=0,
     )
     seed: int = option(0, "Of the turned embeddings.", min=0)
 
@@ -176,3 +181,8 @@ class ReadNetworkOptions(JobOptions):
         check_seed(self.seed)
         for name, least in (("farthest", 1), ("k", 1), ("samples", 0)):
             check_count(name, getattr(self, name), minimum=least)
+        if 0 < self.samples < LEAST_TURNED:
+            raise UsageError(
+                f"samples (--samples) is {self.samples}: of fewer than {LEAST_TURNED} turned "
+                "networks one in twenty has larger interactions by chance; 0 for none."
+            )

@@ -13,7 +13,7 @@ from torch import Tensor
 from bilens.base import Progress
 from bilens.base.errors import MemoryLimitError, UsageError
 from bilens.polynomial.attention import BilinearAttention
-from bilens.polynomial.chance import interaction_chance, turned_networks
+from bilens.polynomial.chance import MOST_POOLED, interaction_chance, turned_networks
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.paths import MOST_PARTS, split_by_path
 from bilens.polynomial.token_interactions import (
@@ -34,7 +34,7 @@ from bilens.records.network_reading import (
 )
 
 MOST_NUMBERS = 1 << 24  # of one table of interactions
-MOST_TOGETHER = 1 << 26  # of the tables of all distances, those of turned networks too
+MOST_TOGETHER = 1 << 26  # of the tables of all distances
 MOST_RANKED = 1 << 12  # tokens that can be ranked by what they do with a few drawn ones
 DRAWN = 16
 SHOWN_PATHS = 3
@@ -73,9 +73,14 @@ class TripleReading:
     tokens: int
 
 
-def most_tokens(network: PolynomialNetwork) -> int:
+def most_tokens(network: PolynomialNetwork, samples: int) -> int:
     """Return how many tokens fit in each place of two."""
-    return max(1, math.isqrt(MOST_NUMBERS // network.d_out))
+    return max(1, math.isqrt(most_numbers(samples) // network.d_out))
+
+
+def most_numbers(samples: int) -> int:
+    """Return how many interactions a table may have with as many turned ones beside it."""
+    return min(MOST_NUMBERS, MOST_POOLED // max(1, samples))
 
 
 def farthest_distance(network: PolynomialNetwork) -> float:
@@ -102,7 +107,7 @@ def plan_reading(
     """
     if network.embedding is None:
         raise UsageError("the network reads vectors, not tokens: there are no rules of tokens.")
-    size, outputs, most = network.num_tokens, network.d_out, most_tokens(network)
+    size, outputs, most = network.num_tokens, network.d_out, most_tokens(network, samples)
     if outputs != size:
         raise UsageError(
             f"the network has {size:,} tokens and {outputs:,} outputs, and a rule names its output "
@@ -117,17 +122,14 @@ def plan_reading(
     if len(ids) > most:
         raise MemoryLimitError(
             f"{len(ids):,} tokens have {len(ids) ** 2 * outputs:,} interactions of two on the "
-            f"{outputs:,} outputs, and {MOST_NUMBERS:,} fit: name at most {most:,} tokens, with "
-            "tokens= or --tokens-of."
+            f"{outputs:,} outputs, and {most_numbers(samples):,} fit: name at most {most:,} "
+            "tokens, with tokens= or --tokens-of."
         )
     farthest = int(min(farthest, farthest_distance(network)))
     distances, numbers = [*range(1, farthest + 1)], len(ids) ** 2 * outputs
     if numbers * farthest > MOST_TOGETHER:  # 1, 2, 4, …
         distances = [1 << power for power in range(farthest.bit_length())]
         distances = distances[: MOST_TOGETHER // numbers]
-    alone = (len(ids) if chosen == "given" else size) * outputs
-    fitting = MOST_TOGETHER // max(1, numbers * len(distances), alone)
-    samples = max(1, min(samples, fitting)) if samples else 0
     return ReadingPlan(ids, chosen, tuple(distances), samples, seed, k)
 
 
@@ -151,11 +153,13 @@ def single_tokens(network: PolynomialNetwork, plan: ReadingPlan) -> Tensor:
 
 def read_single(
     network: PolynomialNetwork, plan: ReadingPlan, name: Name
-) -> tuple[tuple[TokenRule, ...], int]:
+) -> tuple[tuple[TokenRule, ...], int | None]:
     """Read what one token says alone, by falling probability, and how much is beyond chance."""
     slots, samples = [single_tokens(network, plan)], plan.samples
+    if len(slots[0]) * network.d_out > most_numbers(samples):
+        samples = 0
     shares = token_interactions(network, 1, tokens=slots, measure="probability", k=plan.k)
-    chances, beyond = None, 0
+    chances, beyond = None, None
     if samples:
         chance = interaction_chance(
             network,
@@ -359,7 +363,8 @@ def paths_of(
         shares = values / whole if float(whole) else torch.zeros_like(values)
         largest = shares.abs().topk(min(SHOWN_PATHS, len(shares))).indices.tolist()
         kept = tuple(PathShare(split.paths[at], float(shares[at])) for at in largest)
-        told.append((kept, 1.0 - sum(one.share for one in kept)))
+        others = 1.0 - sum(one.share for one in kept) if float(whole) else 0.0
+        told.append((kept, others))
     return told
 
 

@@ -288,6 +288,8 @@ class AttentionHead:
         Source: Elhage et al., A Mathematical Framework for Transformer Circuits (2021).
         """
         unembedding = self._known_unembedding()
+        if len(unembedding) != len(self._known_tokens().embedding):
+            raise UsageError("outputs are not the tokens here: nothing is copied.")
         small = self.value.new_zeros(len(self.value), len(self.value))
         mean = unembedding.double().mean(dim=0)
         for block in torch.split(torch.arange(len(unembedding)), AT_ONCE):

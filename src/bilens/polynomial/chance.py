@@ -78,10 +78,17 @@ class InteractionChance:
         The k largest are counted where the turned networks, each on average, have at most
         false_share · k as large (Benjamini and Hochberg).
 
-        Raises: as `share_as_large`, and UsageError if the share is not between 0 and 1.
+        Raises: as `share_as_large`, and UsageError if the share is not between 0 and 1, or there
+            are fewer than 1 / false_share − 1 turned networks: the largest interaction of a table
+            that is chance exceeds those of n others in one of n + 1 cases.
         """
         if not 0 < false_share < 1:
             raise UsageError(f"false_share is {false_share!r}; expected a number between 0 and 1.")
+        if (self.num_samples + 1) * false_share < 1 - 1e-9:
+            raise UsageError(
+                f"{self.num_samples} turned networks tell nothing at a false share of "
+                f"{false_share}: it takes {math.ceil(1 / false_share - 1e-9) - 1} or more."
+            )
         values = self._compared(found).flatten().sort(descending=True).values
         above = len(self.pooled) - torch.searchsorted(self.pooled, values)
         ranks = torch.arange(1, len(values) + 1, dtype=torch.float64)

@@ -77,7 +77,7 @@ class ScoreForm:
     def antisymmetric_part(self) -> tuple[Tensor, Tensor, Tensor]:
         """Compute ω, u and v with (M − Mᵀ)/2 = Σ ω (u vᵀ − v uᵀ), in O(d_model · d_head²).
 
-        A query along u attends to a key along v by ω more than a query along v to a key along u.
+        A query along u attends to a key along v by 2ω more than a query along v to a key along u.
 
         Returns: ω (r,) falling, not negative, and orthonormal rows u and v, (r, d_model) each, in
             each plane turned until v is 0 where u² + v² is largest, and u positive.

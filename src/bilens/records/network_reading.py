@@ -109,7 +109,9 @@ class NetworkReading(Document, frozen=True, kw_only=True):
     model: Annotated[NetworkSummary, "what was read"]
     looked: Annotated[LookedAt, "what of it was looked at"]
     single: Annotated[tuple[TokenRule, ...], "one token, by falling probability"]
-    single_beyond: Annotated[Count, "interactions of one token beyond chance"]
+    single_beyond: Annotated[
+        Count | None, "interactions of one token beyond chance; null where chance was not looked at"
+    ]
     pairs: Annotated[tuple[TokenRule, ...], "two tokens, by falling change of the probability"]
     distances: Annotated[tuple[DistanceReading, ...], "of two tokens; none without attention"]
     triples: Annotated[tuple[TokenRule, ...], "three tokens, by falling change of the probability"]

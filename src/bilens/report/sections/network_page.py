@@ -115,11 +115,11 @@ def network_parts(t: Catalogue, record: NetworkReading) -> Iterator[NetworkPart]
 def summary_lines(t: Catalogue, record: NetworkReading) -> Iterator[str]:
     """Yield what the network holds, a sentence for each number of tokens."""
     if record.single:
-        first, samples = record.single[0], record.looked.samples
+        first = record.single[0]
         words = {"rule": rule_text(t, first), "share": percent(first.probability)}
         key, whose = of_tokens(record, record.looked.single_tokens, "single")
         yield t(f"network.held.{key}", **words, tokens=whose)
-        if samples:
+        if record.single_beyond is not None:
             ended = "single_beyond" if record.single_beyond else "none_beyond"
             key, _ = of_tokens(record, record.looked.single_tokens, ended)
             yield t(f"network.held.{key}", count=grouped(record.single_beyond))
@@ -209,6 +209,8 @@ def not_looked(t: Catalogue, record: NetworkReading) -> Iterator[str]:
             yield t("network.not_looked.no_triples")
         if longest > 3:
             yield t("network.not_looked.more")
+    if looked.samples:
+        yield t("network.limits.chance", count=grouped(looked.samples))
     if looked.from_start:
         yield t("network.not_looked.start")
     if not record.model.checked_against:
@@ -240,14 +242,11 @@ def network_page(t: Catalogue, record: NetworkReading) -> Page:
         drawn = [part.table.on_page(t, part.rows)] if part.table is not None and part.rows else []
         blocks = (*map(paragraph, part.sentences), *drawn)
         parts.append((part.name, section(t, f"network.{part.name}", *blocks)))
-    limits, samples = t.each("network.limits", LIMITS), record.looked.samples
-    if samples:
-        limits.append(t("network.limits.chance", count=grouped(samples)))
     return Page(
         keys="network.page",
         count=record.model.num_tokens,
         facts=network_facts(t, record),
         parts=parts,
-        limits=limits,
+        limits=t.each("network.limits", LIMITS),
         title=record.source.path or record.model.kind,
     )
