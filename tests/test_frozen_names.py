@@ -116,7 +116,7 @@ SIGNATURES = {
     "split_interactions": "network, tokens, distance=None",
     "token_interactions": "network, order, *, distance=None, tokens=None, measure='logits', k=100",
     "decompose_wires": "network, *, mean=None, covariance=None",
-    "approximate_moments": "network, mean=None, covariance=None, *, num_samples=200000, seed=0",
+    "approximate_moments": "network, mean=None, covariance=None, *, num_samples=100000, seed=0",
     "read_attention": "model, layer, head",
     "AttentionHead": (
         "layer, head, forms, value, value_bias, out, frequencies=None, decay=0.0, softmax=True, "
@@ -135,12 +135,12 @@ SIGNATURES = {
     "activation_moments": "activation, mean, deviation",
     "layer_inputs": "model, data, *, layers=(), tokens=20000, n_ctx=128, held_out=0.2, seed=0",
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
-    "seed=0, samples=20000, threshold=0.9, train_steps=0",
+    "seed=0, samples=10000, threshold=0.9, train_steps=0",
     "attack_model": "model, data, *, target=None, source=None, pairs=False, epsilons=None, "
     "random_perturbations=3, restarts=3, seed=0",
     "attribute": "f, x, baseline=None",
     "attribute_to_background": "f, x, mean, covariance",
-    "certify_model": "model, data=None, *, samples=2000, truncate=None, radius=None, seed=0",
+    "certify_model": "model, data=None, *, samples=1000, truncate=None, radius=None, seed=0",
     "audit": "model, data=None, *, null_samples=None, seed=0",
     "centred_directions": "d_out",
     "certify.certified_agreement": "f, k, x, eigs=None",
