@@ -42,7 +42,7 @@ def run_under_limits(command: list[str], seconds: float, mib: float) -> Ended:
     """
     began = time.perf_counter()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = subprocess.Popen(
+        child = subprocess.Popen(  # noqa: S603 - its own command
             [sys.executable, *command], stdout=out, stderr=err, start_new_session=True
         )
         stopped, status, usage = "", 0, None
