@@ -191,7 +191,7 @@ def text_model(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Fam
         content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise unknown_model(path.parent, kind)
+        raise unknown_model(path.parent, content)
     return content, family
 
 
