@@ -2,7 +2,7 @@
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.formats.onnx_bodies import TURN, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import StoredTensor
@@ -51,15 +52,15 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     onnx, kind = package(), "ONNX file"
     with reading(path, kind):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model = onnx.load(str(path), load_external_data=False)
+        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         if count := dequantised(path, model):
             kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
-        owner = partial(outputs_of, path)
-        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner)
+        owner, when = partial(outputs_of, path), partial(graph.when_run, bodies)
+        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner, when=when)
         return replace(found, files=tuple(files))
 
 
@@ -71,7 +72,7 @@ def package() -> Any:
 
 
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and message of every tensor of a graph, its nodes and the graphs inside these."""
+    """Yield name and message of every tensor of a graph and its nodes."""
     yield from ((proto.name, proto) for proto in graph.initializer)
     yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
     for node in graph.node:
@@ -81,8 +82,6 @@ def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part.t
             if len(part.floats) > 1:  # the trees and linear models of scikit-learn
                 yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
-            for inner in (part.g, *part.graphs):
-                yield from tensors_in(inner)
 
 
 def files_beside(path: Path, model: Any) -> list[Path]:
@@ -239,6 +238,11 @@ class OnnxGraph:
         # value → the first name that it has, under which a node makes it
         self.called = {value: name for name, value in reversed(self.values.items())}
 
+    def when_run(self, bodies: Mapping[str, str], layer: FoundLayer) -> list[str]:
+        """Say when a layer is run that is in the body of an If or of a loop."""
+        made = self.called[layer.location]
+        return [said for prefix, said in bodies.items() if made.startswith(prefix)]
+
     def value(self, name: str) -> Any:
         """Return a value of the graph: a node, or a number."""
         if name not in self.values:
@@ -254,6 +258,9 @@ class OnnxGraph:
 
     def add(self, node: Any) -> None:
         """Give the outputs of a node their values."""
+        if node.op_type == TURN:
+            self.values[node.output[0]] = self.to.graph.placeholder(TURN)
+            return
         given, made = [self.value(name) for name in node.input], None
         with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
             said = {one.name: package().helper.get_attribute_value(one) for one in node.attribute}

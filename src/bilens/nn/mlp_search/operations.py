@@ -95,8 +95,11 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     name = name.strip("_")
     value = first_value(reader, node)
-    if name in NO_VALUES or value is None:
+    known = any(reader.values[before] is not None for before in node.all_input_nodes)
+    if name in NO_VALUES or not known:
         return None
+    if value is None:  # of a number or a size and of a value
+        return reader.taken_as_it_comes(node)
     if name in PASSED:
         mixed = (name in RESHAPED and is_image(value)) or rounds(reader.root, node, name)
         return reader.taken_as_it_comes(node) if mixed else value
