@@ -515,3 +515,81 @@ def test_layers_in_functions_are_read(tmp_path: Path, twice: bool) -> None:
         y = view.weights(torch.float64)(y)
     torch.testing.assert_close(y, torch.from_numpy(told).double(), atol=1e-4, rtol=1e-5)
     assert {*found.tensors} == {*names}
+
+
+# ---- constants with axes of length 1, and other ways to write the same
+
+
+def shaped(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """A network whose biases have a shape."""
+    return {n: a.reshape(shape) if n[0] == "b" else a for n, a in matrices(D, H, 3).items()}
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (1, 1, -1)])
+def test_biases_may_have_axes_of_length_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    (view,) = bl.load(write(tmp_path / "m.onnx", CHAIN, shaped(shape))).layers.values()
+    x = randn(9, D)
+    made = view.weights(torch.float64)(x)
+    torch.testing.assert_close(made, by_hand(matrices(D, H, 3), x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("gain", [(H,), (1, 1, H)])
+def test_a_gain_may_have_axes_of_length_one(tmp_path: Path, gain: tuple[int, ...]) -> None:
+    nodes = [*CHAIN[:3], ("Mul", "h g", "k"), ("MatMul", "k w1", "c"), CHAIN[-1]]
+    g = np.linspace(1, 2, H, dtype="f4").reshape(gain)
+    (view,) = bl.load(
+        write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "g": g})
+    ).layers.values()
+    expected = {**matrices(D, H, 3)}
+    expected["w1"] = expected["w1"] * g.reshape(-1, 1)
+    x = randn(9, D)
+    torch.testing.assert_close(
+        view.weights(torch.float64)(x), by_hand(expected, x), atol=1e-6, rtol=0
+    )
+    assert {*view.tensors} == {"w0", "b0", "w1", "b1", "g"}
+
+
+@pytest.mark.parametrize("shape", [(1, H, 1, 1), (H, 1, 1), (1, 1, 1, H)])
+def test_biases_along_channels_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Of images numbers for the channels are no numbers for the columns; kernels say their size."""
+    kernels = {"w0": randn(H, 3, 3, 3).numpy(), "w1": randn(2, H, 1, 1).numpy()}
+    bias = np.linspace(-1, 1, H).reshape(shape)
+    nodes: list[Any] = [
+        ("Conv", "x w0", "a"), ("Add", "a b", "p"), ("Relu", "p", "h"), ("Conv", "h w1", "y"),
+    ]  # fmt: skip
+    tensors = {name: one.astype("f4") for name, one in {**kernels, "b": bias}.items()}
+    model = write(tmp_path / "m.onnx", nodes, tensors)
+    if shape[-1] == H:
+        refusal(CheckpointError, "no MLP is found", bl.load, model)
+        return
+    (view,) = bl.load(model).layers.values()
+    layer = view.weights(torch.float64)
+    torch.testing.assert_close(layer.up_bias, torch.from_numpy(tensors["b"].ravel()).double())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("nodes", "activation"), [
+    ([("Max", "p zero", "h")], "relu"), ([("Max", "zero p", "h")], "relu"),
+    ([("Mul", "p c", "q"), ("Mul", "p q", "h")], "identity"),
+    ([("Mul", "p c", "q"), ("Mul", "p q", "s"), ("Mul", "p s", "t"), ("Add", "p t", "u"),
+      ("Mul", "k u", "v"), ("Tanh", "v", "w"), ("Add", "one w", "z"), ("Mul", "half z", "g"),
+      ("Mul", "p g", "h")], "gelu_tanh"),
+])  # fmt: skip
+def test_an_activation_may_be_written_out(
+    tmp_path: Path, nodes: list[Any], activation: str
+) -> None:
+    numbers = {"zero": 0, "c": 0.044715, "k": (2 / np.pi) ** 0.5, "one": 1, "half": 0.5}
+    tensors = {**matrices(D, H, 3), **{name: np.float32(one) for name, one in numbers.items()}}
+    path = write(tmp_path / "m.onnx", [*CHAIN[:2], *nodes, *CHAIN[3:]], tensors)
+    (view,) = bl.load(path).layers.values()
+    assert view.activation.name == activation
+    x = randn(9, D)
+    (told,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"x": x.float().numpy()})
+    made = view.weights(torch.float64)(x)
+    torch.testing.assert_close(made, torch.from_numpy(told).double(), atol=1e-5, rtol=1e-5)
+    assert {*view.tensors} == {"w0", "b0", "w1", "b1"}
+
+
+def test_a_limit_that_is_not_zero_is_no_relu(tmp_path: Path) -> None:
+    nodes = [*CHAIN[:2], ("Max", "p low", "h"), *CHAIN[3:]]
+    path = write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "low": np.float32(-2)})
+    refusal(CheckpointError, "no MLP is found", bl.load, path)

@@ -166,7 +166,7 @@ def refuse_two_branches(path: Path, layers: Sequence[MLPLocation], shapes: Shape
         if not ways or False in plain or (plain and ways == [-1]):
             continue
         roles = with_stars(layer.roles(), len(layers))
-        told = [
+        told: list[dict[str, object]] = [
             {"roles": {role.replace("up", both): name for role, name in roles.items()}}
             for both in ("gate_up", "up_gate")
         ]

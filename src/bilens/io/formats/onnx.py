@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.base.errors import CheckpointError, optional_package
@@ -290,6 +291,9 @@ class OnnxGraph:
             return x if to in FLOATING else None
         if kind == "Clip" and (said or (more[1:] and more[1] is not None and more[1] < NO_LIMIT)):
             return None  # far from here it is no ReLU, however large the limit
+        if kind in ("Max", "Min") and {type(one) for one in given} == {Node, float}:
+            value, limit = (given if isinstance(x, Node) else given[::-1])[:2]
+            return call(torch.clamp_min if kind == "Max" else torch.clamp_max, value, limit)
         if kind in FUNCTIONS:
             return call(FUNCTIONS[kind], *given)
         if kind == "Gelu":
@@ -320,14 +324,14 @@ class OnnxGraph:
             y = call(functional.linear if said.get("transB", 0) else torch.matmul, x, weight)
             return y if bias is None else call(operator.add, y, bias)
         if kind == "Conv" and said.get("auto_pad", b"NOTSET") == b"NOTSET":
-            return self.convolution(said, x, weight, bias)
+            axes = len(said.get("kernel_shape") or self.protos[node.input[1]].dims[2:])
+            return self.convolution(said, axes, x, weight, bias)
         if kind == "Split":
             return self.parts_of(node, said, x, last)
         return None
 
-    def convolution(self, said: dict[str, Any], x: Any, weight: Any, bias: Any) -> Any:
+    def convolution(self, said: dict[str, Any], axes: int, x: Any, weight: Any, bias: Any) -> Any:
         """Return a convolution that is padded alike on both sides; None for another."""
-        axes = len(said["kernel_shape"])
         pads = said.get("pads", [0] * 2 * axes)
         if pads[:axes] != pads[axes:]:
             return None

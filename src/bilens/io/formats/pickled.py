@@ -24,6 +24,7 @@ WRAPPERS = (
 OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 
+SCRIPT = "TorchScript file, its code not run"
 NOT_OPENED = {
     "allow_pickle": "is a pickle, which can hold code (none of it is run), and is opened when you "
     "allow it"
@@ -58,7 +59,7 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     return WeightsFile(
         path,
         store,
-        "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch",
+        SCRIPT if file.is_script else "state dict of PyTorch",
         left_out,
         said if isinstance(said, bool) else None,
         {} if allowed else NOT_OPENED,
