@@ -114,11 +114,20 @@ class TensorFile(ModelFile):
         "--transposed/--no-transposed",
     )
 
+    module_class: str | None = option(
+        None,
+        "Class or function of an installed package that a state dict belongs to: "
+        "torchvision.models.resnet18, package.Class(width=8). The package is imported and RUN.",
+        "--class",
+        metavar="PACKAGE.NAME",
+    )
+
     def tensor_options(self) -> dict[str, Any]:
         return {
             "roles": parse_roles(self.roles) if self.roles else None,
             "activation": self.activation,
             "transposed": self.transposed,
+            "module_class": self.module_class,
         }
 
 

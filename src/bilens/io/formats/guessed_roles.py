@@ -6,11 +6,12 @@ Several readings are no guess.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, permutations
+from itertools import groupby, permutations
 from math import prod
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.io.formats.families import FAMILIES, T5_ORDINARY
 from bilens.io.stored_mlp import MLPLocation
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -21,25 +22,22 @@ GRAMMAR = (
 )
 LENS = ("W_gate", "W_in", "W_out")  # of TransformerLens, with matrices (in, out)
 IN_LENS = re.compile(r"(.*\.)?blocks\.\d+\.mlp\.", re.ASCII)
-# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down).
+# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down), and those of the
+# families.
+LAYOUTS = [home.layout for family in FAMILIES.values() for home in family.homes]
+LAYOUTS += [family.experts.each for family in FAMILIES.values() if family.experts is not None]
+NAMED = dict.fromkeys((one.gate, one.up, one.down) for one in (*LAYOUTS, T5_ORDINARY))
 GATED = (
     ("gate", "up", "down"),
-    ("gate_proj", "up_proj", "down_proj"),
-    ("w1", "w3", "w2"),
-    ("wi_0", "wi_1", "wo"),
     ("left", "right", "down"),
     LENS,
+    *((gate, up, down) for gate, up, down in NAMED if gate is not None and gate != up),
 )
 ORDINARY = (
-    ("fc1", "fc2"),
+    *((up, down) for gate, up, down in NAMED if gate is None),
     ("fc_1", "fc_2"),
     ("linear1", "linear2"),
-    ("lin1", "lin2"),
-    ("c_fc", "c_proj"),
-    ("up_proj", "down_proj"),
     ("up", "down"),
-    ("dense_h_to_4h", "dense_4h_to_h"),
-    ("wi", "wo"),
     ("w1", "w2"),
     ("W1", "W2"),
     ("W_in", "W_out"),
@@ -62,6 +60,7 @@ ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
 # Where w1, w2 and w3 are known to be gate, down and up: in LLaMA's and Mixtral's own files.
 GATED_HOMES = re.compile(r"feed_?forward|ffn|moe|experts?|glu", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
+MATRIX = (".weight", "kernel", "kernel:0")  # how names of matrices end, but not of other tables
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
@@ -94,12 +93,17 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
 
 
 def example_of_roles(shapes: Shapes) -> dict[str, str]:
-    """Return two matrices that follow each other and fit, their biases too, or else blanks."""
+    """Return the longest row of matrices that fit and differ in numbers alone, or else blanks."""
     matrices = [name for name in sorted(shapes, key=natural) if len(shapes[name]) == 2]
-    for pair in pairwise(matrices):
-        if (shapes[pair[0]][0] == shapes[pair[1]][1]) and fits(shapes, pair):
-            return in_order(shapes, pair)[-1].roles()
-    return {"up": "TENSOR", "down": "TENSOR"}
+    alike = groupby(matrices, lambda name: re.sub(r"\d+", "*", name))
+    rows = [[*names] for name, names in alike if "*" in name and name.endswith(MATRIX)]
+    row = max((one for one in rows if len(one) > 1 and fits(shapes, one)), key=len, default=[])
+    several = len(row) > 2
+    return {
+        f"{role}.{index}" if several else role: name
+        for index, layer in enumerate(in_order(shapes, row) if row else [])
+        for role, name in layer.roles().items()
+    } or {"up": "TENSOR", "down": "TENSOR"}
 
 
 def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
@@ -310,7 +314,7 @@ def bias_beside(shapes: Shapes, name: str) -> str | None:
     """Return the bias of a matrix that is named like it."""
     stem = re.sub(r"(\.weight|\.kernel)$", "", name)
     swapped = re.sub(
-        r"(?i)w(eight)?(?=[^a-z]*$)", lambda m: {"w": "b", "W": "b"}.get(m[0], "bias"), name
+        r"(?i)(w(eight)?|kernel)(?=[^a-z]*$)", lambda m: "b" if len(m[0]) == 1 else "bias", name
     )
     names = [*(f"{stem}{end}" for end in BIAS), swapped]
     names.append(re.sub(r"vars/0$", "vars/1", name))  # of Keras

@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry, UsageError
-from bilens.base.files import read_json, shortened
+from bilens.base.files import shortened
 from bilens.io.file_kinds import kind_of
 from bilens.io.formats.families import (
     UNKNOWN,
@@ -26,6 +25,7 @@ from bilens.io.formats.guessed_roles import (
     refuse_two_branches,
 )
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
+from bilens.io.formats.known_classes import config_beside, told_with_class
 from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import WeightsFile, header, open_folder
 from bilens.io.load_report import LoadReport
@@ -62,7 +62,7 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
     """Return the MLPs among tensors, or ask at once for all that is not said."""
     asks, shapes = dict(file.asks), {name: stored.shape for name, stored in file.store.items()}
     if options.activation is None:
-        known = activation_beside(path)
+        known = activation_in(config_beside(path))
         asks["activation"] = (
             f"does not say its activation: in the place of {UNKNOWN} name the one that it was "
             "trained with (relu, gelu, silu and so on), or identity for a product without one"
@@ -83,10 +83,11 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        raise (CheckpointError if "allow_pickle" in asks else UsageError)(
+        error = (CheckpointError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
             [Retry(str(path), answered(path, options, asks))],
         )
+        raise told_with_class(error, path, shapes, options, "allow_pickle" in asks)
     activations, views, said = said_activations(path, layers, options.activation), {}, {}
     network, way = is_network(layers), "(in, out)" if transposed else "(out, in)"
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
@@ -131,7 +132,8 @@ def located_layers(
     except (CheckpointError, UsageError) as error:
         told = answered(path, options, asks)
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
-        raise type(error)(error.sentence, retries) from error
+        asked = type(error)(error.sentence, retries)
+        raise told_with_class(asked, path, shapes, options, "allow_pickle" in asks) from error
     used = [store[name] for layer in layers for name in layer.tensors()]
     check_one_dtype(path, [one.added_to or one.dtype for one in used])
     return layers
@@ -139,15 +141,12 @@ def located_layers(
 
 def answered(path: Path, options: ReadOptions, asks: Collection[str]) -> dict[str, object]:
     """Return the options of the caller, with an example of an answer to all that is asked for."""
-    answers = {"allow_pickle": True, "activation": activation_beside(path), "transposed": False}
+    answers = {
+        "allow_pickle": True,
+        "activation": activation_in(config_beside(path)),
+        "transposed": False,
+    }
     return {**options.given_options(), **{name: answers[name] for name in asks}}
-
-
-def activation_beside(path: Path) -> str:
-    """Return the activation that a `config.json` beside a file names, or a blank."""
-    with suppress(CheckpointError):
-        return activation_in(read_json((path if path.is_dir() else path.parent) / CONFIG_NAME))
-    return UNKNOWN
 
 
 def normalisations(shapes: Shapes, widths: Collection[int]) -> list[str]:
