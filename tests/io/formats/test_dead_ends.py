@@ -115,6 +115,18 @@ def test_a_bias_may_have_axes_of_length_one(
     )
 
 
+@pytest.mark.parametrize(("rows", "said"), [(2000, True), (20, False)])
+def test_a_told_reading_that_leaves_nearly_all_out_says_so_on_page_one(
+    rows: int, said: bool, tmp_path: Path
+) -> None:
+    path = write(tmp_path, {**pair("a", "z"), "embed": randn(rows, 4)})
+    model = bl.load(path, roles={"up": "a.weight", "down": "z.weight"}, activation="identity")
+    report = bl.audit(model)
+    for lang, words in (("en", "99.4% of the model’s weights lie outside"), ("ja", "の99.4%は、")):
+        first = report.to_html(lang=lang).split("<h2")[1]
+        assert (words in first) is said
+
+
 def two_ways(first: str, second: str) -> dict[str, Tensor]:
     """Matrices that fit in either order."""
     there, back = randn(6, 4), randn(4, 6)
