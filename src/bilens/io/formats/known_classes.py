@@ -18,42 +18,19 @@ COUNTER = "num_batches_tracked"
 # tensors there are, but for counters, and the name of the model.
 TORCHVISION = """
 features.0.weight 64 3 11 11: 16 alexnet
-features.0.0.weight 128 3 4 4: 344 convnext_base 353 swin_b 449 swin_v2_b
-features.0.0.weight 192 3 4 4: 344 convnext_large
 features.0.0.weight 96 3 4 4: 344 convnext_small 182 convnext_tiny 353 swin_s 185 swin_t
-features.0.0.weight 96 3 4 4: 449 swin_v2_s 233 swin_v2_t
 features.conv0.weight 64 3 7 7: 606 densenet121 846 densenet169 1006 densenet201
-features.conv0.weight 96 3 7 7: 806 densenet161
-features.0.0.weight 32 3 3 3: 311 efficientnet_b0 1331 efficientnet_v2_l 262 mobilenet_v2
-features.0.0.weight 40 3 3 3: 496 efficientnet_b3
-features.0.0.weight 48 3 3 3: 610 efficientnet_b4 738 efficientnet_b5
-features.0.0.weight 56 3 3 3: 852 efficientnet_b6
-features.0.0.weight 64 3 3 3: 1037 efficientnet_b7
-features.0.0.weight 24 3 3 3: 963 efficientnet_v2_m 672 efficientnet_v2_s
-conv1.conv.weight 64 3 7 7: 305 googlenet
-Conv2d_1a_3x3.conv.weight 32 3 3 3: 484 inception_v3
-stem.0.0.weight 64 3 3 3: 548 maxvit_t
-layers.0.weight 16 3 3 3: 262 mnasnet0_5
-layers.0.weight 24 3 3 3: 262 mnasnet0_75
-layers.0.weight 32 3 3 3: 262 mnasnet1_0
-layers.0.weight 40 3 3 3: 262 mnasnet1_3
+features.0.0.weight 32 3 3 3: 311 efficientnet_b0 262 mobilenet_v2
 features.0.0.weight 16 3 3 3: 266 mobilenet_v3_large 210 mobilenet_v3_small
-stem.0.weight 32 3 3 3: 297 regnet_x_1_6gf 357 regnet_x_400mf 267 regnet_x_800mf
-stem.0.weight 32 3 3 3: 540 regnet_y_1_6gf 331 regnet_y_400mf 293 regnet_y_800mf
-layer1.0.conv2.weight 64 64 3 3: 522 resnet101 777 resnet152 102 resnet18 182 resnet34
-layer1.0.conv2.weight 64 64 3 3: 267 resnet50
-layer1.0.conv2.weight 256 8 3 3: 522 resnext101_32x8d
-layer1.0.conv2.weight 256 4 3 3: 522 resnext101_64x4d
+layer1.0.conv2.weight 64 64 3 3: 522 resnet101 777 resnet152 102 resnet18 182 resnet34 267 resnet50
 layer1.0.conv2.weight 128 4 3 3: 267 resnext50_32x4d
 features.0.weight 96 3 7 7: 52 squeezenet1_0
 features.0.weight 64 3 3 3: 52 squeezenet1_1 22 vgg11 54 vgg11_bn 26 vgg13 66 vgg13_bn 32 vgg16
 features.0.weight 64 3 3 3: 84 vgg16_bn 38 vgg19 102 vgg19_bn
 conv_proj.weight 768 3 16 16: 152 vit_b_16
 conv_proj.weight 768 3 32 32: 152 vit_b_32
-conv_proj.weight 1280 3 14 14: 392 vit_h_14
 conv_proj.weight 1024 3 16 16: 296 vit_l_16
-conv_proj.weight 1024 3 32 32: 296 vit_l_32
-layer1.0.conv2.weight 128 128 3 3: 522 wide_resnet101_2 267 wide_resnet50_2
+layer1.0.conv2.weight 128 128 3 3: 267 wide_resnet50_2
 """
 CLASSES = 1000  # that these have if nobody says another number
 HEADS = ("fc.", "heads.head.", "head.", "classifier.")

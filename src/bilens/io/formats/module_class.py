@@ -29,14 +29,10 @@ def read_in_class(
     text = str(options.module_class)
     file = open_tensors(path, options.allow_pickle)
     with torch.random.fork_rng(devices=[]):
-        module = build_module(text, path)
-    tensors = {name: one.read_tensor() for name, one in file.store.items()}
-    try:
+        module, is_filled = build_module(text, path)
+    if not is_filled:
+        tensors = {name: one.read_tensor() for name, one in file.store.items()}
         fill(module, tensors, f"{path}: {text}")
-    except CheckpointError:
-        if (filled := filled_by_library(module, path)) is None:
-            raise
-        module = filled
     module.eval()
     try:
         found = with_tokens(module, from_module) or from_module(module, None)
@@ -62,21 +58,12 @@ def with_tokens(
     return None
 
 
-def filled_by_library(module: Any, path: Path) -> nn.Module | None:
-    """Return a model as transformers loads it, which knows older names; None with any left over."""
-    if not path.is_dir() or not hasattr(module, "from_pretrained"):
-        return None
-    how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    with suppress(Exception):
-        filled, left = type(module).from_pretrained(path, **how)
-        if not any(left[f"{kind}_keys"] for kind in ("missing", "unexpected", "mismatched")):
-            kept: nn.Module = filled
-            return kept
-    return None
+def build_module(text: str, path: Path) -> tuple[nn.Module, bool]:
+    """Return a module of a class, and whether its library has filled it already.
 
-
-def build_module(text: str, path: Path) -> nn.Module:
-    """Return a module of a class, its arguments as they are said or as a configuration has them."""
+    Its arguments are those that are said, or those that a configuration has. transformers, which
+    knows older names of tensors, fills a model itself, and has to leave nothing over.
+    """
     name, given, options = parse_class(text)
     home, _, last = name.rpartition(".")
     try:
@@ -86,12 +73,12 @@ def build_module(text: str, path: Path) -> nn.Module:
             f"module_class={text!r}: cannot be imported ({type(error).__name__}: {error}): name a "
             "class of an installed package, as in torchvision.models.resnet18."
         ) from error
-    folder = path if path.is_dir() else path.parent
-    content = config_beside(path)
+    folder, is_filled = (path if path.is_dir() else path.parent), hasattr(kind, "from_pretrained")
+    content, left = config_beside(path), dict[str, Any]()
     try:
-        if home.partition(".")[0] == "transformers":
-            config = import_module("transformers").AutoConfig.from_pretrained(folder)
-            module = (getattr(kind, "from_config", None) or kind)(config)
+        if is_filled:
+            how = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+            module, left = kind.from_pretrained(folder, **how)
         else:
             known = {*inspect.signature(kind).parameters} - {*options} if not given else set()
             said = {key: content[key] for key in content if key in known}
@@ -104,7 +91,8 @@ def build_module(text: str, path: Path) -> nn.Module:
         ) from error
     if not isinstance(module, nn.Module):
         raise UsageError(f"module_class={text!r}: is no torch.nn.Module: name the class of one.")
-    return module
+    check_left(f"{path}: {text}", {kind: [*map(str, names)] for kind, names in left.items()})
+    return module, is_filled
 
 
 def parse_class(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -151,14 +139,20 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], whose: str) -> None:
     ]
     missing = [name for name in places if name not in {*kept, *shared} and COUNTER not in name]
     more = [name for name in kept if name not in places]
-    for said, names in (("other shapes", wrong), ("lacks", missing), ("is not in it", more)):
-        if names:
-            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-            raise CheckpointError(
-                f"{whose} is not the module of these tensors ({said}: {', '.join(names[:3])}"
-                f"{rest}): name the class that they were saved from, with its arguments."
-            )
+    check_left(whose, {"other shapes": wrong, "missing_keys": missing, "unexpected_keys": more})
     dtypes = {one.dtype for one in kept.values() if one.is_floating_point()}
     if len(dtypes) == 1:
         module.to(dtypes.pop())
     module.load_state_dict({**kept, **shared}, strict=False)
+
+
+def check_left(whose: str, left: Mapping[str, list[str]]) -> None:
+    """Refuse a module that is not filled by a file, all of it and nothing else."""
+    for said, names in left.items():
+        if names:
+            rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise CheckpointError(
+                f"{whose} is not the module of these tensors ({said.replace('_', ' ')}: "
+                f"{', '.join(names[:3])}{rest}): name the class that they were saved from, with "
+                "its arguments."
+            )

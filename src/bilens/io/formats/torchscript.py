@@ -99,10 +99,9 @@ class ScriptGraph:
             if made is None:
                 before = [one for one in flat([*given, *ends]) if isinstance(one, Node)]
                 made = self.to.unknown(node.kind(), *before)
-            outputs = [*node.outputs()]
-            several = isinstance(made, tuple) and len(outputs) > 1
-            for index, output in enumerate(outputs):
-                self.keep(output, made[index] if several else made, when)
+            parts = made if isinstance(made, tuple) else [made] * node.outputsSize()
+            for output, part in zip(node.outputs(), parts, strict=True):
+                self.keep(output, part, when)
 
     def translated(self, node: Any, given: list[Any]) -> Any:
         """Return a node as an operation of torch, or a value without one; None where not read."""
@@ -112,10 +111,9 @@ class ScriptGraph:
         if kind in ("prim::ListConstruct", "prim::TupleConstruct"):
             return list(given)
         if kind in ("prim::ListUnpack", "prim::TupleUnpack"):
-            parts = range(node.outputsSize())
-            if isinstance(given[0], Node):
-                return tuple(call(operator.getitem, given[0], index) for index in parts)
-            return tuple(given[0])
+            if isinstance(given[0], list):
+                return tuple(given[0])
+            return tuple(call(operator.getitem, *given, part) for part in range(node.outputsSize()))
         home, _, name = kind.partition("::")
         if home != "aten":
             return None
