@@ -22,7 +22,6 @@ class Retry:
         """Return options of a command line, each with its value if it takes one."""
         found: list[tuple[str, ...]] = []
         for name, value in self.said.items():
-            # of an adapter, and of a state dict
             name = {"base": "baseline", "module_class": "class"}.get(name, name.replace("_", "-"))
             option = f"--no-{name}" if value is False else f"--{name}"
             if isinstance(value, Mapping):

@@ -47,7 +47,9 @@ class ModelFile:
         False, "Open a file of PyTorch, which is a pickle; no code in it is run."
     )
     trust_pickle: bool = option(
-        False, "Open a pickled model of scikit-learn, RUNNING whatever code is in it."
+        False,
+        "Open a pickled model of scikit-learn, or load the program of a TorchScript archive, "
+        "RUNNING whatever code is in it.",
     )
     residual: bool | None = option(
         None,

@@ -100,7 +100,8 @@ def load(
             "gelu,relu" or a list is one for each.
         transposed: whether its matrices are (in, out); None where shapes decide it.
         base: of an adapter of PEFT, the model that it is added to; None for the one it names.
-        trust_pickle: whether a pickle of scikit-learn may be opened, which runs code in it.
+        trust_pickle: whether a pickle of scikit-learn, or the program of a TorchScript archive,
+            may be opened, which runs code in it.
         output_names: of its outputs in their order, such as classes, where the file names none.
         module_class: of a state dict, the class or function of an installed package that its
             module is built by, "torchvision.models.resnet18" or "package.Class(width=8)". The

@@ -17,7 +17,7 @@ from builders import randn
 from raising import refusal
 
 D, H = 5, 8
-load = partial(bl.load, allow_pickle=True)
+load = partial(bl.load, trust_pickle=True)
 
 
 class Gated(nn.Module):
@@ -102,8 +102,8 @@ def test_what_an_archive_computes_is_read(tmp_path: Path, name: str, way: str) -
     x = randn(*((2, 3, 8, 8) if name == "images" else (9, D))).float()
     save(torch.jit.script(module) if way == "script" else torch.jit.trace(module, x), tmp_path)
     path = tmp_path / "m.pt"
-    refusal(CheckpointError, "torch loads its program, which may", bl.load, path)
-    model = bl.load(path, allow_pickle=True)
+    refusal(CheckpointError, "torch then loads its program, which may", bl.load, path)
+    model = load(path)
     (view,) = model.layers.values()
     assert view.activation.name == activation
     assert model.load_report is not None
@@ -133,7 +133,7 @@ def save(archive: Any, folder: Path) -> Path:
 
 def test_a_layer_in_a_branch_says_when_it_is_run(tmp_path: Path) -> None:
     path = save(torch.jit.script(Branches().eval()), tmp_path)
-    model = bl.load(path, allow_pickle=True)
+    model = load(path)
     about = {name: view.about_input for name, view in model.layers.items()}
     assert about["first"].endswith("a condition of its program holds")
     assert about["second"].endswith("does not hold")
@@ -146,7 +146,7 @@ def test_a_cast_to_whole_numbers_is_no_part_of_a_network(
     tmp_path: Path, dtype: torch.dtype
 ) -> None:
     archive = torch.jit.trace(Halved(dtype).eval(), randn(2, D).float())
-    model = bl.load(save(archive, tmp_path), allow_pickle=True)
+    model = load(save(archive, tmp_path))
     assert bool(model.network) is (dtype == torch.float32)
 
 
@@ -162,7 +162,7 @@ def test_what_has_no_graph_to_read_is_asked_by_names(tmp_path: Path) -> None:
     path = save(archive.eval(), tmp_path)
     words = r"no MLP is found in this TorchScript file.*By its names it looks like an MLP"
     refusal(UsageError, words, load, path)
-    assert bl.load(path, allow_pickle=True, activation="silu").layers
+    assert load(path, activation="silu").layers
 
 
 def test_damaged_archives_are_refused(tmp_path: Path) -> None:

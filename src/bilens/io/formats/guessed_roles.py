@@ -60,7 +60,7 @@ ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
 # Where w1, w2 and w3 are known to be gate, down and up: in LLaMA's and Mixtral's own files.
 GATED_HOMES = re.compile(r"feed_?forward|ffn|moe|experts?|glu", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
-MATRIX = (".weight", "kernel", "kernel:0")  # how names of matrices end, but not of other tables
+MATRIX = (".weight", "kernel", "kernel:*")  # how names of matrices end, but not of other tables
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 

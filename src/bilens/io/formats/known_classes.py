@@ -38,8 +38,8 @@ HEADS = ("fc.", "heads.head.", "head.", "classifier.")
 
 def class_of(path: Path, shapes: Shapes) -> str:
     """Return the class of an installed package that tensors belong to; empty for none known."""
-    named = config_beside(path).get("architectures")
-    if isinstance(named, list) and named and isinstance(named[0], str) and named[0].isidentifier():
+    content = config_beside(path)
+    if (named := content.get("architectures")) and "auto_map" not in content:
         return f"transformers.{named[0]}" if find_spec("transformers") else ""
     if find_spec("torchvision") is None:
         return ""

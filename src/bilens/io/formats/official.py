@@ -67,7 +67,7 @@ def read_file(path: Path, options: ReadOptions) -> LoadedModel:
 
 def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the model in a file of PyTorch: one of the paper's, or MLPs as in any other file."""
-    found = open_pickled(path, options.allow_pickle)
+    found = open_pickled(path, options.allow_pickle or options.trust_pickle)
     if found.kind == SCRIPT and not options.name_roles:
         return read_script(path, found, options)
     if options.name_roles or not is_of_paper(found.store):
@@ -84,26 +84,24 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 def read_script(path: Path, found: WeightsFile, options: ReadOptions) -> LoadedModel:
-    """Return the MLPs in the graph of a TorchScript archive, or else those by guessed roles."""
-    if not options.allow_pickle:
-        retries = [Retry(str(path), {**options.given_options(), "allow_pickle": True})]
-        raise CheckpointError(
-            f"{path}: is a TorchScript archive, and is read by its graph when you allow it: torch "
-            "loads its program, which may run what is in it. With the roles of its tensors it is "
-            "read without that.",
-            retries,
-        )
+    """Return the MLPs in the graph of a TorchScript archive, whose program the caller trusts."""
     options.refuse_residual(path, "is a TorchScript file, which says what is added where")
+    graph = (
+        f"{path}: is a TorchScript archive, whose layers are read by its graph if you trust it: "
+        "torch then loads its program, which may run what is in it."
+    )
+    said = {**options.given_options(), "trust_pickle": True}
+    retries = [] if options.trust_pickle else [Retry(str(path), said)]
     try:
-        return read_torchscript(path, found)
-    except CheckpointError as graph:
-        try:
-            return read_roles(path, found, options)
-        except (CheckpointError, UsageError) as names:
-            sentence = names.sentence.removeprefix(f"{path}: ")
-            raise type(names)(
-                f"{graph.sentence} By its names it {sentence}", names.retries
-            ) from graph
+        if options.trust_pickle:
+            return read_torchscript(path, found)
+    except CheckpointError as error:
+        graph = error.sentence
+    try:
+        return read_roles(path, found, options)
+    except (CheckpointError, UsageError) as names:
+        sentence = f"{graph} By its names it {names.sentence.removeprefix(f'{path}: ')}"
+        raise type(names)(sentence, [*retries, *names.retries]) from names
 
 
 def is_of_paper(names: Collection[str]) -> bool:
