@@ -97,7 +97,7 @@ class ScriptGraph:
             given = [self.values.get(one.debugName()) for one in node.inputs()]
             made = self.translated(node, given)
             if made is None:
-                before = [one for one in flat([*given, *ends]) if isinstance(one, Node)]
+                before = (one for one in (*given, *ends) if isinstance(one, Node | list))
                 made = self.to.unknown(node.kind(), *before)
             parts = made if isinstance(made, tuple) else [made] * node.outputsSize()
             for output, part in zip(node.outputs(), parts, strict=True):
@@ -201,14 +201,6 @@ class ScriptGraph:
                 seen |= {one.debugName() for one in node.outputs()}
                 todo.append((name, True))
                 todo += [(one.debugName(), False) for one in node.inputs()]
-
-
-def flat(values: list[Any]) -> Iterator[Any]:
-    for one in values:
-        if isinstance(one, list | tuple):
-            yield from flat([*one])
-        else:
-            yield one
 
 
 def when_run(kind: str, number: int) -> str:
