@@ -127,6 +127,13 @@ def test_a_told_reading_that_leaves_nearly_all_out_says_so_on_page_one(
         assert (words in first) is said
 
 
+def test_a_module_of_torch_fx_is_known_as_a_module(tmp_path: Path) -> None:
+    module = torch.fx.symbolic_trace(torch.nn.Sequential(torch.nn.Linear(2, 2)))
+    torch.save(module, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=r"holds a whole module \(torch.fx.graph_module"):
+        bl.load(tmp_path / "m.pt", allow_pickle=True)
+
+
 def two_ways(first: str, second: str) -> dict[str, Tensor]:
     """Matrices that fit in either order."""
     there, back = randn(6, 4), randn(4, 6)

@@ -68,10 +68,11 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
 
 def refuse_modules(path: Path, content: Made) -> None:
     """Refuse modules that were pickled whole: what they compute is not in the file."""
-    for one in (content, *content.children().values()):
+    for one in (content, *content.children().values(), *getattr(content, "arguments", ())):
         if isinstance(one, Made) and {"_parameters", "_modules"} <= {*one.children()}:
+            name = content.name if one.name == Made.name else one.name
             raise CheckpointError(
-                f"{path}: holds a whole module ({one.name}), whose code would have to be run: "
+                f"{path}: holds a whole module ({name}), whose code would have to be run: "
                 "where its class is at hand, read it with bl.from_module(torch.load(path, "
                 "weights_only=False)), or save its weights with torch.save(model.state_dict(), "
                 "path) and name that file."
