@@ -17,7 +17,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_745, "proofs"),
     ("src/bilens/nn", "py"): (5_545, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        9_770,
+        9_780,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
@@ -33,7 +33,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_240, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (80_010, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (80_040, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }

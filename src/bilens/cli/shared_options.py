@@ -99,8 +99,8 @@ class TensorFile(ModelFile):
     roles: list[str] | None = option(
         None,
         "What a tensor of a .safetensors or .pt file is: up, down or gate, with _bias, and .0, .1, "
-        "… for several layers, or * in the name for their numbers; repeat it for each. Without it "
-        "names and shapes are guessed from.",
+        "… for several layers, or * in the name for their numbers; gate_up or up_gate of both in "
+        "one. Repeat it for each. Without it names and shapes are guessed from.",
         "--map",
         metavar="ROLE=TENSOR",
     )

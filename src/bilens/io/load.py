@@ -95,7 +95,8 @@ def load(
         residual: for official checkpoints that do not say whether each block adds its input.
         allow_pickle: whether a file of PyTorch may be opened; no code in it is run.
         roles: role → tensor; the roles are up, down and gate, each with _bias, and .0, .1, … for
-            several layers, or a * in the name of the tensor; `gate` has the activation.
+            several layers, or a * in the name of the tensor; `gate` has the activation. One matrix
+            of two branches is gate_up or up_gate, by their order.
         activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on, "identity" for none;
             "gelu,relu" or a list is one for each.
         transposed: whether its matrices are (in, out); None where shapes decide it.

@@ -111,6 +111,14 @@ def test_what_is_saved_once_may_have_two_names_and_nothing_else_is_passed_over(
     refusal(CheckpointError, r"missing keys: fc2.bias", load_in, path, f"{home}.Tied(8)")
 
 
+@pytest.mark.usefixtures("home")
+def test_other_options_about_its_tensors_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file(state_of("Swapped", 8)[1], path)
+    with pytest.raises(UsageError, match="says what its tensors are: leave roles"):
+        bl.load(path, module_class=f"{HOME}.Swapped(8)", activation="silu")
+
+
 REFUSED = {
     "nowhere.Net": r"cannot be imported \(ModuleNotFoundError",
     f"{HOME}.Other": r"cannot be imported \(AttributeError",

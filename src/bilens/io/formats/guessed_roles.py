@@ -27,21 +27,6 @@ IN_LENS = re.compile(r"(.*\.)?blocks\.\d+\.mlp\.", re.ASCII)
 LAYOUTS = [home.layout for family in FAMILIES.values() for home in family.homes]
 LAYOUTS += [family.experts.each for family in FAMILIES.values() if family.experts is not None]
 NAMED = dict.fromkeys((one.gate, one.up, one.down) for one in (*LAYOUTS, T5_ORDINARY))
-GATED = (
-    ("gate", "up", "down"),
-    ("left", "right", "down"),
-    LENS,
-    *((gate, up, down) for gate, up, down in NAMED if gate is not None and gate != up),
-)
-ORDINARY = (
-    *((up, down) for gate, up, down in NAMED if gate is None),
-    ("fc_1", "fc_2"),
-    ("linear1", "linear2"),
-    ("up", "down"),
-    ("w1", "w2"),
-    ("W1", "W2"),
-    ("W_in", "W_out"),
-)
 # One matrix of both branches, and down: where the gate stands behind the other branch, and what the
 # names before it are. Transformers' MLPs, ChatGLM and Megatron, ModernBERT, DINOv2; diffusers.
 FUSED = {
@@ -51,6 +36,22 @@ FUSED = {
     ("w12", "w3"): (False, r".*"),
     ("net.0.proj", "net.2"): (True, r"(.*\.)?ff\."),
 }
+GATED = (
+    ("gate", "up", "down"),
+    ("left", "right", "down"),
+    LENS,
+    *((gate, up, down) for gate, up, down in NAMED if gate is not None and gate != up),
+)
+ORDINARY = (
+    *((up, down) for gate, up, down in NAMED if gate is None),
+    *FUSED,
+    ("fc_1", "fc_2"),
+    ("linear1", "linear2"),
+    ("up", "down"),
+    ("w1", "w2"),
+    ("W1", "W2"),
+    ("W_in", "W_out"),
+)
 MOST_PERMUTED = 6  # matrices whose orders are all tried
 FIRST = {"encoder", "enc", "encode", "input", "in", "inp", "embed", "embedding", "first", "stem"}
 LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last", "final"}
@@ -109,12 +110,6 @@ def example_of_roles(shapes: Shapes) -> dict[str, str]:
 def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
     """Return prefix → MLP with names in wide use."""
     found: dict[str, MLPLocation] = {}
-    for (both, down), (gate_last, home) in FUSED.items():
-        for prefix in prefixes(shapes, down):
-            up, out = matrix_at(shapes, prefix + both), matrix_at(shapes, prefix + down)
-            if up and out and re.fullmatch(home, prefix) and doubled(shapes, up, out):
-                bias, shift = (bias_at(shapes, prefix, part) for part in (both, down))
-                found[prefix] = MLPLocation(up, out, up, bias, shift, bias, gate_last=gate_last)
     for kinds in (GATED, ORDINARY):
         for kind in kinds:
             for prefix in prefixes(shapes, kind[-1]):
@@ -126,7 +121,13 @@ def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
                 parts = dict(zip(roles, names, strict=True))
                 parts |= {f"{r}_bias": bias for r, bias in zip(roles, biases, strict=True)}
                 lens = kind[-2:] == LENS[1:] and IN_LENS.fullmatch(prefix) is not None
-                found[prefix] = MLPLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+                layer = MLPLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+                gate_last, home = FUSED.get((kind[0], kind[-1]), (False, None))
+                known = home is not None and re.fullmatch(home, prefix)
+                if known and doubled(shapes, layer.up, str(layer.down)):
+                    both = {"gate": layer.up, "gate_bias": layer.up_bias}
+                    layer = replace(layer, **both, gate_last=gate_last)  # type: ignore[arg-type]
+                found[prefix] = layer
     return {prefix: found[prefix] for prefix in sorted(found, key=natural)}
 
 

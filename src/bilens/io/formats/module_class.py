@@ -27,6 +27,11 @@ def read_in_class(
 ) -> LoadedModel:
     """Return the layers of a module of the class that the caller names, filled with a file."""
     text = str(options.module_class)
+    if options.name_roles or options.residual is not None:
+        raise UsageError(
+            f"{path}: module_class={text!r} says what its tensors are: leave roles, activation, "
+            "transposed and residual out."
+        )
     file = open_tensors(path, options.allow_pickle)
     with torch.random.fork_rng(devices=[]):
         module, is_filled = build_module(text, path)
