@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from msgspec import structs
 
 import tiny
 from bilens.api.audit_model import audit
@@ -261,7 +262,10 @@ def cautious() -> dict[str, Any]:
             "values": {"value": 0.5, "threshold": 0.9, **VALUES["r2"]},
         }
     ]
-    document["coverage"] = to_json(make_coverage(1, "refused"))
+    told = structs.replace(
+        make_coverage(1, "refused"), layout="said", parameters=10**6, unread=10**6 - 90
+    )
+    document["coverage"] = to_json(told)
     first = document["layers"]["readings"][0]
     first["activation"] = "gelu"
     first["fit"] |= {"usable": False, "quadratic": 0.5}

@@ -1,5 +1,6 @@
 """`bilens fit`: R² by degree of any model on a shell, and `--map` wherever weights are read."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 import bilens as bl
 import tiny
@@ -180,3 +182,30 @@ def test_an_option_that_would_do_nothing_is_refused(
     assert result.code == USAGE
     assert named in result.err
     assert not (tmp_path / "out").exists()
+
+
+def halves(d_out: int) -> dict[str, Tensor]:
+    """A matrix that gives twice what the next one reads."""
+    return {"fc1.weight": randn(16, 5), "fc2.weight": randn(d_out, 8), "fc1.bias": randn(16)}
+
+
+ASKED = {
+    "an activation": (pair(), 1),
+    "branches": (halves(3), 2),
+    "no names": ({"conv.weight": randn(3, 2, 3, 3), **pair("head.0", "head.3")}, 1),
+}
+
+
+@pytest.mark.parametrize("command", ["fit", "audit"])
+@pytest.mark.parametrize("name", ASKED)
+def test_each_command_that_is_suggested_works(
+    bilens: Shell, tmp_path: Path, name: str, command: str
+) -> None:
+    tensors, count = ASKED[name]
+    asked = bilens(command, write(tmp_path, tensors))
+    commands = asked.err.strip().partition(" Run: ")[2].split(", or: ")
+    assert len(commands) == count
+    for line in commands:
+        words = shlex.split(line.replace("ACTIVATION", "tanh"))
+        assert words[:2] == ["bilens", command]
+        assert bilens(*words[1:]).code in (0, 1)

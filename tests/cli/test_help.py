@@ -37,21 +37,21 @@ FROZEN = {
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
-        "--plan --lang --map --activation --transposed --no-transposed --allow-pickle "
+        "--plan --lang --map --activation --class --transposed --no-transposed --allow-pickle "
         "--trust-pickle --residual "
         "--no-residual --overwrite --json --data --table --labels "
         "--encoding --classes"
     ),
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
-        "--transposed --no-transposed --text --tokens --held-out --activations "
+        "--class --transposed --no-transposed --text --tokens --held-out --activations "
         "--train-steps --samples --threshold --seed --lang "
         "--allow-pickle --trust-pickle --residual --no-residual --json"
     ),
     "audit": (
         "model more --dataset --data-dir --table --html --pdf --markdown --evidence --lang "
         "--null-samples --history --baseline --fail-on --threshold --try-words --seed --map "
-        "--activation "
+        "--activation --class "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
         "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
         "--train-data --train-labels --classes"
@@ -83,8 +83,8 @@ FROZEN = {
         "--linear-skip --unfreeze --layer-tokens --layer-steps --optimizer --learning-rate "
         "--context-length --skip --measured-tokens --seed --shard --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"
-        " --map --activation --transposed --no-transposed --data --labels --dataset --data-dir "
-        "--table --encoding --html --lang --classes"
+        " --map --activation --class --transposed --no-transposed --data --labels --dataset "
+        "--data-dir --table --encoding --html --lang --classes"
     ),
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --export --lang "

@@ -52,7 +52,10 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "layer_inputs": ("layers", "held_out"),  # train/test_recorded_inputs.py
     "polynomial_network": ("roles", "probe"),  # polynomial/test_reading.py
     "read_network": ("roles", "probe"),  # api/test_network_reading.py
-    "load": ("residual", "roles", "activation", "transposed", "base", "output_names"),
+    # io/formats/test_module_class.py has the last one
+    "load": (
+        *("residual", "roles", "activation", "transposed", "base", "output_names", "module_class"),
+    ),
     "load_images": ("data_dir",),
     "from_module": ("example", "output_names"),  # contract/test_names_given.py
     "save": ("input_shape", "output_names", "input_names", "input_mean", "input_scale"),

@@ -22,7 +22,7 @@ class Retry:
         """Return options of a command line, each with its value if it takes one."""
         found: list[tuple[str, ...]] = []
         for name, value in self.said.items():
-            name = "baseline" if name == "base" else name.replace("_", "-")  # of an adapter
+            name = {"base": "baseline", "module_class": "class"}.get(name, name.replace("_", "-"))
             option = f"--no-{name}" if value is False else f"--{name}"
             if isinstance(value, Mapping):
                 found += [("--map", f"{role}={tensor}") for role, tensor in value.items()]

@@ -47,7 +47,9 @@ class ModelFile:
         False, "Open a file of PyTorch, which is a pickle; no code in it is run."
     )
     trust_pickle: bool = option(
-        False, "Open a pickled model of scikit-learn, RUNNING whatever code is in it."
+        False,
+        "Open a pickled model of scikit-learn, or load the program of a TorchScript archive, "
+        "RUNNING whatever code is in it.",
     )
     residual: bool | None = option(
         None,
@@ -97,8 +99,8 @@ class TensorFile(ModelFile):
     roles: list[str] | None = option(
         None,
         "What a tensor of a .safetensors or .pt file is: up, down or gate, with _bias, and .0, .1, "
-        "… for several layers, or * in the name for their numbers; repeat it for each. Without it "
-        "names and shapes are guessed from.",
+        "… for several layers, or * in the name for their numbers; gate_up or up_gate of both in "
+        "one. Repeat it for each. Without it names and shapes are guessed from.",
         "--map",
         metavar="ROLE=TENSOR",
     )
@@ -114,11 +116,20 @@ class TensorFile(ModelFile):
         "--transposed/--no-transposed",
     )
 
+    module_class: str | None = option(
+        None,
+        "Class or function of an installed package that a state dict belongs to: "
+        "torchvision.models.resnet18, package.Class(width=8). The package is imported and RUN.",
+        "--class",
+        metavar="PACKAGE.NAME",
+    )
+
     def tensor_options(self) -> dict[str, Any]:
         return {
             "roles": parse_roles(self.roles) if self.roles else None,
             "activation": self.activation,
             "transposed": self.transposed,
+            "module_class": self.module_class,
         }
 
 

@@ -21,6 +21,7 @@ from bilens.io.formats.ends import ends_of
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE, said_input
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
+from bilens.io.formats.module_class import read_in_class
 from bilens.io.formats.named_roles import open_tensors, read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
@@ -72,6 +73,7 @@ def load(
     base: str | Path | None = None,
     trust_pickle: bool = False,
     output_names: Sequence[str] | None = None,
+    module_class: str | None = None,
 ) -> LoadedModel:
     """Read a model: a folder of bilens or Hugging Face, or a file of one of many formats.
 
@@ -93,13 +95,18 @@ def load(
         residual: for official checkpoints that do not say whether each block adds its input.
         allow_pickle: whether a file of PyTorch may be opened; no code in it is run.
         roles: role → tensor; the roles are up, down and gate, each with _bias, and .0, .1, … for
-            several layers, or a * in the name of the tensor; `gate` has the activation.
+            several layers, or a * in the name of the tensor; `gate` has the activation. One matrix
+            of two branches is gate_up or up_gate, by their order.
         activation: of its layers, "relu", "gelu", "leaky_relu:0.2" and so on, "identity" for none;
             "gelu,relu" or a list is one for each.
         transposed: whether its matrices are (in, out); None where shapes decide it.
         base: of an adapter of PEFT, the model that it is added to; None for the one it names.
-        trust_pickle: whether a pickle of scikit-learn may be opened, which runs code in it.
+        trust_pickle: whether a pickle of scikit-learn, or the program of a TorchScript archive,
+            may be opened, which runs code in it.
         output_names: of its outputs in their order, such as classes, where the file names none.
+        module_class: of a state dict, the class or function of an installed package that its
+            module is built by, "torchvision.models.resnet18" or "package.Class(width=8)". The
+            package is imported and its code is run.
 
     Raises:
         CheckpointError: If the path is missing, damaged, of a newer version or not supported.
@@ -114,7 +121,8 @@ def load(
     if roles is not None:
         check_type("roles", roles, Mapping, 'say which tensor is what, as {"up": "fc1.weight"}')
     base = None if base is None else located(check_path("base", base))
-    said = ReadOptions(residual, allow_pickle, roles, activation, transposed, base, trust_pickle)
+    told = residual, allow_pickle, roles, activation, transposed, base, trust_pickle, module_class
+    said = ReadOptions(*told)
     path = path if isinstance(path, str) else check_path("path", path)
     return with_output_names(load_with(path, said), output_names)
 
@@ -128,6 +136,8 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
             "leave it out."
         )
     try:
+        if options.module_class is not None:
+            return read_in_class(path, options, from_module)
         by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
         if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):
             return read_named_roles(path, options)

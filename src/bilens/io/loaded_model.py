@@ -275,7 +275,9 @@ class ReadOptions:
     activation: Activations | None = None  # of its layers: a name, or one for each
     transposed: bool | None = None  # whether its matrices are (in, out)
     base: Path | None = None  # the model that an adapter is added to
-    trust_pickle: bool = False  # whether a pickle may run what code is in it
+    trust_pickle: bool = False  # whether a pickle or an archive may run what code is in it
+    # the class of an installed package that a state dict belongs to, with arguments if it needs any
+    module_class: str | None = None
     wanted: Callable[[str], bool] | None = None  # the layers that alone are read; see `load_layers`
 
     def in_place(self, path: Path) -> bool:

@@ -67,21 +67,30 @@ class StoredTensor:
         block = (*self.block, slice(start, stop))
         return replace(self, shape=(stop - start, *self.shape[1:]), block=block)
 
+    def as_vector(self) -> StoredTensor:
+        """Return numbers along one axis without the axes of length 1 around it."""
+        fetch: Callable[[Block], Tensor] = lambda block: self.fetch(()).flatten()[block]  # noqa: E731
+        return replace(self, shape=(prod(self.shape),), fetch=fetch)
+
     def halves(self) -> tuple[StoredTensor, StoredTensor]:
-        """Return the gate's rows and the other branch's of a tensor that holds both."""
+        """Return the first and the second half of the rows."""
         if not self.shape or self.shape[0] % 2 != 0:
             raise self.wrong_shape("an even number of rows, half of them the gate's")
         half = self.shape[0] // 2
         return self.rows(0, half), self.rows(half, 2 * half)
 
-    def every_second(self) -> tuple[StoredTensor, StoredTensor]:
-        """Return the gate's columns and the other branch's, which take turns."""
+    def halves_of_columns(self, in_turns: bool) -> tuple[StoredTensor, StoredTensor]:
+        """Return the columns of two branches, one behind the other or in turns."""
         if not self.shape or self.shape[-1] % 2 != 0:
-            raise self.wrong_shape("an even number of columns, every second one the gate's")
-        shape = (*self.shape[:-1], self.shape[-1] // 2)
-        fetches = (partial(every_second, self.fetch, start) for start in (0, 1))
-        gate, other = (replace(self, shape=shape, fetch=fetch) for fetch in fetches)
-        return gate, other
+            raise self.wrong_shape("an even number of columns, half of them the gate's")
+        half = self.shape[-1] // 2
+        parts = (slice(0, half), slice(half, None))
+        if in_turns:
+            parts = (slice(0, None, 2), slice(1, None, 2))
+        fetches = (partial(columns, self.fetch, part) for part in parts)
+        shape = (*self.shape[:-1], half)
+        first, second = (replace(self, shape=shape, fetch=fetch) for fetch in fetches)
+        return first, second
 
     def wrong_shape(self, expected: str) -> CheckpointError:
         return CheckpointError(
@@ -90,8 +99,8 @@ class StoredTensor:
         )
 
 
-def every_second(fetch: Callable[[Block], Tensor], start: int, block: Block) -> Tensor:
-    return fetch(block)[..., start::2]
+def columns(fetch: Callable[[Block], Tensor], part: slice, block: Block) -> Tensor:
+    return fetch(block)[..., part]
 
 
 Store = Mapping[str, StoredTensor]
@@ -138,7 +147,7 @@ class MLPLocation:
     up: str  # reads the input; of a gated layer the branch without the activation
     down: str | None = None  # gives the output; None where the neurons themselves do
     # the branch with the activation; None for an ordinary layer; the name of `up` where one tensor
-    # holds both, the gate's rows first
+    # holds both
     gate: str | None = None
     up_bias: str | None = None  # added to what `up` reads; None for none
     down_bias: str | None = None  # added to the output; None for none
@@ -148,6 +157,7 @@ class MLPLocation:
     index: int | None = None
     transposed: bool = False  # whether the matrices are (in, out), as of GPT-2 or JAX
     interleaved: bool = False  # whether the branches of one tensor take turns, as of gpt-oss
+    gate_last: bool = False  # whether one tensor of both branches has the gate behind the other
 
     @property
     def fused(self) -> bool:
@@ -165,8 +175,17 @@ class MLPLocation:
         """Return the names of its tensors, each once."""
         return [*dict.fromkeys(tensor for _, tensor in self.named())]
 
+    def roles(self) -> dict[str, str]:
+        """Return role → tensor as a caller says it, one role for a tensor of both branches."""
+        found = dict(self.named())
+        if not self.fused:
+            return found
+        both = "up_gate" if self.gate_last else "gate_up"
+        kept = {role: name for role, name in found.items() if not role.startswith("gate")}
+        return {role.replace("up", both): name for role, name in kept.items()}
+
     def __str__(self) -> str:
-        return ", ".join(f"{role} = {tensor}" for role, tensor in self.named())
+        return ", ".join(f"{role} = {tensor}" for role, tensor in self.roles().items())
 
 
 @dataclass(frozen=True)
@@ -236,7 +255,9 @@ class StoredMLP:
         if location.fused:
             for end in ("", "_bias"):
                 if both := parts.get(f"up{end}"):
-                    cut = both.every_second() if location.interleaved else both.halves()
+                    by_rows = not location.transposed and not location.interleaved
+                    cut = both.halves() if by_rows else both.halves_of_columns(location.interleaved)
+                    cut = cut[::-1] if location.gate_last else cut
                     parts[f"gate{end}"], parts[f"up{end}"] = cut
         found = cls(location.name, parts, activation, location.transposed, scale)
         found.check_shapes()

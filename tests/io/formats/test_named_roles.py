@@ -172,7 +172,9 @@ def test_where_shapes_do_not_say_it_the_caller_has_to(tmp_path: Path) -> None:
 
 
 def test_without_an_activation_what_would_be_read_is_shown(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"up = fc1.weight, down = fc2.weight.*activation='relu'"):
+    with pytest.raises(
+        UsageError, match=r"up = fc1.weight, down = fc2.weight.*activation='ACTIVATION'"
+    ):
         bl.load(write(tmp_path, pair()))
 
 

@@ -186,7 +186,8 @@ def test_every_tensor_is_listed_wherever_it_lies(tmp_path: Path) -> None:
     model = bl.load(write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), **packed}))
     read = {name for view in model.layers.values() for name in view.tensors}
     assert read == {"w0", "b0", "w1", "b1"}
-    assert {*model.tensors} == {*read, "packed", "deep", "k"}  # and no numbers without axes
+    deep = {"e.then_branch.deep", "e.else_branch.deep"}
+    assert {*model.tensors} == {*read, "packed", "k", *deep}  # and no numbers without axes
     assert model.tensors["packed"].dtype.is_floating_point  # counts as weights
     assert model.load_report is not None
     assert "tensor packed" in model.load_report.left_out
@@ -397,3 +398,198 @@ def test_a_file_that_would_not_fit_is_refused(
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")
     with pytest.raises(MemoryLimitError, match="load a smaller file"):
         bl.load(path)
+
+
+# ---- graphs inside nodes
+
+
+def body_of(name: str, given: list[str], nodes: list[Any], end: str, held: dict[str, Any]) -> Any:
+    """A graph for an attribute of a node."""
+    helper, made = onnx.helper, []
+    for kind, inputs, outputs in nodes:
+        made.append(helper.make_node(kind, inputs.split(), outputs.split()))
+    infos = [[helper.make_tensor_value_info(n, 1, None) for n in part] for part in (given, [end])]
+    stored = [onnx.numpy_helper.from_array(array, called) for called, array in held.items()]
+    return helper.make_graph(made, name, *infos, stored)
+
+
+def by_hand(w: dict[str, np.ndarray], x: Tensor, outer: dict[str, Any] | None = None) -> Tensor:
+    w0, b0, w1, b1 = (
+        torch.from_numpy({**(outer or {}), **w}[n]).double() for n in matrices(1, 1, 1)
+    )
+    return (x @ w0 + b0).relu() @ w1 + b1
+
+
+INSIDE = [(*one[:2], one[2].replace("y", "z")) for one in CHAIN]
+
+
+@pytest.mark.parametrize("outside", [[], ["w1"], ["w0", "b0", "w1", "b1"]])
+def test_layers_in_the_branches_of_an_if_are_read(tmp_path: Path, outside: list[str]) -> None:
+    """Both branches use the same names, and weights of the graph around them."""
+    first, second = matrices(D, H, 3), matrices(D, H, 3, seed=1)
+    outer = {name: first.pop(name) for name in outside}
+    second = {name: array for name, array in second.items() if name not in outside}
+    branches = {
+        f"{part}_branch": body_of(part, [], INSIDE, "z", held)
+        for part, held in (("then", first), ("else", second))
+    }
+    nodes: list[Any] = [
+        ("ReduceSum", "x", "s", {"keepdims": 0}), ("Greater", "s zero", "flag"),
+        ("If", "flag", "y", branches),
+    ]  # fmt: skip
+    path = write(tmp_path / "m.onnx", nodes, {"zero": np.float32(0), **outer})
+    model = bl.load(path)
+    x = randn(1, D).float()
+    owner = onnx.reference.ReferenceEvaluator(str(path))
+    assert len(model.layers) == 2
+    assert not model.network  # which of them runs is not known
+    for (name, view), part in zip(model.layers.items(), ("else", "then"), strict=True):
+        held = first if part == "then" else second
+        if len(outside) < 4:
+            assert name == f"y.{part}_branch"
+        assert view.about_input.endswith("holds" if part == "then" else "does not hold")
+        way = x if (part == "then") == bool(x.sum() > 0) else -x
+        (told,) = owner.run(None, {"x": way.numpy()})
+        made = view.weights(torch.float64)(way.double())
+        torch.testing.assert_close(made, torch.from_numpy(told).double(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(made, by_hand(held, way.double(), outer))
+    assert len(model.tensors) == 8 - len(outside)
+
+
+def test_layers_in_a_loop_and_in_a_scan_are_read(tmp_path: Path) -> None:
+    weights = matrices(D, H, D)
+    inside = [(*one[:2], one[2].replace("y", "z")) for one in CHAIN]
+    keep = ("Identity", "go", "more")
+    loop = body_of("turns", ["i", "go", "x"], [*inside, keep], "z", weights)
+    kinds = onnx.TensorProto
+    helper = onnx.helper
+    ends = [
+        helper.make_tensor_value_info(*one, []) for one in (("i", kinds.INT64), ("go", kinds.BOOL))
+    ]
+    loop.input[0].CopyFrom(ends[0])
+    loop.input[1].CopyFrom(ends[1])
+    loop.output.insert(0, helper.make_tensor_value_info("more", kinds.BOOL, []))
+    scan = body_of("scan", ["x"], inside, "z", matrices(D, H, 3, seed=1))
+    nodes: list[Any] = [
+        ("Loop", "turns true x", "t", {"body": loop}),
+        ("Scan", "t", "y", {"body": scan, "num_scan_inputs": 1}),
+    ]  # fmt: skip
+    tensors = {"turns": np.array(3), "true": np.array(True)}
+    path = write(tmp_path / "m.onnx", nodes, tensors)
+    model = bl.load(path)
+    assert [*model.layers] == ["t.body", "y.body"]
+    looped, scanned = model.layers.values()
+    assert looped.about_input.endswith("run in each turn of the Loop t")
+    x = randn(4, D)
+    y = x
+    for _ in range(3):
+        y = looped.weights(torch.float64)(y)
+    y = scanned.weights(torch.float64)(y)
+    (told,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"x": x.float().numpy()})
+    torch.testing.assert_close(y, torch.from_numpy(told).double(), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_layers_in_functions_are_read(tmp_path: Path, twice: bool) -> None:
+    """A function of the file, which is called once or twice."""
+    width = D if twice else 3
+    names = [*matrices(D, H, width)]
+    made = [onnx.helper.make_node(k, i.split(), o.split()) for k, i, o in CHAIN]
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("mine", 1)]
+    function = onnx.helper.make_function("mine", "MLP", ["x", *names], ["y"], made, opsets[:1])
+    calls = [("x", "h" if twice else "y")] + [("h", "y")] * twice
+    path = write(tmp_path / "m.onnx", [], matrices(D, H, width))
+    model = onnx.load(path)
+    model.graph.node.extend(
+        onnx.helper.make_node("MLP", [a, *names], [b], domain="mine") for a, b in calls
+    )
+    model.functions.append(function)
+    model.opset_import.append(opsets[1])
+    onnx.save(model, path)
+    found = bl.load(path)
+    x = randn(7, D)
+    (told,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"x": x.float().numpy()})
+    assert len(found.network) == len(calls)
+    y = x
+    for view in found.network:
+        y = view.weights(torch.float64)(y)
+    torch.testing.assert_close(y, torch.from_numpy(told).double(), atol=1e-4, rtol=1e-5)
+    assert {*found.tensors} == {*names}
+
+
+# ---- constants with axes of length 1, and other ways to write the same
+
+
+def shaped(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """A network whose biases have a shape."""
+    return {n: a.reshape(shape) if n[0] == "b" else a for n, a in matrices(D, H, 3).items()}
+
+
+@pytest.mark.parametrize("shape", [(1, -1), (1, 1, -1)])
+def test_biases_may_have_axes_of_length_one(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    (view,) = bl.load(write(tmp_path / "m.onnx", CHAIN, shaped(shape))).layers.values()
+    x = randn(9, D)
+    made = view.weights(torch.float64)(x)
+    torch.testing.assert_close(made, by_hand(matrices(D, H, 3), x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("gain", [(H,), (1, 1, H)])
+def test_a_gain_may_have_axes_of_length_one(tmp_path: Path, gain: tuple[int, ...]) -> None:
+    nodes = [*CHAIN[:3], ("Mul", "h g", "k"), ("MatMul", "k w1", "c"), CHAIN[-1]]
+    g = np.linspace(1, 2, H, dtype="f4").reshape(gain)
+    (view,) = bl.load(
+        write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "g": g})
+    ).layers.values()
+    expected = {**matrices(D, H, 3)}
+    expected["w1"] = expected["w1"] * g.reshape(-1, 1)
+    x = randn(9, D)
+    torch.testing.assert_close(
+        view.weights(torch.float64)(x), by_hand(expected, x), atol=1e-6, rtol=0
+    )
+    assert {*view.tensors} == {"w0", "b0", "w1", "b1", "g"}
+
+
+@pytest.mark.parametrize("shape", [(1, H, 1, 1), (H, 1, 1), (1, 1, 1, H)])
+def test_biases_along_channels_are_read(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Of images numbers for the channels are no numbers for the columns; kernels say their size."""
+    kernels = {"w0": randn(H, 3, 3, 3).numpy(), "w1": randn(2, H, 1, 1).numpy()}
+    bias = np.linspace(-1, 1, H).reshape(shape)
+    nodes: list[Any] = [
+        ("Conv", "x w0", "a"), ("Add", "a b", "p"), ("Relu", "p", "h"), ("Conv", "h w1", "y"),
+    ]  # fmt: skip
+    tensors = {name: one.astype("f4") for name, one in {**kernels, "b": bias}.items()}
+    model = write(tmp_path / "m.onnx", nodes, tensors)
+    if shape[-1] == H:
+        refusal(CheckpointError, "no MLP is found", bl.load, model)
+        return
+    (view,) = bl.load(model).layers.values()
+    layer = view.weights(torch.float64)
+    torch.testing.assert_close(layer.up_bias, torch.from_numpy(tensors["b"].ravel()).double())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("nodes", "activation"), [
+    ([("Max", "p zero", "h")], "relu"), ([("Max", "zero p", "h")], "relu"),
+    ([("Mul", "p c", "q"), ("Mul", "p q", "h")], "identity"),
+    ([("Mul", "p c", "q"), ("Mul", "p q", "s"), ("Mul", "p s", "t"), ("Add", "p t", "u"),
+      ("Mul", "k u", "v"), ("Tanh", "v", "w"), ("Add", "one w", "z"), ("Mul", "half z", "g"),
+      ("Mul", "p g", "h")], "gelu_tanh"),
+])  # fmt: skip
+def test_an_activation_may_be_written_out(
+    tmp_path: Path, nodes: list[Any], activation: str
+) -> None:
+    numbers = {"zero": 0, "c": 0.044715, "k": (2 / np.pi) ** 0.5, "one": 1, "half": 0.5}
+    tensors = {**matrices(D, H, 3), **{name: np.float32(one) for name, one in numbers.items()}}
+    path = write(tmp_path / "m.onnx", [*CHAIN[:2], *nodes, *CHAIN[3:]], tensors)
+    (view,) = bl.load(path).layers.values()
+    assert view.activation.name == activation
+    x = randn(9, D)
+    (told,) = onnx.reference.ReferenceEvaluator(str(path)).run(None, {"x": x.float().numpy()})
+    made = view.weights(torch.float64)(x)
+    torch.testing.assert_close(made, torch.from_numpy(told).double(), atol=1e-5, rtol=1e-5)
+    assert {*view.tensors} == {"w0", "b0", "w1", "b1"}
+
+
+def test_a_limit_that_is_not_zero_is_no_relu(tmp_path: Path) -> None:
+    nodes = [*CHAIN[:2], ("Max", "p low", "h"), *CHAIN[3:]]
+    path = write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "low": np.float32(-2)})
+    refusal(CheckpointError, "no MLP is found", bl.load, path)

@@ -7,6 +7,7 @@ activation were compared with transformers 5.24, on a small model of each in the
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,8 @@ from bilens.io.stored_mlp import Layout, MLPLocation
 
 QUICK = 1.702  # of the quick GELU, t · sigmoid(1.702 t) = silu(1.702 t) / 1.702
 QUICK_GELU = "quick_gelu"
+UNKNOWN = "ACTIVATION"  # in the place of the name of one that no file says
+ACTIVATION_KEYS = ("hidden_act", "hidden_activation", "activation_function", "activation")
 SPELLINGS: dict[str, ActivationName] = {
     **{name: name for name in get_args(ActivationName)},
     "linear": "identity",
@@ -44,6 +47,15 @@ class NamedActivation:
         if self.scale == 1:
             return str(self.phi)
         return f"{self.phi} with {self.scale:g} in the weights (quick GELU)"
+
+
+def activation_in(content: Mapping[str, Any]) -> str:
+    """Return the activation that a `config.json` names, or a blank that somebody fills in."""
+    for key in ACTIVATION_KEYS:
+        with suppress(UsageError):
+            activation_named(content.get(key))
+            return str(content[key])
+    return UNKNOWN
 
 
 def activation_named(text: object) -> NamedActivation:
@@ -310,13 +322,15 @@ def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def unknown_model(folder: Path, kind: object) -> CheckpointError:
+def unknown_model(folder: Path, content: Mapping[str, Any]) -> CheckpointError:
     """Return why a model of a type that is not in the table is not read."""
+    blank = {"up": "TENSOR", "down": "TENSOR"}
+    said = {"roles": blank, "activation": activation_in(content)}
     return CheckpointError(
-        f"{folder}: the model is of the type {kind!r}, which is not known: names alone do not say "
-        "which branch has the activation, nor whether there is more to it. "
+        f"{folder}: the model is of the type {content.get('model_type')!r}, which is not known: "
+        "names alone do not say which branch has the activation, nor whether there is more to it. "
         f"{what_is_read()} Of another one, say which tensor is what, and the activation.",
-        [Retry(str(folder), {"roles": {"up": "TENSOR", "down": "TENSOR"}, "activation": "relu"})],
+        [Retry(str(folder), said)],
     )
 
 

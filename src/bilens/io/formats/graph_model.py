@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,6 +20,7 @@ from bilens.io.loaded_model import PIXELS, LoadedModel
 from bilens.io.stored_mlp import Store
 from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp_search.expression import FoundLayer
 from bilens.nn.mlp_search.find_mlps import Check, in_words, mlps_in_graph
 
 # What a file gives for inputs of its type, run by the library that it is of, and that library in
@@ -83,12 +84,19 @@ class Operations:
         return self.call(unread, *given)
 
     def loaded(
-        self, ends: Any, sha256: str, check: Check, owner: Owner, unverified: tuple[str, ...] = ()
+        self,
+        ends: Any,
+        sha256: str,
+        check: Check,
+        owner: Owner,
+        unverified: tuple[str, ...] = (),
+        when: Callable[[FoundLayer], list[str]] = lambda _: [],
     ) -> LoadedModel:
         """Return the MLPs of the graph with these ends.
 
         Where they are all of it they are compared with what `owner` says the file gives. `check`
-        compares each; `unverified` says why, without an owner, that is no comparison with the file.
+        compares each; `unverified` says why, without an owner, that is no comparison with the file;
+        `when` says of a layer that is not always run when it is.
         """
         self.graph.output(ends)
         found = mlps_in_graph(self.root, self.graph, check)
@@ -100,8 +108,17 @@ class Operations:
                 f"{self.path}: no MLP is found in this {self.kind}: expected linear maps with a "
                 f"known activation or a product between them.{in_words(left_out)}"
             )
-        checks, views = found.checks, [*found.layers.values()]
-        first, checks = views[0], found.checks
+        layers = {
+            name: replace(
+                view,
+                about_input="; ".join(
+                    filter(None, (view.about_input, *when(found.places[name].layer)))
+                ),
+            )
+            for name, view in found.layers.items()
+        }
+        views, checks = [*layers.values()], found.checks
+        first = views[0]
         compare = partial(compare_with_owner, owner, self.dtype, views, found.head)
         whole = compare(inputs_of(first, self.dtype)) if found.network else None
         if isinstance(whole, str):
@@ -120,7 +137,7 @@ class Operations:
             sha256,
             sides if says_shape else None,
             provenance={"format": self.kind, **pixels},
-            views=found.layers,
+            views=layers,
             load_report=LoadReport(found.made_of, False, checks, left_out, found.head, unverified),
             stored=self.tensors,
             compare_rows=compare if isinstance(whole, Agreement) else None,

@@ -6,38 +6,48 @@ Several readings are no guess.
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import permutations
+from itertools import groupby, permutations
+from math import prod
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.io.formats.families import FAMILIES, T5_ORDINARY
 from bilens.io.stored_mlp import MLPLocation
 
 Shapes = Mapping[str, tuple[int, ...]]
 GRAMMAR = (
     "up, gate and down, each with _bias, and .0, .1, … where there are several layers "
-    "(for example up.0, up_bias.0, down.0)"
+    "(for example up.0, up_bias.0, down.0); gate_up or up_gate is one matrix of both branches, in "
+    "that order"
 )
 LENS = ("W_gate", "W_in", "W_out")  # of TransformerLens, with matrices (in, out)
 IN_LENS = re.compile(r"(.*\.)?blocks\.\d+\.mlp\.", re.ASCII)
-# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down).
+# Names of the parts of one MLP, as far as they are in wide use: (gate, up, down), and those of the
+# families.
+LAYOUTS = [home.layout for family in FAMILIES.values() for home in family.homes]
+LAYOUTS += [family.experts.each for family in FAMILIES.values() if family.experts is not None]
+NAMED = dict.fromkeys((one.gate, one.up, one.down) for one in (*LAYOUTS, T5_ORDINARY))
+# One matrix of both branches, and down: where the gate stands behind the other branch, and what the
+# names before it are. Transformers' MLPs, ChatGLM and Megatron, ModernBERT, DINOv2; diffusers.
+FUSED = {
+    ("gate_up_proj", "down_proj"): (False, r"(.*\.)?mlp\."),
+    ("dense_h_to_4h", "dense_4h_to_h"): (False, r".*"),
+    ("Wi", "Wo"): (False, r"(.*\.)?mlp\."),
+    ("w12", "w3"): (False, r".*"),
+    ("net.0.proj", "net.2"): (True, r"(.*\.)?ff\."),
+}
 GATED = (
     ("gate", "up", "down"),
-    ("gate_proj", "up_proj", "down_proj"),
-    ("w1", "w3", "w2"),
-    ("wi_0", "wi_1", "wo"),
     ("left", "right", "down"),
     LENS,
+    *((gate, up, down) for gate, up, down in NAMED if gate is not None and gate != up),
 )
 ORDINARY = (
-    ("fc1", "fc2"),
+    *((up, down) for gate, up, down in NAMED if gate is None),
+    *FUSED,
     ("fc_1", "fc_2"),
     ("linear1", "linear2"),
-    ("lin1", "lin2"),
-    ("c_fc", "c_proj"),
-    ("up_proj", "down_proj"),
     ("up", "down"),
-    ("dense_h_to_4h", "dense_4h_to_h"),
-    ("wi", "wo"),
     ("w1", "w2"),
     ("W1", "W2"),
     ("W_in", "W_out"),
@@ -51,6 +61,7 @@ ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
 # Where w1, w2 and w3 are known to be gate, down and up: in LLaMA's and Mixtral's own files.
 GATED_HOMES = re.compile(r"feed_?forward|ffn|moe|experts?|glu", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
+MATRIX = (".weight", "kernel", "kernel:*")  # how names of matrices end, but not of other tables
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
@@ -71,16 +82,29 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     if not layers and not blocks:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
-        example = Retry(str(path), {"roles": {"up": "TENSOR", "down": "TENSOR"}})
         raise CheckpointError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
-            [example] if matrices else [],
+            [Retry(str(path), {"roles": example_of_roles(shapes)})] if matrices else [],
         )
     if not layers:
         refuse_like_gates(path, blocks, read, shapes)
-        refuse_adapters(path, blocks)
+        refuse_adapters(path, blocks, shapes)
     return layers or [*blocks.values()]
+
+
+def example_of_roles(shapes: Shapes) -> dict[str, str]:
+    """Return the longest row of matrices that fit and differ in numbers alone, or else blanks."""
+    matrices = [name for name in sorted(shapes, key=natural) if len(shapes[name]) == 2]
+    alike = groupby(matrices, lambda name: re.sub(r"\d+", "*", name))
+    rows = [[*names] for name, names in alike if "*" in name and name.endswith(MATRIX)]
+    row = max((one for one in rows if len(one) > 1 and fits(shapes, one)), key=len, default=[])
+    several = len(row) > 2
+    return {
+        f"{role}.{index}" if several else role: name
+        for index, layer in enumerate(in_order(shapes, row) if row else [])
+        for role, name in layer.roles().items()
+    } or {"up": "TENSOR", "down": "TENSOR"}
 
 
 def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
@@ -97,7 +121,13 @@ def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
                 parts = dict(zip(roles, names, strict=True))
                 parts |= {f"{r}_bias": bias for r, bias in zip(roles, biases, strict=True)}
                 lens = kind[-2:] == LENS[1:] and IN_LENS.fullmatch(prefix) is not None
-                found[prefix] = MLPLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+                layer = MLPLocation(**parts, transposed=lens)  # type: ignore[arg-type]
+                gate_last, home = FUSED.get((kind[0], kind[-1]), (False, None))
+                known = home is not None and re.fullmatch(home, prefix)
+                if known and doubled(shapes, layer.up, str(layer.down)):
+                    both = {"gate": layer.up, "gate_bias": layer.up_bias}
+                    layer = replace(layer, **both, gate_last=gate_last)  # type: ignore[arg-type]
+                found[prefix] = layer
     return {prefix: found[prefix] for prefix in sorted(found, key=natural)}
 
 
@@ -118,7 +148,50 @@ def matrix_at(shapes: Shapes, name: str) -> str | None:
 def bias_at(shapes: Shapes, prefix: str, part: str) -> str | None:
     names = [f"{prefix}{part}{end}" for end in BIAS]
     names += [f"{prefix}{BIASES[part]}"] if part in BIASES else []
-    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+    return next((one for one in names if is_vector(shapes.get(one, ()))), None)
+
+
+def is_vector(shape: tuple[int, ...]) -> bool:
+    """Tell whether numbers lie along one axis at most, as in (n,) or (1, 1, n)."""
+    return bool(shape) and prod(shape) == max(shape)
+
+
+def doubled(shapes: Shapes, up: str, down: str, way: int = 1) -> bool:
+    """Tell whether one matrix gives twice what the next one reads."""
+    return shapes[up][::way][0] == 2 * shapes[down][::way][1]
+
+
+def refuse_two_branches(path: Path, layers: Sequence[MLPLocation], shapes: Shapes) -> None:
+    """Refuse a matrix that may be a gate and another branch, where nothing says their order."""
+    for layer in layers:
+        if layer.gate is not None or layer.down is None or layer.up.endswith(".kernel"):
+            continue  # (in, out) is the one way of those
+        plain = [way for way in (False, True) if misfit([layer], shapes, way) is None]
+        ways = [way for way in (1, -1) if doubled(shapes, layer.up, layer.down, way)]
+        if not ways or False in plain or (plain and ways == [-1]):
+            continue
+        roles = with_stars(layer.roles(), len(layers))
+        told: list[dict[str, object]] = [
+            {"roles": {role.replace("up", both): name for role, name in roles.items()}}
+            for both in ("gate_up", "up_gate")
+        ]
+        told += [{"roles": roles, "transposed": True}] * bool(plain)
+        raise CheckpointError(
+            f"{path}: {layer.up} {shapes[layer.up]} gives twice what {layer.down} "
+            f"{shapes[layer.down]} reads: it may be two branches, the one with the activation "
+            "first (gate_up) or last (up_gate), "
+            + ("or a matrix (in, out), " if plain else "")
+            + "and names do not say which. Each would be another function: look at the code that "
+            "it was trained with.",
+            [Retry(str(path), said) for said in told],
+        )
+
+
+def with_stars(roles: Mapping[str, str], layers: int) -> dict[str, str]:
+    """Return the roles of one layer, a * for its number where it is one of several."""
+    if layers == 1:
+        return dict(roles)
+    return {role: re.sub(r"\d+", "*", one, count=1) for role, one in roles.items()}
 
 
 def refuse_like_gates(
@@ -131,10 +204,10 @@ def refuse_like_gates(
             near = name.startswith(prefix) if prefix else "." not in name.removesuffix(".weight")
             if name in read or not near or shapes[name] not in like:
                 continue
-            roles = {**dict(layer.named()), "gate": name}
-            if len(blocks) > 1:
-                roles = {role: re.sub(r"\d+", "*", one, count=1) for role, one in roles.items()}
-            said: dict[str, object] = {"roles": roles}
+            roles = {**layer.roles(), "gate": name}
+            if (bias := bias_beside(shapes, name)) is not None:
+                roles["gate_bias"] = bias
+            said: dict[str, object] = {"roles": with_stars(roles, len(blocks))}
             if not any(misfit([replace(layer, gate=name)], shapes, way) for way in (False, True)):
                 said["transposed"] = layer.transposed
             raise CheckpointError(
@@ -158,25 +231,34 @@ def refuse_numbered_gate(path: Path, prefix: str, layer: MLPLocation, shapes: Sh
             f"{path}: {', '.join(sorted(roles.values()))} are a gated MLP, or three layers one "
             "behind the other: names and shapes fit both. Say which is what, with up.0, up.1 and "
             "down.1 for the layers; gate has the activation.",
-            [Retry(str(path), {"roles": dict(layer.named())})],
+            [Retry(str(path), {"roles": layer.roles()})],
         )
 
 
-def refuse_adapters(path: Path, blocks: Mapping[str, MLPLocation]) -> None:
+def refuse_adapters(path: Path, blocks: Mapping[str, MLPLocation], shapes: Shapes) -> None:
     """Refuse matrices up and down of an adapter, of which names do not say which reads."""
     for prefix, layer in blocks.items():
-        if ADAPTER.search(prefix) and layer.gate is None and layer.up.startswith(f"{prefix}up"):
-            roles = {"up": layer.down, "down": layer.up}
+        if not ADAPTER.search(prefix) or layer.gate is not None or layer.down is None:
+            continue
+        turned = replace(
+            layer, up=layer.down, up_bias=layer.down_bias, down=layer.up, down_bias=layer.up_bias
+        )
+        ways = [(one, way) for one in (turned, layer) for way in (False, True)]
+        fit = dict.fromkeys(one for one, way in ways if misfit([one], shapes, way) is None)
+        if layer.up.startswith(f"{prefix}up") and [*fit] != [layer]:
+            said = [with_stars(one.roles(), len(blocks)) for one in fit]
             raise CheckpointError(
                 f"{path}: {layer.up} and {layer.down} of an adapter may come in either order. Say "
                 "which is what; the matrix that reads the input has the role up.",
-                [Retry(str(path), {"roles": roles})],
+                [Retry(str(path), {"roles": roles}) for roles in said],
             )
 
 
 def chain(path: Path, shapes: Shapes) -> list[MLPLocation]:
     """Return all tensors as a network; empty where they are none."""
-    matrices = sorted((name for name, shape in shapes.items() if len(shape) == 2), key=natural)
+    flat = [name for name, shape in shapes.items() if len(shape) == 2]
+    biases = {bias_beside(shapes, name) for name in flat}
+    matrices = sorted({*flat} - biases, key=natural)
     read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
     if len(matrices) < 2 or read != {*shapes}:
         return []
@@ -233,11 +315,12 @@ def bias_beside(shapes: Shapes, name: str) -> str | None:
     """Return the bias of a matrix that is named like it."""
     stem = re.sub(r"(\.weight|\.kernel)$", "", name)
     swapped = re.sub(
-        r"(?i)w(eight)?(?=[^a-z]*$)", lambda m: {"w": "b", "W": "b"}.get(m[0], "bias"), name
+        r"(?i)(w(eight)?|kernel)(?=[^a-z]*$)", lambda m: "b" if len(m[0]) == 1 else "bias", name
     )
     names = [*(f"{stem}{end}" for end in BIAS), swapped]
     names.append(re.sub(r"vars/0$", "vars/1", name))  # of Keras
-    return next((one for one in names if len(shapes.get(one, ())) == 1), None)
+    found = (one for one in names if one != name and is_vector(shapes.get(one, ())))
+    return next(found, None)
 
 
 def natural(name: str) -> list[tuple[bool, int | str]]:
@@ -256,11 +339,14 @@ def misfit(layers: list[MLPLocation], shapes: Shapes, transposed: bool) -> str |
     way = -1 if transposed else 1
     given: int | None = None
     for layer in layers:
-        d_hidden, d_in = shapes[layer.up][::way]
+        rows, d_in = shapes[layer.up][::way]
+        d_hidden, odd = divmod(rows, 2) if layer.fused else (rows, 0)
+        if odd:
+            return f"{layer.up!r} gives {rows} values, which are no two halves"
         if given is not None and given != d_in:
             return f"{layer.up!r} reads {d_in} values and the layer before gives {given}"
-        expected: dict[str | None, tuple[int, ...]] = {layer.gate: (d_hidden, d_in)}
-        expected |= {layer.up_bias: (d_hidden,), layer.gate_bias: (d_hidden,)}
+        expected: dict[str | None, tuple[int, ...]] = {layer.gate: (rows, d_in)}
+        expected |= {layer.up_bias: (rows,), layer.gate_bias: (rows,)}
         d_out = d_hidden
         if layer.down is not None:
             d_out, reads = shapes[layer.down][::way]
@@ -268,7 +354,10 @@ def misfit(layers: list[MLPLocation], shapes: Shapes, transposed: bool) -> str |
                 return f"{layer.down!r} reads {reads} values and {layer.up!r} gives {d_hidden}"
             expected[layer.down_bias] = (d_out,)
         for name, shape in expected.items():
-            if name is not None and (found := shapes[name][::way]) != shape:
+            found = () if name is None else shapes[name][::way]
+            if len(shape) == 1 and is_vector(found):
+                found = (prod(found),)
+            if name is not None and found != shape:
                 return f"{name!r} has shape {found} where {layer.up!r} asks for {shape}"
         given = d_out if is_network(layers) else None
     return None

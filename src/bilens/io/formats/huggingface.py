@@ -30,6 +30,7 @@ from bilens.io.formats.families import (
     refuse_config,
     unknown_model,
 )
+from bilens.io.formats.known_classes import told_with_class
 from bilens.io.formats.llama import (
     LayersAloneError,
     comparison_of_llama,
@@ -191,7 +192,8 @@ def text_model(path: Path, content: dict[str, Any]) -> tuple[dict[str, Any], Fam
         content = {**inner, "model_type": kind}
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
-        raise unknown_model(path.parent, kind)
+        error = unknown_model(path.parent, {**content, "model_type": kind})
+        raise told_with_class(error, path.parent, {}, NOTHING_SAID, False)
     return content, family
 
 

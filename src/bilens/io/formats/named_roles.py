@@ -9,18 +9,33 @@ from pathlib import Path
 from bilens.base.errors import CheckpointError, Retry, UsageError
 from bilens.base.files import shortened
 from bilens.io.file_kinds import kind_of
-from bilens.io.formats.families import NamedActivation, activation_named
-from bilens.io.formats.guessed_roles import GRAMMAR, Shapes, guess_roles, is_network, misfit
+from bilens.io.formats.families import (
+    UNKNOWN,
+    NamedActivation,
+    activation_in,
+    activation_named,
+)
+from bilens.io.formats.guessed_roles import (
+    GRAMMAR,
+    Shapes,
+    guess_roles,
+    is_network,
+    is_vector,
+    misfit,
+    refuse_two_branches,
+)
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
+from bilens.io.formats.known_classes import config_beside, told_with_class
 from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import WeightsFile, header, open_folder
 from bilens.io.load_report import LoadReport
-from bilens.io.loaded_model import Activations, LoadedModel, ReadOptions
+from bilens.io.loaded_model import CONFIG_NAME, Activations, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
 from bilens.io.tensors import check_one_dtype
 from bilens.nn.layer_view import Gives, Reads
 
-ROLE = re.compile(r"(up|gate|down)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
+ROLE = re.compile(r"(up|gate|down|gate_up|up_gate)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
+BOTH = ("gate_up", "up_gate")  # of one tensor with two branches
 
 
 def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
@@ -47,11 +62,17 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
     """Return the MLPs among tensors, or ask at once for all that is not said."""
     asks, shapes = dict(file.asks), {name: stored.shape for name, stored in file.store.items()}
     if options.activation is None:
+        known = activation_in(config_beside(path))
         asks["activation"] = (
-            "does not say its activation: name the one that it was trained with, here relu for an "
-            "example, or identity for a product without one"
+            f"does not say its activation: in the place of {UNKNOWN} name the one that it was "
+            "trained with (relu, gelu, silu and so on), or identity for a product without one"
+            if known == UNKNOWN
+            else f"does not say its activation, and {CONFIG_NAME} beside it says {known}"
         )
     layers = located_layers(path, file.store, shapes, options, asks)
+    biases = {name for one in layers for role, name in one.named() if role.endswith("_bias")}
+    store = {n: one.as_vector() if n in biases else one for n, one in file.store.items()}
+    shapes |= {name: store[name].shape for name in biases}
     transposed = orientation(path, layers, shapes, options.transposed)
     if transposed is None:
         first = layers[0].up
@@ -62,16 +83,17 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        raise (CheckpointError if "allow_pickle" in asks else UsageError)(
+        error = (CheckpointError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
-            [Retry(str(path), answered(options, asks))],
+            [Retry(str(path), answered(path, options, asks))],
         )
+        raise told_with_class(error, path, shapes, options, "allow_pickle" in asks)
     activations, views, said = said_activations(path, layers, options.activation), {}, {}
     network, way = is_network(layers), "(in, out)" if transposed else "(out, in)"
     for index, (layer, activation) in enumerate(zip(layers, activations, strict=True)):
         name = "layer" if len(layers) == 1 else f"layers.{index}"
         location = replace(layer, name=name, transposed=bool(transposed))
-        stored = StoredMLP.at_location(file.store, location, activation.phi, activation.scale)
+        stored = StoredMLP.at_location(store, location, activation.phi, activation.scale)
         stored.read_layer()  # NaN is refused here
         reads: Reads = "activations" if not network else "neurons" if index else "inputs"
         gives: Gives = "neurons" if network and index < len(layers) - 1 else "outputs"
@@ -104,19 +126,26 @@ def located_layers(
             refuse_bias_of_product(path, store, layers)
         else:
             layers = parse_roles(path, with_numbers(path, options.roles, store), store)
+        check_axes(path, layers, shapes)
+        if options.transposed is None:
+            refuse_two_branches(path, layers, shapes)
     except (CheckpointError, UsageError) as error:
-        told = answered(options, asks)
+        told = answered(path, options, asks)
         retries = [replace(retry, said={**told, **retry.said}) for retry in error.retries]
-        raise type(error)(error.sentence, retries) from error
-    check_axes(path, layers, shapes)
+        asked = type(error)(error.sentence, retries)
+        raise told_with_class(asked, path, shapes, options, "allow_pickle" in asks) from error
     used = [store[name] for layer in layers for name in layer.tensors()]
     check_one_dtype(path, [one.added_to or one.dtype for one in used])
     return layers
 
 
-def answered(options: ReadOptions, asks: Collection[str]) -> dict[str, object]:
+def answered(path: Path, options: ReadOptions, asks: Collection[str]) -> dict[str, object]:
     """Return the options of the caller, with an example of an answer to all that is asked for."""
-    answers = {"allow_pickle": True, "activation": "relu", "transposed": False}
+    answers = {
+        "allow_pickle": True,
+        "activation": activation_in(config_beside(path)),
+        "transposed": False,
+    }
     return {**options.given_options(), **{name: answers[name] for name in asks}}
 
 
@@ -169,8 +198,9 @@ def parse_roles(path: Path, roles: Mapping[str, str], names: Collection[str]) ->
     missing = []
     for index in range(max(layers) + 1):
         part = layers.get(index, {})
-        needed = ["up"] if "up" not in part else []
-        needed += [role for role in ("gate", "down") if f"{role}_bias" in part and role not in part]
+        needed = [] if {"up", *BOTH} & {*part} else ["up"]
+        roles_with = ("gate", "down", *BOTH)
+        needed += [role for role in roles_with if f"{role}_bias" in part and role not in part]
         missing += [f"{role}.{index}" for role in needed]
     if missing:
         raise UsageError(
@@ -178,7 +208,20 @@ def parse_roles(path: Path, roles: Mapping[str, str], names: Collection[str]) ->
             "needs its matrix, and layers are counted from 0."
         )
     check_tensors(path, [*roles.values()], names)
-    return [MLPLocation(**layers[index]) for index in range(len(layers))]  # type: ignore[arg-type]
+    return [location_of(path, layers[index]) for index in range(len(layers))]
+
+
+def location_of(path: Path, part: Mapping[str, str]) -> MLPLocation:
+    """Return the layer that role → tensor describes."""
+    both = next((role for role in BOTH if role in part), None)
+    if both is None:
+        return MLPLocation(**part)  # type: ignore[arg-type]
+    down = {role: name for role, name in part.items() if role.startswith("down")}
+    if not {*part} <= {both, f"{both}_bias", *down}:
+        raise UsageError(f"{path}: {both} is up and gate in one tensor: give it without these.")
+    name, bias = part[both], part.get(f"{both}_bias")
+    branches = {"up": name, "gate": name, "up_bias": bias, "gate_bias": bias}
+    return MLPLocation(**branches, **down, gate_last=both == "up_gate")  # type: ignore[arg-type]
 
 
 def with_numbers(path: Path, roles: Mapping[str, str], names: Collection[str]) -> Mapping[str, str]:
@@ -238,7 +281,8 @@ def check_axes(path: Path, layers: list[MLPLocation], shapes: Shapes) -> None:
     for layer in layers:
         for role, name in layer.named():
             axes = 1 if role.endswith("_bias") else 2
-            if len(shapes[name]) != axes or 0 in shapes[name]:
+            fits = is_vector(shapes[name]) if axes == 1 else len(shapes[name]) == axes
+            if not fits or 0 in shapes[name]:
                 raise CheckpointError(
                     f"{path}: tensor {name!r} has shape {shapes[name]}; expected {axes} axes with "
                     f"entries for the role {role}."

@@ -21,8 +21,9 @@ from bilens.base.files import file_sha256, read_json
 from bilens.io.file_kinds import PICKLES, kind_of
 from bilens.io.formats.llama import build_transformer
 from bilens.io.formats.named_roles import read_named_roles, read_roles
-from bilens.io.formats.pickled import NOT_OPENED, open_pickled
-from bilens.io.formats.safetensors_folder import header
+from bilens.io.formats.pickled import NOT_OPENED, SCRIPT, open_pickled
+from bilens.io.formats.safetensors_folder import WeightsFile, header
+from bilens.io.formats.torchscript import read_torchscript
 from bilens.io.loaded_model import (
     CONFIG_NAME,
     WEIGHTS_NAME,
@@ -66,7 +67,9 @@ def read_file(path: Path, options: ReadOptions) -> LoadedModel:
 
 def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the model in a file of PyTorch: one of the paper's, or MLPs as in any other file."""
-    found = open_pickled(path, options.allow_pickle)
+    found = open_pickled(path, options.allow_pickle or options.trust_pickle)
+    if found.kind == SCRIPT and not options.name_roles:
+        return read_script(path, found, options)
     if options.name_roles or not is_of_paper(found.store):
         return read_roles(path, found, options)
     if not options.allow_pickle:
@@ -78,6 +81,27 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
     check_kinds(path, tensors)
     residual = options.agreed_residual(path, found.residual)
     return model_of(path, path, tensors, options, residual)
+
+
+def read_script(path: Path, found: WeightsFile, options: ReadOptions) -> LoadedModel:
+    """Return the MLPs in the graph of a TorchScript archive, whose program the caller trusts."""
+    options.refuse_residual(path, "is a TorchScript file, which says what is added where")
+    graph = (
+        f"{path}: is a TorchScript archive, whose layers are read by its graph if you trust it: "
+        "torch then loads its program, which may run what is in it."
+    )
+    said = {**options.given_options(), "trust_pickle": True}
+    retries = [] if options.trust_pickle else [Retry(str(path), said)]
+    try:
+        if options.trust_pickle:
+            return read_torchscript(path, found)
+    except CheckpointError as error:
+        graph = error.sentence
+    try:
+        return read_roles(path, found, options)
+    except (CheckpointError, UsageError) as names:
+        sentence = f"{graph} By its names it {names.sentence.removeprefix(f'{path}: ')}"
+        raise type(names)(sentence, [*retries, *names.retries]) from names
 
 
 def is_of_paper(names: Collection[str]) -> bool:

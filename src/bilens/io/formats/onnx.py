@@ -2,7 +2,7 @@
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.fx.node import Node
 from torch.nn import functional
 
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.formats.onnx_bodies import TURN, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import StoredTensor
@@ -51,15 +53,15 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     onnx, kind = package(), "ONNX file"
     with reading(path, kind):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model = onnx.load(str(path), load_external_data=False)
+        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         if count := dequantised(path, model):
             kind = f"ONNX file, {count} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
-        owner = partial(outputs_of, path)
-        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner)
+        owner, when = partial(outputs_of, path), partial(graph.when_run, bodies)
+        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner, when=when)
         return replace(found, files=tuple(files))
 
 
@@ -71,7 +73,7 @@ def package() -> Any:
 
 
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and message of every tensor of a graph, its nodes and the graphs inside these."""
+    """Yield name and message of every tensor of a graph and its nodes."""
     yield from ((proto.name, proto) for proto in graph.initializer)
     yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
     for node in graph.node:
@@ -81,8 +83,6 @@ def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
                 yield name, part.t
             if len(part.floats) > 1:  # the trees and linear models of scikit-learn
                 yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
-            for inner in (part.g, *part.graphs):
-                yield from tensors_in(inner)
 
 
 def files_beside(path: Path, model: Any) -> list[Path]:
@@ -239,6 +239,11 @@ class OnnxGraph:
         # value → the first name that it has, under which a node makes it
         self.called = {value: name for name, value in reversed(self.values.items())}
 
+    def when_run(self, bodies: Mapping[str, str], layer: FoundLayer) -> list[str]:
+        """Say when a layer is run that is in the body of an If or of a loop."""
+        made = self.called[layer.location]
+        return [said for prefix, said in bodies.items() if made.startswith(prefix)]
+
     def value(self, name: str) -> Any:
         """Return a value of the graph: a node, or a number."""
         if name not in self.values:
@@ -254,6 +259,9 @@ class OnnxGraph:
 
     def add(self, node: Any) -> None:
         """Give the outputs of a node their values."""
+        if node.op_type == TURN:
+            self.values[node.output[0]] = self.to.graph.placeholder(TURN)
+            return
         given, made = [self.value(name) for name in node.input], None
         with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
             said = {one.name: package().helper.get_attribute_value(one) for one in node.attribute}
@@ -283,6 +291,9 @@ class OnnxGraph:
             return x if to in FLOATING else None
         if kind == "Clip" and (said or (more[1:] and more[1] is not None and more[1] < NO_LIMIT)):
             return None  # far from here it is no ReLU, however large the limit
+        if kind in ("Max", "Min") and {type(one) for one in given} == {Node, float}:
+            value, limit = (given if isinstance(x, Node) else given[::-1])[:2]
+            return call(torch.clamp_min if kind == "Max" else torch.clamp_max, value, limit)
         if kind in FUNCTIONS:
             return call(FUNCTIONS[kind], *given)
         if kind == "Gelu":
@@ -313,14 +324,14 @@ class OnnxGraph:
             y = call(functional.linear if said.get("transB", 0) else torch.matmul, x, weight)
             return y if bias is None else call(operator.add, y, bias)
         if kind == "Conv" and said.get("auto_pad", b"NOTSET") == b"NOTSET":
-            return self.convolution(said, x, weight, bias)
+            axes = len(said.get("kernel_shape") or self.protos[node.input[1]].dims[2:])
+            return self.convolution(said, axes, x, weight, bias)
         if kind == "Split":
             return self.parts_of(node, said, x, last)
         return None
 
-    def convolution(self, said: dict[str, Any], x: Any, weight: Any, bias: Any) -> Any:
+    def convolution(self, said: dict[str, Any], axes: int, x: Any, weight: Any, bias: Any) -> Any:
         """Return a convolution that is padded alike on both sides; None for another."""
-        axes = len(said["kernel_shape"])
         pads = said.get("pads", [0] * 2 * axes)
         if pads[:axes] != pads[axes:]:
             return None

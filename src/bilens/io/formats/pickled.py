@@ -24,6 +24,7 @@ WRAPPERS = (
 OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 
+SCRIPT = "TorchScript file, its code not run"
 NOT_OPENED = {
     "allow_pickle": "is a pickle, which can hold code (none of it is run), and is opened when you "
     "allow it"
@@ -58,7 +59,7 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     return WeightsFile(
         path,
         store,
-        "TorchScript file, its code not run" if file.is_script else "state dict of PyTorch",
+        SCRIPT if file.is_script else "state dict of PyTorch",
         left_out,
         said if isinstance(said, bool) else None,
         {} if allowed else NOT_OPENED,
@@ -67,10 +68,11 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
 
 def refuse_modules(path: Path, content: Made) -> None:
     """Refuse modules that were pickled whole: what they compute is not in the file."""
-    for one in (content, *content.children().values()):
+    for one in (content, *content.children().values(), *getattr(content, "arguments", ())):
         if isinstance(one, Made) and {"_parameters", "_modules"} <= {*one.children()}:
+            name = content.name if one.name == Made.name else one.name
             raise CheckpointError(
-                f"{path}: holds a whole module ({one.name}), whose code would have to be run: "
+                f"{path}: holds a whole module ({name}), whose code would have to be run: "
                 "where its class is at hand, read it with bl.from_module(torch.load(path, "
                 "weights_only=False)), or save its weights with torch.save(model.state_dict(), "
                 "path) and name that file."

@@ -25,7 +25,7 @@ from bilens.nn.mlp_search.patches import Patch
 from bilens.nn.mlp_search.pointwise import (
     Pointwise,
     ScaledActivation,
-    is_square,
+    factor_of_square,
     known_activation,
     scaled_activation,
 )
@@ -97,11 +97,11 @@ class GraphReader:
         activation = known_activation(value.function)
         if activation is not None and activation.name == "identity":
             return value.argument
-        square = activation is None and is_square(value.function)
+        square = factor_of_square(value.function) if activation is None else None
         scaled = None if activation is not None or square else scaled_activation(value.function)
         if scaled is not None:
             return self._scaled_neurons(value, scaled)
-        if activation is None and not square:
+        if activation is None and square is None:
             paths = [step.path for step in steps(value.argument) if step.path]
             if paths and isinstance(value.argument, Applied):
                 self.unknown.append(f"{self.words(value.node)} behind {paths[-1]}")
@@ -111,7 +111,8 @@ class GraphReader:
         if None in widths(gate):  # nothing linear stands before it
             return self.source_behind(value.node)
         if activation is None:
-            return Neurons(Activation("identity"), gate, gate, source)
+            neurons = Neurons(Activation("identity"), gate, gate, source)
+            return neurons if square == 1 else Applied(Step("", number(square or 1)), neurons)
         has_slope = value.node.op == "call_module" and activation.name == "leaky_relu"
         path = str(value.node.target) if has_slope else ""
         return Neurons(activation, gate, None, source, path, value.by_values)

@@ -149,6 +149,8 @@ def compared(
     except Exception as error:  # somebody else's operations, run apart from the rest
         return f"its part of the source does not run by itself ({type(error).__name__}: {error})"
     expected = made if patch is None or made.ndim < 3 else places(made)
+    if expected.shape[:-2].numel() == 1:  # of a bias with axes of length 1
+        expected = expected.reshape(expected.shape[-2:])
     if expected.shape != found.shape:
         return f"the source gives {tuple(expected.shape)} where the layer has {tuple(found.shape)}"
     return agreement("", source, expected, found)

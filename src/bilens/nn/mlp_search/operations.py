@@ -14,6 +14,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
+    Fetch,
     Neurons,
     Step,
     Total,
@@ -24,6 +25,7 @@ from bilens.nn.mlp_search.expression import (
     linear_step,
     matrix_step,
     number,
+    patch_of,
     rows,
     shifted,
     widths,
@@ -95,8 +97,11 @@ def call_value(reader: GraphReader, node: Node) -> Value:
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     name = name.strip("_")
     value = first_value(reader, node)
-    if name in NO_VALUES or value is None:
+    known = any(reader.values[before] is not None for before in node.all_input_nodes)
+    if name in NO_VALUES or not known:
         return None
+    if value is None:  # of a number or a size and of a value
+        return reader.taken_as_it_comes(node)
     if name in PASSED:
         mixed = (name in RESHAPED and is_image(value)) or rounds(reader.root, node, name)
         return reader.taken_as_it_comes(node) if mixed else value
@@ -203,7 +208,8 @@ def total(reader: GraphReader, node: Node, sign: float = 1.0) -> Value:
     first, second = arguments(reader, node)[:2]
     if node.kwargs or depend_on_one(first, second):
         return None
-    left, right = (shift_or_tree(reader, part) for part in (first, second))
+    axes = max(map(axes_of, (first, second)))
+    left, right = (shift_or_tree(reader, part, axes) for part in (first, second))
     if left is None or right is None or (isinstance(left, Step) and isinstance(right, Step)):
         return None
     if sign < 0:
@@ -213,14 +219,30 @@ def total(reader: GraphReader, node: Node, sign: float = 1.0) -> Value:
     return shifted(left, right) if isinstance(right, Step) else Total((left, right))
 
 
-def shift_or_tree(reader: GraphReader, part: object) -> Step | Tree | None:
+def shift_or_tree(reader: GraphReader, part: object, axes: int) -> Step | Tree | None:
     """Return a bias or a number as the step that adds it, a value as a tree."""
     if isinstance(part, Tree | Pointwise):
         return reader.realised(part)
-    if isinstance(part, Weight) and max(part.fetch().shape[:-1], default=1) == 1:
-        shape = part.fetch().shape[-1:]
-        return Step(part.path, None, lambda: part.fetch().reshape(shape))
+    if isinstance(part, Weight) and (vector := vector_of(part, axes)) is not None:
+        return Step(part.path, None, vector)
     return Step("", None, number(part)) if isinstance(part, int | float) else None
+
+
+def axes_of(value: object) -> int:
+    """Return how many axes of an image stand behind its channels; 0 for rows."""
+    if not isinstance(value, Tree | Pointwise):
+        return 0
+    patch = patch_of(value.argument if isinstance(value, Pointwise) else value)
+    return 0 if patch is None else len(patch.kernel)
+
+
+def vector_of(part: Weight, axes: int) -> Fetch | None:
+    """Return numbers along one axis: of columns, or of channels with so many axes behind them."""
+    shape = part.fetch().shape
+    if max(shape[:-1], default=1) == 1:
+        return lambda: part.fetch().reshape(shape[-1:])
+    along = len(shape) > axes > 0 and shape.numel() == shape[-1 - axes]
+    return (lambda: part.fetch().flatten()) if along else None
 
 
 def opposite(part: Step | Tree) -> Step | Tree:
@@ -236,21 +258,22 @@ def multiplication(reader: GraphReader, node: Node) -> Value:
     """Read a product of two branches, or of a value and a number or a gain."""
     first, second = arguments(reader, node)[:2]
     for value, factor in ((first, second), (second, first)):
-        step = factor_step(factor)
-        if isinstance(value, Tree) and step is not None:
-            return Applied(step, value)
+        step = factor_step(factor, axes_of(value))
+        known = Tree | Pointwise if step is not None and step.path else Tree
+        if step is not None and isinstance(value, known):
+            return Applied(step, reader.realised(value))
     if not isinstance(first, Tree | Pointwise) or not isinstance(second, Tree | Pointwise):
         return None
-    if first is second or depend_on_one(first, second):
+    if argument_of(first) is argument_of(second):
         return None  # a function of one value, perhaps a square
     return reader.product(first, second)
 
 
-def factor_step(factor: object) -> Step | None:
+def factor_step(factor: object, axes: int) -> Step | None:
     """Return the step that multiplies by a number or a gain."""
-    if isinstance(factor, Weight) and factor.fetch().ndim <= 1:
-        width = None if factor.fetch().numel() == 1 else len(factor.fetch())
-        return Step(factor.path, factor.fetch, None, d_out=width, d_in=width)
+    if isinstance(factor, Weight) and (vector := vector_of(factor, axes)) is not None:
+        width = None if factor.fetch().numel() == 1 else factor.fetch().numel()
+        return Step(factor.path, vector, None, d_out=width, d_in=width)
     return Step("", number(factor)) if isinstance(factor, int | float) else None
 
 

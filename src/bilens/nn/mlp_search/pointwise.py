@@ -210,9 +210,12 @@ def scaled_activation(function: Callable[[Tensor], object]) -> ScaledActivation 
     return None
 
 
-def is_square(function: Callable[[Tensor], object]) -> bool:
-    sampled = values_of(function)
-    return sampled is not None and torch.allclose(sampled[1], sampled[0].square(), rtol=TOLERANCE)
+def factor_of_square(function: Callable[[Tensor], object]) -> float | None:
+    """Return a where a function is a · t²; None for others."""
+    points, values = values_of(function) or (POINTS, torch.zeros_like(POINTS))
+    factor = float(values[-1] / points[-1] ** 2)
+    same = torch.allclose(values, factor * points.square(), rtol=TOLERANCE, atol=0)
+    return factor if same and abs(factor) > SMALLEST_SCALE else None
 
 
 def values_of(function: Callable[[Tensor], object]) -> tuple[Tensor, Tensor] | None:

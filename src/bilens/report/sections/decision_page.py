@@ -46,6 +46,7 @@ LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # el
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
 # Notes on data that rest on what the model does not say.
 ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "positions")
+LEFT_OUT: Final = 0.95  # of the parameters
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
@@ -66,7 +67,21 @@ def because(t: Catalogue, record: Audit) -> list[str]:
     """Return why the decision is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
     known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
-    return [t(key, share=share) for key in known if t.has(key)]
+    return [*told_in_part(t, record), *(t(key, share=share) for key in known if t.has(key))]
+
+
+def told_in_part(t: Catalogue, record: Audit) -> Iterator[str]:
+    """Say so where the layers that a caller named leave nearly all of a model out."""
+    coverage, layers = record.coverage, () if record.layers is None else record.layers.readings
+    if coverage is None or coverage.layout != "said" or not coverage.parameters:
+        return
+    told = sum(
+        one.d_hidden * ((2 if one.kind == "gated" else 1) * one.d_input + one.d_output)
+        for one in layers
+    )
+    left = 1 - told / coverage.parameters
+    if left >= LEFT_OUT:
+        yield t("decision.told", rest=percent(left, toward=-1))
 
 
 def risk_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, str]]:
