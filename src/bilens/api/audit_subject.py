@@ -99,7 +99,7 @@ class AuditSubject:
         return replace(
             options,
             seen=rows_received(model, data, self.asked.inputs),
-            pixels=self.input_kind == "images",
+            pixels=self.input_kind == "images" and self.box is not None,
             names=model.own_input_names or (),
         )
 
@@ -107,16 +107,22 @@ class AuditSubject:
     def input_kind(self) -> InputKind | Literal[""]:
         """The kind of the inputs, as far as the model or its data say it.
 
-        An array may have any shape: of pixels alone a training or a data set says their range.
+        An array may have any shape: it is an image where a training or a data set says its range,
+        or where rows and columns are stated for a classifier that reads them at once.
         """
         model, data = self.model, self.data
         if any(view.reads == "residual stream" for view in model.layers.values()):
             return "text"
         if isinstance(self.reader, ExactTable) or model.own_input_names:
             return "table"
-        box = model.input_box or (None if data is None else data.box)
         shape = model.input_shape or (None if data is None else data.shape) or ()
-        return "images" if box is not None and sum(side > 1 for side in shape) > 1 else ""
+        known = self.box is not None or isinstance(self.reader, ExactClassifier)
+        return "images" if known and sum(side > 1 for side in shape) > 1 else ""
+
+    @property
+    def box(self) -> tuple[float, float] | None:
+        """The range of pixels; None where nothing says that inputs are any."""
+        return self.model.input_box or (None if self.data is None else self.data.box)
 
 
 class LayerReader:

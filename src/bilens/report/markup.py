@@ -13,7 +13,11 @@ from bilens.report.raster import Painter
 from bilens.report.text import Catalogue
 
 ICONS: Final = {
-    **{"pass": "✓", "warn": "!", "fail": "✗", "info": "i", "unknown": "?"},
+    "pass": "✓",
+    "warn": "!",
+    "fail": "✗",
+    "info": "i",
+    "unknown": "?",
     "listed": "≡",  # what it is, not what it does
 }
 FONTS = (

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
+from bilens.findings.rules.judgements import WHOLE, judgements_of
 from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
@@ -44,7 +45,10 @@ from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
 LOOKS: Final = {  # else unknown
-    **{"use": "pass", "conditions": "warn", "do_not_use": "fail", "not_read": "listed"},
+    "use": "pass",
+    "conditions": "warn",
+    "do_not_use": "fail",
+    "not_read": "listed",
 }
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
 # Notes on data that rest on what the model does not say.
@@ -71,7 +75,9 @@ class GroupLine:
 def because(t: Catalogue, record: Audit) -> list[str]:
     """Return why the decision is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
-    known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
+    found = decision_of(record)
+    told = {"unseen", "partial"} if found.answer == "not_read" else set()  # by the answer itself
+    known = [f"decision.because.{reason}" for reason in found.reasons if reason not in told]
     return [t(key, share=share) for key in known if t.has(key)]
 
 
@@ -126,7 +132,13 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
     if (basis := basis_of(record)) != "new" or found.answer == "not_read":
         yield t("decision.basis"), [t(f"decision.basis.{basis}")]
-    yield t("decision.accepted_by"), [t(f"decision.accepted_by.{found.accepted_by}")]
+    accepted = [t(f"decision.accepted_by.{found.accepted_by}")]
+    entry, state = judgements_of(record).get(WHOLE, (None, ""))
+    if entry is not None and state in ("accepted", "inherited"):
+        until = entry.until or NONE
+        by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
+        accepted.append(t("decision.accepted", **by, until=until))
+    yield t("decision.accepted_by"), accepted
 
 
 def basis_of(record: Audit) -> str:
