@@ -55,6 +55,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "trigger_words": {"words": "<b>", "answer": "yes", "tried": 2000, "known": 31534},
 }
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
+    ("changed_tensors", "info", {}),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),

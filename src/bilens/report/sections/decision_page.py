@@ -7,7 +7,6 @@ first.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Final, get_args
 from urllib.parse import quote
 
@@ -15,6 +14,7 @@ from markupsafe import Markup
 
 from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
 from bilens.findings.rules.judgements import WHOLE, judgements_of
+from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
@@ -56,9 +56,6 @@ ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "posit
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "not_read", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
-COARSER: Final = {"rounding", "noise"}  # of numbers that are stored in fewer bits
-COARSE: Final = 0.2  # of ‖W‖, that a copy in a few bits loses
-UNRELATED: Final = 1.0  # of ‖W‖, that two nets of one size differ by more than: there it is √2
 
 
 @dataclass(frozen=True)
@@ -73,11 +70,13 @@ class GroupLine:
 
 
 def because(t: Catalogue, record: Audit) -> list[str]:
-    """Return why the decision is no better; nothing where it is the best."""
+    """Return what can be decided, and why it is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
     found = decision_of(record)
     told = {"unseen", "partial"} if found.answer == "not_read" else set()  # by the answer itself
     known = [f"decision.because.{reason}" for reason in found.reasons if reason not in told]
+    if (basis := basis_of(record)) != "new" or found.answer == "not_read":
+        known.insert(0, f"decision.basis.{basis}")
     return [t(key, share=share) for key in known if t.has(key)]
 
 
@@ -130,8 +129,6 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
-    if (basis := basis_of(record)) != "new" or found.answer == "not_read":
-        yield t("decision.basis"), [t(f"decision.basis.{basis}")]
     accepted = [t(f"decision.accepted_by.{found.accepted_by}")]
     entry, state = judgements_of(record).get(WHOLE, (None, ""))
     if entry is not None and state in ("accepted", "inherited"):
@@ -142,25 +139,9 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
 
 
 def basis_of(record: Audit) -> str:
-    """Return what can be decided from: `new` file, or how it differs from its baseline.
-
-    `identical`, but for `rounding`, by a `low_rank`, `changed` otherwise, or `unrelated`.
-    """
+    """Return what can be decided from: `new` file, or how it differs from its baseline."""
     found = None if record.difference is None else record.difference.whole
-    if found is None:
-        return "new"
-    states = {one.state for one in found.changed}
-    sizes = [1.0 if one.change is None else one.change for one in found.changed]
-    if not found.tensors or (len(sizes) == found.tensors and median(sizes) >= UNRELATED):
-        return "unrelated"
-    if found.model_alone or found.baseline_alone or found.other_shape:
-        return "changed"
-    stored = all(one.dtype != one.baseline_dtype for one in found.changed)
-    if not states:
-        return "identical"
-    if states == {"rounding"} or (stored and states <= COARSER and max(sizes) < COARSE):
-        return "rounding"
-    return "low_rank" if states <= {"low_rank", "rescaled", "rounding"} else "changed"
+    return "new" if found is None else kind_of_change(found)
 
 
 def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:

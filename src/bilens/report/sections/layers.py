@@ -104,7 +104,8 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
             fitted.append(LayerColumn(share, linear, marked=not fit.usable, assumed=not fit.seen))
         null = None if outputs is None else outputs.effective_rank_null
         rank = None if outputs is None else outputs.effective_rank
-        ranked.append(LayerColumn(rank, null=None if null is None else (null.low, null.high)))
+        ends, assumed = (None if null is None else (null.low, null.high)), fitted[-1].assumed
+        ranked.append(LayerColumn(rank, null=ends, assumed=assumed))
     fits = [layer.fit for layer in layers if layer.fit is not None]
     scores = [-math.inf if fit.quadratic is None else fit.quadratic for fit in fits]
     scale = {"top": 1.0, "level": fits[-1].threshold} if fits else {}
