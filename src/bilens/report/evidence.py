@@ -97,7 +97,8 @@ def checks(t: Catalogue, record: Audit) -> list[Check]:
     names = [(item.rule, line.group) for item, line in zip(record.verdict, lines, strict=False)]
     names += [(f"fail-on:{item.condition}", "condition") for item in record.conditions or ()]
     unjudged = ("model", "pass") if found.answer in UNDECIDED else ()  # nothing is passed there
-    return [Check("decision", "decision", LOOKS.get(found.answer, "warn"), said)] + [
+    look = "warn" if found.answer in UNDECIDED else LOOKS[found.answer]
+    return [Check("decision", "decision", look, said)] + [
         Check(
             name,
             group,
