@@ -272,7 +272,7 @@ def test_an_assumed_input_earns_no_tick_accuses_nobody_and_is_no_reading() -> No
     assert record.coverage is not None
     assert record.coverage.share == 0
     assert record.decision is not None
-    assert record.decision.answer == "cannot_judge"
+    assert record.decision.answer == "not_read"
     assert record.passed is None
 
 

@@ -300,11 +300,20 @@ COARSE: Final = 0.2  # of ‖W‖, that a copy in a few bits loses
 UNRELATED: Final = 1.0  # of ‖W‖, that two nets of one size differ by more than: there it is √2
 
 
+HEADLINES: Final = {
+    **dict.fromkeys(("identical", "same_tensors", "same_numbers"), "identical"),
+    **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised"), "rounding"),
+    "unrelated": "unrelated",
+}
+
+
 def kind_of_change(found: WholeDifference) -> str:
     """Return how a file differs from its baseline.
 
     `identical`, but for `rounding`, by a `low_rank`, `changed` otherwise, or `unrelated`.
     """
+    if (head := getattr(found, "headline", None)) is not None:
+        return HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
     states = {one.state for one in found.changed}
     sizes = [1.0 if one.change is None else one.change for one in found.changed]
     if not found.tensors or (len(sizes) == found.tensors and median(sizes) >= UNRELATED):
