@@ -56,6 +56,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "trigger_words": {"words": "<b>", "answer": "yes", "tried": 2000, "known": 31534},
 }
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
+    ("changed_tensors", "info", {}),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
@@ -154,6 +155,29 @@ def make_comparison() -> dict[str, Any]:
         },
     ]
     return document
+
+
+PAGES = ("new", "identical", "rounding", "low_rank", "unrelated")
+
+
+@cache
+def _page(kind: str) -> dict[str, Any]:
+    before, model = transformer(layers=2), transformer(layers=2)
+    with torch.no_grad():
+        if kind == "rounding":
+            model.half()
+        if kind == "low_rank":
+            weight = model.mlps[0].left.weight  # type: ignore[union-attr]
+            weight += torch.outer(weight[:, 0], weight[0])  # type: ignore[arg-type,index,operator]
+        if kind == "unrelated":
+            model = transformer(1, layers=2)
+    asked: dict[str, Any] = {"null_samples": DRAWS, "command": "here"}
+    return audit(model, baseline=None if kind == "new" else before, **asked).to_dict()
+
+
+def make_page(kind: str) -> dict[str, Any]:
+    """Return the document of a file that is one of `PAGES`: new, or beside its baseline."""
+    return copy.deepcopy(_page(kind))
 
 
 def every_change() -> dict[str, Any]:
@@ -347,6 +371,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "endings": every_ending(),
         "cautious": cautious(),
         "comparison": make_comparison(),
+        **{kind: make_page(kind) for kind in PAGES},
         "every change": {**make_layer_audit(), "difference": every_change()},
         "identical": {**make_layer_audit(), "difference": few_changes([SAME])},
         "same files": {

@@ -40,10 +40,12 @@ def spoken(document: dict[str, Any], text: str = "known") -> dict[str, Any]:
         entry(**of_these, subject="rule:coverage"),
         entry(**of_these, subject="rule:exact", until="2027-03-02"),
         entry(subject="rule:layout"),
+        entry(**of_these, subject="rule:decision", model="copied", outcome="fail"),
+        entry(**of_these, until="2027-04-01", subject="rule:accuracy", model="copied"),
         entry(**of_these, subject="rule:complete", action="reject"),
         entry(subject="class:0:positive:0", action="label", text="of other weights"),
         *(entry(**of_these, subject=one, action="label") for one in SUBJECTS),
         *(entry(**of_these, subject=one, action="note") for one in SUBJECTS),
     ]
-    people = to_json(People("2027-03-31", tuple(said)))
+    people = to_json(People("2027-03-31", tuple(said), "mnist"))
     return {**document, "reproduce": run, "people": people}

@@ -21,11 +21,16 @@ import pytest
 from msgspec.structs import replace
 
 import bilens as bl
+from bilens.api.history import now
 from bilens.api.history_file import APPLICATION, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.judgements import failed_rules
+from bilens.records.common import Identity
 from bilens.report.reports import AuditReport
+from bilens.report.sections.decision_page import looked_lines
+from bilens.report.sections.people import judged_lines
+from bilens.report.text import load_catalogue
 from report_documents import audit_of, failed, make_document, variants
 
 RULE = "rule:trigger"
@@ -399,3 +404,52 @@ def test_a_log_without_its_shared_memory_is_passed_or_told(
     else:
         assert len(bl.History(tmp_path, reading=True).audits()) == 1
     assert {path.name for path in tmp_path.iterdir()} == before
+
+
+IDENTITY = Identity("a" * 64, "read", "data", "", "options")
+
+
+def audited_as(history: bl.History, name: str, identity: Identity) -> None:
+    record = audit_of(history.folder / name).record
+    history.add(replace(record, reproduce=replace(record.reproduce, identity=identity)))
+
+
+def test_an_unchanged_copy_inherits_an_acceptance_and_says_whose(history: bl.History) -> None:
+    audited_as(history, "m", IDENTITY)
+    audited_as(history, "copy", IDENTITY)
+    for rule in (RULE, "rule:decision"):
+        history.say("accept", "m", rule, "known", "Ada", until="2199-03-31")
+    assert {*history.accepted("copy")} == {"trigger", "decision"}
+    assert {*history.accepted("copy", date(2199, 4, 1))} == set()
+    people = history.people("copy", IDENTITY)
+    record = replace(audit_of(history.folder / "copy").record, people=people)
+    record = replace(record, reproduce=replace(record.reproduce, identity=IDENTITY))
+    for lang, words in (("en", "unchanged copy of m"), ("ja", "同じ複製")):
+        t = load_catalogue(lang)
+        assert len([line for line in judged_lines(t, record) if words in line]) == 2
+        until = t("decision.accepted", author="Ada", day=now()[:10], model="m", until="2199-03-31")
+        assert until in dict(looked_lines(t, record))[t("decision.accepted_by")]
+    # the last word on the copy itself counts, and so does one that takes the acceptance back
+    history.say("reject", "copy", RULE, "no", "Kei")
+    assert {*history.accepted("copy")} == {"decision"}
+    history.say("withdraw", "m", "rule:decision", "", "Kei")
+    assert history.accepted("copy") == {}
+
+
+@pytest.mark.parametrize("part", ["weights", "data", "reading", "options"])
+def test_what_is_no_unchanged_copy_inherits_nothing(part: str, history: bl.History) -> None:
+    other = replace(IDENTITY, **{part: "another"})
+    audited_as(history, "m", IDENTITY)
+    audited_as(history, "copy", other)
+    history.say("accept", "m", RULE, "known", "Ada")
+    assert history.accepted("copy") == {}
+    assert history.people("copy", other) is None
+
+
+def test_a_model_that_nobody_can_accept_is_accepted_by_nobody(history: bl.History) -> None:
+    audited(history, document=failed())
+    assert history.audits("m")[0].answer == "cannot_judge"
+    with pytest.raises(UsageError, match="cannot_judge, and nobody can accept it"):
+        history.say("accept", "m", "rule:decision", "trust me", "Ada")
+    with pytest.raises(UsageError, match="never audited"):
+        history.say("accept", "unknown", "rule:decision", "trust me", "Ada")

@@ -23,8 +23,8 @@ from contract.table import cell
 
 FEW = {"null_samples": 39}
 WORDS: dict[str, tuple[str, str, str]] = {
-    "en": ("assumed, standard normal input", "--data, --text", "deviation 1"),
-    "ja": ("標準正規分布", "--data、--text", "標準偏差が1"),
+    "en": ("rests on an assumed input", "--data, --text", "deviation 1"),
+    "ja": ("仮定した入力に基づき", "--data、--text", "標準偏差が1"),
 }
 
 

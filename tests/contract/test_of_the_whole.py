@@ -144,7 +144,9 @@ def test_a_condition_is_compared_with_every_layer_however_each_ends(
             {str(rule.number): number, "outcome": outcome, "layers": outcome}
             for number, outcome in zip(numbers, outcomes, strict=True)
         ]
-        found = replace(rule, measure=lambda _, cases=cases: cases).judge(Evidence())
+        found = replace(rule, measure=lambda _, cases=cases: cases).judge(
+            Evidence(input_kind=rule.inputs or "")
+        )
         assert found is not None
         for limit in (0.1, 0.3, 0.7, 0.9):
             asked = (parse_condition(f"{rule.id}{rule.bad}{limit}"),)

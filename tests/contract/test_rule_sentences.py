@@ -149,7 +149,9 @@ def gap(low: float) -> Evidence:
     sample = structs.replace(record.inputs.test, accuracy=Share(90, 100, 0.9, 0.8, 0.9, 0.5))
     compared = Comparison(area, None, Gap(low, low, low + 0.1), Gap(0.0, 0.0, 0.0))
     given = GivenInputs(sample, sample, None, compared, "", 0, none)
-    return Evidence(inputs=given, overfitting=overfitting(0.2), output_names=("a", "b"))
+    return Evidence(
+        inputs=given, overfitting=overfitting(0.2), output_names=("a", "b"), input_kind="images"
+    )
 
 
 def overfitting(rank: float) -> Overfitting:
@@ -159,7 +161,7 @@ def overfitting(rank: float) -> Overfitting:
 def trigger(p_value: float) -> Evidence:
     suspect = Trigger(1, 4.0, "bright_4", (2, 3, 4, 4), (0.0,) * 64, 1.5, 1, 1, (1, 0))
     found = Triggers(4.0, p_value, 0.03, (), (suspect,), "", POWER.triggers)
-    return Evidence(triggers=found, output_names=("a", "b"))
+    return Evidence(triggers=found, output_names=("a", "b"), input_kind="images")
 
 
 # ---- every sentence of every rule
@@ -270,7 +272,7 @@ def test_an_assumed_input_earns_no_tick_accuses_nobody_and_is_no_reading() -> No
     assert record.coverage is not None
     assert record.coverage.share == 0
     assert record.decision is not None
-    assert record.decision.answer == "cannot_judge"
+    assert record.decision.answer == "not_read"
     assert record.passed is None
 
 
@@ -289,7 +291,9 @@ def test_what_was_measured_silences_the_guess_and_one_gate_serves_both_searches(
         model = classifier()
         found = image_warnings.classifier_map(model, class_centred(model))
         weights, planted = image_warnings.read_warnings(found, (6, 6))
-        both = Evidence(overfitting=weights, triggers=planted, output_names=("a", "b", "c"))
+        both = Evidence(
+            overfitting=weights, triggers=planted, output_names=("a", "b", "c"), input_kind="images"
+        )
         said = {one.rule for one in judge("classes", both)}
         assert said == (set() if reason else {"overfitting", "trigger"})
         assert planted.reason == reason

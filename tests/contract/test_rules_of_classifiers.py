@@ -278,7 +278,10 @@ def filled(rank: float, p_value: float, box: tuple[int, int, int, int] | None) -
     suspect = Trigger(1, 4.0, "bright_4", box, (0.0,) * 64, 1.5, 2, 3, (1, 0))
     planted = Triggers(4.0, p_value, 0.03, (), (suspect,), "", POWER.triggers)
     return judge(
-        "classes", Evidence(overfitting=weights, triggers=planted, output_names=("a", "b"))
+        "classes",
+        Evidence(
+            overfitting=weights, triggers=planted, output_names=("a", "b"), input_kind="images"
+        ),
     )
 
 

@@ -4,6 +4,7 @@ Damage seen to fail: the identity of a converted model taken for its first weigh
 that is judged by a threshold.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,10 +23,13 @@ from bilens.findings.image_warnings import (
 )
 from bilens.findings.layer_reading import fit_layer
 from bilens.findings.overfitting import readings
+from bilens.io.load import LoadedModel
 from bilens.nn import BilinearClassifier
 from bilens.nn.classifier import classifier_of_layers
 from bilens.nn.module_layers import layer_views
 from bilens.records.audit import Audit
+from bilens.report.sections.decision_page import looked_lines
+from bilens.report.text import load_catalogue
 from builders import randn
 
 SHAPE, PIXELS, CLASSES = (14, 14), 196, 5
@@ -37,7 +41,12 @@ def mlp(d_output: int = CLASSES) -> nn.Sequential:
 
 
 def audited(model: Any, **options: Any) -> Audit:
-    return bl.audit(model, null_samples=3, **options).record
+    return bl.audit(trained_on_images(model), null_samples=3, **options).record
+
+
+def trained_on_images(module: nn.Module) -> LoadedModel:
+    """A model that says what it was trained on."""
+    return replace(bl.from_module(module), provenance={"data_name": "drawn"}, input_shape=SHAPE)
 
 
 def test_a_classifier_and_the_same_weights_as_a_layer_are_read_alike() -> None:
@@ -92,12 +101,20 @@ def test_what_an_approximation_explains_too_little_of_is_not_read() -> None:
     ],
 )
 def test_what_is_no_classifier_of_images_is_not_searched(model: nn.Module) -> None:
-    found = audited(model)
+    found = bl.audit(model, null_samples=3).record
     assert found.model.input_shape is None
     assert (found.overfitting, found.triggers) == (None, None)
 
 
-def test_the_page_says_through_what_it_reads() -> None:
+def test_nothing_is_searched_in_what_is_not_known_to_read_images() -> None:
+    """Sounds and texts may have as many numbers as a square."""
     report = bl.audit(mlp(), null_samples=3)
+    assert (report.record.overfitting, report.record.triggers) == (None, None)
+    said = dict(looked_lines(load_catalogue("en"), report.record))
+    assert not [line for line in said["What was not looked at"] if "image" in line]
+
+
+def test_the_page_says_through_what_it_reads() -> None:
+    report = bl.audit(trained_on_images(mlp()), null_samples=3)
     for lang, said in (("en", "whose R² is 0."), ("ja", "R²は0.")):
         assert said in report.to_html(lang=lang)

@@ -103,7 +103,7 @@ def test_a_partial_reading_is_no_pass(corpus: Keep, name: str) -> None:
     assert record.decision is not None
     assert record.decision.answer != "use"  # without data
     if made.read < made.parameters or "activation" in made.options:
-        assert record.decision.answer == "cannot_judge"
+        assert record.decision.answer == "not_read"
         assert record.passed is None
 
 
@@ -152,7 +152,7 @@ def test_of_a_random_network_two_layers_are_no_pass(corpus: Keep) -> None:
     record = audited(model)
     assert [*model.layers] == ["fc1"]
     assert rules(record)["coverage"].outcome == "warn"
-    assert record.decision.answer == "cannot_judge"
+    assert record.decision.answer == "not_read"
     assert record.coverage.groups[0].name == "conv2.weight"  # what is not read comes first
 
 

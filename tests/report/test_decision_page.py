@@ -82,10 +82,10 @@ def test_what_was_not_looked_at_is_said() -> None:
     (read,) = looked["What was looked at"]
     assert "60.0% were read exactly" in read
     unseen = " ".join(looked["What was not looked at"])
-    for words in ("1 of the 1 group of weights", "no test data", "no conclusion", "lawful"):
+    for words in ("no test data", "no conclusion", "lawful"):
         assert words in unseen
-    (nobody,) = looked["Who has to accept it"]
-    assert nobody.startswith("Nobody")
+    (owner,) = looked["Who has to accept it"]
+    assert "on where the file comes from" in owner
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -234,7 +234,9 @@ class ServedFolder:
         found = checked(f"audit {number}", kind, document)
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
-        return self._told(found.with_people(self.history.people(model)))
+        return self._told(
+            found.with_people(self.history.people(model, found.record.reproduce.identity))
+        )
 
     def _told(self, report: Report) -> Report:
         """Return a report without the machine's places, for readers elsewhere without notes."""

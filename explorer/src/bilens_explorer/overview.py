@@ -22,7 +22,7 @@ from bilens_explorer.records.models import ModelRow, Overview, ReportRow, id_of
 from bilens_explorer.walk import FolderContents
 
 SHOWN = 20  # audits in a row's lines
-SEVERITY = ("do_not_use", "cannot_judge", "conditions", "use")
+SEVERITY = ("do_not_use", "cannot_judge", "not_read", "conditions", "use")
 WATCHED = ("accuracy", "r_squared", "coverage", "r2")  # at first, the first that is there
 Kept = TypeVar("Kept", bound=PastAudit | Entry)
 

@@ -208,6 +208,7 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
         outputs=None if names == tuple(map(str, numbers)) else names,
         r_squared=value_at(said, "fit.quadratic"),
         usable=value_at(said, "fit.usable"),
+        seen=value_at(said, "fit.seen"),
         norm=value_at(said, "quadratic_norm"),
         rank=value_at(said, "outputs.effective_rank"),
         dead=value_at(said, "units.dead"),

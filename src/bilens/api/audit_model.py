@@ -137,6 +137,7 @@ def gather_evidence(
     same = ("performance", "inputs", "overfitting", "triggers")
     evidence: dict[str, Any] = {name: found.get(name) for name in same}
     evidence |= {"coverage": coverage, "exactness": reader.exactness}
+    evidence["input_kind"] = subject.input_kind
     evidence["column_change"] = found.get("column_changes")
     if (difference := found.get("difference")) is not None:
         evidence |= {"changes": difference.layers, "around": difference.around}

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import structs
 
@@ -35,6 +35,7 @@ from bilens.findings.layer_walk import (
     walk_layers,
 )
 from bilens.findings.overfitting import SMALLEST_IMAGE
+from bilens.findings.rules.rule import InputKind
 from bilens.findings.subject import image_shape
 from bilens.io.load import LoadedModel
 from bilens.nn.agreement import Agreement
@@ -93,19 +94,35 @@ class AuditSubject:
         )
 
     def with_inputs(self, options: ReadingOptions) -> ReadingOptions:
-        """Return options with what is known of the inputs: rows, names, whether they are pixels.
-
-        An array may have any shape: of pixels alone a training or a data set says their range.
-        """
+        """Return options with what is known of the inputs: rows, names, whether they are pixels."""
         model, data = self.model, self.data
-        box = model.input_box or (None if data is None else data.box)
-        shape = model.input_shape or (None if data is None else data.shape) or ()
         return replace(
             options,
             seen=rows_received(model, data, self.asked.inputs),
-            pixels=box is not None and sum(side > 1 for side in shape) > 1,
+            pixels=self.input_kind == "images" and self.box is not None,
             names=model.own_input_names or (),
         )
+
+    @cached_property
+    def input_kind(self) -> InputKind | Literal[""]:
+        """The kind of the inputs, as far as the model or its data say it.
+
+        An array may have any shape: it is an image where a training or a data set says its range,
+        or where rows and columns are stated for a classifier that reads them at once.
+        """
+        model, data = self.model, self.data
+        if any(view.reads == "residual stream" for view in model.layers.values()):
+            return "text"
+        if isinstance(self.reader, ExactTable) or model.own_input_names:
+            return "table"
+        shape = model.input_shape or (None if data is None else data.shape) or ()
+        known = self.box is not None or isinstance(self.reader, ExactClassifier)
+        return "images" if known and sum(side > 1 for side in shape) > 1 else ""
+
+    @property
+    def box(self) -> tuple[float, float] | None:
+        """The range of pixels; None where nothing says that inputs are any."""
+        return self.model.input_box or (None if self.data is None else self.data.box)
 
 
 class LayerReader:
@@ -135,7 +152,8 @@ class LayerReader:
             options = replace(options, vocabulary=vocabulary_of_model(model))
             beside = {"why_not": alignment.refused, "turn": alignment.turn}
             beside["baseline"] = alignment.layers_before
-        shape, progress = self.facts.input_shape, asked.progress
+        shape = self.facts.input_shape if subject.input_kind == "images" else None
+        progress = asked.progress
         return walk_layers(layers, options=options, progress=progress, input_shape=shape, **beside)
 
 

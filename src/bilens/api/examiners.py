@@ -50,6 +50,8 @@ def examine_triggers(subject: AuditSubject) -> Triggers | None:
 
 def warnings_of(subject: AuditSubject) -> tuple[Overfitting | None, Triggers | None]:
     reader = subject.reader
+    if subject.input_kind != "images":
+        return None, None
     if isinstance(reader, LayerReader):
         return reader.walk.overfitting, reader.walk.triggers
     return reader.warnings if isinstance(reader, ExactClassifier) else (None, None)

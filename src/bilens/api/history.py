@@ -30,8 +30,15 @@ from bilens.api.history_file import (
 )
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import check_path
-from bilens.findings.rules.decision import decide, decision_of, passed
-from bilens.findings.rules.judgements import JUDGED, RULE, AuditedModel, failed_rules, judgements
+from bilens.findings.rules.decision import ACCEPTED_BY, decide, decision_of, passed
+from bilens.findings.rules.judgements import (
+    JUDGED,
+    RULE,
+    WHOLE,
+    AuditedModel,
+    failed_rules,
+    judgements,
+)
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
@@ -177,7 +184,8 @@ class History:
             action: "label", "note", "accept", "reject" or "withdraw".
             model: its name in the history, or its path as a `Path`.
             subject: what it is about: "rule:trigger", "class:3:positive:0", "column:age"; of an
-                acceptance and a rejection, a rule. "withdraw" takes back either, or a label.
+                acceptance and a rejection, a rule, or "rule:decision", the model as such.
+                "withdraw" takes back either, or a label.
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
             until: of an acceptance, the last day on which it holds, year-month-day. It holds for
@@ -201,6 +209,8 @@ class History:
             check_day(action, until)
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
+        if action == "accept" and given["subject"] == RULE + WHOLE:
+            check_acceptable(name, last)
         ended = audited.rules.get(given["subject"].removeprefix(RULE), ("", None))
         found = {
             "date": now(),
@@ -230,11 +240,13 @@ class History:
 
         An acceptance ends with its last day and with a later word on its rule. It is of the audit
         that was the last one then: of another one it counts for nothing where anything in its
-        identity is another (weights, reading, data, baseline, options), or the value is worse.
+        identity is another (weights, reading, data, baseline, options), or the value is worse. Of
+        another model with the same identity, an unchanged copy, it counts as well.
         """
         day = (today or datetime.now(UTC).date()).isoformat()
-        standing = judgements(self.entries(model), self._last(model)[1], day)
-        return {rule: entry for rule, (entry, how) in standing.items() if how == "accepted"}
+        standing = judgements(self.entries(), self._last(model)[1], day, model)
+        held = "accepted", "inherited"
+        return {rule: entry for rule, (entry, how) in standing.items() if how in held}
 
     def _last(self, model: str) -> tuple[PastAudit | None, AuditedModel]:
         """Return the last audit of a model, and what acceptances are held against in it."""
@@ -242,10 +254,20 @@ class History:
         measured = [] if last is None else self.measured(model, after=last.number - 1)
         return last, AuditedModel.of_past(last, {one.rule: one for one in measured})
 
-    def people(self, model: str) -> People | None:
-        """Return the entries on a model until today, for its report; None without any."""
-        entries = tuple(self.entries(model))
-        return People(now()[:10], entries) if entries else None
+    def people(self, model: str, identity: Identity | None = None) -> People | None:
+        """Return the entries on a model until today, for its report; None without any.
+
+        `identity` is of its audit: what was judged of others with the same one is there, too.
+        """
+        every = self.entries()
+        copies = {one.model for one in every if identity is not None and one.identity == identity}
+        entries = [
+            one
+            for one in every
+            if one.model == model
+            or (one.model in copies and one.action in JUDGED and one.subject.startswith(RULE))
+        ]
+        return People(now()[:10], tuple(entries), model) if entries else None
 
     def still_fails(self, record: Audit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""
@@ -323,10 +345,20 @@ def checked_texts(action: Action, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def check_rule(subject: str) -> None:
-    rules = {rule.id for rule in REGISTRY}
+    rules = {WHOLE, *(rule.id for rule in REGISTRY)}
     if not subject.startswith(RULE) or subject.removeprefix(RULE) not in rules:
         raise UsageError(
             f"subject is {subject!r:.80}; expected a rule, as rule:trigger (docs/auditing.md)."
+        )
+
+
+def check_acceptable(model: str, last: PastAudit | None) -> None:
+    """Refuse to accept a model as such that nobody can accept by its last audit."""
+    answer = "never audited" if last is None else last.answer
+    if ACCEPTED_BY.get(answer) is None:
+        raise UsageError(
+            f"{model} is {answer}, and nobody can accept it as it is: settle its risks, and audit "
+            "it again."
         )
 
 

@@ -65,7 +65,7 @@ def quadratic_fit(module_or_weights: Subject, options: QuadraticFitOptions) -> Q
         bilinear layer is returned as it is. Several layers: exact for two bilinear ones, otherwise
         the input of each further layer is taken to be normal. With data the map is the best of a
         ladder of fits to four fifths of them (`docs/math.md`), told by R² on the fifth that is
-        held out; without, N(0, I) stands in, which is no real input.
+        held out; without, N(0, I) stands in, or what a normalisation beside a layer has learnt.
     Cost: O(out · hidden · in), O(hidden · in² + in³) for a covariance other than I; for each
         further layer O(out · (in³ + hidden³)); R² is `samples` runs of the model and of the map.
 
@@ -91,17 +91,19 @@ def quadratic_fit(module_or_weights: Subject, options: QuadraticFitOptions) -> Q
     facts = [NO_DATA if options.data is None else DATA]
     facts += [] if derivation(layers) == "exact" else [APPROXIMATED]
     refuse_idle("quadratic fit", vars(options), *facts)
-    fit = fit_layers(layers, run, classes=classes, **vars(options))
-    return module_or_weights.in_own_basis(fit) if isinstance(module_or_weights, LayerView) else fit
+    how: dict[str, Any] = {"classes": classes, **vars(options)}
+    if not isinstance(module_or_weights, LayerView):
+        return fit_layers(layers, run, **how)
+    how["assumed"] = module_or_weights.assumed_input()
+    return module_or_weights.in_own_basis(fit_layers(layers, run, **how))
 
 
 def fit_of(subject: LoadedModel | LayerView, **options: Any) -> QuadraticFit:
     """Return `quadratic_fit` of one layer of many, for which an option may do nothing."""
     if isinstance(subject, LayerView):
+        options |= {"classes": subject.classes, "assumed": subject.assumed_input()}
         return subject.in_own_basis(
-            fit_layers(
-                *check_chain([subject.weights(torch.float64)]), classes=subject.classes, **options
-            )
+            fit_layers(*check_chain([subject.weights(torch.float64)]), **options)
         )
     return fit_layers(*check_chain(network_of(subject)), classes=gives_classes(subject), **options)
 

@@ -60,9 +60,12 @@ def measure_coverage(
             min(read[member]["exact"] + read[member]["approximate"], sizes[member])
             for member in members
         )
-        whys = "broken", "refused", "assumed"
-        reasons = [why for why in whys if any(read[one][why] for one in members)]
-        reason = "" if both == total else [*reasons, "unread"][0]
+        whys = {
+            why: sum(min(read[one][why], sizes[one]) for one in members)
+            for why in ("broken", "refused", "assumed")
+        }
+        whys["unread"] = total - both - sum(whys.values())  # that of most parameters is told
+        reason = "" if both == total else max(whys, key=lambda why: whys[why])
         groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))
     groups.sort(key=lambda one: one.exact + one.approximate - one.parameters)
     parameters = sum(sizes.values())

@@ -231,6 +231,8 @@ def fit_layer(
     seen = None if rows is None or subject.exact else rows(subject.name)
     data, held_out, words = (None, None, None) if seen is None else seen
     how: dict[str, Any] = {"seed": seed, "samples": samples, "threshold": threshold}
+    if not subject.exact:
+        how["assumed"] = subject.assumed_input()
     how |= {"data": data, "held_out": held_out, "classes": subject.classes}
     fit = fit_layers([layer], layer, **how)
     fit = dataclasses.replace(fit, assumed_input=words or fit.assumed_input)

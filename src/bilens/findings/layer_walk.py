@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ def compare_with(
     """Compare a layer with its baseline; `after` is None where it cannot be read."""
     if other := other_kind(before, subject):
         return LayerDifference(before.name, False, other)
+    before = dataclasses.replace(
+        before, assumed_input=subject.assumed_input
+    )  # or maps differ by it
     try:
         base = fit_layer(before, options.seed, options.threshold, options.rows)
     except NonFiniteError:

@@ -21,6 +21,11 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.notebook import html_summary
 from bilens.records.sweep import StoredPart
 
+
+def nothing_assumed() -> None:
+    """Return no input: a standard normal one is assumed."""
+
+
 Built = TypeVar("Built")
 Reads = Literal["inputs", "neurons", "residual stream", "activations"]
 Gives = Literal["logits", "neurons", "outputs"]
@@ -57,6 +62,8 @@ class LayerView:
             says.
         compare: compares it with the module in memory that it reads, as that runs now, and raises
             where they differ; None for what files hold, which is the same each time.
+        assumed_input: returns the input that is assumed where none is given: the one that a
+            normalisation in the model has learnt; None for N(0, I).
     """
 
     sizes: FactorSizes
@@ -74,6 +81,7 @@ class LayerView:
     basis_name: Callable[[], str] | None = None
     compare: Callable[[], object] | None = None
     centre: Tensor | None = None
+    assumed_input: Callable[[], GaussianInput | None] = nothing_assumed
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
 
     _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
@@ -118,6 +126,7 @@ class LayerView:
             sizes=self.sizes._replace(d_in=matrix.shape[-1]),
             dtype=torch.float64,
             centre=None,
+            assumed_input=nothing_assumed,
             embedding=None if self.embedding is None else partial(embedded, self.embedding),
         )
 
@@ -129,7 +138,9 @@ class LayerView:
 
     @property
     def quadratic_map(self) -> QuadraticMap:
-        """The layer where it is exact, its quadratic approximation under N(0, I) where it is not.
+        """The layer where it is exact, its quadratic approximation where it is not.
+
+        That is under its assumed input, N(0, I) where nothing in the model speaks for another.
 
         Computed in float64 and rounded once, to the dtype of the weights (float32 for
         half-precision weights).
@@ -139,7 +150,10 @@ class LayerView:
 
         def approximation() -> QuadraticMap:
             layer = self.read()
-            assumed = GaussianInput.from_moments(self.sizes.d_in, device=layer.down.device)
+            assumed = self.assumed_input()
+            assumed = assumed or GaussianInput.from_moments(
+                self.sizes.d_in, device=layer.down.device
+            )
             f = approximate_layer(layer, assumed)
             f = f.to(torch.promote_types(self.dtype, torch.float32))
             return replace(f, basis=self.basis)
@@ -153,7 +167,7 @@ class LayerView:
 
     @property
     def fit(self) -> QuadraticFit | None:
-        """The quadratic approximation with its R² under N(0, I), as `bl.quadratic_fit` finds it.
+        """The quadratic approximation with its R², as `bl.quadratic_fit` finds it without data.
 
         None where the layer is exact: there is nothing to fit.
 
@@ -163,7 +177,8 @@ class LayerView:
 
         def fitted() -> QuadraticFit:
             layer = in_float64(self.read())
-            return self.in_own_basis(fit_layers([layer], layer, classes=self.classes))
+            how: dict[str, Any] = {"classes": self.classes, "assumed": self.assumed_input()}
+            return self.in_own_basis(fit_layers([layer], layer, **how))
 
         return None if self.exact else self._kept("fit", fitted)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Finding
 
-Answer = Literal["use", "conditions", "do_not_use", "cannot_judge"]
+Answer = Literal["use", "conditions", "not_read", "do_not_use", "cannot_judge"]
 
 
 class CoverageGroup(Record, frozen=True):
@@ -63,7 +63,11 @@ class Coverage(Record, frozen=True):
 class Decision(Record, frozen=True):
     """The answer to "may we use it?"; `coverage` of the document says what it rests on."""
 
-    answer: Annotated[Answer, "may it be used, on conditions, not, or can nobody tell"]
+    answer: Annotated[
+        Answer,
+        "may it be used, on conditions, not; `not_read`: its function was not read, and nothing "
+        "suspicious was found; `cannot_judge`: what was read is wrong or unproven",
+    ]
     reasons: Annotated[
         tuple[str, ...],
         "why it is no better: `defect`, `guess`, `condition`, `reading`, `coverage`, `refused`, "
@@ -73,7 +77,9 @@ class Decision(Record, frozen=True):
     risks: Annotated[tuple[Finding, ...], "up to three findings, failed `condition` or `no_data`"]
     inputs: Annotated[Count, "test inputs that the answers were measured on; 0 without data"]
     accepted_by: Annotated[
-        str, "`owner` (of the use), `owner_and_risk` (and of the risk), or `nobody` yet"
+        str,
+        "`owner` (of the use), `owner_and_risk` (and of the risk), `owner_on_origin` (on where the "
+        "file is from and what it was compared with), or `nobody` yet",
     ]
     more: Annotated[Count, "further risks that ask for caution or are defects"] = 0
 

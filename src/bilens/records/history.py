@@ -62,7 +62,11 @@ class Entry(Record, frozen=True):
     action: Annotated[Action, "a label or note; of a rule whether it is accepted"]
     model: Annotated[str, "as of an audit"]
     weights_sha256: Annotated[str, "that a label is of, or the last audit then; empty if unknown"]
-    subject: Annotated[str, "`rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`"]
+    subject: Annotated[
+        str,
+        "`rule:trigger`, `class:3:positive:0`, `latent:17`, `column:age`; "
+        "`rule:decision`: the model as such",
+    ]
     text: Annotated[str, "the label, the note, or why"]
     until: Annotated[str | None, "last day of an acceptance, year-month-day; null for no end"]
     identity: Annotated[
@@ -76,4 +80,7 @@ class People(Record, frozen=True):
     """All remarks on a model up to a day."""
 
     day: Annotated[str, "UTC, year-month-day"]
-    entries: Annotated[tuple[Entry, ...], "the last one first"]
+    entries: Annotated[
+        tuple[Entry, ...], "the last one first; also what was judged of models of one identity"
+    ]
+    model: Annotated[str, "which of these it is; empty where all are of one"] = ""

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from uuid import NAMESPACE_URL, uuid5
 
 from bilens.base.errors import UsageError
-from bilens.findings.rules.decision import decision_of
+from bilens.findings.rules.decision import UNDECIDED, decision_of
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import displayable, json_text
@@ -96,10 +96,9 @@ def checks(t: Catalogue, record: Audit) -> list[Check]:
     lines = [*finding_lines(t, record), *condition_lines(t, record)]
     names = [(item.rule, line.group) for item, line in zip(record.verdict, lines, strict=False)]
     names += [(f"fail-on:{item.condition}", "condition") for item in record.conditions or ()]
-    unjudged = (
-        ("model", "pass") if found.answer == "cannot_judge" else ()
-    )  # nothing is passed there
-    return [Check("decision", "decision", LOOKS.get(found.answer, "warn"), said)] + [
+    unjudged = ("model", "pass") if found.answer in UNDECIDED else ()  # nothing is passed there
+    look = "warn" if found.answer in UNDECIDED else LOOKS[found.answer]
+    return [Check("decision", "decision", look, said)] + [
         Check(
             name,
             group,

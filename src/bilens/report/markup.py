@@ -12,7 +12,14 @@ from markupsafe import Markup, escape
 from bilens.report.raster import Painter
 from bilens.report.text import Catalogue
 
-ICONS: Final = {"pass": "✓", "warn": "!", "fail": "✗", "info": "i", "unknown": "?"}
+ICONS: Final = {
+    "pass": "✓",
+    "warn": "!",
+    "fail": "✗",
+    "info": "i",
+    "unknown": "?",
+    "listed": "≡",  # what it is, not what it does
+}
 FONTS = (
     'text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,"Noto Sans","Helvetica Neue",Arial,'
     '"Hiragino Sans","Noto Sans CJK JP",sans-serif;fill:#1c2430}'

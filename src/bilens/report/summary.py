@@ -17,6 +17,7 @@ from bilens.report.plates import eigenvector_plate
 from bilens.report.sections.classes import class_spectrum, truncation_figure
 from bilens.report.sections.decision_page import (
     LOOKS,
+    answer_word,
     because,
     looked_lines,
     more_risks,
@@ -57,7 +58,7 @@ def render_summary(original: Audit, name: str, lang: str = "en") -> str:
         .render(
             t=t,
             name=displayable(name),
-            answer=badge(t, LOOKS.get(answer, "unknown"), t(f"decision.{answer}")),
+            answer=badge(t, LOOKS.get(answer, "unknown"), answer_word(t, record)),
             text=t(f"decision.{answer}.text"),
             sentences=(sentences + [line for _, lines in looked for line in lines])[:SENTENCES],
             plots=[*islice(plots(t, record), PLOTS)],

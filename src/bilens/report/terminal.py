@@ -32,7 +32,7 @@ from bilens.report.sections.difference import (
     largest_changes,
 )
 from bilens.report.sections.input_findings import input_lines
-from bilens.report.sections.layers import LAYERS, layer_rows
+from bilens.report.sections.layers import LAYERS, inputs_of_fits, layer_rows
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance_section import data_notes, performance_lines
 from bilens.report.tables import FieldTable, TableRow
@@ -113,10 +113,7 @@ def audited_classes(t: Catalogue, record: Audit) -> Table:
 def audited_layers(t: Catalogue, record: Audit) -> Table:
     """Return one row for each layer: its fit, size, rank and dead units."""
     found = LayerReadings(()) if record.layers is None else record.layers
-    fits = [layer.fit for layer in found.readings if layer.fit is not None]
-    normal = t("layers.facts.normal")
-    inputs = {fit.assumed_input if fit.seen else normal: None for fit in fits} or [normal]
-    caption = t("layers.table.about", inputs="; ".join(inputs))
+    caption = t("layers.table.about", inputs=inputs_of_fits(t, found) or NONE)
     return field_table(t, LAYERS, layer_rows(t, found), caption)
 
 

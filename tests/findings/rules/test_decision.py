@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bilens.findings.rules.decision import decision
+from bilens.findings.rules.decision import decision, passed
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.decision import Coverage, Decision
 
@@ -70,20 +70,20 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     "partial, no data": (
         {"coverage": read(95, unread=5), "inputs": 0},
         (),
-        "cannot_judge",
+        "not_read",
         {"unseen"},
     ),
     "unverified, no data": (
         {"coverage": read(layout="said"), "inputs": 0},
         (),
-        "cannot_judge",
+        "not_read",
         {"unseen"},
     ),
-    "less than half": ({"coverage": read(49, unread=51)}, (), "cannot_judge", {"coverage"}),
+    "less than half": ({"coverage": read(49, unread=51)}, (), "not_read", {"coverage"}),
     "half": ({"coverage": read(50, unread=50)}, (), "conditions", {"partial"}),
-    "not known what was read": ({"coverage": None, "inputs": 0}, (), "cannot_judge", {"unseen"}),
+    "not known what was read": ({"coverage": None, "inputs": 0}, (), "not_read", {"unseen"}),
     "not exact": ({}, (f("exact", "fail"),), "cannot_judge", {"reading"}),
-    "refused everywhere": ({"read_as": "layers"}, (REFUSED,), "cannot_judge", {"refused"}),
+    "refused everywhere": ({"read_as": "layers"}, (REFUSED,), "not_read", {"refused"}),
     "refused somewhere": (
         {"read_as": "layers"},
         (f("r2", "warn", refused=1, of=3),),
@@ -139,7 +139,7 @@ def test_the_answer_and_its_reasons(name: str) -> None:
     more, findings, answer, reasons = CASES[name]
     found = made(*findings, **more)
     assert (found.answer, set(found.reasons)) == (answer, reasons)
-    acts = {"use": "owner", "conditions": "owner_and_risk"}
+    acts = {"use": "owner", "conditions": "owner_and_risk", "not_read": "owner_on_origin"}
     assert found.accepted_by == acts.get(answer, "nobody")
 
 
@@ -149,7 +149,28 @@ def test_a_partial_reading_is_never_simply_of_use(unread: int, inputs: int) -> N
     """Also a network whose convolutions are a hundredth of its parameters."""
     found = made(coverage=read(100 - unread, unread=unread), inputs=inputs)
     assert found.answer != "use"
-    assert inputs > 0 or found.answer == "cannot_judge"
+    assert inputs > 0 or found.answer == "not_read"
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer"),
+    [
+        ("low_rank_change", "conditions"),  # somebody added something
+        ("changed_files", "conditions"),
+        ("concentrated_change", "conditions"),
+        ("changed_tensors", "not_read"),  # as any copy in another dtype has them
+        ("dead_units", "not_read"),
+        ("layout", "not_read"),
+        ("of a later release", "conditions"),
+    ],
+)
+def test_what_was_not_read_is_decided_on_unless_something_suspicious_was_found(
+    rule: str, answer: str
+) -> None:
+    found = made(f(rule, "warn"), coverage=read(10, unread=90), inputs=0, read_as="layers")
+    assert found.answer == answer
+    assert passed(found, (f(rule, "warn"),), read(10, unread=90)) is None
+    assert "coverage" in found.reasons
 
 
 def test_the_largest_risks_come_first_and_are_three() -> None:

@@ -71,6 +71,7 @@ WHOLE = Evidence(
     enough=2,
     overfitting=UNREMARKABLE,
     triggers=NO_TRIGGER,
+    input_kind="images",
     output_names=("a", "b"),
 )
 

@@ -33,6 +33,7 @@ class LayerRow(Record, frozen=True):
     outputs: Annotated[tuple[str, ...] | None, "their names; null where they have numbers alone"]
     r_squared: Annotated[float | None, "of the approximation; null where no audit says it"] = None
     usable: Annotated[bool | None, "whether R² reaches what the audit asked for"] = None
+    seen: Annotated[bool | None, "whether R² is of what the layer receives; null likewise"] = None
     norm: Annotated[float | None, "‖B‖ of the map; null where no audit says it"] = None
     rank: Annotated[float | None, "effective rank along the outputs; null as the norm"] = None
     dead: Annotated[Count | None, "hidden units that do nothing; null as the norm"] = None

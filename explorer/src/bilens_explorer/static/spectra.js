@@ -18,7 +18,8 @@ const exactness = (layer) => {
   if (layer.exact) return t("layer.exact");
   if (layer.r_squared === null && layer.usable !== false) return t("layer.approximate");
   const r2 = layer.r_squared === null ? "−∞" : share(layer.r_squared);
-  return t(layer.usable ? "layer.r2" : "layer.refused", { r2 });
+  if (!layer.usable) return t("layer.refused", { r2 });
+  return t(layer.seen ? "layer.r2" : "layer.assumed", { r2 });
 };
 const cellOf = (layer, name) => {
   if (name === "exact") return exactness(layer);

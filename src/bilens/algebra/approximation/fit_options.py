@@ -10,8 +10,10 @@ from bilens.base.option_rules import option
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+    from bilens.algebra.gaussian import GaussianInput
 else:  # the command line reads the types of the fields, and knows nothing of torch
-    Generator = Tensor = Any
+    Generator = Tensor = GaussianInput = Any
 
 SAMPLES = 10_000
 THRESHOLD = 0.9
@@ -56,3 +58,4 @@ class LayerFitOptions(QuadraticFitOptions):
     """The same of bare layers, of which nobody else says what they give."""
 
     classes: bool = described(False, "Whether scores are of outputs minus their mean.")
+    assumed: GaussianInput | None = described(None, "The input without data, mean and Σ in one.")

@@ -162,10 +162,13 @@ def fit_layers(
     if options.data is None and options.held_out is not None:
         raise UsageError("held_out are rows beside data: pass data too.")
     rows = None if options.data is None else checked_data(options.data, d_in).to(device)
-    assumed = GaussianInput.from_moments(d_in, options.mean, options.covariance, device)
+    given = options.mean is not None or options.covariance is not None
+    learnt = None if given or rows is not None else options.assumed
+    moments = options.mean, options.covariance, device
+    assumed = learnt or GaussianInput.from_moments(d_in, *moments)
     derived = derivation(layers)
     f, missing = approximate_network(layers, assumed), tuple[str, ...]()
-    maps = {STANDARD if options.mean is None and options.covariance is None else GIVEN: f}
+    maps = {GIVEN if given or learnt else STANDARD: f}
     if rows is None:
         memory = 16 * samples * (d_in + 4 * f.sizes.d_out)
         what = f"measuring R² on {samples} samples"

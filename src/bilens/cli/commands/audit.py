@@ -54,7 +54,8 @@ class AuditChoices(SeenText, AuditOptions):
         """Return a report with what people said of the model, where a history is kept."""
         if (history := self.open_history()) is None:
             return report
-        return report.with_people(history.people(history.name_of(report.record.source.path)))
+        name, run = history.name_of(report.record.source.path), report.record.reproduce
+        return report.with_people(history.people(name, run.identity))
 
     def remembered(self, report: AuditReport, say: Callable[[str], None]) -> bool:
         """Record an audit where it is asked for; return whether it failed in what is not accepted.

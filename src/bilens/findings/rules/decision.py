@@ -1,8 +1,9 @@
 """May the model be used? One answer, from a verdict, what was read, conditions and data.
 
 A defect, answers no better than guessing on data that can tell, or a failed condition: do not use.
-Else a reading that is wrong or covers too little: it cannot be judged. Else anything that asks for
-care, was not read or was not measured: conditions. What is left may be used.
+Else a reading that is wrong: it cannot be judged. Else a function that was not read: that is said,
+and somebody may accept the file on its origin, unless something suspicious was found. Else anything
+that asks for care, was not read or was not measured: conditions. What is left may be used.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,13 @@ ENOUGH: Final = 0.5  # share of the parameters that has to be read before anythi
 FEW: Final = 100  # test inputs: of fewer, even no error leaves 4 % open (95 % interval)
 MOST_RISKS: Final = 3
 TOLD_BY: Final = {"low_rank_change": "concentrated_change"}  # the same risk, said by another rule
-ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "conditions")
-ACCEPTED_BY: Final = {"use": "owner", "conditions": "owner_and_risk"}
+ORDER: Final[tuple[Answer, ...]] = ("do_not_use", "cannot_judge", "not_read", "conditions")
+ACCEPTED_BY: Final = {
+    "use": "owner",
+    "conditions": "owner_and_risk",
+    "not_read": "owner_on_origin",
+}
+UNDECIDED: Final = ("cannot_judge", "not_read")  # nothing is vouched for
 
 
 def decision_of(record: Audit) -> Decision:
@@ -54,7 +60,7 @@ def passed(made: Decision, verdict: Sequence[Finding], coverage: Coverage | None
     if made.answer == "do_not_use" or "fail" in [one.outcome for one in verdict]:
         return False
     whole = coverage is not None and coverage.is_whole
-    open_still = made.answer == "cannot_judge" or {"guess", "one_class"} & {*made.reasons}
+    open_still = made.answer in UNDECIDED or {"guess", "one_class"} & {*made.reasons}
     return True if whole and not open_still else None
 
 
@@ -79,6 +85,8 @@ def decision(
     if one_class or inputs < FEW:  # such data prove nothing against a model, nor for it
         unproven: Answer = "conditions" if coverage and coverage.is_whole else "cannot_judge"
         found = [(unproven if why == "guess" else each, why) for each, why in found]
+    if any(is_suspicious(read_as, finding) for finding in verdict):  # it has to be settled first
+        found = [("conditions" if each == "not_read" else each, why) for each, why in found]
     answer: Answer = next((each for each in ORDER if each in dict(found)), "use")
     ranked = [(risk_rank(read_as, finding), finding) for finding in (*verdict, *added)]
     risks = [finding for rank, finding in sorted(ranked, key=itemgetter(0)) if rank < NO_RISK]
@@ -108,7 +116,7 @@ def of_findings(read_as: str, verdict: Sequence[Finding]) -> Iterator[tuple[Answ
             guess = rule is not None and rule.rank == GUESS
             yield ("do_not_use", "guess") if guess else ("conditions", "caution")
         if finding.rule == "r2" and finding.values.get("refused") == finding.values.get("of"):
-            yield "cannot_judge", "refused"
+            yield "not_read", "refused"
 
 
 def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer, str]]:
@@ -116,16 +124,24 @@ def of_reading(coverage: Coverage | None, inputs: int) -> Iterator[tuple[Answer,
     if coverage is None or not coverage.is_whole:
         yield "conditions", "partial"
         if inputs == 0:  # neither the weights nor the answers vouch for it
-            yield "cannot_judge", "unseen"
+            yield "not_read", "unseen"
     if 0 < inputs < FEW:
         yield "conditions", "few"
     few = coverage is not None and coverage.share < ENOUGH
     if few:
-        yield "cannot_judge", "coverage"
+        yield "not_read", "coverage"
     if coverage is not None and "assumed" in [group.reason for group in coverage.groups]:
-        yield "cannot_judge" if few else "conditions", "assumed"
+        yield "not_read" if few else "conditions", "assumed"
     if coverage is not None and coverage.approximate > 0:
         yield "conditions", "approximate"
+
+
+def is_suspicious(read_as: str, finding: Finding) -> bool:
+    """Return whether a caution is of what may have been done to a model, not of how it was read."""
+    rule = find_rule(finding.rule, read_as)
+    if finding.outcome != "warn" or (rule is not None and rule.group == "reading"):
+        return False
+    return rule is None or GUESS < rule.rank < USUAL
 
 
 NO_RISK: Final = 10

@@ -16,8 +16,10 @@ from bilens.records.history import Entry, Measured, PastAudit
 RULE: Final = "rule:"  # what the subject of a finding begins with
 JUDGED: Final = ("accept", "reject", "withdraw")
 # `moved`: accepted of another identity; `unknown`: of one that was not kept; `worse`: of a better
-# value
-Judgement = Literal["accepted", "expired", "moved", "unknown", "worse", "rejected"]
+# value; `inherited`: accepted of another model of the very same identity
+Judgement = Literal["accepted", "inherited", "expired", "moved", "unknown", "worse", "rejected"]
+WHOLE: Final = "decision"  # judged like a rule: the model as such, as its decision was
+ENDS: Final = {"use": "pass", "do_not_use": "fail", "cannot_judge": "fail"}  # else it warns
 Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and its number
 
 
@@ -34,13 +36,15 @@ class AuditedModel:
         """Return an audit of a history, with what its rules measured."""
         if audit is None:
             return cls()
-        ended = {rule: (one.outcome, one.value) for rule, one in measured.items()}
+        ended: dict[str, Ended] = {WHOLE: (ENDS.get(audit.answer, "warn"), None)}
+        ended |= {rule: (one.outcome, one.value) for rule, one in measured.items()}
         return cls(audit.kind, audit.identity, failed_too(ended, audit.failed))
 
     @classmethod
     def of_record(cls, record: Audit) -> "AuditedModel":
         measured = measure_rules(record.read_as, record.verdict, record.conditions or ())
         ended = failed_too(measured, failed_rules(record))
+        ended[WHOLE] = ENDS.get(decision_of(record).answer, "warn"), None
         return cls(record.read_as, record.reproduce.identity, ended)
 
 
@@ -78,22 +82,36 @@ def failed_rules(record: Audit) -> tuple[str, ...]:
 
 
 def judgements(
-    entries: Iterable[Entry], audited: AuditedModel, day: str
+    entries: Iterable[Entry], audited: AuditedModel, day: str, model: str = ""
 ) -> dict[str, tuple[Entry, Judgement]]:
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
-    `entries` are of one model, the last one first, which counts; `audited` is the audit that is
-    asked about, `day` year-month-day.
+    `entries` are the last one first, which counts; `audited` is the audit that is asked about,
+    `day` year-month-day. All are of one model, unless `model` names it: then an acceptance of
+    another one holds for its unchanged copy, too, where nobody has said anything of the copy.
     """
-    last: dict[str, Entry] = {}
+    last: dict[tuple[str, str], Entry] = {}
     for entry in entries:
         if entry.action in JUDGED and entry.subject.startswith(RULE):
-            last.setdefault(entry.subject.removeprefix(RULE), entry)
-    return {
-        rule: (entry, judgement_of(entry, rule, audited, day))
-        for rule, entry in last.items()
-        if entry.action != "withdraw"
-    }
+            name = entry.model if model else ""
+            last.setdefault((name, entry.subject.removeprefix(RULE)), entry)
+    found: dict[str, tuple[Entry, Judgement]] = {}
+    for (name, rule), entry in last.items():
+        if entry.action == "withdraw" or (name != model and (model, rule) in last):
+            continue
+        state = judgement_of(entry, rule, audited, day)
+        if name == model:
+            found[rule] = entry, state
+        elif state == "accepted":
+            found.setdefault(rule, (entry, "inherited"))
+    return found
+
+
+def judgements_of(record: Audit) -> dict[str, tuple[Entry, Judgement]]:
+    """Return how each rule of an audit stands that was accepted or rejected, by its own record."""
+    if (said := record.people) is None:
+        return {}
+    return judgements(said.entries, AuditedModel.of_record(record), said.day, said.model)
 
 
 def judgement_of(entry: Entry, rule: str, audited: AuditedModel, day: str) -> Judgement:

@@ -224,6 +224,7 @@ def beyond_null(evidence: Evidence) -> Iterator[Values]:
 @rule(
     of_classes,
     rank=5,
+    inputs="images",
     values=formats("rank low high threshold found false_alarms", "percent"),
     number="rank",
     bad=">",
@@ -270,6 +271,7 @@ def measured_gap(evidence: Evidence) -> Iterator[Values]:
 @rule(
     of_classes,
     rank=5,
+    inputs="images",
     values=formats("p_value threshold", "per_mille", found="percent", false_alarms="percent")
     | formats("row column rows columns won sources", "count", target="text"),
     number="p_value",

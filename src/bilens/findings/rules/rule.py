@@ -21,6 +21,7 @@ from bilens.records.layer_readings import LayerDifference, LayerReading, WholeDi
 from bilens.records.performance import Classification, Performance
 from bilens.records.view import Format
 
+InputKind = Literal["images", "table", "text"]
 Scope = Literal["", "weights", "map", "rounding"]
 Group = Literal["reading", "model", "use"]  # is it read rightly, is it sound, what is it good for
 SEVERITY: Sequence[Outcome] = ("pass", "info", "warn", "fail")
@@ -66,6 +67,7 @@ class Evidence:
     inputs: GivenInputs | None = None  # what they add to the weights
     reading: TableReading | None = None  # of the table that the model was trained on
     done: tuple[CellConversion, ...] | None = None  # to the table of the rows
+    input_kind: str = ""  # that the model or its data say; empty where nothing does
 
     @property
     def answers(self) -> Classification | None:
@@ -110,9 +112,12 @@ class Rule:
     scope: Scope = ""  # what it holds for; "" where the sentence says so itself
     sentences: str = ""  # key of its sentences where another rule has its id
     variant: Callable[[Values], str] = lambda _values: ""  # behind the key of a sentence
+    inputs: InputKind | None = None  # it holds for these alone; None: whatever the inputs are
     rank: int = USUAL  # its place among the risks where it ends with caution, the largest first
 
     def judge(self, evidence: Evidence) -> Finding | None:
+        if self.inputs is not None and evidence.input_kind != self.inputs:
+            return None
         cases = [{"threshold": self.threshold, **case} for case in self.measure(evidence)]
         grounds = [case.pop(GROUND, "assumed" if case.get(ASSUMED) else "") for case in cases]
         for case in cases:

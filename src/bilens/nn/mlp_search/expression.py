@@ -27,6 +27,15 @@ Fetch = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
+class Moments:
+    """The mean and the deviation that a normalisation says of a value."""
+
+    of: str  # which one, in words
+    mean: Fetch
+    deviation: Fetch
+
+
+@dataclass(frozen=True, eq=False)
 class Step:
     """x ↦ weight x + bias, of the module or parameter `path`; empty for arithmetic between them."""
 
@@ -36,6 +45,7 @@ class Step:
     d_out: int | None = None  # None for that of what comes in
     d_in: int | None = None  # None for any
     bias_path: str = ""  # of the bias, where it is a parameter of its own
+    sees: Moments | None = None  # of what comes in, where a normalisation has learnt them
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +56,7 @@ class ValueSource:
     width: int | None = None  # of its last axis, or of a patch; None if nothing says
     patch: Patch | None = None  # what is taken of each place of an image; None for rows
     about: str = ""  # what it comes out of, such as a norm, which no layer contains
+    sees: Moments | None = None  # its own, where it comes out of a norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,7 +195,11 @@ def normalisation_step(path: str, module: nn.modules.batchnorm._BatchNorm) -> St
         moved = -mean.double() * scale()
         return moved if module.bias is None else moved + module.bias.double()
 
-    return Step(path, scale, shift, module.num_features, module.num_features)
+    size, sees = (
+        module.num_features,
+        Moments(f"BatchNorm {path}", lambda: mean, lambda: variance.sqrt()),
+    )
+    return Step(path, scale, shift, size, size, sees=sees)
 
 
 def number(value: float) -> Fetch:

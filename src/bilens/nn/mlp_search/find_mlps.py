@@ -14,6 +14,7 @@ from bilens.base.checks import check_loaded, check_type
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import Gives, LayerView, Reads
+from bilens.nn.mlp_search.assumed_inputs import assumed_input
 from bilens.nn.mlp_search.expression import FoundLayer, Neurons
 from bilens.nn.mlp_search.observation import (
     TORCH_LAYERS,
@@ -227,7 +228,12 @@ class Search:
                 gives = "neurons" if index < last else "logits" if self.head else "outputs"
             view = layer.view(name, reads, gives)
             own = partial(self.basis_before, index) if reads == "neurons" else None
-            views[name] = replace(view, tensors=self.num_read(self._paths[name]), basis_name=own)
+            views[name] = replace(
+                view,
+                tensors=self.num_read(self._paths[name]),
+                basis_name=own,
+                assumed_input=partial(assumed_input, layer),
+            )
         return views
 
     def basis_before(self, index: int) -> str:

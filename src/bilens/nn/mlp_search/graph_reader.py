@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import torch
 from torch import fx, nn
 from torch.fx.node import Argument, Node, map_arg
 
@@ -9,6 +10,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
+    Moments,
     Neurons,
     Step,
     Total,
@@ -67,6 +69,15 @@ class GraphReader:
         if node.op == "call_module":
             return f"{node.target} ({type(self.root.get_submodule(str(node.target))).__name__})"
         return str(getattr(node.target, "__name__", node.target))
+
+    def norm_moments(self, path: str) -> Moments | None:
+        """Return what a norm of each row leaves: its shift, and its gain as the deviation."""
+        norm = self.root.get_submodule(path)
+        if not isinstance(norm, nn.LayerNorm | nn.RMSNorm) or norm.weight is None:
+            return None
+        gain, shift = norm.weight, getattr(norm, "bias", None)
+        mean = torch.zeros_like(gain) if shift is None else shift
+        return Moments(f"{type(norm).__name__} {path}", lambda: mean, gain.abs)
 
     # ---- values
 
@@ -227,7 +238,8 @@ class GraphReader:
                 if isinstance(part, Tree | Pointwise):
                     self.close(self.realised(part))
         if node.op == "call_module":
-            return ValueSource(node, about=f"what {self.words(node)} gives, its weights included")
+            about = f"what {self.words(node)} gives, its weights included"
+            return ValueSource(node, about=about, sees=self.norm_moments(str(node.target)))
         return self.source_behind(node)
 
     def source_behind(self, node: Node) -> ValueSource:

@@ -15,6 +15,7 @@ from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
     Fetch,
+    Moments,
     Neurons,
     Step,
     Total,
@@ -194,7 +195,9 @@ def normalisation(reader: GraphReader, node: Node) -> Value:
         return torch.rsqrt(variance.fetch().double() + epsilon)
 
     tree = shifted(tree, Step(mean.path, None, lambda: -mean.fetch()))
-    tree = Applied(Step(variance.path, scale, None, size, size), tree)
+    name = mean.path.rpartition(".")[0] or mean.path
+    sees = Moments(f"BatchNorm {name}", lambda: torch.zeros(size), lambda: variance.fetch().sqrt())
+    tree = Applied(Step(variance.path, scale, None, size, size, sees=sees), tree)
     if isinstance(gain, Weight):
         tree = Applied(Step(gain.path, gain.fetch, None, size, size), tree)
     return shifted(tree, Step(shift.path, None, shift.fetch)) if isinstance(shift, Weight) else tree

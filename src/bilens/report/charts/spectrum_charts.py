@@ -114,6 +114,7 @@ class LayerColumn:
     inner: float | None = None  # a part of it, in full colour
     null: tuple[float, float] | None = None  # what chance would give
     marked: bool = False  # whether it stands out
+    assumed: bool = False  # whether it rests on an input that nobody gave
 
 
 def layer_columns(
@@ -149,14 +150,14 @@ def column_mark(plot: Plot, position: int, column: LayerColumn, width: float) ->
 
     if column.value is None:
         return line(left, y(0) - 1, left + width, y(0) - 1, "axis")
-    colour = "neg" if column.marked else "pos"
+    colour = "neg" if column.marked else "assumed" if column.assumed else "pos"
     parts = [upto(column.value, colour if column.inner is not None else f"{colour} strong")]
     if column.null is not None:
         low, high = map(y, column.null)
         thick = max(low - high, THINNEST)
         parts.append(rectangle(left - 1, (low + high - thick) / 2, width + 2, thick, "null"))
     if column.inner:
-        parts.append(upto(column.inner, "pos strong"))
+        parts.append(upto(column.inner, f"{'assumed' if column.assumed else 'pos'} strong"))
     return joined(*parts)
 
 

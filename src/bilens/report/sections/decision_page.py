@@ -12,7 +12,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bilens.findings.rules.decision import FEW, decision_of
+from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
+from bilens.findings.rules.judgements import WHOLE, judgements_of
+from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
@@ -42,13 +44,18 @@ from bilens.report.sections.overview import (
 from bilens.report.text import NONE, Catalogue, grouped, load_catalogue, percent
 
 GROUPS: Final[tuple[Group, ...]] = get_args(Group)
-LOOKS: Final = {"use": "pass", "conditions": "warn", "do_not_use": "fail"}  # else unknown
+LOOKS: Final = {  # else unknown
+    "use": "pass",
+    "conditions": "warn",
+    "do_not_use": "fail",
+    "not_read": "listed",
+}
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
 # Notes on data that rest on what the model does not say.
 ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "positions")
 LEFT_OUT: Final = 0.95  # of the parameters
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
-SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "conditions", "use")
+SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "not_read", "conditions", "use")
 WORST: Final = ("fail", "warn", "pass", "info")
 
 
@@ -64,9 +71,13 @@ class GroupLine:
 
 
 def because(t: Catalogue, record: Audit) -> list[str]:
-    """Return why the decision is no better; nothing where it is the best."""
+    """Return what can be decided, and why it is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
-    known = [f"decision.because.{reason}" for reason in decision_of(record).reasons]
+    found = decision_of(record)
+    told = {"unseen", "partial"} if found.answer == "not_read" else set()  # by the answer itself
+    known = [f"decision.because.{reason}" for reason in found.reasons if reason not in told]
+    if (basis := basis_of(record)) != "new" or found.answer == "not_read":
+        known.insert(0, f"decision.basis.{basis}")
     return [*told_in_part(t, record), *(t(key, share=share) for key in known if t.has(key))]
 
 
@@ -102,12 +113,8 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     found, coverage, data = decision_of(record), record.coverage, record.data
     looked = [] if coverage is None else [summary(t, coverage)]
     looked += [t("decision.in_evaluation")] if record.source.given_in_training else []
-    groups = [] if coverage is None else [group.reason for group in coverage.groups]
     hooks = record.source.hooks
     unseen = [t("decision.hooks", names=list_names(hooks))] if hooks else []
-    count = sum(map(bool, groups))
-    if count:
-        unseen.append(t("decision.not_read", count=count, total=len(groups)))
     if apart(record):
         unseen.append(t("decision.apart"))
     name = (data and data.name) or t("facts.unnamed_data")
@@ -122,8 +129,9 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     looked += [t(f"performance.note.{one.kind}", **one.values) for one in notes]
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     for rule, kind in SEARCHES.items():
-        search = getattr(record, kind)
-        spoke = search is not None and search.threshold is not None
+        if (search := getattr(record, kind)) is None:  # of what is no image, or not known to be one
+            continue
+        spoke = search.threshold is not None
         searched = "searched.found" if rule in cautions else "searched"
         key = searched if spoke else "not_searched"
         (looked if spoke else unseen).append(
@@ -136,7 +144,19 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     if looked:
         yield t("decision.looked"), looked
     yield t("decision.not_looked"), [*unseen, t("decision.never")]
-    yield t("decision.accepted_by"), [t(f"decision.accepted_by.{found.accepted_by}")]
+    accepted = [t(f"decision.accepted_by.{found.accepted_by}")]
+    entry, state = judgements_of(record).get(WHOLE, (None, ""))
+    if entry is not None and state in ("accepted", "inherited"):
+        until = entry.until or NONE
+        by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
+        accepted.append(t("decision.accepted", **by, until=until))
+    yield t("decision.accepted_by"), accepted
+
+
+def basis_of(record: Audit) -> str:
+    """Return what can be decided from: `new` file, or how it differs from its baseline."""
+    found = None if record.difference is None else record.difference.whole
+    return "new" if found is None else kind_of_change(found)
 
 
 def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:
@@ -146,7 +166,7 @@ def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:
         lines = [line for line in every if line.group == group]
         lines.sort(key=lambda line: WORST.index(line.outcome))
         worst = lines[0].outcome if lines else "unknown"
-        silent = group == "model" and (worst == "info" or found.answer == "cannot_judge")
+        silent = group == "model" and (worst == "info" or found.answer in UNDECIDED)
         if worst != "fail" and (silent or (group == "use" and not found.inputs)):
             worst = "unknown"
         outcome = key = "pass" if worst == "info" else worst  # a number is neither good nor bad
@@ -154,12 +174,19 @@ def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:
             outcome, key = "warn", "few"
         if group == "reading" and outcome == "pass" and apart(record):
             outcome, key = "warn", "apart"
-        silent = silent and found.answer != "cannot_judge"
+        silent = silent and found.answer not in UNDECIDED
         text = "silent" if silent and outcome == "unknown" else key
         if group == "reading" and outcome == "pass" and record.layers is not None:
             text = "layers"
         words = t.each(f"group.{group}", (key, f"{text}.text"))
         yield GroupLine(t(f"group.{group}"), outcome, words[0], words[1], lines)
+
+
+def answer_word(t: Catalogue, record: Audit) -> str:
+    """Return the answer in a few words."""
+    answer = decision_of(record).answer
+    compared = answer == "not_read" and basis_of(record) != "new"
+    return t(f"decision.{answer}.compared" if compared else f"decision.{answer}")
 
 
 def apart(record: Audit) -> bool:
@@ -171,7 +198,7 @@ def verdict(t: Catalogue, record: Audit) -> Markup:
     """Return page one: the decision for who has to take it, then the three groups."""
     found = decision_of(record)
     look = LOOKS.get(found.answer, "unknown")
-    answer = badge(t, look, t(f"decision.{found.answer}"))
+    answer = badge(t, look, answer_word(t, record))
     said = element("strong", t(f"decision.{found.answer}.text"))
     risks = [
         element("li", element("strong", risk), " ", element("span", t("decision.next", text=then)))
@@ -220,7 +247,7 @@ def checks(t: Catalogue, record: Audit) -> Markup:
             parts += [heading(line.question), list_lines(t, line.findings)]
     if asked := condition_lines(t, record):
         parts += [heading(t("conditions.heading")), list_lines(t, asked)]
-    lead = ["lead", *(["unjudged"] if decision_of(record).answer == "cannot_judge" else [])]
+    lead = ["lead", *(["unjudged"] if decision_of(record).answer in UNDECIDED else [])]
     return section(t, "checks", *map(paragraph, t.each("checks", lead)), *parts)
 
 
@@ -236,10 +263,8 @@ def list_lines(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
 def decision_lines(t: Catalogue, record: Audit) -> list[str]:
     """Return the decision as lines of text, the answer first."""
     found = decision_of(record)
-    answer, text = t.each("decision", (found.answer, f"{found.answer}.text"))
-    lines = [
-        t("decision.line", term=answer, text=t("sentence.gap").join([text, *because(t, record)]))
-    ]
+    said = t("sentence.gap").join([t(f"decision.{found.answer}.text"), *because(t, record)])
+    lines = [t("decision.line", term=answer_word(t, record), text=said)]
     for number, (risk, then) in enumerate(risk_lines(t, record), start=1):
         lines.append(f"{number}. {risk} {t('decision.next', text=then)}")
     lines += more_risks(t, record)

@@ -26,6 +26,7 @@ from bilens.report.markup import (
     section,
     table,
 )
+from bilens.report.sections.layers import inputs_of_fits
 from bilens.report.sections.overview import class_names
 from bilens.report.text import (
     Catalogue,
@@ -47,9 +48,9 @@ def warnings(t: Catalogue, record: Audit, overfitting: Overfitting) -> Markup:
     shape, triggers, lead = record.model.input_shape, record.triggers, list[Markup]()
     if shape is None or triggers is None:
         return Markup()
-    layers = () if record.layers is None else record.layers.readings
-    if layers and (fit := layers[0].fit) is not None:
-        about = t(f"layers.facts.{'rows' if fit.seen else 'normal'}")
+    layers = record.layers
+    if layers is not None and (fit := layers.readings[0].fit) is not None:
+        about = inputs_of_fits(t, layers)
         lead = [paragraph(t("warnings.fit", r2=r_squared(fit.quadratic, -1), inputs=about))]
     return section(
         t,

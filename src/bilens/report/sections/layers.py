@@ -6,6 +6,7 @@ from functools import partial
 
 from markupsafe import Markup
 
+from bilens.findings.rules.rule import list_names
 from bilens.records.audit import Audit
 from bilens.records.layer_readings import (
     ChangeDirection,
@@ -67,7 +68,6 @@ def charts(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
 def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) -> Page:
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
     kinds = {layer_summary(layer) for layer in found.readings}
-    seen = any(layer.fit is not None and layer.fit.seen for layer in found.readings)
     text = "" if record.text is None else record.text.name
     return Page(
         keys="layers.page",
@@ -78,7 +78,7 @@ def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) 
             (t("layers.facts.kind"), kinds.pop() if len(kinds) == 1 else t("layers.facts.several")),
             (t("layers.facts.dtype"), record.model.dtype),
             (t("facts.data"), data_used(t, record.data)),
-            (t("layers.facts.fit"), text or t(f"layers.facts.{'rows' if seen else 'normal'}")),
+            (t("layers.facts.fit"), text or inputs_of_fits(t, found) or NONE),
         ),
         parts=parts,
         limits=t.each("layers.limits", limits, samples=grouped(record.null_samples)),
@@ -101,10 +101,11 @@ def layer_charts(t: Catalogue, layers: Sequence[LayerReading]) -> list[tuple[str
             fitted.append(LayerColumn(None if layer.broken is not None else 1.0))
         else:
             share, linear = (max(one or 0.0, 0.0) for one in (fit.quadratic, fit.linear))
-            fitted.append(LayerColumn(share, linear, marked=not fit.usable))
+            fitted.append(LayerColumn(share, linear, marked=not fit.usable, assumed=not fit.seen))
         null = None if outputs is None else outputs.effective_rank_null
         rank = None if outputs is None else outputs.effective_rank
-        ranked.append(LayerColumn(rank, null=None if null is None else (null.low, null.high)))
+        ends, assumed = (None if null is None else (null.low, null.high)), fitted[-1].assumed
+        ranked.append(LayerColumn(rank, null=ends, assumed=assumed))
     fits = [layer.fit for layer in layers if layer.fit is not None]
     scores = [-math.inf if fit.quadratic is None else fit.quadratic for fit in fits]
     scale = {"top": 1.0, "level": fits[-1].threshold} if fits else {}
@@ -136,7 +137,8 @@ def layer_rows(t: Catalogue, found: LayerReadings) -> list[TableRow]:
     for layer in found.readings:
         refused = layer.fit is not None and not layer.fit.usable
         broken = layer.broken and t("layers.table.broken", reason=layer.broken)
-        class_ = "broken" if broken else "refused" if refused else None
+        assumed = layer.fit is not None and not layer.fit.seen
+        class_ = "broken" if broken else "refused" if refused else "assumed" if assumed else None
         rows.append(TableRow(layer, broken or "", class_))
     return rows
 
@@ -149,10 +151,18 @@ def fit_text(t: Catalogue, layer: LayerReading) -> str:
     """Return R² with its standard error, and of the median input where that is known."""
     if (fit := layer.fit) is None:
         return t("layers.table.exact")
-    both = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
-    if fit.median is None:
-        return both
-    return t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
+    said = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
+    if fit.median is not None:
+        said = t("layers.table.median", all=said, median=fixed(fit.median, 3, -1))
+    return said if fit.seen else t("layers.table.assumed", all=said)
+
+
+def inputs_of_fits(t: Catalogue, found: LayerReadings) -> str:
+    """Return what R² is of: rows that were held out, or which inputs were assumed."""
+    fits = [layer.fit for layer in found.readings if layer.fit is not None]
+    seen = [t("layers.facts.rows")] if any(fit.seen for fit in fits) else []
+    assumed = list_names([*dict.fromkeys(fit.assumed_input for fit in fits if not fit.seen)])
+    return "; ".join([*seen, *([t("layers.facts.normal", inputs=assumed)] if assumed else [])])
 
 
 def unit_counts(_: Catalogue, units: Units) -> str:

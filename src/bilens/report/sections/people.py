@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.findings.rules.judgements import AuditedModel, Judgement, judgements, labels
+from bilens.findings.rules.judgements import Judgement, judgements_of, labels
 from bilens.records.audit import Audit
 from bilens.records.common import Identity, Part
 from bilens.records.history import Entry
@@ -54,13 +54,9 @@ def people_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
 
 def judged_lines(t: Catalogue, record: Audit, rules: Collection[str] | None = None) -> list[str]:
     """Return how each finding (of some rules) stands that was accepted or rejected, and by whom."""
-    if record.people is None:
-        return []
-    audited = AuditedModel.of_record(record)
-    standing = judgements(record.people.entries, audited, record.people.day)
     return [
-        judged_line(t, rule, *one, audited.identity)
-        for rule, one in standing.items()
+        judged_line(t, rule, *one, record.reproduce.identity)
+        for rule, one in judgements_of(record).items()
         if rules is None or rule in rules
     ]
 
@@ -80,8 +76,8 @@ def judgement_text(t: Catalogue, entry: Entry, state: Judgement, identity: Ident
     if state == "moved" and entry.identity is not None and identity is not None:
         unlike = entry.identity.parts_unlike(identity)
     parts = t("list.comma").join(t(f"identity.{part}") for part in unlike)
-    ends = "_until" if state == "accepted" and entry.until is not None else ""
-    return t(f"people.{state}{ends}", until=entry.until or "", parts=parts)
+    ends = "_until" if state in ("accepted", "inherited") and entry.until is not None else ""
+    return t(f"people.{state}{ends}", until=entry.until or "", parts=parts, model=entry.model)
 
 
 def said_line(t: Catalogue, entry: Entry, names: Sequence[str], weights: str | None = None) -> str:
