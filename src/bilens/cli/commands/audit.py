@@ -19,7 +19,7 @@ from bilens.cli.options import (
     FAILED,
     Lang,
     Overwrite,
-    a_model,
+    any_model,
     check_outputs,
     option,
 )
@@ -98,11 +98,11 @@ class AuditedModels(NamedFile):
             if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
-                paths += models_in(path) or [path]
+                paths += models_in(path, any_kind=True) or [path]
             else:
                 paths.append(path)
         if len(paths) == 1:
-            a_model(paths[0])
+            any_model(paths[0])
         return [replace(self, model=path, more=None) for path in paths]
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
-from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.stored_mlp import MLPLocation
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -72,7 +72,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
         example = Retry(str(path), {"roles": {"up": "TENSOR", "down": "TENSOR"}})
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
             [example] if matrices else [],

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.base.errors import CheckpointError, optional_package
+from bilens.base.errors import CheckpointError, NoLayersError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
@@ -108,7 +108,7 @@ def is_inert(content: Any) -> bool:
 
 
 def refuse_saved_model(path: Path, _: ReadOptions) -> LoadedModel:
-    raise CheckpointError(
+    raise NoLayersError(
         f"{path}: is a SavedModel of TensorFlow, whose graph is not read: {SAVE_AGAIN}"
     )
 
@@ -126,7 +126,7 @@ def read_hdf5(path: Path, content: bytes | None = None) -> Store:
     file = path if content is None else BytesIO(content)
     with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
         if "model_weights" in opened:
-            raise CheckpointError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
+            raise NoLayersError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
         return dict(tensors_in(path, opened, ""))
 
 
