@@ -181,8 +181,6 @@ def kind_of(path: Path) -> str:
     for kind, where, magic in MAGIC:
         if start[where : where + len(magic)] == magic:
             return kind
-    if path.suffix in NAMED:
-        return NAMED[path.suffix]
     if start.startswith(LEGACY):
         return "torch"
     length = int.from_bytes(start[:8], "little")  # of a header in JSON
@@ -191,7 +189,9 @@ def kind_of(path: Path) -> str:
     names = imported_by(start)
     if are_trees(names) or start.lstrip().startswith(TREES):
         return "trees"
-    return "pickle" if names or path.suffix in ESTIMATORS else "other"
+    if names or path.suffix in ESTIMATORS:
+        return "pickle"
+    return NAMED.get(path.suffix, "other")
 
 
 def are_trees(names: Collection[str]) -> bool:

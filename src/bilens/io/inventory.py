@@ -19,7 +19,7 @@ from bilens.base.errors import BilensError, CheckpointError, MissingExtraError
 from bilens.base.files import check_path, check_regular_file, file_sha256, why_unreadable
 from bilens.io import header_contents as headers
 from bilens.io.contents import Contents, UnknownKindError
-from bilens.io.file_kinds import is_known, kind_of
+from bilens.io.file_kinds import OTHERS, is_known, kind_of
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
 from bilens.records.inventory import CardField, FileEntry, FileState, Inventory
@@ -59,6 +59,7 @@ BESIDE = re.compile(
 CARD = ("license", "license_name", "base_model", "datasets", "language", "library_name")
 CARD += ("pipeline_tag", "tags")
 CONFIG = ("license", "model_type", "architectures", "_name_or_path", "torch_dtype", "dtype")
+SPEAKING = (*OTHERS, ".pt", ".pth")  # endings that stand for one kind of model
 MOST_FILES, MOST_TEXT = 10_000, 1 << 20
 Known = Collection[str]
 
@@ -135,6 +136,8 @@ def read_contents(path: Path) -> Contents:
     try:
         size = check_regular_file(path, "expected a model file").st_size
         kind = kind_of(path)
+        if kind not in READERS and path.suffix in SPEAKING:
+            raise ValueError("its bytes are not those of what its name says")
         if kind not in READERS:
             raise unknown_kind(path, size)
         return READERS[kind](path)

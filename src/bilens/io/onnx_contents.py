@@ -53,7 +53,8 @@ def read_onnx_contents(path: Path) -> Contents:
             if value.name not in held:
                 found.ports.append(onnx_port(side, value, kinds))
     codes = (
-        one._replace(quantised=one.dtype in CODES and one.name in users) for one in found.tensors
+        one._replace(quantised=one.dtype in (*CODES, "int32") and one.name in users)
+        for one in found.tensors
     )
     found.tensors = [*codes]
     found.said = {entry.key: entry.value for entry in model.metadata_props}

@@ -69,7 +69,7 @@ class FileEntry(Record, frozen=True):
         "`read` (the model, or a part of it), `listed` (another model), `beside` (it describes "
         "the model), `no_model` or `refused` (it could not be opened)",
     ]
-    about: Annotated[str, "its format, or why it could not be opened"]
+    said: Annotated[str, "its format, or why it could not be opened"]
     parameters: Annotated[Count | None, View("numbers in its tensors; null of no model", "count")]
     sha256: Annotated[str, "of its bytes"]
 

@@ -177,6 +177,15 @@ def inventory_parts(record: Inventory, lang: str = "en") -> Iterator[Table | str
         yield field_table(t, table, rows, caption, title=t(table.caption))
 
 
+def file_lines(index: AuditIndex, lang: str = "en") -> Iterator[str]:
+    """Yield each file of the folders that is no part of a model that was audited."""
+    t = load_catalogue(lang)
+    for one in displayable(index).files:
+        if one.state != "read":
+            said = f" ({one.said})" if one.said else ""
+            yield f"{one.name}: {t(f'inventory.state.{one.state}')}{said}"
+
+
 def index_table(index: AuditIndex, lang: str = "en") -> Table:
     """Return one row for each of many models, the worst first."""
     t = load_catalogue(lang)
