@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 import tiny
 from bilens.cli.commands import audit
 from bilens.cli.commands.audit import distinct
-from bilens.io.load import LoadedModel, open_model
+from bilens.io.any_model import open_any
+from bilens.io.load import LoadedModel
 from bilens.report.evidence import DOCUMENT
 from builders import randn
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
@@ -105,10 +106,10 @@ def test_one_model_is_in_memory_at_a_time(
     def load_one(*given: Any, **options: Any) -> LoadedModel:
         gc.collect()
         assert [one() for one in seen] == len(seen) * [None]
-        seen.append(weakref.ref(loaded := open_model(*given, **options)))
+        seen.append(weakref.ref(loaded := open_any(*given, **options)))
         return loaded
 
-    monkeypatch.setattr("bilens.io.load.open_model", load_one)
+    monkeypatch.setattr("bilens.io.any_model.open_any", load_one)
     assert bilens("audit", *2 * (models / "a", models / "b"), *FEW).code == 0
     assert len(seen) == 4
 

@@ -81,14 +81,15 @@ class ModelFile:
 
         Of both the tensors alone will do, where no layer of them is read.
         """
-        from bilens.io.load import PEFT, ReadOptions, open_model, with_output_names
+        from bilens.io.any_model import open_any
+        from bilens.io.load import PEFT, ReadOptions, with_output_names
 
         plain, compared = ReadOptions(**self.flags(), **self.tensor_options()), baseline is not None
         base = baseline if compared and PEFT.matches(self.model) else None
-        loaded = open_model(self.model, replace(plain, base=base), compared)
+        loaded = open_any(self.model, replace(plain, base=base), compared)
         loaded = with_output_names(loaded, self.output_names())
         say_how_it_was_read(loaded, say)
-        return loaded, None if baseline is None else open_model(baseline, plain, compared)
+        return loaded, None if baseline is None else open_any(baseline, plain, compared)
 
 
 @dataclass(frozen=True)

@@ -81,10 +81,12 @@ class Contents:
     is_graph: bool = False  # whether its operations say all that it computes
 
     def weights(self) -> Iterator[Tensor]:
-        """Yield the tensors that hold weights; whole numbers of a graph are sizes and places."""
+        """Yield the tensors that hold weights; of a graph single numbers and places are none."""
         for one in self.tensors:
-            is_place = self.is_graph and one.dtype in ("int32", "uint32") and not one.quantised
-            if not is_place and holds_weights(one.name, len(one.shape), one.dtype):
+            is_place = one.dtype in ("int32", "uint32") and not one.quantised
+            if self.is_graph and (is_place or not one.shape):
+                continue
+            if holds_weights(one.name, len(one.shape), one.dtype):
                 yield one
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -136,8 +137,8 @@ def read_contents(path: Path) -> Contents:
     try:
         size = check_regular_file(path, "expected a model file").st_size
         kind = kind_of(path)
-        if kind not in READERS and path.suffix in SPEAKING:
-            raise ValueError("its bytes are not those of what its name says")
+        if kind not in READERS and (path.suffix in SPEAKING or is_cut_archive(path)):
+            raise ValueError("its bytes are not those of what its name or its beginning says")
         if kind not in READERS:
             raise unknown_kind(path, size)
         return READERS[kind](path)
@@ -151,6 +152,11 @@ def read_contents(path: Path) -> Contents:
             f"{path}: is not a readable file of the kind {kind} ({reason}): check that the "
             "download is complete."
         ) from error
+
+
+def is_cut_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\3\4" and not zipfile.is_zipfile(path)
 
 
 def unknown_kind(path: Path, size: int) -> UnknownKindError:
@@ -228,6 +234,8 @@ def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> File
         return FileEntry(name, 0, "refused", "is no regular file", None, "")
     try:
         size, sha256 = path.stat().st_size, file_sha256(path)
+        if size == 0:
+            return FileEntry(name, 0, "no_model", "", None, sha256)
         if BESIDE.fullmatch(path.name) and path not in part_of:
             return FileEntry(name, size, "beside", "", None, sha256)
         found = read_contents(path)

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bilens.base.checks import check_choice, check_type
-from bilens.base.errors import BilensError, CheckpointError, NoLayersError, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
-from bilens.io.byte_ranges import Block
-from bilens.io.contents import Contents
 from bilens.io.converted_folder import CONVERTED
 from bilens.io.file_kinds import find_model
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE, said_input
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
-from bilens.io.formats.named_roles import open_tensors, read_named_roles
+from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
 from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
 from bilens.io.formats.sklearn_file import SKLEARN
-from bilens.io.inventory import contents_at
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
-from bilens.io.remote import RemotePath, located
-from bilens.io.stored_mlp import StoredTensor, module_tensors
+from bilens.io.remote import located
+from bilens.io.stored_mlp import module_tensors
 from bilens.io.tensors import sha256_of_module
-from bilens.nn import TopKSAE
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
@@ -156,62 +149,6 @@ def load_layers(path: str | Path, wanted: Callable[[str], bool]) -> LoadedModel:
     Formats that are read as a whole, and small, come as of `load`, with all their layers.
     """
     return load_with(path, ReadOptions(wanted=wanted))
-
-
-def open_model(path: Path, options: ReadOptions, compared: bool = False) -> LoadedModel:
-    """Read a model for an audit; one of which no layer is read comes with its tensors alone.
-
-    `compared` with another one, it does whatever the reason is.
-    """
-    path = located(path)
-    try:
-        model = load_with(path, options)
-    except (CheckpointError, UsageError) as error:
-        named = options.name_roles or PEFT.matches(path)
-        if named or not (compared or isinstance(error, NoLayersError)):
-            raise
-        return without_layers(path, options, error)
-    if isinstance(model.module, TopKSAE):
-        about = {**model.provenance, "read": "no layers: a sparse autoencoder has none of its own"}
-        return replace(model, module=None, stored=model.tensors, provenance=about)
-    return model
-
-
-def without_layers(path: Path, options: ReadOptions, error: BilensError) -> LoadedModel:
-    """Return the tensors of a model of which no layer is read, and why; raise where it is none."""
-    try:
-        path = find_model(path, any_kind=True)
-        held = None if isinstance(path, RemotePath) else contents_at(path)
-    except CheckpointError:
-        raise error from None
-    said = error.sentence.removeprefix(f"{path}: ")
-    ways = (" ".join(chain(*one.options())) for one in error.retries)
-    said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
-    about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
-    with suppress(CheckpointError, OSError):
-        found = open_tensors(path, options.allow_pickle)
-        store, sha256 = dict(found.store), found.sha256
-    if held is None and not store:
-        raise error from None
-    if held is not None:
-        about, sha256 = {"format": held.format, **about}, sha256 or held.sha256
-        store = store or listed_tensors(path, held, error)
-    return LoadedModel(None, str(path), sha256, provenance=about, stored=store)
-
-
-def listed_tensors(path: Path, held: Contents, error: BilensError) -> dict[str, StoredTensor]:
-    """Return tensors that are known by a header alone: reading one ends in the error."""
-
-    def refuse(_: Block) -> Tensor:
-        raise error
-
-    found = {}
-    for one in held.weights():
-        dtype = getattr(torch, one.dtype, None)
-        known = isinstance(dtype, torch.dtype)
-        plain, codes = (dtype if known else torch.float32), "" if known else one.dtype
-        found[one.name] = StoredTensor(path, one.name, one.shape, plain, refuse, quantised_as=codes)
-    return found
 
 
 def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> LoadedModel:

@@ -125,9 +125,7 @@ def read_hdf5(path: Path, content: bytes | None = None) -> Store:
     h5py = optional_package("h5py", "keras", "reading a file of Keras")
     file = path if content is None else BytesIO(content)
     with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
-        if "model_weights" in opened:
-            raise NoLayersError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
-        return dict(tensors_in(path, opened, ""))
+        return dict(tensors_in(path, opened.get("model_weights", opened), ""))
 
 
 def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
