@@ -47,7 +47,8 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         return without_layers(path, options, error)
     if isinstance(model.module, TopKSAE):
         about = {**model.provenance, "read": "no layers: a sparse autoencoder has none of its own"}
-        return replace(model, module=None, stored=model.tensors, provenance=about)
+        alone = {"module": None, "module_sha256": "", "stored": model.tensors}
+        return replace(model, **alone, provenance=about)
     return model
 
 
