@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -103,7 +104,7 @@ OPENERS: Mapping[str, Callable[[Path], Store]] = {
     "onnx": tensors_of_onnx,
     "gguf": tensors_of_parts,
     "keras": tensors_of_keras,
-    "hdf5": read_hdf5,
+    "hdf5": partial(read_hdf5, any_kind=True),
     "arrays": tensors_of_arrays,
 }
 

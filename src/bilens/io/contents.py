@@ -216,3 +216,10 @@ def bits_of(dtype: str) -> int:
 
 def shape_text(shape: Iterable[int | str]) -> str:
     return " × ".join(map(str, shape)) or "1"
+
+
+def numpy_name(code: str) -> str:
+    """Return the name of a dtype of numpy: `<f8` is float64."""
+    found = re.fullmatch(r"[<>|=]?([fiu])(\d+)", code)
+    kinds = {"f": "float", "i": "int", "u": "uint"}
+    return f"{kinds[found[1]]}{8 * int(found[2])}" if found else {"|b1": "bool"}.get(code, code)

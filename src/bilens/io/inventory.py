@@ -22,6 +22,7 @@ from bilens.io import header_contents as headers
 from bilens.io.contents import Contents, UnknownKindError
 from bilens.io.file_kinds import OTHERS, is_known, kind_of
 from bilens.io.onnx_contents import read_onnx_contents
+from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
 from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
 from bilens.records.inventory import CardField, FileEntry, FileState, Inventory
 
@@ -30,7 +31,7 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "safetensors": headers.read_safetensors_contents,
     "gguf": headers.read_gguf_contents,
     "onnx": read_onnx_contents,
-    "torch": headers.read_torch_contents,
+    "torch": read_torch_contents,
     "exported": headers.read_exported,
     "keras": headers.read_keras_contents,
     "hdf5": headers.read_hdf5_contents,
@@ -39,7 +40,7 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "skops": headers.read_npz,
     "arrays": headers.read_npz,
     "trees": headers.read_trees,
-    "pickle": headers.read_plain_pickle,
+    "pickle": read_plain_pickle,
     "fasttext": headers.read_fasttext,
     "dynet": headers.read_dynet,
     "thinc": headers.read_thinc,
