@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -48,8 +49,8 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         return without_layers(path, options, error)
     if isinstance(model.module, TopKSAE):
         about = {**model.provenance, "read": "no layers: a sparse autoencoder has none of its own"}
-        alone = {"module": None, "module_sha256": "", "stored": model.tensors}
-        return replace(model, **alone, provenance=about)
+        store = model.tensors
+        return replace(model, module=None, module_sha256="", stored=store, provenance=about)
     return model
 
 
@@ -120,10 +121,10 @@ def tensors_at(path: Path, held: Contents, error: BilensError) -> Store:
 
     store: dict[str, StoredTensor] = {}
     for one in held.weights():
-        dtype, fetch = getattr(torch, one.dtype, None), refuse
-        known = isinstance(dtype, torch.dtype)
-        plain, codes = dtype if known else torch.float32, "" if known else one.dtype
-        if one.place is not None and known and not one.quantised:
+        dtype, fetch = getattr(torch, one.dtype, None), cast(Callable[[Block], Tensor], refuse)
+        plain = dtype if isinstance(dtype, torch.dtype) else torch.float32
+        codes = "" if plain is dtype else one.dtype
+        if one.place is not None and plain is dtype and not one.quantised:
             fetch = Region(opened(one.place.path), one.place.start, one.shape, plain).fetch
         store[one.name] = StoredTensor(path, one.name, one.shape, plain, fetch, quantised_as=codes)
     return store

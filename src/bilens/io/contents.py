@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
@@ -38,6 +39,7 @@ OPERATION = {kind: re.compile(pattern) for kind, pattern in OPERATIONS.items()}
 # Types of numbers that may be codes of others, and the bits of those whose names do not say them.
 CODES = ("int8", "uint8", "int4", "uint4", "int16", "uint16", "float8e4m3fn", "float8e5m2")
 BITS = {"bool": 8, "string": 0, "float8e4m3fn": 8, "float8e5m2": 8, "float4e2m1": 4}
+MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for
 
 
@@ -79,6 +81,7 @@ class Contents:
     imports: tuple[str, ...] = ()
     parts: Counter[str] = field(default_factory=Counter)  # that the format tells itself
     is_graph: bool = False  # whether its operations say all that it computes
+    hashes: dict[Path, str] = field(default_factory=dict)  # SHA-256 of files where it is known
 
     def weights(self) -> Iterator[Tensor]:
         """Yield the tensors that hold weights; of a graph single numbers and places are none."""
@@ -95,7 +98,8 @@ class Contents:
 
     @property
     def sha256(self) -> str:
-        return file_sha256(*self.files) if self.files else ""
+        found = [self.hashes.get(file) or file_sha256(file) for file in self.files]
+        return hashlib.sha256("".join(found).encode()).hexdigest() if found[1:] else "".join(found)
 
     def counted_operations(self) -> tuple[CountedName, ...]:
         return tuple(CountedName(name, count) for name, count in self.operations.most_common())
@@ -149,10 +153,10 @@ class Contents:
         for one in matrices:
             alike[one.shape, one.dtype, one.content].append(one)
         found = []
-        for (_, _, content), members in alike.items():  # type: ignore[misc]
+        for members in alike.values():
             if len(members) < 2:
                 continue
-            if content is not None:
+            if members[0].content is not None:
                 found.append(members)
             else:
                 found += same_bytes(members)
@@ -212,6 +216,13 @@ def bits_of(dtype: str) -> int:
     """Return the bits of a number of a type, which most names of types end in."""
     digits = re.search(r"\d+$", dtype)
     return BITS.get(dtype, int(digits[0]) if digits else 0)
+
+
+def read_entry(archive: ZipFile, name: str) -> bytes:
+    """Return an entry of an archive that is a text, and so never endless."""
+    if (size := archive.getinfo(name).file_size) > MOST_TEXT:
+        raise ValueError(f"{name} has {size} bytes")
+    return archive.read(name)
 
 
 def shape_text(shape: Iterable[int | str]) -> str:

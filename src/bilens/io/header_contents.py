@@ -25,6 +25,7 @@ from bilens.io.contents import (
     Tensor,
     bits_of,
     numpy_name,
+    read_entry,
     shape_text,
 )
 from bilens.io.formats.gguf_header import HeaderReader
@@ -35,6 +36,11 @@ SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bf
 SAFETENSORS |= {f"{a}{n}": f"{b}{n}" for a, b in (("I", "int"), ("U", "uint")) for n in (8, 16, 32)}
 SAFETENSORS |= {"I64": "int64", "U64": "uint64", "BOOL": "bool"}
 SAFETENSORS |= {"F8_E4M3": "float8e4m3fn", "F8_E5M2": "float8e5m2"}
+GENERAL = [  # keys of a GGUF file that say what it is
+    *("name", "license", "license.name", "author", "organization", "description", "url"),
+    *("size_label", "finetune", "basename", "languages", "base_model.0.name"),
+]
+MOST_HEADER = 1 << 20  # bytes of that of an array
 FASTTEXT_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
 
 
@@ -55,12 +61,13 @@ def read_safetensors_contents(path: Path) -> Contents:
 
 def read_gguf_contents(path: Path) -> Contents:
     header = HeaderReader(opened(path)).header()
+    first = re.fullmatch(r"(.*)-00001-of-(\d{5})", path.stem)  # the others are part of it
+    others = range(2, 1 + int(first[2])) if first else ()
+    parts = [path.with_name(f"{first[1]}-{n:05}-of-{first[2]}.gguf") for n in others if first]
     said = {key: str(value) for key, value in header.values.items()}
     architecture = said.get("general.architecture", "")
     found = Contents(f"GGUF {architecture}".strip(), [path])
-    kept = ("name", "license", "license.name", "author", "organization", "description", "url")
-    kept += ("size_label", "finetune", "basename", "languages", "base_model.0.name")
-    found.said = {k: said[f"general.{k}"] for k in kept if f"general.{k}" in said}
+    found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
     gguf = None
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
     found.said |= {k: said[f"{architecture}.{k}"] for k in sizes if f"{architecture}.{k}" in said}
@@ -80,6 +87,9 @@ def read_gguf_contents(path: Path) -> Contents:
         codes = not dtype.startswith(("float", "bfloat"))
         dtype = dtype or f"ggml type {one.kind}"
         found.tensors.append(Tensor(name, one.shape, dtype, size, place, None, codes))
+    for part in map(read_gguf_contents, filter(Path.is_file, parts)):
+        found.files += part.files
+        found.tensors += part.tensors
     return found
 
 
@@ -96,7 +106,7 @@ def read_npz(path: Path) -> Contents:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if "schema.json" in names:
-            text = archive.read("schema.json").decode()
+            text = read_entry(archive, "schema.json").decode()
             pairs = re.findall(r'"__class__": "(\w+)",\s*"__module__": "([\w.]+)"', text)
             found.format = "skops"
             classes = (f"{module}.{name}" for name, module in pairs)
@@ -114,6 +124,8 @@ def npy_header(name: str, file: IO[bytes]) -> Tensor:
         raise ValueError(f"{name} is no array")
     code = "<H" if magic[6] == 1 else "<I"
     (length,) = struct.unpack(code, file.read(struct.calcsize(code)))
+    if length > MOST_HEADER:
+        raise ValueError(f"a header of {length} bytes")
     said = ast.literal_eval(file.read(length).decode("latin1"))
     shape, dtype = tuple(said["shape"]), numpy_name(str(said["descr"]))
     return Tensor(name, shape, dtype, prod(shape) * bits_of(dtype) // 8)
@@ -121,14 +133,18 @@ def npy_header(name: str, file: IO[bytes]) -> Tensor:
 
 def read_keras_contents(path: Path) -> Contents:
     """Return the layers of a file of Keras by class, and its weights."""
+    from bilens.base.memory import check_memory  # loads torch, which headers do without
+
     found = Contents("Keras", [path])
     with zipfile.ZipFile(path) as archive:
-        config = json.loads(archive.read("config.json"))
+        config = json.loads(read_entry(archive, "config.json"))
         about = (
-            json.loads(archive.read("metadata.json"))
+            json.loads(read_entry(archive, "metadata.json"))
             if "metadata.json" in archive.namelist()
             else {}
         )
+        size = archive.getinfo("model.weights.h5").file_size
+        check_memory(2 * size, f"{path}", "name a smaller file")
         weights = archive.read("model.weights.h5")
     found.format = f"Keras {about.get('keras_version', '')}".strip()
     add_keras_layers(found, config)
@@ -196,7 +212,7 @@ def read_exported(path: Path) -> Contents:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith(".json") and re.search(r"models/|exported_program", name):
-                text = archive.read(name).decode()
+                text = read_entry(archive, name).decode()
                 calls = re.findall(r'"target": ?"torch\.ops\.([\w.]+)"', text)
                 found.operations += Counter(calls)
     return found

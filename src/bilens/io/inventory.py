@@ -58,8 +58,8 @@ BESIDE = re.compile(
     r"|manifest\.json|\.gitattributes",
     re.IGNORECASE,
 )
-CARD = ("license", "license_name", "base_model", "datasets", "language", "library_name")
-CARD += ("pipeline_tag", "tags")
+CARD = ["license", "license_name", "base_model", "datasets", "language", "library_name"]
+CARD += ["pipeline_tag", "tags"]
 CONFIG = ("license", "model_type", "architectures", "_name_or_path", "torch_dtype", "dtype")
 SPEAKING = (*OTHERS, ".pt", ".pth")  # endings that stand for one kind of model
 MOST_FILES, MOST_TEXT = 10_000, 1 << 20
@@ -91,6 +91,7 @@ def take_inventory(path: Path, read: Known | None = None) -> Inventory:
     """Return the inventory of a path; `read` names the tensors in layers that were read."""
     files = tuple(list_files(path)) if path.is_dir() else ()
     contents = contents_at(path)
+    contents.hashes = {path / one.name: one.sha256 for one in files}
     size = sum(file.stat().st_size for file in contents.files)
     if path.is_dir() and not contents.files:
         size = sum(one.bytes for one in files)

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import Contents, Tensor, UnknownKindError, bits_of, numpy_name
+from bilens.io.contents import Contents, Tensor, UnknownKindError, bits_of, numpy_name, read_entry
 from bilens.io.pickle_contents import (
     LEGACY,
     Made,
@@ -59,7 +59,7 @@ def read_torch_contents(path: Path) -> Contents:
                 _, _, place = entry.filename.partition("/")
                 crcs[place.removeprefix("data/")] = entry.file_size, entry.CRC
                 if script and place.startswith("code/") and place.endswith(".py"):
-                    code += archive.read(entry).decode("utf-8", "replace")
+                    code += read_entry(archive, entry.filename).decode("utf-8", "replace")
     modules = Counter(class_names(content))
     kind = "TorchScript" if script else "checkpoint of PyTorch with pickled modules"
     if not modules and not script:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,9 @@ def message(data: bytes) -> Message:
     found: Message = {}
     at = 0
     while at < len(data):
+        value: int | bytes
         key, at = varint(data, at)
-        size = {1: 8, 5: 4}.get(key & 7)
+        size = {1: 8, 5: 4}.get(key & 7, 0)
         if key & 7 == 0:
             value, at = varint(data, at)
         elif key & 7 == 2 or size:
@@ -93,8 +94,8 @@ def read_tensorflow(path: Path) -> Contents:
             library = (one for part in graph.get(2, []) for one in message(part).get(1, []))
             functions = {message(f[1][0])[1][0]: f for f in map(message, library)}
             nodes = [message(one) for one in graph.get(1, [])]
-            for node in leading_to(ends, nodes) if ends else nodes:
-                add_tf_node(found, node, functions)
+            chosen = leading_to(ends, nodes) if ends else nodes
+            found.operations += operations_of(found, chosen, functions, {})
     if not found.operations:
         raise ValueError("a graph without operations")
     index = folder / "variables" / "variables.index"
@@ -124,19 +125,31 @@ def leading_to(ends: set[str], nodes: list[Message]) -> Iterator[Message]:
             todo += [one.removeprefix("^").partition(":")[0] for one in given]
 
 
-def add_tf_node(found: Contents, node: Message, functions: dict[bytes, Message]) -> None:
-    """Count a node, and those of the functions that it calls; constants are tensors."""
-    name, called = node[2][0].decode(), []
-    for entry in map(message, node.get(5, [])):
-        value = message(entry[2][0]) if 2 in entry else {}
-        called += [message(one)[1][0] for one in value.get(10, [])]
-        if name == "Const" and entry[1][0] == b"value":
-            add_constant(found, node[1][0].decode(), message(value[8][0]))
-    if not {*called} & {*functions}:
-        found.operations[name] += 1
-    for function in called:
-        for inner in map(message, functions.get(function, {}).get(3, [])):
-            add_tf_node(found, inner, functions)
+def operations_of(
+    found: Contents,
+    nodes: Iterable[Message],
+    functions: Mapping[bytes, Message],
+    done: dict[bytes, Counter[str]],
+) -> Counter[str]:
+    """Count operations, those of functions at each call; constants of each are tensors once."""
+    total = Counter[str]()
+    for node in nodes:
+        name, called = node[2][0].decode(), []
+        for entry in map(message, node.get(5, [])):
+            value = message(entry[2][0]) if 2 in entry else {}
+            called += [message(one)[1][0] for one in value.get(10, [])]
+            if name == "Const" and entry[1][0] == b"value":
+                add_constant(found, node[1][0].decode(), message(value[8][0]))
+        known = [one for one in called if one in functions]
+        for function in known:
+            if function not in done:
+                done[function] = Counter()  # for one that calls itself
+                inner = map(message, functions[function].get(3, []))
+                done[function] = operations_of(found, inner, functions, done)
+            total += done[function]
+        if not known:
+            total[name] += 1
+    return total
 
 
 def add_constant(found: Contents, label: str, proto: Message) -> None:

@@ -157,14 +157,14 @@ def inventory_lines(t: Catalogue, found: Inventory) -> Iterator[str]:
     ):
         if parts:
             yield t(f"inventory.{key}", named=t.listing(parts))
-    for names in found.tied[:4]:
-        yield t("inventory.tied", names=t.listing([*names[:4]]), count=grouped(len(names)))
+    for tied in found.tied[:4]:
+        yield t("inventory.tied", names=t.listing([*tied[:4]]), count=grouped(len(tied)))
     licences = dict.fromkeys(one.value for one in found.card if one.name.startswith("license"))
     if licences:
         yield t("inventory.license", named=shortened("; ".join(licences), 2 * LONGEST))
     if found.imports:
-        named = ", ".join(found.imports[:MOST_NAMED])
-        yield t("inventory.imports", count=grouped(len(found.imports)), named=named)
+        names = ", ".join(found.imports[:MOST_NAMED])
+        yield t("inventory.imports", count=grouped(len(found.imports)), named=names)
     yield from found.notes
     if found.files:
         states = Counter(one.state for one in found.files)
