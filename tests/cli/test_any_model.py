@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from commands import FILE, USAGE, Shell, assert_one_line
+from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 
 FEW = ("--null-samples", 3)
 
@@ -109,3 +109,16 @@ def test_a_folder_is_told_file_by_file(bilens: Shell, tmp_path: Path) -> None:
         "a.safetensors",
         "notes.txt",
     ]
+
+
+def test_what_is_read_and_what_is_not_is_counted_as_coverage_does(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    exact = read(bilens("audit", model_folder(tmp_path / "m"), "--null-samples", 39, "--json"))
+    assert exact["coverage"]["unread"] == 0
+    assert all(one["read"] == one["count"] > 0 for one in exact["inventory"]["parts"])
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    save_file(net.state_dict(), tmp_path / "m.safetensors")
+    line = ("audit", tmp_path / "m.safetensors", "--activation", "relu", *FEW, "--json")
+    assumed = read(bilens(*line))  # an input that nobody gave
+    assert [one["read"] for one in assumed["inventory"]["parts"]] == [0]

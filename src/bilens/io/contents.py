@@ -43,7 +43,7 @@ MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for
 
 
-class Place(NamedTuple):
+class TensorBytes(NamedTuple):
     """The bytes of a tensor in a file."""
 
     path: Path
@@ -58,7 +58,7 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     dtype: str
     bytes: int
-    place: Place | None = None
+    place: TensorBytes | None = None
     content: object = None  # the same for tensors of one storage or of the same bytes
     quantised: bool = False
 
@@ -190,7 +190,7 @@ def same_bytes(members: list[Tensor]) -> list[list[Tensor]]:
     return groups
 
 
-def edges(place: Place) -> str:
+def edges(place: TensorBytes) -> str:
     with place.path.open("rb") as file:
         found = []
         for start in (place.start, max(place.stop - EDGE, place.start)):
@@ -199,7 +199,7 @@ def edges(place: Place) -> str:
     return hashlib.sha256(b"".join(found)).hexdigest()
 
 
-def every_byte(place: Place) -> str:
+def every_byte(place: TensorBytes) -> str:
     with place.path.open("rb") as file:
         file.seek(place.start)
         content = file.read(place.stop - place.start)

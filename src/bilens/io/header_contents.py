@@ -21,8 +21,8 @@ from bilens.io.byte_ranges import opened, read_header
 from bilens.io.contents import (
     CODES,
     Contents,
-    Place,
     Tensor,
+    TensorBytes,
     bits_of,
     numpy_name,
     read_entry,
@@ -49,7 +49,7 @@ def read_safetensors_contents(path: Path) -> Contents:
     found = Contents("safetensors", [path], said=dict(header.metadata))
     for name, one in header.entries.items():
         low, high = (header.stop + end for end in one.data_offsets)
-        dtype, place = SAFETENSORS.get(one.dtype, one.dtype.lower()), Place(path, low, high)
+        dtype, place = SAFETENSORS.get(one.dtype, one.dtype.lower()), TensorBytes(path, low, high)
         found.tensors.append(Tensor(name, one.shape, dtype, high - low, place))
     names = {one.name for one in found.tensors}
     scales = ("_scale", ".scales", ".qzeros", ".absmax", ".quant_state", "_scale_inv")
@@ -81,7 +81,7 @@ def read_gguf_contents(path: Path) -> Contents:
         numbers, length = blocks[one.kind] if known else (1, 0)
         size = prod(one.shape) // numbers * length
         dtype = names.get(one.kind, "") if gguf is not None else ""
-        place = Place(path, one.offset, one.offset + size)
+        place = TensorBytes(path, one.offset, one.offset + size)
         if place.stop > path.stat().st_size:
             raise ValueError(f"{name} ends behind the end of the file")
         codes = not dtype.startswith(("float", "bfloat"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import optional_package
-from bilens.io.contents import CODES, Contents, Place, Tensor, bits_of, hash_of, shape_text
+from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -72,7 +72,7 @@ def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: A
         file, start = path.parent / Path(location).name, int(said.get("offset", 0))
         if file.is_file():
             found.files += [file] * (file not in found.files)
-            place = Place(file, start, start + int(said.get("length", size)))
+            place = TensorBytes(file, start, start + int(said.get("length", size)))
         elif (note := f"{location}: its tensors are not there") not in found.notes:
             found.notes.append(note)
     elif proto.raw_data and len(shape) > 1:

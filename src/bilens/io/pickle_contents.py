@@ -64,9 +64,9 @@ class Made:
     def children(self) -> dict[str, Any]:
         """Return the items of the object, and those of its state, by name."""
         state = self.state.items if isinstance(self.state, Made) else {}
-        return {**self.given(), **state, **self.items}
+        return {**self.read_arguments(), **state, **self.items}
 
-    def given(self) -> dict[str, Any]:
+    def read_arguments(self) -> dict[str, Any]:
         """Return the items that it is called with: those of Python 2, or of torch.fx."""
         match self.name, self.arguments:
             case "collections.OrderedDict", ([*pairs],):

@@ -12,7 +12,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import CODES, Contents, Place, Tensor, bits_of, hash_of, shape_text
+from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
 from bilens.records.inventory import Port
 
 # ---- TensorFlow: messages of protobuf, read field by field
@@ -292,7 +292,7 @@ def read_tflite(path: Path) -> Contents:
                     table.vector(2)[1] for table in tensor.table(4)
                 ]  # of a bias in int32, too
                 quantised = dtype in CODES or (dtype == "int32" and any(scales))
-                place = Place(path, at, at + size)
+                place = TensorBytes(path, at, at + size)
                 found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))
         for side, ends in (("input", 1), ("output", 2)):
             for one in (tensors[at] for at in graph.integers(ends) if number == 0):
