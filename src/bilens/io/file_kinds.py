@@ -137,7 +137,7 @@ def refuse_file(path: Path, kind: str) -> None:
     """Refuse a file that no reader takes."""
     if kind == "trees":
         raise no_weights(path)
-    if kind in NOT_READ:
+    if kind in NOT_READ and path.suffix not in MODELS:
         raise NoLayersError(
             f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` lists what "
             "it holds."
@@ -180,7 +180,7 @@ def kind_of(path: Path) -> str:
         return kind_of_archive(path)
     for kind, where, magic in MAGIC:
         if start[where : where + len(magic)] == magic:
-            return kind
+            return "pickle" if kind == "compressed" and path.suffix in ESTIMATORS else kind
     if start.startswith(LEGACY):
         return "torch"
     length = int.from_bytes(start[:8], "little")  # of a header in JSON

@@ -36,6 +36,7 @@ PLAIN = (
     "joblib",
     "scipy",
 )
+COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\x5e", b"BZ", b"\xfd7", b"\x04\x22")  # how some begin
 MOST_PICKLED = 64 << 20  # bytes of a plain pickle that is read to its end
 
 
@@ -117,6 +118,8 @@ def read_plain_pickle(path: Path) -> Contents:
     reader, content = PickleReader(io.BytesIO(path.read_bytes()[:MOST_PICKLED])), None
     with suppress(Exception):  # arrays of joblib lie between the steps
         content = reader.load()
+    if not reader.names and path.read_bytes()[:2] in COMPRESSED:
+        return Contents("compressed pickle", [path], notes=["what it holds is not read"])
     if not reader.names:
         raise UnknownKindError(f"{path}: is a pickle of plain values, and no model.")
     packages = Counter(name.partition(".")[0] for name in reader.names)
