@@ -43,6 +43,7 @@ def reports() -> dict[str, Any]:
 
 
 INDEX = AuditIndex(
+    files=layer_audit_documents.INVENTORY.files,
     models=(
         IndexRow("runs/broken", "unread", 3, None, "", "runs/broken: no such file."),
         IndexRow("runs/<b>", "do_not_use", 1, 0.5, "A rule failed.", page="<b>.html"),

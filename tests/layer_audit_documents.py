@@ -12,6 +12,16 @@ from bilens.api.audit_model import audit
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
+from bilens.records.inventory import (
+    CardField,
+    CountedName,
+    FileEntry,
+    FileState,
+    Inventory,
+    PartCount,
+    Port,
+    TensorGroup,
+)
 from bilens.records.layer_readings import LayerDifference, TokenPair
 from report_documents import (
     coverage_endings,
@@ -22,6 +32,30 @@ from report_documents import (
 )
 
 DRAWS = 3
+PARTS = ("mlp", "attention", "convolution", "lstm", "gru", "rnn", "norm", "embedding", "head")
+STATES: tuple[FileState, ...] = ("read", "listed", "beside", "no_model", "refused")
+INVENTORY = Inventory(  # of everything that there can be
+    path="models",
+    format="safetensors",
+    bytes=2_000,
+    sha256="ab" * 32,
+    parameters=100,
+    tensors=70,
+    operations=tuple(CountedName(f"Op<{n}>", 70 - n) for n in range(70)),
+    parts=(
+        *(PartCount(kind, 2, 1) for kind in PARTS),
+        *(PartCount(kind, 2) for kind in ("trees", "matrix")),
+    ),
+    ports=(Port("input", "<x>", "batch × 3", "float32"), Port("output", "y", "", "")),
+    groups=tuple(
+        TensorGroup(f"<{n}>", 1, "2 × 3", 6, "int8", 10**n, n % 2 == 0) for n in range(10)
+    ),
+    tied=(("a", "b"),),
+    card=(CardField("license", "MIT", ""), CardField("license", "Apache", "README.md")),
+    notes=("not opened",),
+    imports=("os.system",),
+    files=tuple(FileEntry(f"{state}.x", 9, state, "why", None, "ab" * 32) for state in STATES),
+)
 KINDS = (*NAMED_KINDS, "conv", "other")
 SAME = {"name": "config.json", "state": "same", "keys": []}
 VALUES: dict[str, dict[str, Any]] = {
@@ -364,6 +398,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "gated": make_layer_audit(),
         "exact": make_layer_audit("exact"),
         "seen": seen(),
+        "inventory": {**make_layer_audit(), "inventory": to_json(INVENTORY)},
         "apart": apart(),
         "in training": in_training(),
         **{reason: searched(reason) for reason in ("approximated", "refused")},

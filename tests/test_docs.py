@@ -129,7 +129,7 @@ def test_a_bilens_command_to_be_typed_is_whole(
     words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parsed as the program would, and not run; a bad value or a missing argument raises."""
-    monkeypatch.setattr(file_kinds, "find_model", Path)  # no file of the line is here
+    monkeypatch.setattr(file_kinds, "find_model", lambda path, *_: path)  # none of them is here
     monkeypatch.setattr(Path, "exists", lambda _: True)
     command: Any = commands()[""]
     rest = list(words)

@@ -38,8 +38,9 @@ PUBLIC = names_of(
     "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
     "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
-    "hosvd, interaction_chance, interaction_submatrix, layer_inputs, load, load_converted, "
-    "load_images, localisation, match_eigenvectors, network_similarity, nn, output_moments, "
+    "hosvd, interaction_chance, interaction_submatrix, inventory, layer_inputs, load, "
+    "load_converted, load_images, localisation, match_eigenvectors, network_similarity, nn, "
+    "output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
     "quantise, raw_directions, read_at_text, read_attention, read_network, reproduce, "
     "rotation_null, save, similarity, sklearn, "
@@ -133,6 +134,7 @@ SIGNATURES = {
     "constant=None",
     "MLPWeights": "down, up, activation, up_bias=None, linear=None, constant=None",
     "activation_moments": "activation, mean, deviation",
+    "inventory": "path",
     "layer_inputs": "model, data, *, layers=(), tokens=20000, n_ctx=128, held_out=0.2, seed=0",
     "quadratic_fit": "module_or_weights, mean=None, covariance=None, data=None, *, "
     "seed=0, samples=10000, threshold=0.9, train_steps=0",

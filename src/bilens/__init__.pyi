@@ -101,6 +101,7 @@ from .interp.trace_options import TraceOptions as TraceOptions
 from .io.autoencoders import export_sae as export_sae
 from .io.converted_folder import load_converted as load_converted
 from .io.estimator import from_sklearn as from_sklearn
+from .io.inventory import inventory as inventory
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
 from .polynomial.at_text import NetworkAtText as NetworkAtText

@@ -35,6 +35,7 @@ KEYS = [
     "conditions",
     "decision",
     "exactness",
+    "inventory",
     "performance",
     "classes",
     "layers",

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 import tiny
 from bilens.cli.commands import audit
 from bilens.cli.commands.audit import distinct
-from bilens.io.load import LoadedModel, load
+from bilens.io.any_model import open_any
+from bilens.io.load import LoadedModel
 from bilens.report.evidence import DOCUMENT
 from builders import randn
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
@@ -53,7 +54,13 @@ def test_a_folder_of_models_is_one_index(bilens: Shell, models: Path, tmp_path: 
     assert rows[0]["audit"] is None
     assert result.code == max(row["exit_code"] for row in rows) == FILE
     assert "Model 2 of 3" in result.err
-    assert "notes" not in result.out
+    listed = {one["name"]: one["state"] for one in document["files"]}
+    assert listed == {
+        **{f"{name}/model.safetensors": "read" for name in "ab"},
+        **{f"{name}/config.json": "beside" for name in "abc"},
+        "c/model.safetensors": "refused",
+        "notes.txt": "no_model",
+    }
     page = index.read_text("utf-8")
     assert re.findall(r'href="(\w+\.html)"', page) == [row["page"] for row in rows[1:]]
     for row in rows[1:]:
@@ -85,7 +92,7 @@ def test_what_looks_like_a_model_is_a_row_and_an_interrupted_run_leaves_the_inde
     monkeypatch.setattr(audit, "read_and_judge", until_b)
     assert bilens("audit", models, *FEW, "--html", index).code == 130
     text = index.read_text("utf-8")
-    assert [name in text for name in ("models/a", "models/b", "models/c", "forest")] == [
+    assert [name in text for name in ("models/a", "models/b", "models/c", "models/forest")] == [
         *3 * [True],
         False,
     ]
@@ -99,10 +106,10 @@ def test_one_model_is_in_memory_at_a_time(
     def load_one(*given: Any, **options: Any) -> LoadedModel:
         gc.collect()
         assert [one() for one in seen] == len(seen) * [None]
-        seen.append(weakref.ref(loaded := load(*given, **options)))
+        seen.append(weakref.ref(loaded := open_any(*given, **options)))
         return loaded
 
-    monkeypatch.setattr("bilens.io.load.load", load_one)
+    monkeypatch.setattr("bilens.io.any_model.open_any", load_one)
     assert bilens("audit", *2 * (models / "a", models / "b"), *FEW).code == 0
     assert len(seen) == 4
 

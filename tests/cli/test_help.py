@@ -34,6 +34,7 @@ FROZEN = {
         "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
         "--shard --device --seed --resume --overwrite --json"
     ),
+    "inspect": "path --lang --json",
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "

@@ -10,7 +10,7 @@ from torch import nn
 import bilens as bl
 import tiny
 import tiny_language_models as language
-from bilens.findings.coverage import fold_names
+from bilens.io.tensor_names import fold_names
 from bilens.records.decision import Coverage
 from builders import randn
 

@@ -231,8 +231,6 @@ def test_layers_of_zeros_have_no_directions() -> None:
 
 
 def test_what_is_out_of_range_is_refused() -> None:
-    with pytest.raises(UsageError, match="at least one MLP"):
-        walk_layers([])
     with pytest.raises(UsageError, match="null_samples must be an integer of at least 3"):
         checked_options(2, 0)
     with pytest.raises(UsageError, match="seed must be below"):

@@ -244,7 +244,7 @@ def test_what_does_not_fit_together_is_refused(name: str) -> None:
 def test_a_layer_audit_without_layers_or_a_number_of_a_rule_is_refused() -> None:
     document = layer_audit_documents.make_layer_audit()
     with pytest.raises(UsageError, match="layers is empty"):
-        AuditReport(document | {"layers": {"readings": []}})
+        AuditReport(document | {"layers": {"readings": []}, "inventory": None})
     del document["verdict"][0]["values"]["threshold"]
     with pytest.raises(UsageError, match="'threshold' is missing"):
         AuditReport(document)

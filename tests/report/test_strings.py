@@ -46,13 +46,20 @@ from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
+from bilens.report.sections.inventory import inventory_tables
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
 from bilens.report.sections.trace_attention import SCORES, WRITES
 from bilens.report.sections.trace_page import contrast_table, ranked_table
 from bilens.report.summary import render_summary
-from bilens.report.terminal import attack_tables, audit_table, truncation_table, verdict_lines
+from bilens.report.terminal import (
+    attack_tables,
+    audit_table,
+    inventory_parts,
+    truncation_table,
+    verdict_lines,
+)
 from bilens.report.terminal_readings import (
     attribution_tables,
     decomposition_lines,
@@ -84,6 +91,7 @@ from bilens_explorer.recorded_command import RefusedError
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
+from layer_audit_documents import INVENTORY
 from report_documents import TRIGGER, make_document, page_of, variants
 from trace_documents import make_trace, make_weights_only
 
@@ -117,7 +125,7 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     trace = TraceReport(make_trace()).record
     made = class_table(()), cut_table(cut), effect_table(0), ranked_table(trace), contrast_table({})
     of_networks = (SINGLE, PAIRS, TRIPLES, DISTANCES)
-    edges = (SCORES, WRITES)
+    edges = (SCORES, WRITES, *(table for table, *_ in inventory_tables(INVENTORY)))
     tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *edges, *made, *of_networks)
     keys = set()
     for lang in LANGUAGES:
@@ -245,6 +253,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for report in evidence_documents.reports().values():
         evidence_files(report.record, "en")
     render_index(evidence_documents.INDEX)
+    for found in (INVENTORY, replace(INVENTORY, sha256="")):
+        assert [*inventory_parts(found)]
     explained = explain_predictions(tiny.loaded(tiny.trained()), tiny.images(), [0, 1, 2])
     attribution_plate(explained)
     for record in explained_variants(explained):

@@ -1,21 +1,61 @@
 """The examiners of an audit: each makes one reading of its subject, or None where there is none."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from bilens.api.audit_subject import AuditSubject, LayerReader
 from bilens.api.comparison import column_changes, layer_changes, whole_difference
 from bilens.api.given_data import performance_of
+from bilens.base.errors import BilensError
 from bilens.findings.column_effects import ExactTable
+from bilens.findings.coverage import how_read
 from bilens.findings.exact_classifier import ExactClassifier
+from bilens.io.contents import Contents, Tensor, bits_of
+from bilens.io.inventory import of_contents, take_inventory
+from bilens.io.remote import RemotePath
 from bilens.records.class_readings import ClassReadings
 from bilens.records.column_readings import ColumnChanges, ColumnReadings
 from bilens.records.common import Reading
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.guarantees import Guarantees
 from bilens.records.image_warnings import Overfitting, Triggers
+from bilens.records.inventory import Inventory
 from bilens.records.layer_readings import Difference, LayerReadings, WordTrial
 from bilens.records.performance import Performance
+
+READ = ("exact", "approximate")  # endings of a layer that was read
+
+
+def examine_inventory(subject: AuditSubject) -> Inventory:
+    """Say what the model is: by its file, or by its tensors and modules where it is in memory."""
+    model, read = subject.given, names_read(subject)
+    path = Path(model.source)
+    if model.source and model.original is None and not isinstance(path, RemotePath):
+        with suppress(BilensError):
+            if path.exists():
+                return take_inventory(path, read)
+    module, contents = model.module or model.original, Contents("tensors in memory", [])
+    if module is not None:
+        contents.format = f"{type(module).__name__} in memory"
+        parts = (type(one).__name__ for one in module.modules() if not [*one.children()])
+        contents.operations = Counter(parts)
+    for name, one in model.tensors.items():
+        size = prod(one.shape) * bits_of(one.storage) // 8
+        contents.tensors.append(Tensor(name, one.shape, one.storage, size, None, name))
+    return of_contents(contents, read=read)
+
+
+def names_read(subject: AuditSubject) -> set[str]:
+    """Return the names of the tensors in layers that were read, as coverage counts them."""
+    ended, reader = dict.fromkeys(subject.model.layers, "exact"), subject.reader
+    if isinstance(reader, LayerReader):
+        ended = {layer.name: how_read(layer) for layer in reader.walk.readings}
+    views = (view for name, view in subject.model.layers.items() if ended[name] in READ)
+    return {name for view in views for name in view.tensors}
 
 
 def examine_performance(subject: AuditSubject) -> Performance | None:
@@ -97,6 +137,7 @@ def examine_column_changes(subject: AuditSubject) -> ColumnChanges | None:
 Examiner: TypeAlias = Callable[[AuditSubject], Reading | None]
 # Field of an audit → what fills it, in the order in which they work.
 EXAMINERS: Final[Mapping[str, Examiner]] = {
+    "inventory": examine_inventory,
     "performance": examine_performance,
     "difference": examine_difference,
     "classes": examine_classes,

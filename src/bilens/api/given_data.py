@@ -143,6 +143,9 @@ def interface_of(model: LoadedModel, *, answers: bool = True) -> ModelInterface:
     """Return the interface of a whole model; refuse one of which parts alone are read."""
     views, report = tuple(model.layers.values()), model.load_report
     name, head = model.source or type(model.module).__name__, model.head or ""
+    if not views:
+        said = f"data judge the answers of a model, and of {name} no layer is read: omit them."
+        raise UsageError(said)
     whole = [view.reads for view in views] == ["inputs", *["neurons"] * (len(views) - 1)]
     width, made = views[-1].sizes.d_out, model.provenance
     ends = made.get("ends") or ends_in(views[-1])

@@ -75,6 +75,10 @@ class CheckpointError(FileError):
     """A model folder or checkpoint that is missing, damaged or of another kind."""
 
 
+class NoLayersError(CheckpointError):
+    """A file of which no layer is read as it is given; an audit says what it holds."""
+
+
 class OutputExistsError(UsageError):
     """An output path that already holds something that would be lost."""
 

@@ -19,6 +19,7 @@ from bilens.cli.commands.decompose import decompose
 from bilens.cli.commands.explain import explain
 from bilens.cli.commands.fit import fit
 from bilens.cli.commands.image import demo, train_image
+from bilens.cli.commands.inspect import inspect
 from bilens.cli.commands.language import train_language, train_sae
 from bilens.cli.commands.read import read
 from bilens.cli.commands.robustness import attack, certify
@@ -37,8 +38,8 @@ TOGETHER = (("train", "language"), ("train", "sae"), ("convert", "bilinear"))  #
 class Commands(CommandGroup):
     """The commands of bilens, in the order of the help."""
 
-    functions: ClassVar[list[Command]] = [demo, decompose, fit, audit, certify, attack, explain]
-    functions += [trace, read, convert, sweep]
+    functions: ClassVar[list[Command]] = [demo, inspect, decompose, fit, audit, certify, attack]
+    functions += [explain, trace, read, convert, sweep]
 
 
 app = typer.Typer(

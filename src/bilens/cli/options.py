@@ -174,12 +174,21 @@ def refuse_unless(given: list[str], needed: str) -> None:
 
 
 def a_model(given: Any) -> Any:
+    return model_at(given)
+
+
+def any_model(given: Any) -> Any:
+    """Check a model of which the tensors alone will do."""
+    return model_at(given, any_kind=True)
+
+
+def model_at(given: Any, any_kind: bool = False) -> Any:
     from bilens.io.file_kinds import find_model
     from bilens.io.remote import located
 
     if isinstance(given, Path):  # a baseline may be a word
         given = located(given)
-        find_model(given)
+        find_model(given, any_kind)
     return given
 
 
@@ -194,7 +203,8 @@ def data_at(given: Path | list[Path] | None) -> Path | list[Path] | None:
 
 # Of options by these names: without torch, before anything is read.
 CHECKS: dict[str, Callable[[Any], Any]] = {
-    **dict.fromkeys(("model", "baseline", "input_sae", "output_sae"), a_model),
+    **dict.fromkeys(("model", "input_sae", "output_sae"), a_model),
+    "baseline": any_model,
     **dict.fromkeys(("data", "train_data"), data_at),
     "roles": lambda texts: texts if parse_roles(texts or []) else None,
 }

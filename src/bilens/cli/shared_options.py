@@ -79,17 +79,19 @@ class ModelFile:
         return None
 
     def open_pair(self, baseline: Path | None, say: Say) -> tuple[LoadedModel, LoadedModel | None]:
-        """Read the model and the one that it was made from, to which an adapter is added."""
-        if baseline is None:
-            return self.open(say), None
-        from bilens.io.load import PEFT, ReadOptions, load_to_compare, with_output_names
+        """Read the model and the one that it was made from, to which an adapter is added.
 
-        plain = ReadOptions(**self.flags(), **self.tensor_options())
-        base = baseline if PEFT.matches(self.model) else None
-        loaded = load_to_compare(self.model, replace(plain, base=base))
+        Of both the tensors alone will do, where no layer of them is read.
+        """
+        from bilens.io.any_model import open_any
+        from bilens.io.load import PEFT, ReadOptions, with_output_names
+
+        plain, compared = ReadOptions(**self.flags(), **self.tensor_options()), baseline is not None
+        base = baseline if compared and PEFT.matches(self.model) else None
+        loaded = open_any(self.model, replace(plain, base=base), compared)
         loaded = with_output_names(loaded, self.output_names())
         say_how_it_was_read(loaded, say)
-        return loaded, load_to_compare(baseline, plain)
+        return loaded, None if baseline is None else open_any(baseline, plain, compared)
 
 
 @dataclass(frozen=True)

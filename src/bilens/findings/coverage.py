@@ -1,26 +1,15 @@
 """The share of a model's parameters that its readable layers contain."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from math import prod
 
-import torch
-
 from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.tensor_names import fold_names, holds_weights
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.records.layer_readings import LayerReading
-
-# Numbers that follow from a configuration or from data: stored with the weights, never trained.
-BUFFERS = re.compile(
-    r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
-    r"|num_batches_tracked)$"
-)
-PACKED = (torch.int8, torch.uint8, torch.int16, torch.int32)  # codes of weights; int64 is of places
-NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
-FEWEST = 3  # tensors that are told as one
 
 
 def how_read(reading: LayerReading) -> str:
@@ -86,21 +75,5 @@ def measure_coverage(
 
 
 def is_parameter(name: str, tensor: StoredTensor) -> bool:
-    """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
-    mask = name.endswith(".bias") and len(tensor.shape) > 2
-    kept = tensor.dtype.is_floating_point or tensor.dtype in PACKED
-    return kept and not mask and BUFFERS.search(name) is None
-
-
-def fold_names(names: Iterable[str]) -> dict[str, list[str]]:
-    """Return pattern → names that differ in their numbers alone, where they are several."""
-    alike: dict[str, list[str]] = {}
-    for name in names:
-        alike.setdefault(NUMBER.sub("*", name), []).append(name)
-    found: dict[str, list[str]] = {}
-    for pattern, members in alike.items():
-        if len(members) < FEWEST:
-            found |= {name: [name] for name in members}
-        else:
-            found[pattern] = members
-    return found
+    """Tell whether a tensor holds weights, or their codes."""
+    return holds_weights(name, len(tensor.shape), str(tensor.dtype).removeprefix("torch."))

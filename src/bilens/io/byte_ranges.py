@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
-import torch
-from torch import Tensor
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import check_regular_file
 from bilens.io.remote import RemoteFile, RemotePath
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Block = tuple[slice, ...]  # of the leading axes of a tensor; empty for all of it
 
@@ -125,6 +127,8 @@ class Region(NamedTuple):
         return ((self.file, start, start + self.dtype.itemsize * prod(shape)),)
 
     def fetch(self, block: Block) -> Tensor:
+        import torch  # headers are read without it
+
         start, shape, rest = self.locate_block(block)
         found = torch.empty(shape, dtype=self.dtype)
         self.file.fill(found.reshape(-1).view(torch.uint8).numpy().data, start)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from bilens.base.errors import CheckpointError, Retry
+from bilens.base.errors import CheckpointError, NoLayersError, Retry
 from bilens.base.files import check_regular_file, not_there, why_unreadable
 from bilens.io.pickle_contents import LEGACY, PickleReader
 from bilens.io.remote import RemotePath
@@ -29,12 +29,35 @@ START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
 TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
 FORESTS = ("lightgbm.", "xgboost.", "catboost.", "_catboost.", "sklearn.tree.", "sklearn.ensemble.")
+# Kinds that first bytes say, at which place, and those that the name alone says.
+MAGIC = (
+    ("gguf", 0, b"GGUF"), ("hdf5", 0, b"\x89HDF\r\n\x1a\n"), ("tflite", 4, b"TFL3"),
+    ("arrays", 0, b"\x93NUMPY"), ("fasttext", 0, b"\xba\x16\x4f\x2f"),
+    ("dynet", 0, b"#Parameter#"), ("dynet", 0, b"#LookupParameter#"),
+    ("thinc", 0, b"\x84\xa5nodes"), ("compressed", 0, b"\x04\x22\x4d\x18"),
+    ("compressed", 0, b"\x1f\x8b"), ("compressed", 0, b"\x28\xb5\x2f\xfd"),
+)  # fmt: skip
+NAMED = {".onnx": "onnx", ".pb": "tensorflow", ".gguf": "gguf", ".h5": "hdf5", ".hdf5": "hdf5"}
+NAMED |= {".keras": "keras", ".mlmodel": "coreml"}
+NOT_READ = {
+    "tensorflow": "a graph of TensorFlow",
+    "tflite": "a model of TensorFlow Lite",
+    "arrays": "a file of arrays of NumPy",
+    "fasttext": "a model of fastText",
+    "dynet": "a file of DyNet",
+    "thinc": "a model of spaCy",
+    "coreml": "a model of Core ML",
+    "compressed": "a compressed file",
+}
 READABLE = ("sklearn.neural_network", "bilens.")
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
-def find_model(given: Path) -> Path:
-    """Return the file or folder of one model at a path, or of a name in the cache of the hub."""
+def find_model(given: Path, any_kind: bool = False) -> Path:
+    """Return the file or folder of one model at a path, or of a name in the cache of the hub.
+
+    `any_kind` takes files too of which no layer is read.
+    """
     if isinstance(given, RemotePath):
         given = given.pinned()
         if is_model(given):
@@ -42,10 +65,11 @@ def find_model(given: Path) -> Path:
         raise given.missing("no model; expected config.json and .safetensors in it, or a .gguf")
     try:
         path = given if given.exists() else cached(given)
-        path = one_of_folder(given, path) if path.is_dir() else path
+        path = one_of_folder(given, path, any_kind) if path.is_dir() else path
         if not path.is_dir():
             check_regular_file(path, "expected a model file")
-            refuse_file(path, kind_of(path))
+            if not any_kind:
+                refuse_file(path, kind_of(path))
     except OSError as error:
         raise CheckpointError(f"{given}: {why_unreadable(error)}") from error
     return path
@@ -70,9 +94,9 @@ def cached(given: Path) -> Path:
     )
 
 
-def one_of_folder(given: Path, folder: Path) -> Path:
+def one_of_folder(given: Path, folder: Path, any_kind: bool) -> Path:
     """Return a folder that is a model, or the only one in it."""
-    models = models_in(folder)
+    models = models_in(folder, any_kind)
     if len(models) == 1:
         return models[0]
     if models:
@@ -88,9 +112,19 @@ def one_of_folder(given: Path, folder: Path) -> Path:
     )
 
 
-def models_in(folder: Path) -> list[Path]:
-    """Return a folder that is a model, or the models that are in it."""
-    return [folder] if is_model(folder) else [*filter(is_model, sorted(folder.iterdir()))]
+def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
+    """Return a folder that is a model, or the models that are in it; `any_kind` as above."""
+    if is_model(folder):
+        return [folder]
+    inside = sorted(folder.iterdir())
+    return [path for path in inside if is_model(path) or (any_kind and is_known(path))]
+
+
+def is_known(path: Path) -> bool:
+    """Say whether the bytes of a file are those of a kind of model that is known."""
+    with suppress(OSError):
+        return path.is_file() and path.stat().st_size > 0 and kind_of(path) != "other"
+    return False
 
 
 def is_model(path: Path) -> bool:
@@ -103,8 +137,13 @@ def refuse_file(path: Path, kind: str) -> None:
     """Refuse a file that no reader takes."""
     if kind == "trees":
         raise no_weights(path)
+    if kind in NOT_READ and path.suffix not in MODELS:
+        raise NoLayersError(
+            f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` lists what "
+            "it holds."
+        )
     if kind == "exported":
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: is an archive of torch.export, a program and not an MLP: save its weights, "
             "safetensors.torch.save_file(torch.export.load(path).state_dict, 'w.safetensors')."
         )
@@ -120,13 +159,13 @@ def refuse_file(path: Path, kind: str) -> None:
         )
 
 
-def misnamed(path: Path, what: str, suffix: str) -> CheckpointError:
+def misnamed(path: Path, what: str, suffix: str) -> NoLayersError:
     copy = shlex.join(["cp", "-i", str(path), f"{path}{suffix}"])
-    return CheckpointError(f"{path}: is {what} under another ending: `{copy}`, and pass the copy.")
+    return NoLayersError(f"{path}: is {what} under another ending: `{copy}`, and pass the copy.")
 
 
-def no_weights(path: Path) -> CheckpointError:
-    return CheckpointError(
+def no_weights(path: Path) -> NoLayersError:
+    return NoLayersError(
         f"{path}: is a model of decision trees, and trees have no weights to read: fit a model "
         "that can be read to the same rows, or to the trees' own predictions as the target, with "
         "`bilens train table DATA.csv --target COLUMN --out FOLDER`."
@@ -139,6 +178,9 @@ def kind_of(path: Path) -> str:
         start = file.read(START)
     if start.startswith(b"PK\3\4"):
         return kind_of_archive(path)
+    for kind, where, magic in MAGIC:
+        if start[where : where + len(magic)] == magic:
+            return "pickle" if kind == "compressed" and path.suffix in ESTIMATORS else kind
     if start.startswith(LEGACY):
         return "torch"
     length = int.from_bytes(start[:8], "little")  # of a header in JSON
@@ -147,7 +189,9 @@ def kind_of(path: Path) -> str:
     names = imported_by(start)
     if are_trees(names) or start.lstrip().startswith(TREES):
         return "trees"
-    return "pickle" if names or path.suffix in ESTIMATORS else "other"
+    if names or path.suffix in ESTIMATORS:
+        return "pickle"
+    return NAMED.get(path.suffix, "other")
 
 
 def are_trees(names: Collection[str]) -> bool:
@@ -176,5 +220,9 @@ def kind_of_archive(path: Path) -> str:
             return "trees" if are_trees([f"{name}." for name in modules]) else "skops"
         if ends & {"archive_format", "serialized_exported_program.json"}:
             return "exported"
+        if {"config.json", "model.weights.h5"} <= ends:
+            return "keras"
+        if ends and all(name.endswith(".npy") for name in ends):
+            return "arrays"
         return "torch" if "data.pkl" in ends else "other"
     return "other"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from bilens.base.checks import check_choice, check_type
-from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
 from bilens.io.converted_folder import CONVERTED
 from bilens.io.file_kinds import find_model
@@ -22,7 +21,7 @@ from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE, said_input
 from bilens.io.formats.keras import KERAS, SAVED_MODEL, WEIGHTS_ALONE
 from bilens.io.formats.module_class import read_in_class
-from bilens.io.formats.named_roles import open_tensors, read_named_roles
+from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
@@ -149,7 +148,7 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
                 return replace(model, module_sha256=sha256_of_module(model.module))
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
-    raise CheckpointError(f"{path}: is no model that bilens reads: see docs/loading.md.")
+    raise NoLayersError(f"{path}: is no model that bilens reads: see docs/loading.md.")
 
 
 def load_layers(path: str | Path, wanted: Callable[[str], bool]) -> LoadedModel:
@@ -160,20 +159,6 @@ def load_layers(path: str | Path, wanted: Callable[[str], bool]) -> LoadedModel:
     Formats that are read as a whole, and small, come as of `load`, with all their layers.
     """
     return load_with(path, ReadOptions(wanted=wanted))
-
-
-def load_to_compare(path: Path, options: ReadOptions) -> LoadedModel:
-    """Read a model that another one is compared with: its tensors where layers cannot be read."""
-    path = located(path)
-    try:
-        return load_with(path, options)
-    except (CheckpointError, UsageError) as error:
-        if options.name_roles or PEFT.matches(path):
-            raise
-        with suppress(CheckpointError, OSError):
-            found, why = open_tensors(path, options.allow_pickle), {"read": f"no layers: {error}"}
-            return LoadedModel(None, str(path), found.sha256, provenance=why, stored=found.store)
-        raise
 
 
 def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> LoadedModel:

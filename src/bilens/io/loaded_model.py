@@ -228,7 +228,12 @@ class LoadedModel:
             UsageError: If the layers alone were read.
         """
         if self.module is None:
-            first = next(iter(self.layers))
+            first = next(iter(self.layers), None)
+            if first is None:
+                raise UsageError(
+                    f"{reader} runs a whole model, and of {self.source} "
+                    f"({self.provenance.get('format', 'another library')}) no layer is read."
+                )
             ways = f"`bilens decompose {self.source} --layer {first}`, or bl.load(...)"
             if not self.files and self.provenance.get("format", "").startswith("scikit-learn"):
                 ways = "bl.from_sklearn(...)"

@@ -14,7 +14,7 @@ from math import prod
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
 
-from bilens.base.errors import BilensError, CheckpointError, Retry
+from bilens.base.errors import BilensError, CheckpointError, NoLayersError, Retry
 
 MAX_PICKLE_BYTES, MAX_ENTRIES = 64 << 20, 100_000  # of names and shapes alone
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save before 1.6 begin
@@ -23,6 +23,13 @@ STORAGES |= {"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", 
 STORAGES |= {"Bool": "bool"}
 # Steps that hash what is in the file, import by number or allocate at will; torch writes none.
 FORBIDDEN = b"d\x91\x96\x82\x83\x84"
+
+
+# Where a checkpoint keeps the weights, the first that is there.
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
+    "weights", "params", "ema", "model_ema", "ema_state_dict",
+)  # fmt: skip
 
 
 class Made:
@@ -56,7 +63,17 @@ class Made:
 
     def children(self) -> dict[str, Any]:
         """Return the items of the object, and those of its state, by name."""
-        return {**(self.state.items if isinstance(self.state, Made) else {}), **self.items}
+        state = self.state.items if isinstance(self.state, Made) else {}
+        return {**self.read_arguments(), **state, **self.items}
+
+    def read_arguments(self) -> dict[str, Any]:
+        """Return the items that it is called with: those of Python 2, or of torch.fx."""
+        match self.name, self.arguments:
+            case "collections.OrderedDict", ([*pairs],):
+                return {key: one for key, one in pairs if isinstance(key, str)}
+            case "torch.fx.graph_module.reduce_graph_module", (Made() as body, *_):
+                return body.items
+        return {}
 
 
 class PickleReader(pickle._Unpickler):
@@ -113,6 +130,45 @@ def tensor_of(value: Any) -> TensorAt | None:
     return None
 
 
+def weights_of(content: Made) -> tuple[Made, list[str]]:
+    """Return the part of a checkpoint that is the weights, and what else it holds, in words."""
+    left_out: list[str] = []
+    for _ in range(8):  # checkpoints in one another
+        parts = content.children()
+        held = [key for key, one in parts.items() if flattened(one)]
+        inner = [key for key in WRAPPERS if key in held and not is_tensor(parts[key])]
+        chosen = inner[0] if inner else None
+        if chosen is None:
+            break
+        left_out += [f"{key}, beside {chosen}" for key in held if key != chosen]
+        content = parts[chosen]
+    return content, left_out
+
+
+def flattened(content: Any) -> dict[str, TensorAt | None]:
+    """Return the tensors by dotted names, without those of wrappers; None for one not dense."""
+    found: dict[str, TensorAt | None] = {}
+    seen: set[int] = set()
+    todo = [("", content)]
+    while todo:
+        name, one = todo.pop()
+        if is_tensor(one):
+            plain = name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
+            found[plain] = tensor_of(one)
+        elif isinstance(one, Made | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            inner = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
+            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner[::-1]]
+    found.pop("n_averaged", None)  # of torch's AveragedModel
+    while found and all(name.startswith("module.") for name in found):
+        found = {name.removeprefix("module."): one for name, one in found.items()}
+    return found
+
+
+def is_tensor(value: Any) -> bool:
+    return isinstance(value, Made) and ("._rebuild_" in value.name or "._reconstruct" in value.name)
+
+
 class TorchFile(NamedTuple):
     """A file of `torch.save` or `torch.jit.save`."""
 
@@ -131,7 +187,7 @@ def read_torch_file(path: Path, allowed: bool) -> TorchFile:
                 return read_archive(path)
         if not allowed:
             retries = [Retry(str(path), {"allow_pickle": True})]
-            raise CheckpointError(f"{path}: is a pickle of before PyTorch 1.6.", retries)
+            raise NoLayersError(f"{path}: is a pickle of before PyTorch 1.6.", retries)
         import torch
 
         from bilens.base.memory import check_memory

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 ENDING = re.compile(r"\.(?:weight|bias)$")
 LAYER = re.compile(r"(?:^|[._])(\d+)(?=\.|$)")
@@ -44,6 +44,14 @@ GGUF_NAMES = {
     "exp_probs_b": "mlp.gate.e_score_correction",
 }
 IN_MIXTRAL = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
+# Numbers that follow from a configuration or from data: stored with the weights, never trained.
+BUFFERS = re.compile(
+    r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
+    r"|num_batches_tracked)$"
+)
+PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
+NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
+FEWEST = 3  # tensors that are told as one
 EXPERT = re.compile(r"(.*)\bmlp\.(\w+_proj)\.(\d+)(.*)")  # of GGUF, the number behind the matrix
 
 
@@ -84,3 +92,25 @@ def paired(model: Collection[str], baseline: Collection[str]) -> dict[str, str]:
         elif all(count[key] == 1 for count in counts):
             pairs[name] = by_key[key]
     return pairs
+
+
+def holds_weights(name: str, axes: int, dtype: str) -> bool:
+    """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
+    mask = name.endswith(".bias") and axes > 2
+    whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str")
+    kept = not whole or dtype in PACKED
+    return kept and not mask and BUFFERS.search(name) is None
+
+
+def fold_names(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return pattern → names that differ in their numbers alone, where they are several."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(NUMBER.sub("*", name), []).append(name)
+    found: dict[str, list[str]] = {}
+    for pattern, members in alike.items():
+        if len(members) < FEWEST:
+            found |= {name: [name] for name in members}
+        else:
+            found[pattern] = members
+    return found

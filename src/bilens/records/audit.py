@@ -23,6 +23,7 @@ from bilens.records.given_inputs import GivenInputs
 from bilens.records.guarantees import Guarantees
 from bilens.records.history import People
 from bilens.records.image_warnings import Overfitting, Triggers
+from bilens.records.inventory import Inventory
 from bilens.records.layer_readings import Difference, LayerReadings
 from bilens.records.performance import Performance
 
@@ -42,6 +43,7 @@ class Audit(Document, frozen=True, kw_only=True):
     conditions: Annotated[tuple[JudgedCondition, ...] | None, "of `--fail-on`, or null"] = None
     decision: Annotated[Decision | None, "what may be done with it; null if undecided"] = None
     exactness: Annotated[tuple[Exactness, ...], "of one exact layer against its forward pass"] = ()
+    inventory: Annotated[Inventory | None, "what it is, read without running it"] = None
     performance: Annotated[Performance | None, "worth of predictions; null without data"] = None
     # how the model is read: one of these three is there
     classes: Annotated[ClassReadings | None, "a classifier of one exact layer, by classes"] = None
@@ -71,7 +73,7 @@ class Audit(Document, frozen=True, kw_only=True):
         require(
             there == [self.read_as], f"{self.read_as} is to be there, and no other of the three"
         )
-        some = self.layers is None or self.layers.readings or self.difference is not None
+        some = self.layers is None or self.layers.readings or self.difference or self.inventory
         require(bool(some), "layers is empty")
         exact = self.read_as == "layers" or len(self.exactness) > 0
         require(exact, "exactness is empty")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Record, require
 from bilens.records.common import Finding
+from bilens.records.inventory import FileEntry
 
 Answer = Literal["use", "conditions", "not_read", "do_not_use", "cannot_judge"]
 
@@ -102,6 +103,7 @@ class AuditIndex(Document, frozen=True, kw_only=True):
 
     kind: Annotated[Literal["audit_index"], "of the document"] = "audit_index"
     models: Annotated[tuple[IndexRow, ...], "the worst first"]
+    files: Annotated[tuple[FileEntry, ...], "of the folders that were given, every file"] = ()
     version: Annotated[str, "of bilens"]
 
     @property

@@ -10,6 +10,7 @@ from bilens.records.network_reading import NetworkReading
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import decision_lines, group_lines
 from bilens.report.sections.difference import TENSORS, change_sentences, largest_changes
+from bilens.report.sections.inventory import inventory_lines
 from bilens.report.sections.layers import (
     LAYER_CHANGES,
     LAYERS,
@@ -50,6 +51,9 @@ def audit_markdown(original: Audit, lang: str = "en") -> str:
             parts.append(finding_table(t, line.findings))
     if unread := [f"- {escaped(line)}" for line in unread_lines(t, record.coverage)]:
         parts.append("\n".join(unread))
+    if record.inventory is not None:
+        lines = [f"- {escaped(line)}" for line in inventory_lines(t, record.inventory)]
+        parts += [f"### {t('inventory.heading')}", "\n".join(lines)]
     if record.conditions:
         parts += [f"### {t('conditions.heading')}", finding_table(t, condition_lines(t, record))]
     for title, lines in people_lines(t, record):

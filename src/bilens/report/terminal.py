@@ -16,6 +16,7 @@ from bilens.records.audit import Audit, ReadAs
 from bilens.records.base import Record, displayable
 from bilens.records.decision import AuditIndex
 from bilens.records.guarantees import Certificate
+from bilens.records.inventory import Inventory
 from bilens.records.layer_readings import LayerReadings
 from bilens.records.view import value_at
 from bilens.report.markup import ICONS
@@ -32,6 +33,12 @@ from bilens.report.sections.difference import (
     largest_changes,
 )
 from bilens.report.sections.input_findings import input_lines
+from bilens.report.sections.inventory import (
+    GROUPS,
+    MOST_ROWS,
+    inventory_lines,
+    inventory_tables,
+)
 from bilens.report.sections.layers import LAYERS, inputs_of_fits, layer_rows
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance_section import data_notes, performance_lines
@@ -113,6 +120,9 @@ def audited_classes(t: Catalogue, record: Audit) -> Table:
 def audited_layers(t: Catalogue, record: Audit) -> Table:
     """Return one row for each layer: its fit, size, rank and dead units."""
     found = LayerReadings(()) if record.layers is None else record.layers
+    if not found.readings and record.inventory is not None:
+        rows = record.inventory.groups[:MOST_ROWS]
+        return field_table(t, GROUPS, rows, t(GROUPS.caption))
     caption = t("layers.table.about", inputs=inputs_of_fits(t, found) or NONE)
     return field_table(t, LAYERS, layer_rows(t, found), caption)
 
@@ -155,6 +165,24 @@ def audit_table(record: Audit, lang: str = "en") -> Table:
     return TABLES[record.read_as](load_catalogue(lang), displayable(record))
 
 
+def inventory_parts(record: Inventory, lang: str = "en") -> Iterator[Table | str]:
+    """Yield what a file is: sentences, then tables."""
+    t, shown = load_catalogue(lang), displayable(record)
+    yield from inventory_lines(t, shown)
+    for table, rows, more in inventory_tables(shown):
+        caption = t("inventory.more", count=more) if more else ""
+        yield field_table(t, table, rows, caption, title=t(table.caption))
+
+
+def file_lines(index: AuditIndex, lang: str = "en") -> Iterator[str]:
+    """Yield each file of the folders that is no part of a model that was audited."""
+    t = load_catalogue(lang)
+    for one in displayable(index).files:
+        if one.state != "read":
+            said = f" ({one.said})" if one.said else ""
+            yield f"{one.name}: {t(f'inventory.state.{one.state}')}{said}"
+
+
 def index_table(index: AuditIndex, lang: str = "en") -> Table:
     """Return one row for each of many models, the worst first."""
     t = load_catalogue(lang)
@@ -176,6 +204,9 @@ def verdict_lines(record: Audit, lang: str = "en") -> list[str]:
         lines += performance_lines(t, shown.performance)
     if shown.inputs is not None:
         lines += input_lines(t, shown.inputs, clean_names(shown.model.output_names))
+    if shown.inventory is not None:
+        lines.append(t("inventory.heading"))
+        lines += [f"  {line}" for line in inventory_lines(t, shown.inventory)]
     lines += [f"{ICONS['info']} {line}" for line in unread_lines(t, shown.coverage)]
     lines += [f"{mark(t, line.outcome)}: {line.sentence}" for line in condition_lines(t, shown)]
     if shown.difference is not None and (whole := shown.difference.whole) is not None:

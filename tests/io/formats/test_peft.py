@@ -18,7 +18,8 @@ import tiny_language_models as tiny
 from bilens.api.provenance import files_read
 from bilens.base.errors import BilensError, CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.io.load import ReadOptions, load, load_to_compare
+from bilens.io.any_model import open_any
+from bilens.io.load import ReadOptions, load
 
 peft = pytest.importorskip("peft")
 LLAMA = ["q_proj", "v_proj", "down_proj"]
@@ -142,7 +143,7 @@ def test_weights_of_an_adapter_alone_need_their_configuration(tmp_path: Path) ->
     (folder / "adapter_config.json").rename(tmp_path / "kept.json")
     (folder / "README.md").unlink(missing_ok=True)
     for path in (folder, folder / "adapter_model.safetensors"):
-        for read in (load, partial(load_to_compare, options=ReadOptions())):
+        for read in (load, partial(open_any, options=ReadOptions())):
             with pytest.raises(CheckpointError, match=r"without adapter_config\.json, .*rank"):
                 read(path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import typer
+from msgspec import structs
 
 from bilens.api.options import AuditOptions
 from bilens.base.errors import BilensError, MemoryLimitError, UsageError
@@ -19,18 +20,20 @@ from bilens.cli.options import (
     FAILED,
     Lang,
     Overwrite,
-    a_model,
+    any_model,
     check_outputs,
     option,
 )
 from bilens.cli.shared_options import DataFiles, NamedFile, SeenText
 from bilens.findings.rules.registry import parse_conditions
+from bilens.records.decision import AuditIndex, IndexRow
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bilens.api.history import History
+    from bilens.records.inventory import FileEntry
     from bilens.report.reports import AuditReport
 
 
@@ -99,11 +102,11 @@ class AuditedModels(NamedFile):
             if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
-                paths += models_in(path) or [path]
+                paths += models_in(path, any_kind=True) or [path]
             else:
                 paths.append(path)
         if len(paths) == 1:
-            a_model(paths[0])
+            any_model(paths[0])
         return [replace(self, model=path, more=None) for path in paths]
 
 
@@ -191,12 +194,19 @@ def audit(
             "--json and --markdown - both print on stdout: write one of them to a file."
         )
     options.open_history()  # refuses what is none, before any work is done
+    folders = [path for path in (source.model, *(source.more or ())) if path.is_dir()]
     source, *others = source.each()
     if others:
-        audit_many(output, [source, *others], data, options, pages, overwrite)
+        audit_many(output, [source, *others], folders, data, options, pages, overwrite)
         return
     pages.check(overwrite)
     report = read_and_judge(output, source, data, options)
+    for folder in (one for one in folders if one != source.model):
+        from bilens.report.terminal import file_lines
+
+        found = AuditIndex(models=(), files=(*files_of_models(folder, [source]),), version=VERSION)
+        for line in file_lines(found, pages.lang):
+            output.say(line)
     pages.write(report, overwrite)
     if pages.on_stdout:
         output.result.out(report.to_markdown(lang=pages.lang), highlight=False, end="")
@@ -242,6 +252,7 @@ def read_and_judge(
 def audit_many(
     output: Output,
     sources: list[AuditedModels],
+    folders: list[Path],
     data: DataFiles,
     options: AuditChoices,
     pages: AuditPages,
@@ -249,10 +260,9 @@ def audit_many(
 ) -> None:
     """Audit one model after another; one that cannot be audited does not stop the others."""
     from bilens.records.base import to_json
-    from bilens.records.decision import AuditIndex, IndexRow
     from bilens.report.html import render_index
     from bilens.report.sections.decision_page import index_row, rank_rows
-    from bilens.report.terminal import index_table
+    from bilens.report.terminal import file_lines, index_table
 
     if pages.markdown is not None:
         raise UsageError("--markdown is of one model: leave it out, or audit each alone.")
@@ -263,6 +273,7 @@ def audit_many(
     each = [pages.pages_of_model(name) for name in names]
     for one in (pages, *each):
         one.check(overwrite)
+    files = tuple(entry for folder in folders for entry in files_of_models(folder, sources))
     rows, documents = [], {}
     for number, (source, own) in enumerate(zip(sources, each, strict=True), 1):
         path = str(source.model)
@@ -281,7 +292,7 @@ def audit_many(
             page = "" if own.html is None else own.html.name
             rows.append(index_row(report.record, path, page, pages.lang, failed))
             documents[path] = report.to_dict() if output.as_json else {}
-        index = AuditIndex(models=rank_rows(rows), version=VERSION)
+        index = AuditIndex(models=rank_rows(rows), files=files, version=VERSION)
         if pages.html is not None:  # after each, so that what is done is never lost
             write_file(pages.html, render_index(index, pages.lang).encode())
     document = to_json(index)
@@ -289,8 +300,19 @@ def audit_many(
         to_json(row) | {"audit": documents.get(row.model)} for row in index.models
     ]
     said = replace(pages, pdf=None).list_files()
-    output.answer(document, index_table(index, pages.lang), *said)
+    output.answer(document, index_table(index, pages.lang), *file_lines(index, pages.lang), *said)
     raise typer.Exit(index.exit_code)
+
+
+def files_of_models(folder: Path, sources: list[AuditedModels]) -> Iterator[FileEntry]:
+    """Yield every file of a folder; those of a model that is audited are read."""
+    from bilens.io.inventory import list_files
+
+    audited = [source.model for source in sources]
+    for entry in list_files(folder):
+        path = folder / entry.name
+        mine = entry.state == "listed" and any(one in (path, *path.parents) for one in audited)
+        yield structs.replace(entry, state="read") if mine else entry
 
 
 def distinct(paths: list[Path], index: str = "index") -> list[str]:

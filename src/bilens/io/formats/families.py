@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from bilens.algebra.approximation.activation import CLAMPED, Activation, ActivationName
-from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.stored_mlp import Layout, MLPLocation
 
 QUICK = 1.702  # of the quick GELU, t · sigmoid(1.702 t) = silu(1.702 t) / 1.702
@@ -322,11 +322,11 @@ def refuse_config(path: Path, content: Mapping[str, Any]) -> None:
         )
 
 
-def unknown_model(folder: Path, content: Mapping[str, Any]) -> CheckpointError:
+def unknown_model(folder: Path, content: Mapping[str, Any]) -> NoLayersError:
     """Return why a model of a type that is not in the table is not read."""
     blank = {"up": "TENSOR", "down": "TENSOR"}
     said = {"roles": blank, "activation": activation_in(content)}
-    return CheckpointError(
+    return NoLayersError(
         f"{folder}: the model is of the type {content.get('model_type')!r}, which is not known: "
         "names alone do not say which branch has the activation, nor whether there is more to it. "
         f"{what_is_read()} Of another one, say which tensor is what, and the activation.",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.base.errors import CheckpointError, optional_package
+from bilens.base.errors import CheckpointError, NoLayersError, optional_package
 from bilens.base.files import file_sha256
 from bilens.io.byte_ranges import Block, Opened, Region, Span, opened
 from bilens.io.formats.ends import Ends, ends_of
@@ -75,7 +75,7 @@ def read_gguf(path: Path, options: ReadOptions) -> LoadedModel:
     header = parts[0][0]
     name = header.values.get("general.architecture")
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: is of the architecture {name!r}; gated MLPs are read of "
             f"{', '.join(sorted(ARCHITECTURES))}."
         )

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import Node
 from torch.nn import functional
 
-from bilens.base.errors import BilensError, CheckpointError
+from bilens.base.errors import BilensError, CheckpointError, NoLayersError
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import PIXELS, LoadedModel
 from bilens.io.stored_mlp import Store
@@ -104,7 +104,7 @@ class Operations:
         unread = [f"tensor {name}" for name in self.tensors if name not in used]
         left_out = (*found.left_out, *unread)
         if not found.layers:
-            raise CheckpointError(
+            raise NoLayersError(
                 f"{self.path}: no MLP is found in this {self.kind}: expected linear maps with a "
                 f"known activation or a product between them.{in_words(left_out)}"
             )

@@ -10,7 +10,7 @@ from itertools import groupby, permutations
 from math import prod
 from pathlib import Path
 
-from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.formats.families import FAMILIES, T5_ORDINARY
 from bilens.io.stored_mlp import MLPLocation
 
@@ -82,7 +82,7 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     if not layers and not blocks:
         matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "
             f"{', '.join(matrices[:8]) or 'none'}{more}. Say which is what, with {GRAMMAR}.",
             [Retry(str(path), {"roles": example_of_roles(shapes)})] if matrices else [],

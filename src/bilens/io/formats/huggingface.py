@@ -10,7 +10,7 @@ from typing import Any
 from bilens.algebra.approximation.activation import CLAMPED, GATE_LIMIT, GATE_SLOPE
 from bilens.algebra.approximation.layer_weights import in_float64
 from bilens.base.checks import as_integer
-from bilens.base.errors import CheckpointError, MemoryLimitError, Retry
+from bilens.base.errors import CheckpointError, MemoryLimitError, NoLayersError, Retry
 from bilens.base.files import file_sha256, read_json
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import (
@@ -70,7 +70,7 @@ def read_huggingface(folder: Path, options: ReadOptions) -> LoadedModel:
     refuse_config(folder / CONFIG_NAME, content)
     if files := pickles_in(folder):
         if not options.allow_pickle:
-            raise CheckpointError(
+            raise NoLayersError(
                 f"{folder}: holds its weights in {files[0].name}. It {NOT_OPENED['allow_pickle']}.",
                 [Retry(str(folder), {"allow_pickle": True})],
             )
@@ -258,7 +258,7 @@ def activation_of(
         said = "gelu_new" if said == "gelu" and is_gated else said
     said = family.legacy.get(said, said) if isinstance(said, str) else said
     if not isinstance(said, str) or said not in SPELLINGS:
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: has the activation {said!r} ({family.activation_key}); expected one of "
             f"{', '.join(SPELLINGS)}."
         )

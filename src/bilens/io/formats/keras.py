@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bilens.base.errors import CheckpointError, optional_package
+from bilens.base.errors import CheckpointError, NoLayersError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
@@ -108,7 +108,7 @@ def is_inert(content: Any) -> bool:
 
 
 def refuse_saved_model(path: Path, _: ReadOptions) -> LoadedModel:
-    raise CheckpointError(
+    raise NoLayersError(
         f"{path}: is a SavedModel of TensorFlow, whose graph is not read: {SAVE_AGAIN}"
     )
 
@@ -120,14 +120,17 @@ SAVED_MODEL = Format("SavedModel", lambda p: (p / "saved_model.pb").exists(), re
 # ---- weights
 
 
-def read_hdf5(path: Path, content: bytes | None = None) -> Store:
-    """Return the tensors of weights, all in memory; `content` is that of a file inside another."""
+def read_hdf5(path: Path, content: bytes | None = None, any_kind: bool = False) -> Store:
+    """Return the tensors of weights, all in memory; `content` is that of a file inside another.
+
+    `any_kind` takes whole models of before Keras 3, too.
+    """
     h5py = optional_package("h5py", "keras", "reading a file of Keras")
     file = path if content is None else BytesIO(content)
     with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
-        if "model_weights" in opened:
-            raise CheckpointError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
-        return dict(tensors_in(path, opened, ""))
+        if "model_weights" in opened and not any_kind:
+            raise NoLayersError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
+        return dict(tensors_in(path, opened.get("model_weights", opened), ""))
 
 
 def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:

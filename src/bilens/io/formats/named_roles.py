@@ -6,7 +6,7 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.base.files import shortened
 from bilens.io.file_kinds import kind_of
 from bilens.io.formats.families import (
@@ -83,7 +83,7 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
     if asks or options.activation is None:
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
-        error = (CheckpointError if "allow_pickle" in asks else UsageError)(
+        error = (NoLayersError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
             [Retry(str(path), answered(path, options, asks))],
         )

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from bilens.base.errors import CheckpointError, Retry, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.base.files import file_sha256, read_json
 from bilens.io.file_kinds import PICKLES, kind_of
 from bilens.io.formats.llama import build_transformer
@@ -76,7 +76,7 @@ def read_pickled(path: Path, options: ReadOptions) -> LoadedModel:
         unsaid = {*found.store} >= IMAGE and options.residual is None and found.residual is None
         ways = [{"residual": True}, {"residual": False}] if unsaid else [{}]
         retries = [Retry(str(path), {"allow_pickle": True, **way}) for way in ways]
-        raise CheckpointError(f"{path}: {NOT_OPENED['allow_pickle']}.", retries)
+        raise NoLayersError(f"{path}: {NOT_OPENED['allow_pickle']}.", retries)
     tensors = {name: tensor.read_tensor() for name, tensor in found.store.items()}
     check_kinds(path, tensors)
     residual = options.agreed_residual(path, found.residual)

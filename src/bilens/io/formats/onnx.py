@@ -209,6 +209,16 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
             yield name, StoredTensor(path, name, array.shape, dtype, data.__getitem__)
 
 
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return every tensor of weights, of a file in which no MLP is found."""
+    onnx = package()
+    check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
+    model = onnx.load(str(path), load_external_data=False)
+    files_beside(path, model)
+    onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    return dict(stored_tensors(path, model.graph))
+
+
 @dataclass(eq=False)
 class OnnxGraph:
     """The nodes of a graph, written as operations of torch."""

@@ -3,24 +3,26 @@
 import re
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import CheckpointError, NoLayersError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Unchanged
 from bilens.io.formats.safetensors_folder import INDEX_NAME, WeightsFile, inside
 from bilens.io.loaded_model import WEIGHTS_NAME
-from bilens.io.pickle_contents import Made, TensorAt, TorchFile, damaged, read_torch_file, tensor_of
+from bilens.io.pickle_contents import (
+    Made,
+    TensorAt,
+    TorchFile,
+    damaged,
+    flattened,
+    read_torch_file,
+    weights_of,
+)
 from bilens.io.stored_mlp import Store, StoredTensor
 
-# Where a checkpoint keeps the weights, the first that is there.
-WRAPPERS = (
-    "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
-    "weights", "params", "ema", "model_ema", "ema_state_dict",
-)  # fmt: skip
 OF_OPTIMIZER = re.compile(r"^(optimizer\.)?(state\.\d+\.\w+|param_groups\.\d+\.\w+)$")
 
 
@@ -39,7 +41,7 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     weights, left_out = (content, []) if file.is_script else weights_of(content)
     tensors = flattened(weights)
     if not tensors or "" in tensors or all(map(OF_OPTIMIZER.search, tensors)):
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: holds no tensors of a model under names (an optimizer's are none); expected "
             "a state dict, as "
             "torch.save(model.state_dict(), path) writes it."
@@ -48,7 +50,7 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
     for name, one in tensors.items():
         dtype: torch.dtype = getattr(torch, one.dtype if one else "uint8")
         if one is None or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
-            raise CheckpointError(
+            raise NoLayersError(
                 f"{path}: tensor {name!r} is not of dense numbers inside its storage (but sparse, "
                 "quantised, expanded, or of 8-bit floats): save the weights again, dense."
             )
@@ -71,51 +73,12 @@ def refuse_modules(path: Path, content: Made) -> None:
     for one in (content, *content.children().values(), *getattr(content, "arguments", ())):
         if isinstance(one, Made) and {"_parameters", "_modules"} <= {*one.children()}:
             name = content.name if one.name == Made.name else one.name
-            raise CheckpointError(
+            raise NoLayersError(
                 f"{path}: holds a whole module ({name}), whose code would have to be run: "
                 "where its class is at hand, read it with bl.from_module(torch.load(path, "
                 "weights_only=False)), or save its weights with torch.save(model.state_dict(), "
                 "path) and name that file."
             )
-
-
-def weights_of(content: Made) -> tuple[Made, list[str]]:
-    """Return the part of a checkpoint that is the weights, and what else it holds, in words."""
-    left_out: list[str] = []
-    for _ in range(8):  # checkpoints in one another
-        parts = content.children()
-        held = [key for key, one in parts.items() if flattened(one)]
-        inner = [key for key in WRAPPERS if key in held and not is_tensor(parts[key])]
-        chosen = inner[0] if inner else None
-        if chosen is None:
-            break
-        left_out += [f"{key}, beside {chosen}" for key in held if key != chosen]
-        content = parts[chosen]
-    return content, left_out
-
-
-def flattened(content: Any) -> dict[str, TensorAt | None]:
-    """Return the tensors by dotted names, without those of wrappers; None for one not dense."""
-    found: dict[str, TensorAt | None] = {}
-    seen: set[int] = set()
-    todo = [("", content)]
-    while todo:
-        name, one = todo.pop()
-        if is_tensor(one):
-            plain = name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
-            found[plain] = tensor_of(one)
-        elif isinstance(one, Made | list | tuple) and id(one) not in seen:
-            seen.add(id(one))
-            inner = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
-            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner[::-1]]
-    found.pop("n_averaged", None)  # of torch's AveragedModel
-    while found and all(name.startswith("module.") for name in found):
-        found = {name.removeprefix("module."): one for name, one in found.items()}
-    return found
-
-
-def is_tensor(value: Any) -> bool:
-    return isinstance(value, Made) and ("._rebuild_" in value.name or "._reconstruct" in value.name)
 
 
 def fetch_block(

@@ -8,6 +8,7 @@ from typing import Any
 from bilens.base.errors import (
     CheckpointError,
     MissingExtraError,
+    NoLayersError,
     Retry,
     UsageError,
     optional_package,
@@ -24,7 +25,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the model that a file holds, read as `from_sklearn` reads the object."""
     is_skops = kind_of(path) == "skops"
     if not (is_skops or options.trust_pickle):
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: is a pickle, which runs whatever code is in it when it is opened, and cannot "
             "be read otherwise: open it only if you trust where it comes from, or save the model "
             "with skops.io.dump, which needs no trust.",
@@ -50,7 +51,7 @@ def read_estimator(path: Path, options: ReadOptions) -> LoadedModel:
     try:
         model = from_sklearn(whole)
     except UsageError as error:
-        raise CheckpointError(f"{path}: {error.sentence}") from error
+        raise NoLayersError(f"{path}: {error.sentence}") from error
     return replace(model, source=str(path), read_sha256=file_sha256(path))
 
 
@@ -59,7 +60,7 @@ def read_skops(path: Path, options: ReadOptions) -> Any:
     types = skops.io.get_untrusted_types(file=path)
     unknown = [name for name in types if not name.startswith(INERT)]
     if unknown and not options.trust_pickle:
-        raise CheckpointError(
+        raise NoLayersError(
             f"{path}: holds types that skops does not know to be safe ({', '.join(unknown[:6])}): "
             "allow them only if you trust where it comes from.",
             [Retry(str(path), {"trust_pickle": True})],

@@ -11,6 +11,7 @@ from bilens.records.column_readings import ColumnReadings
 from bilens.records.common import ModelReading, Reading
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.image_warnings import Overfitting
+from bilens.records.inventory import Inventory
 from bilens.records.layer_readings import Difference, LayerReadings
 from bilens.report.markup import Content, items
 from bilens.report.sections.certificate_page import proven
@@ -18,6 +19,7 @@ from bilens.report.sections.classes import class_page, classes, ranks, truncatio
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.input_findings import inputs_section
+from bilens.report.sections.inventory import inventory_section
 from bilens.report.sections.layers import charts, difference, directions, layer_page, layer_table
 from bilens.report.sections.overview import Page, Parts, class_names, class_painter, exactness
 from bilens.report.sections.people import judged_parts
@@ -66,6 +68,7 @@ def rows_chosen(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
 
 # In the order of a page: a type of readings, and a section that is there where one of it is.
 SECTIONS: Final[tuple[tuple[type[Reading], str, Draw], ...]] = (
+    (Inventory, "inventory", inventory_section),
     (ClassReadings, "exactness", exactness),
     (ModelReading, "performance", performance),
     (ClassReadings, "classes", classes),

@@ -33,6 +33,7 @@ from bilens.report.markup import (
     section,
 )
 from bilens.report.sections.coverage import summary
+from bilens.report.sections.inventory import file_section
 from bilens.report.sections.overview import (
     FindingLine,
     Page,
@@ -309,7 +310,10 @@ def index_page(t: Catalogue, index: AuditIndex) -> Page:
         keys="index",
         count=len(index.models),
         facts=[(outcome_word(t, kind), grouped(found[kind])) for kind in SEVERITY],
-        parts=(("models", section(t, "index.models", body)),),
+        parts=(
+            ("models", section(t, "index.models", body)),
+            ("files", file_section(t, index.files)),
+        ),
         limits=[t("index.limits"), t("scope.judgement")],
         title=grouped(len(index.models)),
         styles=("index.css",),

@@ -1,0 +1,107 @@
+"""What the graph of an ONNX file holds: operations, inputs and outputs, tensors."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bilens.base.errors import optional_package
+from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
+from bilens.records.inventory import Port
+
+NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
+QUANTISED = ("DequantizeLinear", "QLinear", "MatMulInteger", "ConvInteger", "MatMulNBits")
+PASSED_ON = ("Cast", "Dropout", "Identity", "Where", "Mul", "Reshape", "IsNaN")
+
+
+def read_onnx_contents(path: Path) -> Contents:
+    onnx = optional_package("onnx", "onnx", "reading an ONNX file")
+    model = onnx.load(str(path), load_external_data=False)
+    if not model.graph.node and not model.graph.initializer:
+        raise ValueError("a graph without operations and tensors")
+    maker = " ".join(filter(None, (model.producer_name, model.producer_version)))
+    found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
+    kinds = onnx.TensorProto.DataType
+    graphs = [model.graph, *model.functions]
+    users: set[str] = set()
+    while graphs:  # graphs inside If and Loop, and functions, stand behind
+        graph = graphs.pop(0)
+        for proto in getattr(graph, "initializer", ()):
+            add_onnx_tensor(found, path, proto, proto.name, kinds)
+        for sparse in getattr(graph, "sparse_initializer", ()):
+            add_onnx_tensor(found, path, sparse.values, sparse.values.name, kinds)
+        made = {name: node for node in graph.node for name in node.output}
+        for node in graph.node:
+            name = node.op_type
+            plain = node.domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+            found.operations[name if plain else f"{node.domain}.{name}"] += 1
+            found.parts["attention"] += reads_softmax(node, made)
+            if name.startswith("TreeEnsemble"):
+                trees = {at for x in node.attribute if x.name == "nodes_treeids" for at in x.ints}
+                found.parts["trees"] += len(trees)
+            users |= {*node.input} if name.startswith(QUANTISED) else set()
+            for part in node.attribute:
+                if part.t.data_type:
+                    own = "" if name == "Constant" else f".{part.name}"
+                    add_onnx_tensor(found, path, part.t, f"{node.output[0]}{own}", kinds)
+                graphs += [part.g] if part.g.node else []
+                graphs += part.graphs
+    held = {one.name for one in found.tensors}
+    for side, values in (("input", model.graph.input), ("output", model.graph.output)):
+        for value in values:
+            if value.name not in held:
+                found.ports.append(onnx_port(side, value, kinds))
+    codes = (
+        one._replace(quantised=one.dtype in (*CODES, "int32") and one.name in users)
+        for one in found.tensors
+    )
+    found.tensors = [*codes]
+    found.said = {entry.key: entry.value for entry in model.metadata_props}
+    versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
+    found.said |= {"opset": ", ".join(versions)}
+    return found
+
+
+def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: Any) -> None:
+    dtype = kinds.Name(proto.data_type).lower()
+    dtype, shape = NUMBERS.get(dtype, dtype), tuple(proto.dims)
+    said = {entry.key: entry.value for entry in proto.external_data}
+    size, place, content = -(-bits_of(dtype) * prod(shape) // 8), None, None
+    if location := said.get("location"):
+        file, start = path.parent / Path(location).name, int(said.get("offset", 0))
+        if file.is_file():
+            found.files += [file] * (file not in found.files)
+            place = TensorBytes(file, start, start + int(said.get("length", size)))
+        elif (note := f"{location}: its tensors are not there") not in found.notes:
+            found.notes.append(note)
+    elif proto.raw_data and len(shape) > 1:
+        content = hash_of(proto.raw_data)
+    found.tensors.append(Tensor(name, shape, dtype, size, place, content or name))
+
+
+def reads_softmax(node: Any, made: dict[str, Any]) -> bool:
+    """Tell whether a product of two values has a softmax in it: the second one of an attention."""
+    if node.op_type not in ("MatMul", "Einsum") or not node.input:
+        return False
+    names = [*node.input]
+    for _ in range(4):
+        nodes = [made[name] for name in names if name in made]
+        if any(one.op_type == "Softmax" for one in nodes):
+            return True
+        names = [name for one in nodes if one.op_type in PASSED_ON for name in one.input]
+    return False
+
+
+def onnx_port(side: Any, value: Any, kinds: Any) -> Port:
+    kind = value.type.tensor_type
+    dims = [
+        one.dim_param or (one.dim_value if one.dim_value > 0 else "?") for one in kind.shape.dim
+    ]
+    dtype = (
+        kinds.Name(kind.elem_type).lower()
+        if kind.elem_type
+        else value.type.WhichOneof("value") or ""
+    )
+    known = kind.HasField("shape") if kind.elem_type else False
+    return Port(side, value.name, shape_text(dims) if known else "", NUMBERS.get(dtype, dtype))

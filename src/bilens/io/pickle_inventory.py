@@ -1,0 +1,152 @@
+"""What pickles hold, by their steps: nothing in them is imported, and nothing is called."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bilens.io.contents import Contents, Tensor, UnknownKindError, bits_of, numpy_name, read_entry
+from bilens.io.pickle_contents import (
+    LEGACY,
+    Made,
+    PickleReader,
+    TensorAt,
+    flattened,
+    read_archive,
+    weights_of,
+)
+
+OPERATION = re.compile(r"\btorch\.([a-z_0-9]+)\(|\bops\.([a-z_0-9]+\.[a-z_0-9]+)\(")
+IN_MODULE = re.compile(r"(?:^|(?<=\.))_(?:modules|parameters|buffers)\.")
+NOT_OPERATIONS = ("__", "list", "len", "_", "append", "format", "warn")
+PLAIN = (
+    "numpy",
+    "builtins",
+    "copyreg",
+    "copy_reg",
+    "collections",
+    "__builtin__",
+    "joblib",
+    "scipy",
+)
+COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\x5e", b"BZ", b"\xfd7", b"\x04\x22")  # how some begin
+MOST_PICKLED = 64 << 20  # bytes of a plain pickle that is read to its end
+
+
+def read_torch_contents(path: Path) -> Contents:
+    """Return what a file of `torch.save` or `torch.jit.save` holds, by the steps of its pickle."""
+    with path.open("rb") as file:
+        old = file.read(len(LEGACY)) == LEGACY
+    crcs: dict[str, tuple[int, int]] = {}
+    code = ""
+    if old:
+        with path.open("rb") as file:
+            for _ in range(3):  # a magic number, a version and sizes of numbers
+                PickleReader(file).load()
+            reader = PickleReader(file)
+            content, names, script = reader.load(), reader.names, False
+    else:
+        torch_file = read_archive(path)
+        content, names, script = torch_file.content, torch_file.names, torch_file.is_script
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                _, _, place = entry.filename.partition("/")
+                crcs[place.removeprefix("data/")] = entry.file_size, entry.CRC
+                if script and place.startswith("code/") and place.endswith(".py"):
+                    code += read_entry(archive, entry.filename).decode("utf-8", "replace")
+    modules = Counter(class_names(content))
+    kind = "TorchScript" if script else "checkpoint of PyTorch with pickled modules"
+    if not modules and not script:
+        kind = "checkpoint or state dict of PyTorch"
+    elif isinstance(content, Made) and is_module(content):
+        kind = f"module of PyTorch ({content.name}), pickled whole"
+    found = Contents(f"{kind}{' (before 1.6)' if old else ''}", [path], operations=modules)
+    calls = (match[1] or match[2] for match in OPERATION.finditer(code))
+    found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
+    found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))
+    weights, others = (content, []) if script else weights_of(content)
+    found.notes += [f"not counted among its weights: {other}" for other in others]
+    for name, one in flattened(weights).items():
+        name = IN_MODULE.sub("", name)  # of a module that was pickled whole
+        if "_flat_weights" not in name:
+            found.tensors.append(pickled_tensor(name, one, crcs))
+    if not found.tensors and not modules:
+        found.tensors += arrays_in(content)
+    return found
+
+
+def pickled_tensor(name: str, one: TensorAt | None, crcs: Mapping[str, tuple[int, int]]) -> Tensor:
+    """Return a tensor; one that fills its storage is known by the checksum of that."""
+    if one is None:
+        return Tensor(name, (), "", 0)
+    size = prod(one.shape) * bits_of(one.dtype) // 8
+    whole = crcs.get(one.key, (0, 0))
+    content = whole if whole[0] == size else (one.key, one.offset, one.stride)
+    return Tensor(name, one.shape, one.dtype, size, None, content)
+
+
+def class_names(content: Any) -> Iterator[str]:
+    """Yield the class of each module in a pickle: of one pickled whole, or of TorchScript."""
+    seen, todo = set[int](), [content]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, Made | list | tuple) and id(one) not in seen:
+            seen.add(id(one))
+            if isinstance(one, Made):
+                parts = one.children()
+                is_script = one.name.startswith("__torch__.")
+                if is_script or is_module(one):
+                    yield one.name.rpartition(".")[2] if is_script else one.name
+                todo += [*parts.values(), *one.arguments]
+            else:
+                todo += one
+
+
+def is_module(one: Made) -> bool:
+    return {"_parameters", "_modules"} <= {*one.children()}
+
+
+def read_plain_pickle(path: Path) -> Contents:
+    """Return the classes that a pickle or a file of joblib names, and arrays that lie in it."""
+    reader, content = PickleReader(io.BytesIO(path.read_bytes()[:MOST_PICKLED])), None
+    with suppress(Exception):  # arrays of joblib lie between the steps
+        content = reader.load()
+    if not reader.names and path.read_bytes()[:2] in COMPRESSED:
+        return Contents("compressed pickle", [path], notes=["what it holds is not read"])
+    if not reader.names:
+        raise UnknownKindError(f"{path}: is a pickle of plain values, and no model.")
+    packages = Counter(name.partition(".")[0] for name in reader.names)
+    made_by = next((name for name, _ in packages.most_common() if name not in PLAIN), "Python")
+    found = Contents(f"pickle of {made_by}", [path], imports=tuple(sorted({*reader.names})))
+    own = [name for name in reader.names if name.partition(".")[0] == made_by]
+    found.operations = Counter(own)
+    found.tensors += arrays_in(content)
+    if content is None:
+        found.notes.append("arrays lie between the steps of this pickle: their sizes are not read")
+    return found
+
+
+def arrays_in(content: Any) -> Iterator[Tensor]:
+    """Yield the arrays of numpy in a pickle by dotted names, with what their state says."""
+    seen, todo = set[int](), [("", content)]
+    while todo:
+        name, one = todo.pop()
+        if not isinstance(one, Made | list | tuple) or id(one) in seen:
+            continue
+        seen.add(id(one))
+        state = one.state if isinstance(one, Made) else None
+        if isinstance(one, Made) and one.name.endswith("_reconstruct") and isinstance(state, tuple):
+            match state:
+                case (_, tuple(shape), Made(arguments=(str(code), *_)), *_):
+                    dtype = numpy_name(code)
+                    yield Tensor(name, shape, dtype, prod(shape) * bits_of(dtype) // 8)
+            continue
+        inner = one.children().items() if isinstance(one, Made) else enumerate(one)
+        todo += [(f"{name}.{key}" if name else str(key), part) for key, part in [*inner][::-1]]

@@ -1,0 +1,315 @@
+"""What graphs of TensorFlow and TensorFlow Lite hold: operations, inputs and outputs, tensors.
+
+Both formats are read field by field: nothing of TensorFlow is needed, and nothing is run.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
+from bilens.records.inventory import Port
+
+# ---- TensorFlow: messages of protobuf, read field by field
+
+TF_NUMBERS = {
+    1: "float32",
+    2: "float64",
+    3: "int32",
+    4: "uint8",
+    5: "int16",
+    6: "int8",
+    7: "string",
+}
+TF_NUMBERS |= {9: "int64", 10: "bool", 14: "bfloat16", 19: "float16", 20: "resource", 22: "uint32"}
+# Entries of an index of variables that are none of the model.
+OF_TRAINING = (b"_CHECKPOINTABLE", b"keras_api/", b"optimizer", b"save_counter")
+Message = dict[int, list[Any]]
+
+
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte, at = data[at], at + 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def message(data: bytes) -> Message:
+    """Return number of a field → its values: numbers, or bytes that may be messages."""
+    found: Message = {}
+    at = 0
+    while at < len(data):
+        value: int | bytes
+        key, at = varint(data, at)
+        size = {1: 8, 5: 4}.get(key & 7, 0)
+        if key & 7 == 0:
+            value, at = varint(data, at)
+        elif key & 7 == 2 or size:
+            size, at = (size, at) if size else varint(data, at)
+            value, at = data[at : at + size], at + size
+        else:
+            raise ValueError(f"a field of type {key & 7}")
+        if at > len(data) or not key >> 3:
+            raise ValueError("a field behind the end")
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+def signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
+
+
+def tf_shape(data: bytes) -> tuple[int, ...]:
+    return tuple(signed(message(dim).get(1, [0])[0]) for dim in message(data).get(2, []))
+
+
+def read_tensorflow(path: Path) -> Contents:
+    """Return what a SavedModel, its folder or a frozen graph holds."""
+    folder = path if path.is_dir() else path.parent
+    file = path / "saved_model.pb" if path.is_dir() else path
+    whole, saved = message(file.read_bytes()), file.name == "saved_model.pb"
+    found = Contents(
+        "SavedModel of TensorFlow" if saved else "frozen graph of TensorFlow", [file], is_graph=True
+    )
+    metas = [message(one) for one in whole.get(2, [])] if saved else [{2: [], 5: []}]
+    for meta in metas:
+        ends = set[str]()
+        for entry in map(message, meta.get(5, [])):
+            name, signature = entry[1][0].decode(), message(entry.get(2, [b""])[0])
+            if not name.startswith("__"):
+                found.ports += [*tf_ports("input", signature, 1), *tf_ports("output", signature, 2)]
+                made = (message(message(one)[2][0])[1][0] for one in signature.get(2, []))
+                ends |= {name.decode().partition(":")[0] for name in made}
+        for graph in [message(one) for one in meta[2]] or [whole]:
+            library = (one for part in graph.get(2, []) for one in message(part).get(1, []))
+            functions = {message(f[1][0])[1][0]: f for f in map(message, library)}
+            nodes = [message(one) for one in graph.get(1, [])]
+            chosen = leading_to(ends, nodes) if ends else nodes
+            found.operations += operations_of(found, chosen, functions, {})
+    if not found.operations:
+        raise ValueError("a graph without operations")
+    index = folder / "variables" / "variables.index"
+    if saved and index.is_file():
+        found.tensors += tf_variables(index.read_bytes())
+        found.files += [index, *sorted(index.parent.glob("variables.data-*"))]
+    return found
+
+
+def tf_ports(side: Any, signature: Message, number: int) -> Iterator[Port]:
+    for entry in map(message, signature.get(number, [])):
+        about = message(entry[2][0])
+        shape = ["?" if size < 0 else size for size in tf_shape(about.get(3, [b""])[0])]
+        dtype = TF_NUMBERS.get(about.get(2, [0])[0], "")
+        yield Port(side, entry[1][0].decode(), shape_text(shape), dtype)
+
+
+def leading_to(ends: set[str], nodes: list[Message]) -> Iterator[Message]:
+    """Yield the nodes that outputs are made by: others save, restore and train."""
+    by_name, todo, seen = {one[1][0].decode(): one for one in nodes}, [*ends], set[str]()
+    while todo:
+        name = todo.pop()
+        if name in by_name and name not in seen:
+            seen.add(name)
+            yield by_name[name]
+            given = (one.decode() for one in by_name[name].get(3, []))
+            todo += [one.removeprefix("^").partition(":")[0] for one in given]
+
+
+def operations_of(
+    found: Contents,
+    nodes: Iterable[Message],
+    functions: Mapping[bytes, Message],
+    done: dict[bytes, Counter[str]],
+) -> Counter[str]:
+    """Count operations, those of functions at each call; constants of each are tensors once."""
+    total = Counter[str]()
+    for node in nodes:
+        name, called = node[2][0].decode(), []
+        for entry in map(message, node.get(5, [])):
+            value = message(entry[2][0]) if 2 in entry else {}
+            called += [message(one)[1][0] for one in value.get(10, [])]
+            if name == "Const" and entry[1][0] == b"value":
+                add_constant(found, node[1][0].decode(), message(value[8][0]))
+        known = [one for one in called if one in functions]
+        for function in known:
+            if function not in done:
+                done[function] = Counter()  # for one that calls itself
+                inner = map(message, functions[function].get(3, []))
+                done[function] = operations_of(found, inner, functions, done)
+            total += done[function]
+        if not known:
+            total[name] += 1
+    return total
+
+
+def add_constant(found: Contents, label: str, proto: Message) -> None:
+    dtype, shape = TF_NUMBERS.get(proto[1][0], ""), tf_shape(proto.get(2, [b""])[0])
+    size, content = bits_of(dtype) * prod(shape) // 8, hash_of(proto.get(4, [b""])[0])
+    if len(shape) > 0 and dtype not in ("string", "int32", "int64"):
+        found.tensors.append(Tensor(label, shape, dtype, size, None, content or label))
+
+
+def tf_variables(data: bytes) -> Iterator[Tensor]:
+    """Yield the tensors of an index of variables: a table of names and places."""
+    (_, _), at = varint_pair(data, len(data) - 48)  # of the table of metadata, which is passed over
+    (start, size), _ = varint_pair(data, at)
+    for _, handle in table_entries(data[start : start + size]):
+        (start, size), _ = varint_pair(handle, 0)
+        for name, entry in table_entries(data[start : start + size]):
+            about = message(entry)
+            if name and not name.startswith(OF_TRAINING):
+                dtype, shape = (
+                    TF_NUMBERS.get(about.get(1, [0])[0], ""),
+                    tf_shape(about.get(2, [b""])[0]),
+                )
+                label = name.decode().removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
+                yield Tensor(label, shape, dtype, about.get(5, [0])[0], None, label)
+
+
+def varint_pair(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    first, at = varint(data, at)
+    second, at = varint(data, at)
+    return (first, second), at
+
+
+def table_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield key and value of each entry of a block; a key shares the start of the one before."""
+    (restarts,) = struct.unpack("<I", block[-4:])
+    at, end, key = 0, len(block) - 4 - 4 * restarts, b""
+    while at < end:
+        (shared, more), at = varint_pair(block, at)
+        size, at = varint(block, at)
+        key = key[:shared] + block[at : at + more]
+        yield key, block[at + more : at + more + size]
+        at += more + size
+
+
+# ---- TensorFlow Lite: tables of flatbuffers, read place by place
+
+TYPE_NAMES = (
+    "float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 "
+    "resource variant uint32 uint16 int4 bfloat16"
+)
+OPERATION_NAMES = (
+    "ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE "
+    "EMBEDDING_LOOKUP FLOOR FULLY_CONNECTED HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D "
+    "LOCAL_RESPONSE_NORMALIZATION LOGISTIC LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU RELU_N1_TO_1 "
+    "RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX SPACE_TO_DEPTH SVDF TANH CONCAT_EMBEDDINGS "
+    "SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER "
+    "BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE MEAN SUB DIV SQUEEZE "
+    "UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT "
+    "LOG_SOFTMAX DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM ARG_MAX MINIMUM LESS NEG "
+    "PADV2 GREATER GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE TILE "
+    "EXPAND_DIMS EQUAL NOT_EQUAL LOG SUM SQRT RSQRT SHAPE POW ARG_MIN FAKE_QUANT REDUCE_PROD "
+    "REDUCE_MAX PACK LOGICAL_OR ONE_HOT LOGICAL_AND LOGICAL_NOT UNPACK REDUCE_MIN FLOOR_DIV "
+    "REDUCE_ANY SQUARE ZEROS_LIKE FILL FLOOR_MOD RANGE RESIZE_NEAREST_NEIGHBOR LEAKY_RELU "
+    "SQUARED_DIFFERENCE MIRROR_PAD ABS SPLIT_V UNIQUE CEIL REVERSE_V2 ADD_N GATHER_ND COS WHERE "
+    "RANK ELU REVERSE_SEQUENCE MATRIX_DIAG QUANTIZE MATRIX_SET_DIAG ROUND HARD_SWISH IF WHILE "
+    "NON_MAX_SUPPRESSION_V4 NON_MAX_SUPPRESSION_V5 SCATTER_ND SELECT_V2 DENSIFY SEGMENT_SUM "
+    "BATCH_MATMUL PLACEHOLDER CUMSUM CALL_ONCE BROADCAST_TO RFFT2D CONV_3D IMAG REAL COMPLEX_ABS "
+    "HASHTABLE HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_SIZE REDUCE_ALL CONV_3D_TRANSPOSE "
+    "VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL BUCKETIZE "
+    "RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE"
+)
+
+
+TFLITE_TYPES, TFLITE_OPERATIONS = TYPE_NAMES.split(), OPERATION_NAMES.split()
+
+
+class Table:
+    """A table of a flatbuffer: fields by number."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+        self.fields = at - struct.unpack_from("<i", data, at)[0]
+
+    def place(self, number: int) -> int:
+        """Return where a field is; 0 where it has its default."""
+        (size,) = struct.unpack_from("<H", self.data, self.fields)
+        if 4 + 2 * number >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", self.data, self.fields + 4 + 2 * number)
+        return self.at + offset if offset else 0
+
+    def scalar(self, number: int, code: str) -> int:
+        at = self.place(number)
+        return int(struct.unpack_from(f"<{code}", self.data, at)[0]) if at else 0
+
+    def vector(self, number: int) -> tuple[int, int]:
+        """Return the place of the first element of a vector, and how many there are."""
+        if not (at := self.place(number)):
+            return 0, 0
+        at += struct.unpack_from("<I", self.data, at)[0]
+        (count,) = struct.unpack_from("<I", self.data, at)
+        if at + 4 + count > len(self.data):
+            raise ValueError("a vector behind the end")
+        return at + 4, int(count)
+
+    def integers(self, number: int) -> list[int]:
+        at, count = self.vector(number)
+        return [*struct.unpack_from(f"<{count}i", self.data, at)] if count else []
+
+    def text(self, number: int) -> str:
+        at, count = self.vector(number)
+        return self.data[at : at + count].decode("utf-8", "replace")
+
+    def table(self, number: int) -> list[Table]:
+        """Return the table of a field; none where there is none."""
+        at = self.place(number)
+        return [Table(self.data, at + struct.unpack_from("<I", self.data, at)[0])] if at else []
+
+    def tables(self, number: int) -> list[Table]:
+        first, count = self.vector(number)
+        places = range(first, first + 4 * count, 4)
+        return [Table(self.data, at + struct.unpack_from("<I", self.data, at)[0]) for at in places]
+
+
+def read_tflite(path: Path) -> Contents:
+    data = path.read_bytes()
+    model = Table(data, struct.unpack_from("<I", data)[0])
+    found = Contents("TensorFlow Lite", [path], is_graph=True)
+    names = [operation_name(code) for code in model.tables(1)]
+    buffers = [table.vector(0) for table in model.tables(4)]
+    for number, graph in enumerate(model.tables(2)):
+        tensors = graph.tables(0)
+        used = Counter(one.scalar(0, "I") for one in graph.tables(3))
+        found.operations += Counter({names[code]: count for code, count in used.items()})
+        for tensor in tensors:
+            at, size = buffers[tensor.scalar(2, "I")]
+            name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)
+            if size and dtype not in ("int64", "string"):
+                scales = [
+                    table.vector(2)[1] for table in tensor.table(4)
+                ]  # of a bias in int32, too
+                quantised = dtype in CODES or (dtype == "int32" and any(scales))
+                place = TensorBytes(path, at, at + size)
+                found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))
+        for side, ends in (("input", 1), ("output", 2)):
+            for one in (tensors[at] for at in graph.integers(ends) if number == 0):
+                shape = tuple(one.integers(0))
+                found.ports.append(Port(side, one.text(3), shape_text(shape), tflite_dtype(one)))  # type: ignore[arg-type]
+    if text := model.text(3):
+        found.said["description"] = text
+    return found
+
+
+def operation_name(code: Table) -> str:
+    number = max(code.scalar(0, "b"), code.scalar(3, "i"))
+    if number == TFLITE_OPERATIONS.index("CUSTOM"):
+        return f"CUSTOM {code.text(1)}".strip()
+    return TFLITE_OPERATIONS[number] if number < len(TFLITE_OPERATIONS) else f"operation {number}"
+
+
+def tflite_dtype(tensor: Table) -> str:
+    number = tensor.scalar(1, "b")
+    return TFLITE_TYPES[number] if number < len(TFLITE_TYPES) else f"type {number}"

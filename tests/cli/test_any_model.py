@@ -1,0 +1,124 @@
+"""Models of which no layer is read: an audit says what they are, and compares them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from commands import FILE, USAGE, Shell, assert_one_line, model_folder
+
+FEW = ("--null-samples", 3)
+
+
+def recurrent(folder: Path, name: str = "a.safetensors", **changes: torch.Tensor) -> Path:
+    """Write an LSTM and a convolution."""
+    torch.manual_seed(0)
+    state = {f"lstm.{key}": one for key, one in nn.LSTM(4, 5).state_dict().items()}
+    state |= nn.Conv2d(3, 4, 3).state_dict(prefix="conv.")
+    path = folder / name
+    if path.suffix == ".safetensors":
+        save_file(state | changes, path)
+    else:
+        torch.save(state | changes, path)
+    return path
+
+
+def read(result: Any) -> dict[str, Any]:
+    assert result.code == 0, result.err
+    document: dict[str, Any] = result.json()
+    return document
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pt", "a.bin"])
+def test_a_file_without_a_layer_ends_in_an_inventory(
+    bilens: Shell, tmp_path: Path, name: str
+) -> None:
+    path = recurrent(tmp_path, name)
+    page = tmp_path / "page.html"
+    document = read(bilens("audit", path, *FEW, "--json", "--html", page))
+    found = {one["kind"]: (one["count"], one["read"]) for one in document["inventory"]["parts"]}
+    assert found == {"lstm": (1, 0), "convolution": (1, 0)}
+    assert document["layers"]["readings"] == []
+    coverage = document["coverage"]
+    numbers = sum(
+        one.numel() for one in (*nn.LSTM(4, 5).parameters(), *nn.Conv2d(3, 4, 3).parameters())
+    )
+    assert (coverage["parameters"], coverage["unread"]) == (numbers, numbers)
+    assert document["inventory"]["parameters"] == numbers
+    assert document["source"]["weights_sha256"] == document["inventory"]["sha256"]
+    assert "LSTM" in page.read_text("utf-8")
+    result = bilens("audit", path, *FEW, "--lang", "ja")
+    assert "これは何か" in result.out
+    assert "no layers" in result.err
+
+
+def test_a_pickle_says_what_is_in_it_and_how_its_layers_are_read(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    result = bilens("audit", tmp_path / "m.pt", *FEW)
+    assert result.code == 0
+    assert "--allow-pickle --activation relu" in result.err
+    assert "51 weights in 4 tensors" in result.out
+    torch.save(net, tmp_path / "whole.pt")
+    result = bilens("audit", tmp_path / "whole.pt", *FEW)
+    assert "torch.nn.modules.container.Sequential" in result.out
+    assert "would import" in result.out
+
+
+def test_two_files_without_a_layer_are_compared(bilens: Shell, tmp_path: Path) -> None:
+    old = recurrent(tmp_path)
+    new = recurrent(tmp_path, "b.safetensors", **{"conv.bias": torch.ones(4)})
+    document = read(bilens("audit", new, "--baseline", old, *FEW, "--json"))
+    assert [one["name"] for one in document["difference"]["whole"]["changed"]] == ["conv.bias"]
+
+
+def test_what_is_damaged_or_cannot_be_run_is_still_one_sentence(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    path = recurrent(tmp_path)
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n")
+    result = bilens("audit", path, "--data", tmp_path / "x.csv")
+    assert (result.code, "no layer is read: omit them" in result.err) == (USAGE, True)
+    path.write_bytes(path.read_bytes()[:-3])
+    assert_one_line(bilens("audit", path), FILE, ["is not a readable safetensors file"])
+    (tmp_path / "x.dat").write_bytes(b"no weights at all")
+    assert_one_line(bilens("audit", tmp_path / "x.dat"), FILE, ["not a supported model file"])
+
+
+def test_a_sparse_autoencoder_is_told_to_be_one(bilens: Shell, tmp_path: Path) -> None:
+    import bilens as bl
+
+    bl.save(bl.nn.TopKSAE(4, 6, 2), tmp_path / "sae")
+    document = read(bilens("audit", tmp_path / "sae", *FEW, "--json"))
+    assert document["inventory"]["tensors"] > 0
+
+
+def test_a_folder_is_told_file_by_file(bilens: Shell, tmp_path: Path) -> None:
+    recurrent(tmp_path, "a.safetensors")
+    (tmp_path / "notes.txt").write_text("no model")
+    result = bilens("audit", tmp_path, *FEW)
+    assert "notes.txt: no model" in result.err
+    result = bilens("inspect", tmp_path, "--json")
+    assert [one["name"] for one in json.loads(result.out)["files"]] == [
+        "a.safetensors",
+        "notes.txt",
+    ]
+
+
+def test_what_is_read_and_what_is_not_is_counted_as_coverage_does(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    exact = read(bilens("audit", model_folder(tmp_path / "m"), "--null-samples", 39, "--json"))
+    assert exact["coverage"]["unread"] == 0
+    assert all(one["read"] == one["count"] > 0 for one in exact["inventory"]["parts"])
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    save_file(net.state_dict(), tmp_path / "m.safetensors")
+    line = ("audit", tmp_path / "m.safetensors", "--activation", "relu", *FEW, "--json")
+    assumed = read(bilens(*line))  # an input that nobody gave
+    assert [one["read"] for one in assumed["inventory"]["parts"]] == [0]

@@ -1,0 +1,356 @@
+"""What a file is said to be: against the package of each format, and never by running anything.
+
+Damage seen to fail: subgraphs left out; a tensor of two bytes counted as one of four; a class of a
+pickle imported; constants told as tied; a file of a folder left out.
+"""
+
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import bilens as bl
+from bilens.base.errors import CheckpointError
+from bilens.records.base import read_document
+from bilens.records.inventory import Inventory
+
+
+class Net(nn.Module):
+    """An embedding, a convolution, an LSTM, a normalisation and a tied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 4)
+        self.conv = nn.Conv1d(4, 4, 3)
+        self.lstm = nn.LSTM(4, 5)
+        self.norm = nn.LayerNorm(5)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows: torch.Tensor = torch.relu(self.conv(x))
+        return rows.sigmoid()
+
+
+NUMBERS = sum(one.numel() for one in Net().state_dict().values())  # a tied one in each place
+PARTS = {"embedding": 1, "convolution": 1, "lstm": 1, "norm": 1, "head": 1}
+
+
+def parts(found: Inventory) -> dict[str, int]:
+    return {one.kind: one.count for one in found.parts}
+
+
+def operations(found: Inventory) -> dict[str, int]:
+    return {one.name.rpartition(".")[2]: one.count for one in found.operations}
+
+
+def written(folder: Path, kind: str) -> Path:
+    """Write the net in a format."""
+    torch.manual_seed(0)
+    net, path = Net().eval(), folder / f"model.{kind.partition(' ')[0]}"
+    state = {name: one.clone() for name, one in net.state_dict().items()}
+    if kind == "safetensors":
+        save_file(state, path)
+    elif kind == "jit":
+        torch.jit.script(net).save(path)
+    elif kind == "npz":
+        np.savez(path, **{name: one.numpy() for name, one in state.items()})
+    else:
+        content = {"pt": state, "pt old": state, "pth": net, "ckpt": {"state_dict": state, "x": 1}}
+        torch.save(content[kind], path, _use_new_zipfile_serialization=kind != "pt old")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "pt old", "ckpt", "pth", "jit", "npz"])
+def test_the_same_net_is_the_same_in_every_format(tmp_path: Path, kind: str) -> None:
+    found = bl.inventory(written(tmp_path, kind))
+    assert (found.parameters, found.tensors, parts(found)) == (NUMBERS, 10, PARTS)
+    assert found.bytes == (tmp_path / f"model.{kind.partition(' ')[0]}").stat().st_size
+    assert sum(group.bytes for group in found.groups) == 4 * NUMBERS
+    assert {group.dtype for group in found.groups} == {"float32"}
+    if kind not in ("npz", "pt old"):  # equal bytes lie where nothing says it
+        assert [{*names} for names in found.tied] == [{"embedding.weight", "head.weight"}]
+    if kind in ("pth", "jit"):
+        kinds = Counter(type(one).__name__ for one in Net().modules())
+        assert kinds.items() <= operations(found).items()
+
+
+class Bomb:
+    """A pickle of it would run a command where it is opened."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda one, path: path.write_bytes(pickle.dumps(one))]
+)
+def test_nothing_in_a_pickle_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, save: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save({"a": Bomb(), "b": torch.ones(3, 2), "net": Net()}, tmp_path / "m.pkl")
+    found = bl.inventory(tmp_path / "m.pkl")
+    assert "mkdir" in " ".join(found.imports)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_graph_is_counted_with_what_is_inside_it(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    make, kinds = onnx.helper, onnx.TensorProto
+    weight = onnx.numpy_helper.from_array(np.arange(12, dtype=np.float16).reshape(3, 4), "w")
+    inner = onnx.numpy_helper.from_array(np.ones(4, np.float32), "b")
+    value = make.make_tensor_value_info
+    branch = make.make_graph(
+        [make.make_node("Relu", ["z"], ["r"])], "g", [], [value("r", 1, None)], [inner]
+    )
+    twice = make.make_function(
+        "own", "Twice", ["a"], ["c"], [make.make_node("Add", ["a", "a"], ["c"])],
+        [make.make_opsetid("", 17)],
+    )  # fmt: skip
+    nodes = [
+        make.make_node("MatMul", ["x", "w"], ["y"]),
+        make.make_node("Softmax", ["y"], ["s"]),
+        make.make_node("Dropout", ["s"], ["d"]),
+        make.make_node("MatMul", ["d", "v"], ["z"]),
+        make.make_node("Twice", ["z"], ["t"], domain="own"),
+        make.make_node("If", ["q"], ["o"], then_branch=branch, else_branch=branch),
+    ]
+    given = [value("x", 10, ["batch", 3]), value("v", 10, None), value("q", kinds.BOOL, [])]
+    graph = make.make_graph(nodes, "g", given, [value("o", 1, [None, 2])], [weight])
+    model = make.make_model(graph, functions=[twice], producer_name="test")
+    onnx.helper.set_model_props(model, {"license": "MIT"})
+    onnx.save(model, tmp_path / "m.onnx")
+    found = bl.inventory(tmp_path / "m.onnx")
+    assert operations(found) == {
+        "MatMul": 2,
+        "Relu": 2,
+        "Softmax": 1,
+        "Dropout": 1,
+        "Twice": 1,
+        "Add": 1,
+        "If": 1,
+    }
+    assert parts(found) == {"attention": 1, "matrix": 1}
+    assert [(one.name, one.shape, one.dtype) for one in found.ports] == [
+        ("x", "batch × 3", "float16"), ("v", "", "float16"), ("q", "1", "bool"),
+        ("o", "? × 2", "float32"),
+    ]  # fmt: skip
+    assert (found.format, found.parameters) == ("ONNX of test", 12 + 2 * 4)
+    assert [(one.name, one.value) for one in found.card if one.name == "license"] == [
+        ("license", "MIT")
+    ]
+    onnx.save(
+        model, tmp_path / "e.onnx", save_as_external_data=True, size_threshold=0, location="w.bin"
+    )
+    beside = bl.inventory(tmp_path / "e.onnx")
+    assert beside.parameters == found.parameters
+    assert beside.bytes == sum((tmp_path / name).stat().st_size for name in ("e.onnx", "w.bin"))
+
+
+def test_a_gguf_is_as_its_own_package_reads_it(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "m.gguf", "mamba")
+    writer.add_license("mit")
+    kinds = gguf.GGMLQuantizationType
+    for name, kind in (("a.0.w", "Q8_0"), ("a.1.w", "Q4_0"), ("b", "F16")):
+        data = np.random.default_rng(0).normal(size=(2, 64)).astype(np.float32)
+        packed = gguf.quants.quantize(data, kinds[kind])
+        writer.add_tensor(name, packed, raw_dtype=kinds[kind])
+    for write in (
+        "write_header_to_file",
+        "write_kv_data_to_file",
+        "write_tensors_to_file",
+        "close",
+    ):
+        getattr(writer, write)()
+    found = bl.inventory(tmp_path / "m.gguf")
+    expected = {one.name: int(one.n_bytes) for one in gguf.GGUFReader(tmp_path / "m.gguf").tensors}
+    assert {group.name: group.bytes for group in found.groups} == expected
+    assert [group.quantised for group in found.groups] == [True, True, False]
+    assert (found.format, found.parameters) == ("GGUF mamba", 3 * 128)
+    assert ("license", "mit") in [(one.name, one.value) for one in found.card]
+
+
+def test_a_file_of_keras_is_its_layers(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    dense = {"class_name": "Dense", "config": {"name": "d"}}
+    start = {"class_name": "InputLayer", "config": {"name": "x", "batch_shape": [None, 4]}}
+    around = {"class_name": "Bidirectional", "config": {"layer": {"class_name": "LSTM"}}}
+    config = {"class_name": "Sequential", "config": {"layers": [start, dense, around]}}
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["layers/lstm/cell/recurrent_kernel"] = np.ones((4, 16), np.float32)
+        file["layers/dense/vars/0"] = np.ones((4, 3), np.float16)
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(config))
+        archive.write(tmp_path / "w.h5", "model.weights.h5")
+    found = bl.inventory(tmp_path / "m.keras")
+    assert operations(found) == dict.fromkeys(("InputLayer", "Dense", "Bidirectional", "LSTM"), 1)
+    assert (found.parameters, parts(found)) == (64 + 12, {"lstm": 1, "matrix": 1})
+    assert [(one.name, one.shape) for one in found.ports] == [("x", "? × 4")]
+
+
+# ---- TensorFlow: written here field by field
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def node(name: bytes, kind: bytes, more: bytes = b"") -> bytes:
+    return field(1, field(1, name) + field(2, kind) + more)
+
+
+def test_a_frozen_graph_is_its_operations_and_constants(tmp_path: Path) -> None:
+    shape = b"".join(field(2, field(1, side)) for side in (2, 3))
+    proto = field(1, 1) + field(2, shape) + field(4, struct.pack("<6f", *range(6)))
+    value = field(5, field(1, b"value") + field(2, field(8, proto)))
+    path = tmp_path / "frozen.pb"
+    path.write_bytes(node(b"w", b"Const", value) + node(b"m", b"MatMul") + node(b"c", b"Conv2D"))
+    found = bl.inventory(path)
+    assert operations(found) == {"Const": 1, "MatMul": 1, "Conv2D": 1}
+    assert parts(found) == {"matrix": 1, "convolution": 1}
+    assert [(one.name, one.shape, one.dtype) for one in found.groups] == [("w", "2 × 3", "float32")]
+
+
+def emit(data: bytearray, value: Any) -> int:
+    """Write a value of a flatbuffer behind all else; return its place."""
+    if isinstance(value, str | bytes):
+        text = value.encode() if isinstance(value, str) else value
+        data += struct.pack("<I", len(text)) + text
+        return len(data) - len(text) - 4
+    if isinstance(value, dict):
+        sizes = [4 + 4 * at if at in value else 0 for at in range(max(value) + 1)]
+        head = struct.pack(f"<{2 + len(sizes)}H", 4 + 2 * len(sizes), 4 + 4 * len(sizes), *sizes)
+        at = len(data) + len(head)
+        data += head + struct.pack("<i", len(head)) + bytes(4 * len(sizes))
+        places = {at + sizes[number]: part for number, part in value.items()}
+    else:
+        at, numbers = len(data), [part if isinstance(part, int) else 0 for part in value]
+        data += struct.pack(f"<{1 + len(numbers)}i", len(numbers), *numbers)
+        places = {at + 4 + 4 * number: part for number, part in enumerate(value)}
+    for place, part in places.items():
+        plain = part if isinstance(part, int) else emit(data, part) - place
+        struct.pack_into("<i", data, place, plain)
+    return at
+
+
+def test_a_model_of_tensorflow_lite_is_read_place_by_place(tmp_path: Path) -> None:
+    scaled = {2: [1]}
+    tensors = [
+        {0: [1, 8], 1: 0, 2: 0, 3: "x"},
+        {0: [4, 3, 3, 2], 1: 9, 2: 1, 3: "kernel", 4: scaled},
+        {0: [4], 1: 2, 2: 2, 3: "bias", 4: scaled},
+        {0: [2], 1: 2, 2: 3, 3: "shape"},
+        {0: [1, 4], 1: 1, 2: 0, 3: "y"},
+    ]
+    codes = [{0: 3}, {0: 127, 3: 150}, {0: 32, 1: "Own"}]
+    ops = [{0: 0}, {0: 0}, {0: 1}, {0: 2}]
+    buffers: list[dict[int, bytes]] = [{}, {0: bytes(range(72))}, {0: bytes(16)}, {0: bytes(8)}]
+    model = {1: codes, 2: [{0: tensors, 1: [0], 2: [4], 3: ops}], 3: "made here"}
+    data = bytearray(b"\0\0\0\0TFL3")
+    root = emit(data, {**model, 4: [one or {1: 0} for one in buffers]})
+    struct.pack_into("<I", data, 0, root)
+    (tmp_path / "m.tflite").write_bytes(data)
+    found = bl.inventory(tmp_path / "m.tflite")
+    assert operations(found) == {"CONV_2D": 2, "GELU": 1, "CUSTOM Own": 1}
+    assert [(one.name, one.shape, one.dtype) for one in found.ports] == [
+        ("x", "1 × 8", "float32"),
+        ("y", "1 × 4", "float16"),
+    ]
+    assert {one.name: (one.parameters, one.quantised) for one in found.groups} == {
+        "kernel": (72, True),
+        "bias": (4, True),
+        "shape": (2, False),
+    }
+    assert (found.parameters, parts(found)) == (76, {"convolution": 2})
+
+
+# ---- others, and what is none
+
+
+def test_trees_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("tree\nversion=v4\nobjective=binary\n\nTree=0\n\nTree=1\n")
+    (tmp_path / "b.json").write_text(
+        '{"learner":{"gradient_booster":{"model":{"gbtree_model_param":{"num_trees":"100"}}}}}'
+    )
+    for name, kind, count in (("a.txt", "LightGBM", 2), ("b.json", "XGBoost", 100)):
+        found = bl.inventory(tmp_path / name)
+        assert (found.format, parts(found)) == (kind, {"trees": count})
+
+
+def test_equal_constants_are_not_tied_and_equal_matrices_are(tmp_path: Path) -> None:
+    same = torch.randn(3, 4)
+    state = {"a": torch.zeros(3, 4), "b": torch.zeros(3, 4), "c": same, "d": same.clone()}
+    save_file(state, tmp_path / "m.safetensors")
+    save_file({**state, "d": same + 1e-6}, tmp_path / "n.safetensors")
+    found = [bl.inventory(tmp_path / f"{name}.safetensors") for name in "mn"]
+    assert [one.tied for one in found] == [(("c", "d"),), ()]
+
+
+def test_every_file_of_a_folder_is_listed_with_what_became_of_it(tmp_path: Path) -> None:
+    written(tmp_path, "safetensors")
+    (tmp_path / "README.md").write_text("---\nlicense: mit\ntags:\n- small\n- own\n---\n# Hi\n")
+    (tmp_path / "LICENSE").write_text("\nMIT License\n")
+    (tmp_path / "config.json").write_text('{"model_type": "own", "architectures": ["Net"]}')
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    written(tmp_path / "deep" / "er", "pt")
+    (tmp_path / "deep" / "broken.safetensors").write_bytes(b"damaged")
+    (tmp_path / "notes").write_bytes(b"")
+    found = bl.inventory(tmp_path)
+    assert {one.name: one.state for one in found.files} == {
+        "model.safetensors": "read",
+        "deep/er/model.pt": "listed",
+        **dict.fromkeys(("README.md", "LICENSE", "config.json"), "beside"),
+        "deep/broken.safetensors": "refused",
+        "notes": "no_model",
+    }
+    assert found.parameters == NUMBERS
+    said = {(one.name, one.value, one.source) for one in found.card}
+    assert said >= {
+        *{("license", "mit", "README.md"), ("license", "MIT License", "LICENSE")},
+        *{("tags", "small, own", "README.md"), ("architectures", "Net", "config.json")},
+    }
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt", "jit", "npz"])
+def test_half_a_file_is_damaged_and_no_model_is_told_by_its_bytes(
+    tmp_path: Path, kind: str
+) -> None:
+    path = written(tmp_path, kind)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"model\.\w+: .*check that the download is complete"):
+        bl.inventory(path)
+    path = tmp_path / "x.dat"
+    path.write_bytes(b"no weights at all")
+    with pytest.raises(
+        CheckpointError, match=r"17 bytes that begin with 6e 6f.*SHA-256 [0-9a-f]{64}"
+    ):
+        bl.inventory(path)
+
+
+def test_headers_are_read_without_torch_and_the_record_is_a_document(tmp_path: Path) -> None:
+    path = written(tmp_path, "safetensors")
+    code = (
+        "import sys; from bilens.cli import main; sys.argv = ['bilens', 'inspect', sys.argv[1],"
+        " '--json']\ntry: main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.strip() == "False"
+    assert read_document(Inventory, json.loads(done.stdout)) == bl.inventory(path)
