@@ -63,7 +63,7 @@ def test_a_pickle_says_what_is_in_it_and_how_its_layers_are_read(
     torch.save(net.state_dict(), tmp_path / "m.pt")
     result = bilens("audit", tmp_path / "m.pt", *FEW)
     assert result.code == 0
-    assert "--allow-pickle --activation relu" in result.err
+    assert "--allow-pickle --activation ACTIVATION" in result.err
     assert "51 weights in 4 tensors" in result.out
     torch.save(net, tmp_path / "whole.pt")
     result = bilens("audit", tmp_path / "whole.pt", *FEW)
