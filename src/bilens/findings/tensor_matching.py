@@ -1,0 +1,187 @@
+"""Which tensor of a model is which one of its baseline: by name, else by the numbers in it.
+
+Equal constants are matched in their order, which is as good as any other. Where both files have a
+name, another tensor takes its place for equal numbers alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bilens.base import Progress, silent
+from bilens.findings.tensor_likeness import (
+    HALF,
+    How,
+    Matching,
+    agree,
+    in_shape_of,
+    numbers_in,
+    orders_between,
+    pair_of,
+    same_bits,
+    sketch_of,
+    squeezed,
+)
+from bilens.findings.tensor_parts import match_parts
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.tensor_names import kind_of, paired
+
+TRIES = 3  # candidates that are compared number by number, by falling estimates
+MOST_SLICES = 1024  # matrices of a stack
+
+
+def match_tensors(model: Store, baseline: Store, progress: Progress = silent) -> Matching:
+    """Pair the tensors of two files, one pair in memory at a time.
+
+    Cost: each named pair is read once. Of the others 96 operations a number and order of axes, and
+    a comparison of each with its likeliest counterparts.
+    """
+    model, baseline = ({n: replace(t, name=n) for n, t in one.items()} for one in (model, baseline))
+    found, named = Matching([], dict(model), dict(baseline)), paired(model, baseline)
+    for done, (name, other) in enumerate(named.items()):
+        progress("matching", done, len(named))
+        new, old = model[name], baseline[other]
+        if new.shape == old.shape:
+            pair = pair_of(new, old, "name")
+            if pair.same or agree(numbers_in(new), numbers_in(old)):
+                found.pairs.append(pair)
+                del found.model[name], found.baseline[other]
+    match_contents(found, named)
+    for name, other in named.items():  # what no number tells better is what its name says
+        new, old = found.model.get(name), found.baseline.get(other)
+        if new is not None and old is not None and new.shape == old.shape:
+            found.add(new, old, "name", range(len(squeezed(new.shape))))
+    stacks = cut_stacks(found)
+    match_contents(found, named)
+    match_parts(found)
+    for side, kept in zip((found.model, found.baseline), stacks, strict=True):
+        for stack in kept:  # of which no matrix was found stays one
+            if {*(cut := slices_of(stack))} <= {*side}:
+                for name in cut:
+                    del side[name]
+                side[stack.name] = stack
+    match_copies(found)
+    if not any(pair.how == "transposed" and is_long(pair.model) for pair in found.pairs):
+        found.pairs = [  # beside others that have to be, square ones are only stored otherwise
+            replace(
+                pair, moved=pair.moved or (pair.how == "transposed" and pair.model.name in named)
+            )
+            for pair in found.pairs
+        ]
+    places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
+    order = [
+        [at.get(one.name.partition("[")[0], 0) for one, at in zip(both, places, strict=True)]
+        for both in ((pair.model, pair.baseline) for pair in found.pairs)
+    ]
+    ranked = sorted(range(len(order)), key=lambda k: order[k])
+    found.pairs = [found.pairs[k] for k in ranked]
+    theirs = [order[k][1] for k in ranked]
+    found.reordered = theirs != sorted(theirs)
+    return found
+
+
+def is_long(tensor: StoredTensor) -> bool:
+    return len({*squeezed(tensor.shape)}) > 1
+
+
+# ---- by content
+
+
+def match_contents(found: Matching, named: Mapping[str, str]) -> None:
+    """Pair what is left by the numbers in it, whatever the order of axes."""
+    taken = {*named.values()}
+    buckets = dict[tuple[int, ...], tuple[list[StoredTensor], list[StoredTensor]]]()
+    for side, left in enumerate((found.model, found.baseline)):
+        for one in left.values():
+            sides = tuple(sorted(squeezed(one.shape)))
+            buckets.setdefault(sides, ([], []))[side].append(one)
+    for news, olds in buckets.values():
+        if not (news and olds):
+            continue
+        tries = dict[str, int]()
+        for new, old, order in candidates(news, olds):
+            if new.name not in found.model or old.name not in found.baseline:
+                continue
+            own = named.get(new.name) == old.name
+            exact = not own and (new.name in named or old.name in taken)
+            if tries.setdefault(new.name, 0) >= TRIES or (own and [*order] == [*range(len(order))]):
+                continue
+            tries[new.name] += 1
+            if agree(numbers_in(new), numbers_in(in_shape_of(new, old, order)), exact=exact):
+                plain = [*order] == [*range(len(order))]
+                how: How = "content" if plain else "transposed"
+                found.add(new, old, how, order, moved=exact)
+
+
+def candidates(
+    news: Sequence[StoredTensor], olds: Sequence[StoredTensor]
+) -> list[tuple[StoredTensor, StoredTensor, tuple[int, ...]]]:
+    """Return tensors that may be the same, the likeliest first; constants in their order."""
+    mine = [sketches_of(one, [squeezed(one.shape)]) for one in news]
+    shapes = [*dict.fromkeys(squeezed(one.shape) for one in news)]
+    theirs = [sketches_of(one, shapes) for one in olds]
+    ranked = list[tuple[float, int, int, tuple[int, ...]]]()
+    for i, new in enumerate(news):
+        sides = squeezed(new.shape)
+        wanted = mine[i][tuple(range(len(sides)))]
+        for j, old in enumerate(olds):
+            for order in orders_between(squeezed(old.shape), sides):
+                other = theirs[j][order]
+                if wanted.numel() == other.numel():
+                    alike = float(wanted @ other) if len(wanted) > 1 else near(wanted, other)
+                    if alike >= HALF / 2:
+                        ranked.append((-round(alike, 4), i, j, order))
+    return [(news[i], olds[j], order) for _, i, j, order in sorted(ranked)]
+
+
+def near(one: Tensor, other: Tensor) -> float:
+    """Return 1 where two constants are equal but for rounding, or else 0."""
+    return float(torch.isclose(one, other, rtol=torch.finfo(torch.bfloat16).eps, atol=0))
+
+
+def sketches_of(
+    one: StoredTensor, shapes: Sequence[tuple[int, ...]]
+) -> dict[tuple[int, ...], Tensor]:
+    """Return order of axes → sketch, for each order in which a tensor has one of some shapes."""
+    orders = [order for shape in shapes for order in orders_between(squeezed(one.shape), shape)]
+    values = numbers_in(one).float().reshape(squeezed(one.shape))
+    return {order: sketch_of(values, order) for order in orders}
+
+
+# ---- stacks, fused matrices and copies
+
+
+def slices_of(stack: StoredTensor) -> dict[str, StoredTensor]:
+    """Return the matrices of a stack by name."""
+    names = [f"{stack.name}[{k}]" for k in range(stack.shape[0])]
+    return {name: replace(stack.at_index(k), name=name) for k, name in enumerate(names)}
+
+
+def cut_stacks(found: Matching) -> list[list[StoredTensor]]:
+    """Put the matrices of stacks in their place where the other file has matrices; return these."""
+    sides = found.model, found.baseline
+    widths = [{t.shape[-1] for t in one.values() if len(t.shape) == 2} for one in sides]
+    cut = list[list[StoredTensor]]()
+    for side, wanted in zip(sides, reversed(widths), strict=True):
+        cut.append([t for t in side.values() if len(t.shape) == 3 and {*t.shape[1:]} & wanted])
+        cut[-1] = [stack for stack in cut[-1] if stack.shape[0] <= MOST_SLICES]
+        for stack in cut[-1]:
+            del side[stack.name]
+            side.update(slices_of(stack))
+    return cut
+
+
+def match_copies(found: Matching) -> None:
+    """Pair a head that is stored beside the embedding that it is equal to, where that is tied."""
+    for side, left in (("model", found.model), ("baseline", found.baseline)):
+        for one in [*left.values()]:
+            for pair in [*found.pairs]:
+                own: StoredTensor = getattr(pair, side)
+                ends = {kind_of(name, ()) for name in (one.name, own.name)} & {"head", "embedding"}
+                alike = one.shape == own.shape and ends and not pair.constant
+                if alike and same_bits(numbers_in(one), numbers_in(own)):
+                    found.pairs.append(replace(pair, how="tied", **{side: one}))
+                    del left[one.name]
+                    break
