@@ -3,12 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from bilens.findings.tensor_likeness import Matching, is_beyond_chance, squeezed
+from bilens.findings.tensor_likeness import Matching, TensorPair, is_beyond_chance, squeezed
 from bilens.records.layer_readings import DifferenceHeadline, TensorChange, WholeDifference
 
 DEVIATIONS = 3  # of the mean correlation of independent tensors
+NAMED = ("name", "content", "transposed")  # ways in which both are whole tensors
 PLACES = ("moved", "reordered")
 
 
@@ -27,9 +26,10 @@ def headline_of(
         for one in (*found.model.values(), *found.baseline.values())
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
     ]
+    more = any(math.prod(one.shape) > 1 for one in alone)
     ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file)
     return DifferenceHeadline(
-        kind_of_difference(whole, found, differing, len(alone), same_file),
+        kind_of_difference(whole, found, differing, same_file, more),
         len(found.pairs),
         len(differing),
         len(alone),
@@ -51,12 +51,12 @@ def kind_of_difference(
     whole: WholeDifference,
     found: Matching,
     differing: Sequence[TensorChange],
-    alone: int,
     same_file: bool,
+    alone: bool,  # whether one of both holds more tensors, of more than one number
 ) -> str:
     changed = whole.changed
-    if not found.pairs:
-        return "nothing"
+    if (alone or differing) and all(says_little(pair) for pair in found.pairs):
+        return "unrelated"
     if not changed and not alone:
         plain = same_file or (whole.identical and not [*stored_otherwise(found)])
         return "identical" if plain else "same_tensors"
@@ -67,25 +67,18 @@ def kind_of_difference(
         return "reordered" if moved else "differ"
     if alone:
         return "differ"
-    if any(one.dtype != one.baseline_dtype and is_coded(one) for one in changed):
-        return "quantised"
     if all(one.change == 0 for one in changed):
         return "same_numbers"
     if all(one.rounded_to or one.change == 0 for one in changed):
         return "rounded"
-    every = all(one.baseline_rounded_to or one.change == 0 for one in changed)
-    return "baseline_rounded" if every else "rounding"
+    if all(one.baseline_rounded_to or one.change == 0 for one in changed):
+        return "baseline_rounded"
+    return "quantised" if "quantised" in [one.state for one in changed] else "rounding"
 
 
 def is_rounded(one: TensorChange) -> bool:
     """Tell whether a tensor changed by no more than the type, or codes, that it is stored in."""
-    return one.state in ("rounding", "quantised") or (one.state == "noise" and is_coded(one))
-
-
-def is_coded(one: TensorChange) -> bool:
-    """Tell whether one of both is stored as codes, and the other not as the same ones."""
-    kinds = {one.dtype, one.baseline_dtype}
-    return len(kinds) > 1 and any(not hasattr(torch, kind) for kind in kinds)
+    return one.state in ("rounding", "quantised")
 
 
 def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
@@ -95,15 +88,22 @@ def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
     if not matrices or others > len(matrices):
         return False
     return not any(
-        one.state in PLACES or is_beyond_chance(one.correlation or 0.0, one.entries)
+        one.state in (*PLACES, "permuted")
+        or one.correlation is None
+        or is_beyond_chance(one.correlation, one.entries)
         for one in matrices
     )
+
+
+def says_little(pair: TensorPair) -> bool:
+    """Tell whether equal tensors may well be of unrelated models."""
+    return pair.constant or math.prod(pair.model.shape) < 2
 
 
 def stored_otherwise(found: Matching) -> Iterator[str]:
     """Yield the ways in which two files store the same tensors otherwise."""
     pairs = found.pairs
-    if any(pair.model.name != pair.baseline.name and pair.how != "part" for pair in pairs):
+    if any(pair.model.name != pair.baseline.name and pair.how in NAMED for pair in pairs):
         yield "names"
     if any(pair.how == "transposed" for pair in pairs):
         yield "axes"

@@ -20,6 +20,7 @@ from bilens.io.stored_mlp import StoredTensor
 
 How: TypeAlias = Literal["name", "content", "transposed", "part", "tied", "folded"]
 HALF, DEVIATIONS = 0.5, 6.0
+NEARLY, SAMPLED = 0.9, 64  # cosine of rows, and how many are looked for
 DIRECTIONS = 48  # random ones that a sketch is of: it estimates a correlation to 1 / √48
 ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -81,17 +82,33 @@ def rounded_to(one: Tensor, other: Tensor) -> str:
     return str(kinds[0]).removeprefix("torch.") if kinds else ""
 
 
-def correlation(one: Tensor, other: Tensor) -> float:
-    """Return the cosine of the numbers of two tensors less their means; 0 for constants."""
+def correlation(one: Tensor, other: Tensor) -> float | None:
+    """Return the cosine of the numbers of two tensors less their means; None for constants."""
     first, second = (part.double() - part.double().mean() for part in (one, other))
     sizes = float(first.norm() * second.norm())
-    return float((first * second).sum()) / sizes if sizes > 0 else 0.0
+    return float((first * second).sum()) / sizes if sizes > 0 else None
 
 
-def is_beyond_chance(alike: float, count: int) -> bool:
+def is_beyond_chance(alike: float | None, count: int) -> bool:
     """Tell whether a correlation of so many numbers is none that independent ones have."""
+    if alike is None or alike < HALF:
+        return False
     z = math.atanh(min(alike, 1 - 1e-12)) * math.sqrt(max(count - 3, 0))
-    return alike >= HALF and z >= DEVIATIONS
+    return z >= DEVIATIONS
+
+
+def are_elsewhere(one: Tensor, other: Tensor) -> bool:
+    """Tell whether most rows of a matrix, or columns, are those of another one in another order.
+
+    Each is held to its nearest one by its direction, of which 81 % of the squares have to agree.
+    """
+    for first, second in ((one, other), (one.T, other.T)):
+        first = first[:: max(len(first) // SAMPLED, 1)]
+        rows = [torch.nn.functional.normalize(part.float(), dim=1) for part in (first, second)]
+        nearest = float((rows[0] @ rows[1].T).amax(1).median())
+        if nearest >= NEARLY and is_beyond_chance(nearest, first.shape[1]):
+            return True
+    return False
 
 
 def agree(one: Tensor, other: Tensor, *, exact: bool = False) -> bool:

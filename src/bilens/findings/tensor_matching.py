@@ -138,7 +138,7 @@ def candidates(
 
 def near(one: Tensor, other: Tensor) -> float:
     """Return 1 where two constants are equal but for rounding, or else 0."""
-    return float(torch.isclose(one, other, rtol=torch.finfo(torch.bfloat16).eps, atol=0))
+    return float(torch.isclose(one, other, rtol=torch.finfo(torch.bfloat16).eps, atol=0).all())
 
 
 def sketches_of(

@@ -71,7 +71,7 @@ def parts_of(
     free = torch.ones(count, dtype=torch.bool)
     found, tried = list[tuple[StoredTensor, StoredTensor, tuple[int, ...]]](), set[str]()
     for small, way, height in fitting(others, width):
-        if small.name in tried or height > int(free.sum()) or height == count:
+        if small.name in tried or not 0 < height <= int(free.sum()):
             continue
         keys = (True, whole.name, order), (False, small.name, way)
         for key, one in zip(keys, (whole, small), strict=True):
@@ -94,7 +94,8 @@ def parts_of(
     ]
     if len(fits) == 1:
         found, last = found + fits, None
-    return (found, last) if len(found) > 1 else ([], None)  # else it is one tensor that grew
+    grown = len(found) == 1 and last is not None  # one tensor that became larger is another one
+    return ([], None) if grown else (found, last)
 
 
 def fitting(
@@ -118,7 +119,8 @@ def find_rows(whole: Tensor, small: Tensor, free: Tensor) -> Iterator[Tensor]:
     """Yield the rows of a whole that may be those of a part, by their sketches."""
     left, nearest, away = free.nonzero()[:, 0], list[Tensor](), 0.0
     for rows in small.split(AT_ONCE):
-        distances, at = torch.cdist(rows, whole[left]).min(1)
+        exact = "donot_use_mm_for_euclid_dist" if rows.shape[1] == 1 else "use_mm_for_euclid_dist"
+        distances, at = torch.cdist(rows, whole[left], compute_mode=exact).min(1)
         nearest.append(left[at])
         away += float(distances.square().sum())
     if not away <= HALF * float(small.square().sum()) and small.shape[1] > 1:

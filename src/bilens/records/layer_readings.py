@@ -127,7 +127,7 @@ class TensorChange(Record, frozen=True):
         str,
         "`rounding`, `quantised` (each number to the nearest one), `low_rank` (≤ full / 2), "
         "`rescaled`, `reordered` (the same numbers), `moved` (those of a tensor of another name), "
-        "`noise`, `changed`, `not_finite`",
+        "`permuted` (rows or columns, and changed), `noise`, `changed`, `not_finite`",
     ]
     change: Annotated[float | None, View("‖ΔW‖ / ‖W‖; null if not finite", "quantity")] = None
     rank: Annotated[Count | None, "singular values above those of rounding; null for many"] = None
@@ -148,7 +148,7 @@ class DifferenceHeadline(Record, frozen=True):
         str,
         "`identical` bit for bit, `same_tensors` in another file, `same_numbers` in another type, "
         "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `reordered`, "
-        "`differ`, `unrelated` or `nothing` in both",
+        "`differ` or `unrelated`",
     ]
     tensors: Annotated[Count, "that were compared"]
     differing: Annotated[Count, "of them by more than rounding and codes"] = 0

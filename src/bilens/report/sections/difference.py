@@ -113,8 +113,8 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     if head.ranks is not None:
         ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
         values["rank"] = t("difference.headline.rank", rank=ranks)
-    said = [head.kind]
-    said += ["alone"] if head.alone and head.kind != "nothing" else []
+    said = ["nothing" if head.kind == "unrelated" and head.correlation is None else head.kind]
+    said += ["alone"] if head.alone else []
     said += ["no_copy"] if head.no_copy else []
     return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
 
@@ -228,7 +228,7 @@ TENSORS = FieldTable(
         FieldColumn("dtype", lambda _, x: " → ".join(dict.fromkeys((x.baseline_dtype, x.dtype)))),
         FieldColumn("change"),
         FieldColumn("rank", rank_of),
-        FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.full else NONE),
+        FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.top_share else NONE),
         FieldColumn("state", lambda t, one: t(f"difference.state.{one.state}")),
     ),
     "difference.caption",
