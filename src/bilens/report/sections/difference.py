@@ -33,7 +33,8 @@ MOST = 3  # columns and pairs of an output
 
 def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
     """Yield the parts of a page about every tensor and the files beside them."""
-    yield paragraph(t("sentence.gap").join(difference_sentences(t, found)))
+    said = [headline_sentence(t, found), *difference_sentences(t, found)]
+    yield paragraph(t("sentence.gap").join(filter(None, said)))
     if found.changed:
         yield figure(change_map(t, found.changed), t("difference.map"))
         yield quiet(t("difference.map_how"))
@@ -59,8 +60,6 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     """Yield what a reader should know first."""
-    if found.headline is not None:
-        yield headline_sentence(t, found)
     same = found.tensors - len(found.changed)
     if found.changed:
         yield t("difference.tensors", same=grouped(same), of=grouped(found.tensors))
@@ -83,6 +82,12 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     key = "no_files" if found.files is None else "files" if other else "same_files"
     yield t(f"difference.{key}", names="; ".join(other), count=grouped(len(found.files or ())))
     yield from unread_files(t, found)
+
+
+def headline_lines(t: Catalogue, record: Audit) -> list[str]:
+    """Return what became of the weights of a baseline, on one line; nothing without one."""
+    whole = None if record.difference is None else record.difference.whole
+    return [] if whole is None or whole.headline is None else [headline_sentence(t, whole)]
 
 
 def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
