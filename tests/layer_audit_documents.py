@@ -155,11 +155,16 @@ def make_comparison() -> dict[str, Any]:
     return document
 
 
+HEADLINES = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded")
+HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated")
+
+
 def every_change() -> dict[str, Any]:
     """Return the difference of two models in which there is every kind of tensor and of change."""
     sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
     states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
+    states += ("quantised", "reordered", "moved", "permuted")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(
@@ -206,6 +211,17 @@ def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) ->
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
     whole |= {"directions": [], "not_compared": []}
     return {**every_change(), "whole": whole, "trial": word_trial(chat=False), "answers": None}
+
+
+def headlined(kind: str, **more: Any) -> dict[str, Any]:
+    """Return the difference of two models with a headline of a kind."""
+    ways = ("names", "axes", "parts", "order", "format", "header")
+    numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
+    named = {"ways": ways, "ranks": (1, 2), "layers": (0, 1, 4), "kinds": ("head",)}
+    types = {"types": ("float16",), "baseline_types": ("float32",)}
+    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **more}
+    found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
+    return {**found, "whole": {**found["whole"], "headline": head}}
 
 
 def drawn_difference(width: int) -> dict[str, Any]:
@@ -345,6 +361,14 @@ def variants() -> dict[str, dict[str, Any]]:
         "comparison": make_comparison(),
         "every change": {**make_layer_audit(), "difference": every_change()},
         "identical": {**make_layer_audit(), "difference": few_changes([SAME])},
+        "nothing in common": {
+            **make_layer_audit(),
+            "difference": headlined("unrelated", correlation=None),
+        },
+        **{
+            f"headline {kind}": {**make_layer_audit(), "difference": headlined(kind)}
+            for kind in HEADLINES
+        },
         "same files": {
             **make_layer_audit(),
             "difference": few_changes([SAME], every_change()["whole"]["changed"][0]),
