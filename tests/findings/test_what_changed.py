@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.load import ReadOptions, load_to_compare
 from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.records.layer_readings import FileChange
 from bilens.report.sections.difference import headline_sentence
 from bilens.report.text import load_catalogue
 from builders import randn
@@ -122,6 +123,13 @@ def fused(tensors: Tensors, how: str) -> dict[str, Tensor]:
     return found
 
 
+def stacked(*order: int) -> dict[str, Tensor]:
+    """The matrices up of all blocks as one tensor."""
+    names = [f"layers.{k}.mlp.up_proj.weight" for k in order]
+    left = {name: x for name, x in net().items() if name not in names}
+    return {**left, "up_exps.weight": torch.stack([net()[name] for name in names])}
+
+
 def quantised(tensors: Tensors, levels: int = 255, along: int = 1) -> dict[str, Tensor]:
     """Matrices as codes with one scale a row, or a column, say them."""
 
@@ -199,6 +207,12 @@ CASES: dict[str, tuple[Tensors, Tensors, str, dict[str, Any]]] = {
         {n: x for n, x in net().items() if "q_proj" in n},
         *("reordered", {"layers": (0, 1)}),
     ),
+    "swapped blocks, other names": (
+        {n.replace("layers", "h").replace("proj", "map"): x for n, x in swapped_blocks().items()},
+        *(net(), "reordered", {"layers": (0, 1), "differing": 22}),
+    ),
+    "a stack": (stacked(0, 1), net(), "same_tensors", {"alone": 0}),
+    "a stack in another order": (stacked(1, 0), net(), "reordered", {"differing": 2}),
     "fused": (fused(net(), ""), net(), "same_tensors", {"alone": 0}),
     "fused by heads": (fused(net(), "heads"), net(), "same_tensors", {"alone": 0}),
     "fused in turns": (fused(net(), "turns"), net(), "same_tensors", {"alone": 0}),
@@ -230,6 +244,15 @@ def test_the_headline_says_what_was_planted(case: str) -> None:
     assert (head.kind, {key: getattr(head, key) for key in facts}) == (kind, facts)
     for lang in ("en", "ja"):
         assert headline_sentence(load_catalogue(lang), found)
+
+
+def test_a_configuration_of_another_kind_is_not_identical() -> None:
+    for files, kind in ((("same",), "identical"), (("same", "changed"), "same_tensors")):
+        beside = tuple(FileChange(f"{k}.json", state) for k, state in enumerate(files))
+        for same in (True, False):
+            found = compare_tensors(store(net()), store(net()), beside, same_file=same)
+            assert found.headline is not None
+            assert found.headline.kind == kind
 
 
 @pytest.mark.parametrize("along", [0, 1])

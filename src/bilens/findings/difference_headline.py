@@ -27,7 +27,7 @@ def headline_of(
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
     ]
     more = any(math.prod(one.shape) > 1 for one in alone)
-    ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file)
+    ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file or other_files(whole))
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more),
         len(found.pairs),
@@ -58,8 +58,8 @@ def kind_of_difference(
     if (alone or differing) and all(says_little(pair) for pair in found.pairs):
         return "unrelated"
     if not changed and not alone:
-        plain = same_file or (whole.identical and not [*stored_otherwise(found)])
-        return "identical" if plain else "same_tensors"
+        plain = not [*stored_otherwise(found)] and (same_file or whole.identical)
+        return "identical" if plain and not other_files(whole) else "same_tensors"
     if differing:
         if is_unrelated(found, differing):
             return "unrelated"
@@ -74,6 +74,11 @@ def kind_of_difference(
     if all(one.baseline_rounded_to or one.change == 0 for one in changed):
         return "baseline_rounded"
     return "quantised" if "quantised" in [one.state for one in changed] else "rounding"
+
+
+def other_files(whole: WholeDifference) -> bool:
+    """Tell whether a file beside the weights, such as the configuration, is another one."""
+    return any(file.state != "same" for file in whole.files or ())
 
 
 def is_rounded(one: TensorChange) -> bool:
@@ -107,7 +112,7 @@ def stored_otherwise(found: Matching) -> Iterator[str]:
         yield "names"
     if any(pair.how == "transposed" for pair in pairs):
         yield "axes"
-    if any(pair.how in ("part", "tied", "folded") for pair in pairs):
+    if any(pair.how in ("part", "tied") for pair in pairs):
         yield "parts"
     if found.reordered:
         yield "order"

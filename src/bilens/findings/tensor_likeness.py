@@ -18,8 +18,9 @@ from torch import Tensor
 from bilens.io.byte_ranges import Block
 from bilens.io.stored_mlp import StoredTensor
 
-How: TypeAlias = Literal["name", "content", "transposed", "part", "tied", "folded"]
+How: TypeAlias = Literal["name", "content", "transposed", "part", "tied"]
 HALF, DEVIATIONS = 0.5, 6.0
+LONG = 65_536  # numbers along an axis that a sketch is of, the first ones
 NEARLY, SAMPLED = 0.9, 64  # cosine of rows, and how many are looked for
 DIRECTIONS = 48  # random ones that a sketch is of: it estimates a correlation to 1 / √48
 ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
@@ -128,7 +129,7 @@ def pair_of(new: StoredTensor, old: StoredTensor, how: How, *, moved: bool = Fal
 
 
 def is_constant(values: Tensor) -> bool:
-    return bool((values == values.flatten()[:1]).all())
+    return bool((values.double() == values.double().flatten()[:1]).all())
 
 
 # ---- axes in another order
@@ -171,6 +172,7 @@ def sketch_of(values: Tensor, order: Sequence[int]) -> Tensor:
 
     The cosine of two sketches estimates the correlation of two tensors. Of a constant its value.
     """
+    values = values[(slice(LONG),) * values.ndim]
     found = (values - values.mean()).permute(tuple(order))
     if not found.any() or not found.isfinite().all():
         return values.flatten()[:1]

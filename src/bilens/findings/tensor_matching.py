@@ -4,6 +4,7 @@ Equal constants are matched in their order, which is as good as any other. Where
 name, another tensor takes its place for equal numbers alone.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from bilens.io.tensor_names import kind_of, paired
 
 TRIES = 3  # candidates that are compared number by number, by falling estimates
 MOST_SLICES = 1024  # matrices of a stack
+NUMBER = re.compile(r"\d+")
 
 
 def match_tensors(model: Store, baseline: Store, progress: Progress = silent) -> Matching:
@@ -63,13 +65,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
                     del side[name]
                 side[stack.name] = stack
     match_copies(found)
-    if not any(pair.how == "transposed" and is_long(pair.model) for pair in found.pairs):
-        found.pairs = [  # beside others that have to be, square ones are only stored otherwise
-            replace(
-                pair, moved=pair.moved or (pair.how == "transposed" and pair.model.name in named)
-            )
-            for pair in found.pairs
-        ]
+    mark_moved(found, named)
     places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
     order = [
         [at.get(one.name.partition("[")[0], 0) for one, at in zip(both, places, strict=True)]
@@ -80,6 +76,30 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     theirs = [order[k][1] for k in ranked]
     found.reordered = theirs != sorted(theirs)
     return found
+
+
+def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
+    """Mark pairs of which one stands at another place in its file, which is another function.
+
+    Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
+    order; and a square matrix that is transposed, unless all others have to be, too.
+    """
+    turned = any(pair.how == "transposed" and is_long(pair.model) for pair in found.pairs)
+    groups = dict[tuple[str, ...], list[tuple[list[list[int]], int]]]()
+    for at, pair in enumerate(found.pairs):
+        names = pair.model.name, pair.baseline.name
+        if pair.how == "transposed" and names[0] in named and not turned:
+            found.pairs[at] = replace(pair, moved=True)
+        if pair.how != "name" and not pair.constant and "::" not in "".join(names):
+            numbers = [[*map(int, NUMBER.findall(name))] for name in names]
+            groups.setdefault(tuple(NUMBER.sub("*", name) for name in names), []).append(
+                (numbers, at)
+            )
+    for members in groups.values():
+        mine, theirs = (sorted(members, key=lambda one: one[0][side]) for side in (0, 1))
+        for one, other in zip(mine, theirs, strict=True):
+            if one != other:
+                found.pairs[one[1]] = replace(found.pairs[one[1]], moved=True)
 
 
 def is_long(tensor: StoredTensor) -> bool:
