@@ -30,7 +30,6 @@ from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import kind_of, paired
 
 TRIES = 3  # candidates that are compared number by number, by falling estimates
-MOST_SLICES = 1024  # matrices of a stack
 NUMBER = re.compile(r"\d+")
 
 
@@ -55,15 +54,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
         new, old = found.model.get(name), found.baseline.get(other)
         if new is not None and old is not None and new.shape == old.shape:
             found.add(new, old, "name", range(len(squeezed(new.shape))))
-    stacks = cut_stacks(found)
-    match_contents(found, named)
     match_parts(found)
-    for side, kept in zip((found.model, found.baseline), stacks, strict=True):
-        for stack in kept:  # of which no matrix was found stays one
-            if {*(cut := slices_of(stack))} <= {*side}:
-                for name in cut:
-                    del side[name]
-                side[stack.name] = stack
     match_copies(found)
     mark_moved(found, named)
     places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
@@ -168,29 +159,6 @@ def sketches_of(
     orders = [order for shape in shapes for order in orders_between(squeezed(one.shape), shape)]
     values = numbers_in(one).float().reshape(squeezed(one.shape))
     return {order: sketch_of(values, order) for order in orders}
-
-
-# ---- stacks, fused matrices and copies
-
-
-def slices_of(stack: StoredTensor) -> dict[str, StoredTensor]:
-    """Return the matrices of a stack by name."""
-    names = [f"{stack.name}[{k}]" for k in range(stack.shape[0])]
-    return {name: replace(stack.at_index(k), name=name) for k, name in enumerate(names)}
-
-
-def cut_stacks(found: Matching) -> list[list[StoredTensor]]:
-    """Put the matrices of stacks in their place where the other file has matrices; return these."""
-    sides = found.model, found.baseline
-    widths = [{t.shape[-1] for t in one.values() if len(t.shape) == 2} for one in sides]
-    cut = list[list[StoredTensor]]()
-    for side, wanted in zip(sides, reversed(widths), strict=True):
-        cut.append([t for t in side.values() if len(t.shape) == 3 and {*t.shape[1:]} & wanted])
-        cut[-1] = [stack for stack in cut[-1] if stack.shape[0] <= MOST_SLICES]
-        for stack in cut[-1]:
-            del side[stack.name]
-            side.update(slices_of(stack))
-    return cut
 
 
 def match_copies(found: Matching) -> None:
