@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -79,14 +79,17 @@ def parts_of(
     """Return the tensors that are parts of one, and the rows of it that are left."""
     count, *width = (matrix_sides(whole)[axis] for axis in order)
     free, found, taken_ones = torch.ones(count, dtype=torch.bool), list[Part](), set[str]()
-    for small, way, height in fitting(others, width):
-        if small.name in taken_ones or not 0 < height <= int(free.sum()):
+    kept = [item for item in fitting(others, width) if 0 < item[2] <= count]
+    keys = [(side, whole.name, order), *(("", f"{side} {s.name}", way) for s, way, _ in kept)]
+    for key, one in zip(keys, (whole, *(small for small, _, _ in kept)), strict=True):
+        if key not in sketches:
+            sketches[key] = row_sketches(one, key[2])
+    rows, *smaller = (sketches[key] for key in keys)
+    near = are_near(rows, smaller)
+    for (small, way, height), sketch, likely in zip(kept, smaller, near, strict=True):
+        if not likely or small.name in taken_ones or height > int(free.sum()):
             continue
-        keys = (side, whole.name, order), ("", f"{side} {small.name}", way)
-        for key, one in zip(keys, (whole, small), strict=True):
-            if key not in sketches:
-                sketches[key] = row_sketches(one, key[2])
-        for place in find_rows(*(sketches[key] for key in keys), free):
+        for place in find_rows(rows, sketch, free):
             part = rows_of(whole, order, place)
             if agree(numbers_in(part), numbers_in(in_shape_of(part, small, way))):
                 found.append((part, small, way))
@@ -127,10 +130,7 @@ def find_rows(whole: Tensor, small: Tensor, free: Tensor) -> Iterator[Tensor]:
     first = left[: len(small)]
     if float((whole[first] - small).square().sum()) <= most * len(small):
         yield first
-    probe, away = nearest_rows(whole, small[:: max(len(small) // PROBED, 1)], left)
-    if small.shape[1] > 1 and not away <= most * len(probe):
-        return
-    place, _ = nearest_rows(whole, small, left)
+    place = left[torch.cat([part.indices for part in nearest_rows(whole[left], small)])]
     moves = place.diff()
     in_turns = len(moves) > 0 and bool((moves == moves[0]).all())
     in_blocks = int((moves != 1).sum()) * FEW <= len(place)
@@ -141,12 +141,20 @@ def find_rows(whole: Tensor, small: Tensor, free: Tensor) -> Iterator[Tensor]:
         yield steps + start
 
 
-def nearest_rows(whole: Tensor, rows: Tensor, left: Tensor) -> tuple[Tensor, float]:
-    """Return which row of those left is nearest to each, and the sum of squared distances."""
+def are_near(whole: Tensor, others: Sequence[Tensor]) -> list[bool]:
+    """Tell of each of several tensors whether rows like some of its own are in a whole."""
+    if whole.shape[1] == 1 or not others:  # some number or other is near to each
+        return [True] * len(others)
+    probes = [one[:: max(len(one) // PROBED, 1)] for one in others]
+    away = torch.cat([part.values for part in nearest_rows(whole, torch.cat(probes))]).square()
+    parts = zip(away.split([len(one) for one in probes]), probes, strict=True)
+    return [bool(part.sum() <= HALF * probe.square().sum()) for part, probe in parts]
+
+
+def nearest_rows(whole: Tensor, rows: Tensor) -> list[Any]:
+    """Return how far the nearest row of a whole is from each, and which, a block at a time."""
     exact = "donot_use_mm_for_euclid_dist" if rows.shape[1] == 1 else "use_mm_for_euclid_dist"
-    near = [torch.cdist(r, whole[left], compute_mode=exact).min(1) for r in rows.split(AT_ONCE)]
-    away = sum(float(one.values.square().sum()) for one in near)
-    return left[torch.cat([one.indices for one in near])], away
+    return [torch.cdist(part, whole, compute_mode=exact).min(1) for part in rows.split(AT_ONCE)]
 
 
 def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> StoredTensor:
