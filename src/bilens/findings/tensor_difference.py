@@ -142,7 +142,7 @@ def is_nearest(before: Tensor, after: Tensor, *, coded_before: bool) -> bool:
     for turn in (False, True):
         both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
         if both[0].shape[-1] % BLOCK == 0 and all(
-            map(are_nearest, *(part.reshape(-1, BLOCK).split(AT_ONCE) for part in both))
+            map(are_nearest, *(torch.split(part.reshape(-1, BLOCK), AT_ONCE) for part in both))
         ):
             return True
     return False

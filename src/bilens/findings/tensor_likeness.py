@@ -177,7 +177,7 @@ def sketch_of(values: Tensor, order: Sequence[int]) -> Tensor:
     if not found.any() or not found.isfinite().all():
         return values.flatten()[:1]
     *sides, last = found.shape
-    found = found @ random_directions(len(sides), last).T
+    found = torch.matmul(found, random_directions(len(sides), last).T)
     for place in reversed(range(len(sides))):
         found = (found * random_directions(place, sides[place]).T).sum(-2)
-    return found / found.norm()
+    return torch.nn.functional.normalize(found, dim=0)

@@ -51,8 +51,8 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
                 del found.model[name], found.baseline[other]
     match_contents(found, named)
     for name, other in named.items():  # what no number tells better is what its name says
-        new, old = found.model.get(name), found.baseline.get(other)
-        if new is not None and old is not None and new.shape == old.shape:
+        new, old = model[name], baseline[other]
+        if name in found.model and other in found.baseline and new.shape == old.shape:
             found.add(new, old, "name", range(len(squeezed(new.shape))))
     match_parts(found)
     match_copies(found)
@@ -170,6 +170,7 @@ def match_copies(found: Matching) -> None:
                 ends = {kind_of(name, ()) for name in (one.name, own.name)} & {"head", "embedding"}
                 alike = one.shape == own.shape and ends and not pair.constant
                 if alike and same_bits(numbers_in(one), numbers_in(own)):
-                    found.pairs.append(replace(pair, how="tied", **{side: one}))
+                    new, old = (one, pair.baseline) if side == "model" else (pair.model, one)
+                    found.pairs.append(replace(pair, model=new, baseline=old, how="tied"))
                     del left[one.name]
                     break

@@ -66,7 +66,8 @@ def matrix_sides(tensor: StoredTensor) -> tuple[int, ...]:
 def orders_of(tensor: StoredTensor) -> list[tuple[int, ...]]:
     """Return the orders of the axes of a matrix or a stack, or of a vector; else none."""
     axes = len(squeezed(tensor.shape))
-    return {1: [(0,)], 2: [(0, 1), (1, 0)], 3: [(0, 1)]}.get(axes, [])
+    known: dict[int, list[tuple[int, ...]]] = {1: [(0,)], 2: [(0, 1), (1, 0)], 3: [(0, 1)]}
+    return known.get(axes, [])
 
 
 def parts_of(
@@ -98,8 +99,11 @@ def parts_of(
                 break
     rest = free.nonzero()[:, 0]
     last = rows_of(whole, order, rest) if found and len(rest) else None
-    fits = [] if last is None else [*fitting(others, width)]
-    fits = [(last, s, way) for s, way, n in fits if s.name not in taken_ones and n == len(rest)]
+    fits: list[Part] = [
+        (last, small, way)
+        for small, way, height in fitting(others, width)
+        if last is not None and small.name not in taken_ones and height == len(rest)
+    ]
     if len(fits) == 1:
         found, last = found + fits, None
     grown = len(found) == 1 and last is not None  # one tensor that became larger is another one
@@ -134,7 +138,7 @@ def find_rows(whole: Tensor, small: Tensor, free: Tensor) -> Iterator[Tensor]:
     moves = place.diff()
     in_turns = len(moves) > 0 and bool((moves == moves[0]).all())
     in_blocks = int((moves != 1).sum()) * FEW <= len(place)
-    if (in_turns or in_blocks) and len(place.unique()) == len(place):
+    if (in_turns or in_blocks) and len({*place.tolist()}) == len(place):
         yield place
     start = int((place - steps).mode().values)
     if 0 <= start <= len(whole) - len(small) and bool(free[steps + start].all()):
@@ -147,14 +151,16 @@ def are_near(whole: Tensor, others: Sequence[Tensor]) -> list[bool]:
         return [True] * len(others)
     probes = [one[:: max(len(one) // PROBED, 1)] for one in others]
     away = torch.cat([part.values for part in nearest_rows(whole, torch.cat(probes))]).square()
-    parts = zip(away.split([len(one) for one in probes]), probes, strict=True)
+    parts = zip(torch.split(away, [len(one) for one in probes]), probes, strict=True)
     return [bool(part.sum() <= HALF * probe.square().sum()) for part, probe in parts]
 
 
 def nearest_rows(whole: Tensor, rows: Tensor) -> list[Any]:
     """Return how far the nearest row of a whole is from each, and which, a block at a time."""
     exact = "donot_use_mm_for_euclid_dist" if rows.shape[1] == 1 else "use_mm_for_euclid_dist"
-    return [torch.cdist(part, whole, compute_mode=exact).min(1) for part in rows.split(AT_ONCE)]
+    return [
+        torch.cdist(part, whole, compute_mode=exact).min(1) for part in torch.split(rows, AT_ONCE)
+    ]
 
 
 def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> StoredTensor:
@@ -168,9 +174,14 @@ def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> Stored
     said = f"{':, ' if order == (1, 0) else ''}{first}:{last}{f':{step}' if step != 1 else ''}"
     if len(squeezed(whole.shape)) == 3 and len(rows) == squeezed(whole.shape)[1]:
         said = str(first // len(rows))  # a matrix of a stack
-    fetch, shape = partial(taken, whole, order, rows), (len(rows), *width)
-    unread = {"block": (), "fetch": fetch, "locate": lambda _: ()}
-    return replace(whole, name=f"{whole.name}[{said}]", shape=shape, **unread)
+    return replace(
+        whole,
+        name=f"{whole.name}[{said}]",
+        shape=(len(rows), *width),
+        block=(),
+        fetch=partial(taken, whole, order, rows),
+        locate=lambda _: (),
+    )
 
 
 def taken(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
