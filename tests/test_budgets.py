@@ -23,7 +23,10 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/data", "py"): (3_720, "images, tables, text; the interface of a model"),
     ("src/bilens/train", "py"): (4_570, "one loop, four tasks, conversion"),
     ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
-    ("src/bilens/findings", "py"): (7_900, "what weights and data say; which tensor is which; the rules"),
+    ("src/bilens/findings", "py"): (
+        7_900,
+        "what weights and data say; which tensor is which; the rules",
+    ),
     ("src/bilens/report", "py"): (8_745, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (8_099, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),

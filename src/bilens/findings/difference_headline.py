@@ -1,4 +1,4 @@
-"""What became of the weights, in one word: a pure function of what was matched and what changed."""
+"""The headline of a difference: its kind and numbers, a pure function of matches and changes."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def kind_of_difference(
     alone: bool,  # whether one of both holds more tensors, of more than one number
 ) -> str:
     changed = whole.changed
-    if (alone or differing) and all(says_little(pair) for pair in found.pairs):
+    if (alone or differing) and all(is_uninformative(pair) for pair in found.pairs):
         return "unrelated"
     if not changed and not alone:
         plain = not [*stored_otherwise(found)] and (same_file or whole.identical)
@@ -100,7 +100,7 @@ def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
     )
 
 
-def says_little(pair: TensorPair) -> bool:
+def is_uninformative(pair: TensorPair) -> bool:
     """Tell whether equal tensors may well be of unrelated models."""
     return pair.constant or math.prod(pair.model.shape) < 2
 

@@ -75,7 +75,7 @@ def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
     Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
     order; and a square matrix that is transposed, unless all others have to be, too.
     """
-    turned = any(pair.how == "transposed" and is_long(pair.model) for pair in found.pairs)
+    turned = any(pair.how == "transposed" and is_oblong(pair.model) for pair in found.pairs)
     groups = dict[tuple[str, ...], list[tuple[list[list[int]], int]]]()
     for at, pair in enumerate(found.pairs):
         names = pair.model.name, pair.baseline.name
@@ -93,7 +93,7 @@ def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
                 found.pairs[one[1]] = replace(found.pairs[one[1]], moved=True)
 
 
-def is_long(tensor: StoredTensor) -> bool:
+def is_oblong(tensor: StoredTensor) -> bool:
     return len({*squeezed(tensor.shape)}) > 1
 
 

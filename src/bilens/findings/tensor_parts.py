@@ -84,7 +84,7 @@ def parts_of(
     keys = [(side, whole.name, order), *(("", f"{side} {s.name}", way) for s, way, _ in kept)]
     for key, one in zip(keys, (whole, *(small for small, _, _ in kept)), strict=True):
         if key not in sketches:
-            sketches[key] = row_sketches(one, key[2])
+            sketches[key] = sketch_rows(one, key[2])
     rows, *smaller = (sketches[key] for key in keys)
     near = are_near(rows, smaller)
     for (small, way, height), sketch, likely in zip(kept, smaller, near, strict=True):
@@ -121,7 +121,7 @@ def fitting(
                 yield one, way, height
 
 
-def row_sketches(one: StoredTensor, order: tuple[int, ...]) -> Tensor:
+def sketch_rows(one: StoredTensor, order: tuple[int, ...]) -> Tensor:
     """Return (rows, directions) what rows are along random directions; of a vector its numbers."""
     rows = numbers_in(one).float().reshape(matrix_sides(one)).permute(order)
     return rows @ random_directions(1, rows.shape[1]).T if rows.ndim == 2 else rows[:, None]
@@ -179,10 +179,10 @@ def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> Stored
         name=f"{whole.name}[{said}]",
         shape=(len(rows), *width),
         block=(),
-        fetch=partial(taken, whole, order, rows),
+        fetch=partial(read_rows, whole, order, rows),
         locate=lambda _: (),
     )
 
 
-def taken(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
+def read_rows(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
     return numbers_in(whole).reshape(matrix_sides(whole)).permute(order)[rows][block]

@@ -85,7 +85,7 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
 
 
 def headline_lines(t: Catalogue, record: Audit) -> list[str]:
-    """Return what became of the weights of a baseline, on one line; nothing without one."""
+    """Return the headline of an audit with a baseline as one line; no line without one."""
     whole = None if record.difference is None else record.difference.whole
     return [] if whole is None or whole.headline is None else [headline_sentence(t, whole)]
 
