@@ -214,11 +214,17 @@ def make_page(kind: str) -> dict[str, Any]:
     return copy.deepcopy(_page(kind))
 
 
+HEADLINES = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded")
+HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated")
+
+
 def every_change() -> dict[str, Any]:
     """Return the difference of two models in which there is every kind of tensor and of change."""
-    sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5}
+    sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5, "entries": 9, "size": 2.0}
+    sizes |= {"baseline_name": "a", "correlation": 0.5, "rounded_to": "", "baseline_rounded_to": ""}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
     states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
+    states += ("quantised", "reordered", "moved", "permuted")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(
@@ -229,7 +235,7 @@ def every_change() -> dict[str, Any]:
         {"name": f"{state}.json", "state": state, "keys": []} for state in ("model", "baseline")
     ]
     apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
-    more = {"not_compared": ["notes.md"]}
+    more = {"not_compared": ["notes.md"], "headline": None}
     whole = {"tensors": 40, "changed": changed, "files": files, **apart, **more}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
@@ -263,8 +269,19 @@ def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) ->
     """Return the difference of two models with how files compare, and some changed tensors."""
     apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
-    whole |= {"directions": [], "not_compared": []}
+    whole |= {"directions": [], "not_compared": [], "headline": None}
     return {**every_change(), "whole": whole, "trial": word_trial(chat=False), "answers": None}
+
+
+def headlined(kind: str, **more: Any) -> dict[str, Any]:
+    """Return the difference of two models with a headline of a kind."""
+    ways = ["names", "axes", "parts", "order", "format", "header"]
+    numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
+    named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
+    types = {"types": ["float16"], "baseline_types": ["float32"]}
+    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **more}
+    found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
+    return {**found, "whole": {**found["whole"], "headline": head}}
 
 
 def drawn_difference(width: int) -> dict[str, Any]:
@@ -409,6 +426,14 @@ def variants() -> dict[str, dict[str, Any]]:
         **{kind: make_page(kind) for kind in PAGES},
         "every change": {**make_layer_audit(), "difference": every_change()},
         "identical": {**make_layer_audit(), "difference": few_changes([SAME])},
+        "nothing in common": {
+            **make_layer_audit(),
+            "difference": headlined("unrelated", correlation=None),
+        },
+        **{
+            f"headline {kind}": {**make_layer_audit(), "difference": headlined(kind)}
+            for kind in HEADLINES
+        },
         "same files": {
             **make_layer_audit(),
             "difference": few_changes([SAME], every_change()["whole"]["changed"][0]),

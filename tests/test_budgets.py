@@ -11,7 +11,7 @@ FILES = 389  # of the library
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (1_225, "errors, checks, options as keywords, whole files or none"),
-    ("src/bilens/records", "py"): (3_237, "every field of every document with its description"),
+    ("src/bilens/records", "py"): (3_280, "every field of every document with its description"),
     ("src/bilens/algebra", "py"): (10_715, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_108, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
@@ -24,8 +24,11 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/data", "py"): (3_720, "images, tables, text; the interface of a model"),
     ("src/bilens/train", "py"): (4_570, "one loop, four tasks, conversion"),
     ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
-    ("src/bilens/findings", "py"): (7_169, "what weights and data say; the rules"),
-    ("src/bilens/report", "py"): (8_690, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/findings", "py"): (
+        7_900,
+        "what weights and data say; which tensor is which; the rules",
+    ),
+    ("src/bilens/report", "py"): (8_745, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (8_099, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_522, "a file a command"),
@@ -33,7 +36,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_240, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (80_040, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (79_600, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }

@@ -61,8 +61,8 @@ def test_a_copy_is_identical_and_a_config_is_part_of_it(tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder / "modeling.py").write_text("x = 1")
     document = compared(tmp_path)
-    said = "tensors and 3 files of configuration, tokenizer and code beside them were compared"
-    assert f"{said}: they are the same as in the baseline" in text(tmp_path)
+    assert "**Identical to the baseline, bit for bit: " in text(tmp_path)
+    assert "The 3 configuration, tokenizer and code files are the same" in text(tmp_path)
     found = findings(document)
     rules = ("changed_tensors", "changed_files", "low_rank_change", "changed_layers")
     assert {found[rule]["outcome"] for rule in rules} == {"pass"}
@@ -160,7 +160,7 @@ def test_gguf_beside_safetensors(tmp_path: Path, kind: str) -> None:
     assert whole["model_alone"] == []
     assert whole["baseline_alone"] == []
     states = {one["state"] for one in whole["changed"]}
-    assert states == {"F32": set(), "Q8_0": {"noise"}, "BF16": {"rounding"}}[kind]
+    assert states == {"F32": set(), "Q8_0": {"quantised"}, "BF16": {"rounding"}}[kind]
     if kind == "Q8_0":
         assert all(0.001 < one["change"] < 0.01 for one in whole["changed"])
 

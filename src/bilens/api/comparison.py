@@ -58,10 +58,10 @@ def whole_difference(
     """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
-    gguf = any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline))
     tensors = model.tensors, baseline.tensors
-    whole = compare_tensors(*tensors, files, gguf=gguf, progress=progress)
-    if not gguf:
+    same = model.weights_sha256 == baseline.weights_sha256 != ""
+    whole = compare_tensors(*tensors, files, same_file=same, progress=progress)
+    if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     if files is not None:

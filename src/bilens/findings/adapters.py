@@ -13,7 +13,6 @@ from bilens.algebra.token_pairs import strongest_pairs
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.io.tensor_names import paired
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.layer_readings import (
@@ -49,12 +48,13 @@ def update_directions(
     """
     if vocabulary is None:
         return ()
-    names, found = paired(model, baseline), list[UpdateDirection]()
+    found = list[UpdateDirection]()
     changes = [one for one in whole.changed if one.state in MOVED and one.kind in WRITES + READS]
+    changes = [one for one in changes if one.name in model and one.baseline_name in baseline]
     for done, change in enumerate(changes):
         progress("directions", done, len(changes))
-        old = baseline[names[change.name]]
-        found += direction_of(change, model[change.name], old, vocabulary)
+        pair = model[change.name], baseline[change.baseline_name]
+        found += direction_of(change, *pair, vocabulary)
     return tuple(sorted(found, key=lambda one: -one.tokens[0].score)[:SHOWN])
 
 

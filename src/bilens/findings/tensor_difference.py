@@ -1,7 +1,6 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
-import math
-from dataclasses import replace as replaced
+from math import prod
 
 import torch
 from msgspec.structs import replace
@@ -10,9 +9,21 @@ from torch import Tensor
 from bilens.algebra.matrix_change import is_low, matrix_change
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
-from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.findings.difference_headline import headline_of
+from bilens.findings.tensor_likeness import (
+    TensorPair,
+    are_elsewhere,
+    correlation,
+    is_beyond_chance,
+    rounded_to,
+)
+from bilens.findings.tensor_matching import match_tensors
+from bilens.io.stored_mlp import Store
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.layer_readings import FileChange, TensorChange, WholeDifference
+
+BLOCK = 16  # numbers with one scale, in all formats of codes, or more
+AT_ONCE = 65_536  # blocks
 
 
 def compare_tensors(
@@ -20,83 +31,128 @@ def compare_tensors(
     baseline: Store,
     files: tuple[FileChange, ...] | None = None,
     *,
-    gguf: bool = False,
+    same_file: bool = False,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
-    `files` are those beside the weights; a `gguf` file stacks what others have one by one.
+    `files` are those beside the weights; `same_file` says that these have the same SHA-256.
     """
-    if gguf:
-        model, baseline = apart(model), apart(baseline)
-    names = paired(model, baseline)
-    alike = {n: other for n, other in names.items() if model[n].shape == baseline[other].shape}
+    found = match_tensors(model, baseline, progress)
     changes = []
-    for done, (name, other) in enumerate(alike.items()):
-        progress("tensors", done, len(alike))
-        changes.append(compare_pair(baseline[other], model[name]))
-    known = {*names.values()}
-    return WholeDifference(
-        tensors=len(alike),
-        changed=tuple(change for change in changes if change is not None),
-        model_alone=tuple(name for name in model if name not in names),
-        baseline_alone=tuple(name for name in baseline if name not in known),
-        other_shape=tuple(name for name in names if name not in alike),
+    for done, pair in enumerate(found.pairs):
+        progress("tensors", done, len(found.pairs))
+        if not pair.same or pair.moved:
+            changes.append(compare_pair(pair))
+    names = paired(found.model, found.baseline)
+    whole = WholeDifference(
+        tensors=len(found.pairs),
+        changed=tuple(changes),
+        model_alone=tuple(name for name in found.model if name not in names),
+        baseline_alone=tuple(name for name in found.baseline if name not in names.values()),
+        other_shape=tuple(names),
         files=files,
     )
+    return replace(whole, headline=headline_of(whole, found, same_file=same_file))
 
 
-def apart(store: Store) -> Store:
-    """Return tensors with stacks of experts of GGUF one by one, as other files have them."""
-    found = dict[str, StoredTensor]()
-    for name, tensor in store.items():
-        stem, stacked, end = name.partition("_exps")
-        names = [f"{stem}.{k}{end}" for k in range(tensor.shape[0] if stacked else 0)]
-        parts = {key: replaced(tensor.at_index(k), name=key) for k, key in enumerate(names)}
-        found |= parts or {name: tensor}
-    return found
-
-
-def compare_pair(old: StoredTensor, new: StoredTensor) -> TensorChange | None:
-    """Compare two tensors; None where all bits are the same."""
-    kind, number = kind_of(new.name, new.shape), LAYER.search(new.name)
+def compare_pair(pair: TensorPair) -> TensorChange:
+    """Compare two tensors that are not the same, bit for bit, or not under the same name."""
+    old, new = pair.baseline, pair.model
+    kinds = [kind_of(one.name, new.shape) for one in (new, old)]
+    # names that an exporter made up, onnx::MatMul_282, say nothing
+    said = [LAYER.search(one.name) for one in (new, old) if "::" not in one.name]
+    kind, number = kinds[kinds[0] == "other"], next(filter(None, said), None)
     layer = int(number[1]) if number else None
     found = TensorChange(new.name, kind, layer, new.storage, old.storage, "not_finite")
+    found = replace(found, baseline_name=old.name, entries=prod(new.shape))
     try:
         before, after = old.read_tensor(), new.read_tensor()
     except NonFiniteError:
-        return None if same_bits(*(one.fetch(one.block) for one in (old, new))) else found
-    if same_bits(before, after):
-        return None
+        return found
+    rounded = rounded_to(after, before)
+    widened = "" if rounded else rounded_to(before, after)
     if not before.is_floating_point() or before.element_size() == 1:  # what is not computed in
         before, after = before.double(), after.double()
-    pairs = [*zip(matrices(new.name, before), matrices(new.name, after), strict=True)]
-    parts = [matrix_change(*pair) for pair in pairs]
-    full = min(pairs[0][0].shape) if before.ndim > 1 else 0
+    size, moved = (
+        float(torch.linalg.vector_norm(part, dtype=torch.float64))
+        for part in (before, after.double() - before)
+    )
+    found = replace(
+        found,
+        change=moved / size if size > 0 else 0.0 if moved == 0 else None,
+        full=min(matrices(new.name, before)[0].shape) if before.ndim > 1 else 0,
+        rounded_to=rounded,
+        baseline_rounded_to=widened,
+        size=size,
+        correlation=correlation(before, after),
+    )
+    coded = new.quantised_as != old.quantised_as
+    if pair.moved:
+        return replace(found, state="moved")
+    if rounded or widened:
+        return replace(found, state="rounding", rank=0 if found.full else None)
+    if coded and is_nearest(before, after, coded_before=bool(old.quantised_as)):
+        return replace(found, state="quantised")
+    if same_numbers(before, after):
+        return replace(found, state="reordered")
+    return with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+
+
+def with_rank(
+    found: TensorChange, before: Tensor, after: Tensor, rescaled: bool, other_type: bool
+) -> TensorChange:
+    """Return a change with its rank beside what rounding and noise would leave, and its state."""
+    full, both = found.full, (matrices(found.name, part) for part in (before, after))
+    parts = [matrix_change(*pair) for pair in zip(*both, strict=True)]
     ranks = [part.rank for part in parts if part.rank is not None]
     rank = max(ranks) if len(ranks) == len(parts) else None
-    size = float(torch.linalg.vector_norm(before, dtype=torch.float64))
-    change = math.hypot(*(part.norm for part in parts)) / size if size > 0 else None
-    summed = new.dtype != old.dtype and torch.float64 in (new.dtype, old.dtype)
-    if summed and change is not None and change <= torch.finfo(torch.float32).eps:
+    summed = other_type and torch.float64 in (before.dtype, after.dtype)
+    if summed and found.change is not None and found.change <= torch.finfo(torch.float32).eps:
         rank = 0  # a sum in float64 beside one that is stored
     state = "changed"
     if rank == 0:
         state = "rounding"
     elif rank is not None and is_low(rank, full) and rank < full - 1:  # one row less than all is
         state = "low_rank"  # what a change of the rows of a softmax leaves, whose sum is free
-    elif full and new.rescaled:
+    elif full and rescaled:
         state = "rescaled"
     elif full and (rank is None or rank == full) and all(part.is_noise for part in parts):
         state = "noise"
+    alike = is_beyond_chance(found.correlation, found.entries)
+    if before.ndim == 2 and rank != 0 and not alike and are_elsewhere(before, after):
+        state = "permuted"
     top = max(part.top_share for part in parts)
-    rank = rank if full else None
-    return replace(found, state=state, change=change, rank=rank, full=full, top_share=top)
+    return replace(found, state=state, rank=rank if full else None, top_share=top)
 
 
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    bits = (part.contiguous().reshape(-1).view(torch.uint8) for part in (one, other))
-    return one.dtype == other.dtype and torch.equal(*bits)
+def same_numbers(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors hold the same numbers, each as often, in whatever order."""
+    sums = [float(part.double().sum()) for part in (one, other)]
+    near = abs(sums[0] - sums[1]) <= 1e-9 * float(one.double().abs().sum())
+    return near and torch.equal(one.flatten().sort().values, other.flatten().sort().values)
+
+
+def is_nearest(before: Tensor, after: Tensor, *, coded_before: bool) -> bool:
+    """Tell whether numbers were each rounded to the nearest that codes can say, in every block.
+
+    Blocks have one scale: of sixteen along rows, as no format has smaller ones, or along columns.
+    """
+    exact, levels = (after, before) if coded_before else (before, after)
+    for turn in (False, True):
+        both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
+        if both[0].shape[-1] % BLOCK == 0 and all(
+            map(are_nearest, *(torch.split(part.reshape(-1, BLOCK), AT_ONCE) for part in both))
+        ):
+            return True
+    return False
+
+
+def are_nearest(exact: Tensor, levels: Tensor) -> bool:
+    """Tell whether each number of each block is nearer to its own level than to the others."""
+    away = (exact[:, :, None] - levels[:, None, :]).abs()
+    slack = torch.finfo(torch.float16).eps * levels.abs().amax(1, keepdim=True)
+    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack).all())
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:

@@ -52,7 +52,6 @@ BUFFERS = re.compile(
 PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
-EXPERT = re.compile(r"(.*)\bmlp\.(\w+_proj)\.(\d+)(.*)")  # of GGUF, the number behind the matrix
 
 
 def kind_of(name: str, shape: tuple[int, ...]) -> str:
@@ -73,7 +72,7 @@ def canonical(name: str) -> str:
     found = GGUF.fullmatch(name)
     if found is not None and found[2] in GGUF_NAMES:
         layer = f"layers.{found[1]}." if found[1] else ""
-        name = EXPERT.sub(r"\1mlp.experts.\3.\2\4", f"{layer}{GGUF_NAMES[found[2]]}{found[3]}")
+        name = f"{layer}{GGUF_NAMES[found[2]]}{found[3]}"
     name = name.replace("e_score_correction_bias", "e_score_correction.bias")
     name = name.replace("embed_out", "lm_head")  # of GPT-NeoX on the disk
     name = name.replace("shared_experts", "shared_expert").replace("block_sparse_moe", "mlp")

@@ -124,12 +124,51 @@ class TensorChange(Record, frozen=True):
     dtype: Annotated[str, "as it is stored"]
     baseline_dtype: Annotated[str, "as it is stored in the baseline"]
     state: Annotated[
-        str, "`rounding`, `low_rank` (≤ full / 2), `rescaled`, `noise`, `changed`, `not_finite`"
+        str,
+        "`rounding`, `quantised` (each number to the nearest one), `low_rank` (≤ full / 2), "
+        "`rescaled`, `reordered` (the same numbers), `moved` (those of a tensor of another name), "
+        "`permuted` (rows or columns, and changed), `noise`, `changed`, `not_finite`",
     ]
     change: Annotated[float | None, View("‖ΔW‖ / ‖W‖; null if not finite", "quantity")] = None
     rank: Annotated[Count | None, "singular values above those of rounding; null for many"] = None
     full: Annotated[Count, "rank that the sizes allow; 0 where no matrix"] = 0
     top_share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")] = 0.0
+    baseline_name: Annotated[str, "in the baseline; of a part with its rows"] = ""
+    entries: Annotated[Count, "numbers in it"] = 0
+    size: Annotated[float | None, "‖W‖ in the baseline"] = None
+    correlation: Annotated[float | None, "of its numbers with the baseline’s"] = None
+    rounded_to: Annotated[str, "type that each number of the baseline is rounded to, or none"] = ""
+    baseline_rounded_to: Annotated[str, "type in which the baseline has the model’s numbers"] = ""
+
+
+class DifferenceHeadline(Record, frozen=True):
+    """What became of the weights, in one word with its numbers."""
+
+    kind: Annotated[
+        str,
+        "`identical` bit for bit, `same_tensors` in another file, `same_numbers` in another type, "
+        "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `reordered`, "
+        "`differ` or `unrelated`",
+    ]
+    tensors: Annotated[Count, "that were compared"]
+    differing: Annotated[Count, "of them by more than rounding and codes"] = 0
+    alone: Annotated[Count, "in one of both alone, counters left out"] = 0
+    ways: Annotated[
+        tuple[str, ...], "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`"
+    ] = ()
+    ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
+    layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()
+    kinds: Annotated[tuple[str, ...], "of those that differ outside of layers"] = ()
+    types: Annotated[tuple[str, ...], "in which tensors that changed are stored"] = ()
+    baseline_types: Annotated[tuple[str, ...], "in the baseline"] = ()
+    error: Annotated[float | None, View("‖ΔW‖ / ‖W‖ of all that changed", "quantity")] = None
+    correlation: Annotated[float | None, "mean one of matrices that differ"] = None
+    chance: Annotated[float | None, "three deviations of the mean of independent ones"] = None
+
+    @property
+    def no_copy(self) -> bool:
+        """Whether tensors that differ are stored in another type, as if they were rounded."""
+        return self.kind == "differ" and self.types != self.baseline_types
 
 
 class TokenScore(Record, frozen=True):
@@ -191,6 +230,7 @@ class WholeDifference(Record, frozen=True):
     files: Annotated[tuple[FileChange, ...] | None, "null where one of both is no folder"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
     not_compared: Annotated[tuple[str, ...], "other files beside the weights of one of both"] = ()
+    headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
 
     @property
     def identical(self) -> bool:

@@ -9,7 +9,12 @@ from bilens.records.layer_readings import Difference
 from bilens.records.network_reading import NetworkReading
 from bilens.report.sections.coverage import unread_lines
 from bilens.report.sections.decision_page import decision_lines, group_lines
-from bilens.report.sections.difference import TENSORS, change_sentences, largest_changes
+from bilens.report.sections.difference import (
+    TENSORS,
+    change_sentences,
+    headline_lines,
+    largest_changes,
+)
 from bilens.report.sections.inventory import inventory_lines
 from bilens.report.sections.layers import (
     LAYER_CHANGES,
@@ -41,6 +46,7 @@ def audit_markdown(original: Audit, lang: str = "en") -> str:
     t, record = load_catalogue(lang), displayable(original)
     parts = [
         f"## bilens audit: {escaped(record.source.path or record.model.kind)}",
+        *(f"**{escaped(line)}**" for line in headline_lines(t, record)),
         f"### {t('verdict.heading')}",
         "\n".join(f"- {escaped(line)}" for line in decision_lines(t, record)),
     ]

@@ -30,6 +30,7 @@ from bilens.report.sections.difference import (
     TENSORS,
     TRIAL,
     change_sentences,
+    headline_lines,
     largest_changes,
 )
 from bilens.report.sections.input_findings import input_lines
@@ -161,8 +162,12 @@ TABLES: Final[Mapping[ReadAs, Callable[[Catalogue, Audit], Table]]] = {
 
 
 def audit_table(record: Audit, lang: str = "en") -> Table:
-    """Return the table of an audit: of its classes, its layers or its columns."""
-    return TABLES[record.read_as](load_catalogue(lang), displayable(record))
+    """Return the table of an audit, of its classes, layers or columns, under what changed."""
+    t, shown = load_catalogue(lang), displayable(record)
+    table = TABLES[record.read_as](t, shown)
+    if lines := headline_lines(t, shown):
+        table.title, table.title_justify = "\n".join(lines), "left"
+    return table
 
 
 def inventory_parts(record: Inventory, lang: str = "en") -> Iterator[Table | str]:

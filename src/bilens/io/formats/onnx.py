@@ -56,9 +56,10 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-        if count := dequantised(path, model):
-            kind = f"ONNX file, {count} matrices of it dequantised"
+        if codes := dequantised(path, model):
+            kind = f"ONNX file, {len(codes)} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
+        tensors |= {n: replace(tensors[n], quantised_as=code) for n, code in codes.items()}
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         owner, when = partial(outputs_of, path), partial(graph.when_run, bodies)
         found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner, when=when)
@@ -100,9 +101,9 @@ def files_beside(path: Path, model: Any) -> list[Path]:
     return files
 
 
-def dequantised(path: Path, model: Any) -> int:
-    """Put packed weights as DequantizeLinear makes them in their place; return how many."""
-    graph, count = model.graph, 0
+def dequantised(path: Path, model: Any) -> dict[str, str]:
+    """Put packed weights as DequantizeLinear makes them in their place; return name → type."""
+    graph, found = model.graph, dict[str, str]()
     stored = {proto.name: proto for proto in graph.initializer}
     users = Counter(name for node in graph.node for name in node.input)
     for node in graph.node:
@@ -115,14 +116,17 @@ def dequantised(path: Path, model: Any) -> int:
         made = run_nodes(
             model, [node], [stored[one] for one in (name, *numbers)], {}, node.output[0]
         )
+        kind = package().TensorProto.DataType.Name(packed.data_type).lower()
         packed.CopyFrom(package().numpy_helper.from_array(made.astype("f4"), name))
         users.subtract(numbers)
-        node.op_type, count = "Identity", count + 1
+        node.op_type = "Identity"
+        if packed.dims:
+            found[name] = kind
         del node.input[1:], node.attribute[:]
         for one in numbers:
             if not users[one]:
                 graph.initializer.remove(stored[one])
-    return count
+    return found
 
 
 def version_of(model: Any) -> int:

@@ -33,6 +33,7 @@ from bilens.report.markup import (
     section,
 )
 from bilens.report.sections.coverage import summary
+from bilens.report.sections.difference import headline_lines
 from bilens.report.sections.inventory import file_section
 from bilens.report.sections.overview import (
     FindingLine,
@@ -222,6 +223,7 @@ def verdict(t: Catalogue, record: Audit) -> Markup:
         t,
         "verdict",
         *map(quiet, about),
+        *(paragraph(element("strong", line)) for line in headline_lines(t, record)),
         paragraph(answer, " ", said, class_="overall"),
         *(paragraph(reason, class_="because") for reason in because(t, record)),
         heading(t("decision.risks")),

@@ -18,14 +18,23 @@ from bilens.records.layer_readings import (
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet
 from bilens.report.tables import FieldColumn, FieldTable
-from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, signed_quantity
+from bilens.report.text import (
+    NONE,
+    Catalogue,
+    fixed,
+    grouped,
+    percent,
+    quantity,
+    signed_quantity,
+)
 
 MOST = 3  # columns and pairs of an output
 
 
 def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
     """Yield the parts of a page about every tensor and the files beside them."""
-    yield paragraph(t("sentence.gap").join(difference_sentences(t, found)))
+    said = [headline_sentence(t, found), *difference_sentences(t, found)]
+    yield paragraph(t("sentence.gap").join(filter(None, said)))
     if found.changed:
         yield figure(change_map(t, found.changed), t("difference.map"))
         yield quiet(t("difference.map_how"))
@@ -51,13 +60,8 @@ def trial_sentence(t: Catalogue, found: WordTrial) -> str:
 
 def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     """Yield what a reader should know first."""
-    if found.identical:
-        counts = {"tensors": grouped(found.tensors), "files": grouped(len(found.files or ()))}
-        yield t("difference.identical", **counts)
-        yield from unread_files(t, found)
-        return
     same = found.tensors - len(found.changed)
-    if found.tensors:
+    if found.changed:
         yield t("difference.tensors", same=grouped(same), of=grouped(found.tensors))
     if found.changed:
         states = Counter(one.state for one in found.changed).most_common()
@@ -78,6 +82,57 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     key = "no_files" if found.files is None else "files" if other else "same_files"
     yield t(f"difference.{key}", names="; ".join(other), count=grouped(len(found.files or ())))
     yield from unread_files(t, found)
+
+
+def headline_lines(t: Catalogue, record: Audit) -> list[str]:
+    """Return the headline of an audit with a baseline as one line; no line without one."""
+    whole = None if record.difference is None else record.difference.whole
+    return [] if whole is None or whole.headline is None else [headline_sentence(t, whole)]
+
+
+def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
+    """Return in one sentence or two what became of the weights; empty of an older document."""
+    if (head := found.headline) is None:
+        return ""
+    numbers = [number_ranges(head.layers)] if head.layers else []
+    places = [
+        *(t("difference.headline.layers", count=len(head.layers), names=one) for one in numbers),
+        *t.each("difference.kind", head.kinds),
+    ]
+    rounded = [one.rounded_to or one.baseline_rounded_to for one in found.changed]
+    values = {
+        "tensors": grouped(head.tensors),
+        "differing": grouped(head.differing),
+        "changed": grouped(len(found.changed)),
+        "alone": grouped(head.alone),
+        "ways": t.listing(t.each("difference.way", head.ways)),
+        "model": t.listing([*head.types]),
+        "baseline": t.listing([*head.baseline_types]),
+        "rounded": t.listing([*dict.fromkeys(filter(None, rounded))]),
+        "error": quantity(head.error) if head.error is not None else NONE,
+        "correlation": NONE if head.correlation is None else signed_quantity(head.correlation),
+        "chance": NONE if head.chance is None else quantity(head.chance),
+        "rank": "",
+        "where": t("difference.headline.where", places=t.listing(places)) if places else "",
+    }
+    if head.ranks is not None:
+        ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
+        values["rank"] = t("difference.headline.rank", rank=ranks)
+    said = ["nothing" if head.kind == "unrelated" and head.correlation is None else head.kind]
+    said += ["alone"] if head.alone else []
+    said += ["no_copy"] if head.no_copy else []
+    return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """Return rising numbers as a text, those that follow each other as a range: 0–3, 5."""
+    runs = list[list[int]]()
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join("–".join(map(str, dict.fromkeys((run[0], run[-1])))) for run in runs)
 
 
 def unread_files(t: Catalogue, found: WholeDifference) -> Iterator[str]:
@@ -178,7 +233,7 @@ TENSORS = FieldTable(
         FieldColumn("dtype", lambda _, x: " → ".join(dict.fromkeys((x.baseline_dtype, x.dtype)))),
         FieldColumn("change"),
         FieldColumn("rank", rank_of),
-        FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.full else NONE),
+        FieldColumn("top_share", lambda _, one: percent(one.top_share) if one.top_share else NONE),
         FieldColumn("state", lambda t, one: t(f"difference.state.{one.state}")),
     ),
     "difference.caption",

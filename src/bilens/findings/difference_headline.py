@@ -1,0 +1,120 @@
+"""The headline of a difference: its kind and numbers, a pure function of matches and changes."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from bilens.findings.tensor_likeness import Matching, TensorPair, is_beyond_chance, squeezed
+from bilens.records.layer_readings import DifferenceHeadline, TensorChange, WholeDifference
+
+DEVIATIONS = 3  # of the mean correlation of independent tensors
+NAMED = ("name", "content", "transposed")  # ways in which both are whole tensors
+PLACES = ("moved", "reordered")
+
+
+def headline_of(
+    whole: WholeDifference, found: Matching, *, same_file: bool = False
+) -> DifferenceHeadline:
+    """Return the headline of a difference; `same_file` says that the SHA-256 is the same."""
+    changed = whole.changed
+    differing = [one for one in changed if not is_rounded(one)]
+    matrices = [one for one in differing if one.full and one.correlation is not None]
+    entries = sum(one.entries for one in matrices)
+    sizes = [(one.size, one.size * (one.change or 0.0)) for one in changed if one.size]
+    ranks = [one.rank for one in differing if one.state == "low_rank" and one.rank is not None]
+    alone = [
+        one
+        for one in (*found.model.values(), *found.baseline.values())
+        if one.dtype.is_floating_point or math.prod(one.shape) > 1
+    ]
+    more = any(math.prod(one.shape) > 1 for one in alone)
+    ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file or other_files(whole))
+    return DifferenceHeadline(
+        kind_of_difference(whole, found, differing, same_file, more),
+        len(found.pairs),
+        len(differing),
+        len(alone),
+        ways,
+        (min(ranks), max(ranks)) if ranks and len(ranks) == len(differing) else None,
+        tuple(sorted({one.layer for one in differing if one.layer is not None})),
+        tuple(dict.fromkeys(one.kind for one in differing if one.layer is None)),
+        tuple(dict.fromkeys(one.dtype for one in changed)),
+        tuple(dict.fromkeys(one.baseline_dtype for one in changed)),
+        math.hypot(*(b for _, b in sizes)) / math.hypot(*(a for a, _ in sizes)) if sizes else None,
+        sum(one.entries * (one.correlation or 0.0) for one in matrices) / entries
+        if entries
+        else None,
+        DEVIATIONS / math.sqrt(entries) if entries else None,
+    )
+
+
+def kind_of_difference(
+    whole: WholeDifference,
+    found: Matching,
+    differing: Sequence[TensorChange],
+    same_file: bool,
+    alone: bool,  # whether one of both holds more tensors, of more than one number
+) -> str:
+    changed = whole.changed
+    if (alone or differing) and all(is_uninformative(pair) for pair in found.pairs):
+        return "unrelated"
+    if not changed and not alone:
+        plain = not [*stored_otherwise(found)] and (same_file or whole.identical)
+        return "identical" if plain and not other_files(whole) else "same_tensors"
+    if differing:
+        if is_unrelated(found, differing):
+            return "unrelated"
+        moved = not alone and all(one.state in PLACES for one in differing)
+        return "reordered" if moved else "differ"
+    if alone:
+        return "differ"
+    if all(one.change == 0 for one in changed):
+        return "same_numbers"
+    if all(one.rounded_to or one.change == 0 for one in changed):
+        return "rounded"
+    if all(one.baseline_rounded_to or one.change == 0 for one in changed):
+        return "baseline_rounded"
+    return "quantised" if "quantised" in [one.state for one in changed] else "rounding"
+
+
+def other_files(whole: WholeDifference) -> bool:
+    """Tell whether a file beside the weights, such as the configuration, is another one."""
+    return any(file.state != "same" for file in whole.files or ())
+
+
+def is_rounded(one: TensorChange) -> bool:
+    """Tell whether a tensor changed by no more than the type, or codes, that it is stored in."""
+    return one.state in ("rounding", "quantised")
+
+
+def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
+    """Tell whether no matrix is more like its counterpart than chance makes independent ones."""
+    matrices = [one for one in differing if one.full]
+    others = sum(len(squeezed(pair.model.shape)) > 1 and not pair.constant for pair in found.pairs)
+    if not matrices or others > len(matrices):
+        return False
+    return not any(
+        one.state in (*PLACES, "permuted")
+        or one.correlation is None
+        or is_beyond_chance(one.correlation, one.entries)
+        for one in matrices
+    )
+
+
+def is_uninformative(pair: TensorPair) -> bool:
+    """Tell whether equal tensors may well be of unrelated models."""
+    return pair.constant or math.prod(pair.model.shape) < 2
+
+
+def stored_otherwise(found: Matching) -> Iterator[str]:
+    """Yield the ways in which two files store the same tensors otherwise."""
+    pairs = found.pairs
+    if any(pair.model.name != pair.baseline.name and pair.how in NAMED for pair in pairs):
+        yield "names"
+    if any(pair.how == "transposed" for pair in pairs):
+        yield "axes"
+    if any(pair.how in ("part", "tied") for pair in pairs):
+        yield "parts"
+    if found.reordered:
+        yield "order"
+    if len({one.path.suffix for pair in pairs for one in (pair.model, pair.baseline)}) > 1:
+        yield "format"

@@ -1,0 +1,348 @@
+"""What became of the weights, in one word: planted differences, across names, axes and formats.
+
+Damage seen to fail: contents matched without turned axes; a match by chance taken; parts searched
+in one direction alone; swapped blocks told as the same tensors; codes not held to the nearest one.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.formats.named_roles import open_tensors
+from bilens.io.load import load
+from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.records.layer_readings import FileChange
+from bilens.report.sections.difference import headline_sentence
+from bilens.report.text import load_catalogue
+from builders import randn
+from onnx_files import export
+
+D, H, VOCAB, BLOCKS = 32, 48, 80, 2
+Tensors = Mapping[str, Tensor]
+
+
+def store(tensors: Tensors, codes: str = "") -> Store:
+    def held(name: str, tensor: Tensor) -> StoredTensor:
+        coded = codes if tensor.ndim > 1 else ""
+        place = Path("m"), name, tuple(tensor.shape), tensor.dtype, tensor.__getitem__
+        return StoredTensor(*place, quantised_as=coded)
+
+    return {name: held(name, tensor) for name, tensor in tensors.items()}
+
+
+def net(seed: int = 0) -> dict[str, Tensor]:
+    """The weights of a small transformer: spread as trained ones are, norms about 1, biases."""
+    sizes = {"embed_tokens": (VOCAB, D), "lm_head": (VOCAB, D)}
+    for k in range(BLOCKS):
+        at = f"layers.{k}"
+        sizes |= {f"{at}.self_attn.{one}_proj": (D, D) for one in "qkvo"}
+        sizes |= {f"{at}.mlp.gate_proj": (H, D), f"{at}.mlp.up_proj": (H, D)}
+        sizes[f"{at}.mlp.down_proj"] = (D, H)
+    found = {
+        f"{name}.weight": randn(*shape, seed=100 * seed + at).float() / 6
+        for at, (name, shape) in enumerate(sizes.items())
+    }
+    for k in range(BLOCKS):
+        for at, one in enumerate("qkv"):
+            name = f"layers.{k}.self_attn.{one}_proj.bias"
+            found[name] = randn(D, seed=100 * seed + 50 + 3 * k + at).float()
+        found[f"layers.{k}.norm.weight"] = 1 + randn(D, seed=100 * seed + 70 + k).float() / 9
+        found[f"layers.{k}.mlp.down_proj.bias"] = torch.zeros(D)
+    return found
+
+
+def changed(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    tensors = net()
+    return {**tensors, name: change(tensors[name])}
+
+
+def one_number(tensor: Tensor) -> Tensor:
+    found = tensor.clone()
+    found[3, 5] += 0.25
+    return found
+
+
+def of_rank(rank: int, *names: str) -> dict[str, Tensor]:
+    tensors = net()
+    for at, name in enumerate(names):
+        rows, columns = tensors[name].shape
+        left, right = randn(rows, rank, seed=at), randn(rank, columns, seed=9 + at)
+        tensors[name] = tensors[name] + 0.02 * (left @ right).float()
+    return tensors
+
+
+def renamed(tensors: Tensors, change: Callable[[Tensor], Tensor] = lambda x: x) -> Tensors:
+    """The tensors in another order, under names that say nothing."""
+    return {f"onnx::MatMul_{k}": change(x) for k, x in enumerate([*tensors.values()][::-1])}
+
+
+def flipped(tensor: Tensor) -> Tensor:
+    return tensor.T.contiguous() if tensor.ndim == 2 else tensor
+
+
+def swapped_blocks() -> dict[str, Tensor]:
+    other = {"0": "1", "1": "0"}
+    place = lambda n: ".".join(other.get(part, part) for part in n.split("."))  # noqa: E731
+    tensors = net()
+    return {name: tensors[place(name)] for name in tensors}
+
+
+def permuted(*, noise: float = 0.0) -> dict[str, Tensor]:
+    """Hidden units of one block in another order, and perhaps trained on."""
+    tensors, order = net(), torch.randperm(H, generator=torch.Generator().manual_seed(1))
+    for one in ("gate", "up"):
+        name = f"layers.1.mlp.{one}_proj.weight"
+        tensors[name] = tensors[name][order]
+    tensors["layers.1.mlp.down_proj.weight"] = tensors["layers.1.mlp.down_proj.weight"][:, order]
+    more = {
+        name: noise * randn(*x.shape, seed=400 + k) for k, (name, x) in enumerate(net().items())
+    }
+    return {name: (x + more[name]).float() if noise else x for name, x in tensors.items()}
+
+
+def fused(tensors: Tensors, how: str) -> dict[str, Tensor]:
+    """q, k, v and gate, up as one matrix, one behind the other, by heads or in turns."""
+    found = {name: x for name, x in tensors.items() if "_proj" not in name}
+    for k in range(BLOCKS):
+        parts = [tensors[f"layers.{k}.self_attn.{one}_proj.weight"] for one in "qkv"]
+        biases = [tensors[f"layers.{k}.self_attn.{one}_proj.bias"] for one in "qkv"]
+        both = [tensors[f"layers.{k}.mlp.{one}_proj.weight"] for one in ("gate", "up")]
+        heads = [part.reshape(4, 1, D // 4, -1) for part in parts]
+        rows = torch.cat(heads, 1).reshape(3 * D, D) if how == "heads" else torch.cat(parts)
+        pair = torch.stack(both, 1).reshape(2 * H, D) if how == "turns" else torch.cat(both)
+        turn = flipped if how == "columns" else lambda x: x
+        found[f"h.{k}.c_attn.weight"], found[f"h.{k}.c_attn.bias"] = turn(rows), torch.cat(biases)
+        found[f"h.{k}.gate_up.weight"] = turn(pair)
+        for name in ("self_attn.o_proj.weight", "mlp.down_proj.weight", "mlp.down_proj.bias"):
+            found[f"h.{k}.{name}"] = turn(tensors[f"layers.{k}.{name}"])
+    return found
+
+
+def stacked(*order: int) -> dict[str, Tensor]:
+    """The matrices up of all blocks as one tensor."""
+    names = [f"layers.{k}.mlp.up_proj.weight" for k in order]
+    left = {name: x for name, x in net().items() if name not in names}
+    return {**left, "up_exps.weight": torch.stack([net()[name] for name in names])}
+
+
+def quantised(tensors: Tensors, levels: int = 255, along: int = 1) -> dict[str, Tensor]:
+    """Matrices as codes with one scale a row, or a column, say them."""
+
+    def nearest(x: Tensor) -> Tensor:
+        scale = x.abs().amax(along, keepdim=True) / (levels // 2)
+        return (x / scale).round() * scale
+
+    return {name: nearest(x) if x.ndim > 1 else x for name, x in tensors.items()}
+
+
+def without(name: str) -> dict[str, Tensor]:
+    return {other: x for other, x in net().items() if other != name}
+
+
+def tied() -> dict[str, Tensor]:
+    tensors = net()
+    return {**tensors, "lm_head.weight": tensors["embed_tokens.weight"].clone()}
+
+
+def trained_on(size: float, seed: int = 5) -> dict[str, Tensor]:
+    return {
+        n: (x + size * randn(*x.shape, seed=seed + k)).float()
+        for k, (n, x) in enumerate(net().items())
+    }
+
+
+Q, UP = "layers.1.self_attn.q_proj.weight", "layers.0.mlp.up_proj.weight"
+EXTRA = {"adapter.weight": randn(D, 4, seed=77).float()}
+CASES: dict[str, tuple[Tensors, Tensors, str, dict[str, Any]]] = {
+    "a copy": (net(), net(), "same_tensors", {"ways": ("header",)}),
+    "other names and order": (renamed(net()), net(), "same_tensors", {"differing": 0, "alone": 0}),
+    "transposed, under other names": (renamed(net(), flipped), net(), "same_tensors", {"alone": 0}),
+    "transposed, under the same names": (
+        *({n: flipped(x) for n, x in net().items()}, net(), "same_tensors", {"differing": 0}),
+    ),
+    "one square matrix transposed": (changed(Q, flipped), net(), "reordered", {"differing": 1}),
+    "float16": ({n: x.half() for n, x in net().items()}, net(), "rounded", {"types": ("float16",)}),
+    "a baseline in bfloat16": (
+        *(net(), {n: x.bfloat16() for n, x in net().items()}, "baseline_rounded", {"alone": 0}),
+    ),
+    "float16 stored as float32": (
+        *({n: x.half().float() for n, x in net().items()}, net(), "rounded", {"differing": 0}),
+    ),
+    "float16 in float32": (
+        {n: x.half().float() for n, x in net().items()},
+        {n: x.half() for n, x in net().items()},
+        *("same_numbers", {"types": ("float32",), "error": 0.0}),
+    ),
+    "float16, transposed and renamed": (
+        renamed({n: x.half() for n, x in net().items()}, flipped),
+        *(net(), "rounded", {"alone": 0}),
+    ),
+    "half in name alone": (
+        {n: x.half() for n, x in trained_on(0.01).items()},
+        *(net(), "differ", {"no_copy": True}),
+    ),
+    "one changed number": (
+        *(changed(UP, one_number), net(), "differ", {"ranks": (1, 1), "layers": (0,)}),
+    ),
+    "one changed number, renamed": (
+        *(renamed(changed(UP, one_number), flipped), net(), "differ", {"ranks": (1, 1)}),
+    ),
+    "rank 2 in two blocks": (
+        *(of_rank(2, Q, UP), net(), "differ", {"ranks": (2, 2), "layers": (0, 1), "differing": 2}),
+    ),
+    "rank 2, in float16": (
+        {n: x.half() for n, x in of_rank(2, Q).items()},
+        *(net(), "differ", {"ranks": (2, 2), "differing": 1}),
+    ),
+    "units in another order": (permuted(), net(), "reordered", {"layers": (1,), "differing": 3}),
+    "swapped blocks": (swapped_blocks(), net(), "reordered", {"layers": (0, 1)}),
+    "swapped blocks, names of llama.cpp": (
+        {n.replace("layers", "blk").replace("self_attn.q_proj", "attn_q"): x
+         for n, x in swapped_blocks().items() if "q_proj" in n},
+        {n: x for n, x in net().items() if "q_proj" in n},
+        *("reordered", {"layers": (0, 1)}),
+    ),
+    "swapped blocks, other names": (
+        {n.replace("layers", "h").replace("proj", "map"): x for n, x in swapped_blocks().items()},
+        *(net(), "reordered", {"layers": (0, 1), "differing": 22}),
+    ),
+    "a stack": (stacked(0, 1), net(), "same_tensors", {"alone": 0}),
+    "a stack in another order": (stacked(1, 0), net(), "reordered", {"differing": 2}),
+    "fused": (fused(net(), ""), net(), "same_tensors", {"alone": 0}),
+    "fused by heads": (fused(net(), "heads"), net(), "same_tensors", {"alone": 0}),
+    "fused in turns": (fused(net(), "turns"), net(), "same_tensors", {"alone": 0}),
+    "fused along columns": (net(), fused(net(), "columns"), "same_tensors", {"alone": 0}),
+    "fused with a change": (
+        *(fused(of_rank(2, Q), ""), net(), "differ", {"ranks": (2, 2), "layers": (1,), "alone": 0}),
+    ),
+    "a tied head stored twice": (
+        tied(),
+        {n: x for n, x in tied().items() if "head" not in n},
+        *("same_tensors", {"alone": 0, "ways": ("parts",)}),
+    ),
+    "an added tensor": ({**net(), **EXTRA}, net(), "differ", {"alone": 1, "differing": 0}),
+    "a removed tensor": (without(UP), net(), "differ", {"alone": 1, "differing": 0}),
+    "all zeros": ({n: x * 0 for n, x in net().items()}, net(), "differ", {}),
+    "another training": (net(1), net(), "unrelated", {"alone": 0}),
+    "another training, renamed": (renamed(net(1)), net(), "unrelated", {"correlation": None}),
+    "trained on": (trained_on(0.02), net(), "differ", {"alone": 0}),
+    "no shape in common": ({"a": randn(7, 9)}, net(), "unrelated", {"correlation": None}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_headline_says_what_was_planted(case: str) -> None:
+    new, old, kind, facts = CASES[case]
+    found = compare_tensors(store(new), store(old))
+    head = found.headline
+    assert head is not None
+    assert (head.kind, {key: getattr(head, key) for key in facts}) == (kind, facts)
+    for lang in ("en", "ja"):
+        assert headline_sentence(load_catalogue(lang), found)
+
+
+def test_a_configuration_of_another_kind_is_not_identical() -> None:
+    for files, kind in ((("same",), "identical"), (("same", "changed"), "same_tensors")):
+        beside = tuple(FileChange(f"{k}.json", state) for k, state in enumerate(files))
+        for same in (True, False):
+            found = compare_tensors(store(net()), store(net()), beside, same_file=same)
+            assert found.headline is not None
+            assert found.headline.kind == kind
+
+
+@pytest.mark.parametrize("along", [0, 1])
+@pytest.mark.parametrize("levels", [15, 255])
+def test_codes_are_held_to_the_nearest_number_that_they_can_say(levels: int, along: int) -> None:
+    old, new = net(), quantised(net(), levels, along)
+    for one, other in ((store(new, "int8"), store(old)), (store(old), store(new, "int8"))):
+        head = compare_tensors(one, other).headline
+        assert head is not None
+        assert (head.kind, head.differing) == ("quantised", 0)
+        assert head.error == pytest.approx(error_of(old, new), rel=0.1)
+    for changes in (of_rank(2, Q), changed(UP, one_number), trained_on(0.1)):
+        head = compare_tensors(
+            store(quantised(changes, levels, along), "int8"), store(old)
+        ).headline
+        assert head is not None
+        assert head.kind == "differ"
+
+
+def error_of(old: Tensors, new: Tensors) -> float:
+    sizes = [(float((new[n] - x).norm()), float(x.norm())) for n, x in old.items() if x.ndim > 1]
+    above, below = (torch.tensor(column).norm() for column in zip(*sizes, strict=True))
+    return float(above / below)
+
+
+def trained(seed: int, start: nn.Module | None = None, steps: int = 300) -> nn.Module:
+    """A network that learns which of two sums of its inputs is larger."""
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU())
+    module.append(nn.Linear(32, 2))
+    if start is not None:
+        module.load_state_dict(start.state_dict())
+    optimiser = torch.optim.Adam(module.parameters(), 3e-3)
+    for _ in range(steps):
+        x = torch.randn(128, 24)
+        right = (x[:, :12].sum(1) > x[:, 12:].sum(1)).long()
+        loss = nn.functional.cross_entropy(module(x), right)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return module
+
+
+def test_two_trainings_are_unrelated_and_a_training_that_goes_on_is_not() -> None:
+    first, other = trained(0), trained(1)
+    more = trained(2, first, 100)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    moved = {n: x.clone() for n, x in more.state_dict().items()}
+    moved |= {n: moved[n][order] for n in ("0.weight", "0.bias")}
+    moved["2.weight"] = moved["2.weight"][:, order]
+    moved |= {n: moved[n].flip(0) for n in ("2.weight", "2.bias")}
+    moved["4.weight"] = moved["4.weight"].flip(1)
+    kinds = {
+        name: compare_tensors(store(tensors), store(first.state_dict())).headline
+        for name, tensors in (
+            ("other", other.state_dict()),
+            ("more", more.state_dict()),
+            ("moved", moved),
+            ("random", {n: torch.randn_like(x) for n, x in moved.items()}),
+        )
+    }
+    told = {name: one.kind for name, one in kinds.items() if one is not None}
+    assert told == {
+        "other": "unrelated",
+        "more": "differ",
+        "moved": "differ",
+        "random": "unrelated",
+    }
+
+
+def test_the_same_network_in_four_formats_is_the_same(tmp_path: Path) -> None:
+    module = trained(0, steps=20)
+    state = module.state_dict()
+    save_file(state, tmp_path / "m.safetensors")
+    torch.save(state, tmp_path / "m.pt")
+    export(module, torch.randn(2, 24), tmp_path / "m.onnx")
+    turned = {f"dense_{k}": flipped(x) for k, x in enumerate(state.values())}
+    save_file(turned, tmp_path / "turned.safetensors")
+    changed_one = dict(state) | {"2.weight": one_number(state["2.weight"])}
+    save_file(changed_one, tmp_path / "changed.safetensors")
+    stores = {
+        path.name: load(path).tensors if "onnx" in path.name else open_tensors(path, True).store
+        for path in tmp_path.iterdir()
+    }
+    for name, one in stores.items():
+        for other, baseline in stores.items():
+            head = compare_tensors(one, baseline).headline
+            assert head is not None
+            differs = "changed" in f"{name}{other}" and name != other
+            assert head.kind == ("differ" if differs else "same_tensors"), (name, other)
+            assert (head.alone, head.ranks) == (0, (1, 1) if differs else None), (name, other)
+            assert ("format" in head.ways) == (Path(name).suffix != Path(other).suffix)
