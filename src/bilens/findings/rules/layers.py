@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from statistics import median
 from typing import Final
 
 from bilens.findings.rules import models
@@ -295,11 +294,6 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
                 }
 
 
-COARSER: Final = {"rounding", "noise"}  # of numbers that are stored in fewer bits
-COARSE: Final = 0.2  # of ‖W‖, that a copy in a few bits loses
-UNRELATED: Final = 1.0  # of ‖W‖, that two nets of one size differ by more than: there it is √2
-
-
 HEADLINES: Final = {
     **dict.fromkeys(("identical", "same_tensors", "same_numbers"), "identical"),
     **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised"), "rounding"),
@@ -312,20 +306,9 @@ def kind_of_change(found: WholeDifference) -> str:
 
     `identical`, but for `rounding`, by a `low_rank`, `changed` otherwise, or `unrelated`.
     """
-    if (head := getattr(found, "headline", None)) is not None:
-        return HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
-    states = {one.state for one in found.changed}
-    sizes = [1.0 if one.change is None else one.change for one in found.changed]
-    if not found.tensors or (len(sizes) == found.tensors and median(sizes) >= UNRELATED):
-        return "unrelated"
-    if found.model_alone or found.baseline_alone or found.other_shape:
+    if (head := found.headline) is None:  # of an older document
         return "changed"
-    if not states:
-        return "identical"
-    stored = all(one.dtype != one.baseline_dtype for one in found.changed)
-    if states == {"rounding"} or (stored and states <= COARSER and max(sizes) < COARSE):
-        return "rounding"
-    return "low_rank" if states <= {"low_rank", "rescaled", "rounding"} else "changed"
+    return HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
 
 
 whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")
