@@ -29,6 +29,10 @@ def test_every_ending_of_an_acceptance_is_said() -> None:
         "known, 2027-03-01: “known”",
         "Unverified layout: Accepted of another audit, with other weights, reading of them, data, "
         "baseline, options: that does not count here. Ada, 2027-03-01: “known”",
+        "The model as such: Accepted, without an end, as an unchanged copy of copied: weights, "
+        "reading, data and options are the same. known, 2027-03-01: “known”",
+        "Accuracy: Accepted until 2027-04-01 as an unchanged copy of copied: weights, reading, "
+        "data and options are the same. known, 2027-03-01: “known”",
         "Residual of eigenvalues: Rejected. known, 2027-03-01: “known”",
     ]
     assert labels[0].endswith("given when other weights were audited")

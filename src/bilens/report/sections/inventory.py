@@ -75,10 +75,10 @@ FILES = FieldTable(
     (
         FieldColumn("name", numeric=False),
         FieldColumn("state", lambda t, one: t(f"inventory.state.{one.state}"), numeric=False),
-        FieldColumn("said", lambda _, one: one.said or NONE, numeric=False),
         FieldColumn("parameters"),
         FieldColumn("bytes", lambda _, one: size_text(one.bytes)),
         FieldColumn("sha256", lambda _, one: one.sha256[:12] or NONE, numeric=False),
+        FieldColumn("said", lambda _, one: one.said or NONE, numeric=False),
     ),
     "inventory.files.caption",
 )
@@ -102,7 +102,7 @@ def file_section(t: Catalogue, files: Sequence[FileEntry]) -> Markup:
     """Return every file of folders, and what became of it; nothing where no folder was given."""
     if not files:
         return Markup()
-    return section(t, "inventory.files", FILES.on_page(t, files, class_="layers"))
+    return section(t, "inventory.files", FILES.on_page(t, files, class_="index"))
 
 
 def inventory_tables(found: Inventory) -> Iterator[tuple[FieldTable, Sequence[Record], int]]:
