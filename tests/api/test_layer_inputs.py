@@ -29,7 +29,8 @@ from bilens.nn import BilinearTransformer
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows
-from bilens.train.recorded_inputs import LayerInputs, Part, layer_inputs
+from bilens.train.record_inputs import layer_inputs
+from bilens.train.recorded_inputs import LayerInputs, Part
 from builders import randn
 
 TEXT = CorpusOptions("grammar", limit=300)

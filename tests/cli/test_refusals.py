@@ -235,7 +235,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "train/corpus": LANGUAGE,
     "train/distillation": ["convert"],
     "train/layer_inputs": ["convert", "fit", "audit"],
-    "train/recorded_inputs": ["fit", "audit"],
+    "train/record_inputs": ["fit", "audit"],
     "train/tasks/table": ["train table"],
     "data/images": ["train image", "audit", "attack", "certify", "explain"],
     "data/labelled_data": ["audit", "attack", "certify", "explain"],

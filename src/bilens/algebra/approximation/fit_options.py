@@ -56,3 +56,6 @@ class LayerFitOptions(QuadraticFitOptions):
     """The same of bare layers, of which nobody else says what they give."""
 
     classes: bool = described(False, "Whether scores are of outputs minus their mean.")
+    apart: bool = described(
+        False, "Whether held_out is of other files, so that rows equal to others count as well."
+    )

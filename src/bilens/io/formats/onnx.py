@@ -20,6 +20,7 @@ from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.formats.onnx_run import open_onnx
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import StoredTensor
@@ -59,7 +60,10 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         tensors = dict(stored_tensors(path, model.graph))
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         owner = partial(outputs_of, path)
-        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner)
+        where, run = graph.called.__getitem__, partial(open_onnx, path)
+        found = graph.to.loaded(
+            graph.ends, file_sha256(*files), graph.compare, owner, where=where, runner=run
+        )
         return replace(found, files=tuple(files))
 
 

@@ -18,7 +18,14 @@ from bilens.report.sections.classes import class_page, classes, ranks, truncatio
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.input_findings import inputs_section
-from bilens.report.sections.layers import charts, difference, directions, layer_page, layer_table
+from bilens.report.sections.layers import (
+    charts,
+    difference,
+    directions,
+    layer_page,
+    layer_table,
+    seen_units,
+)
 from bilens.report.sections.overview import Page, Parts, class_names, class_painter, exactness
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance_section import performance
@@ -74,6 +81,7 @@ SECTIONS: Final[tuple[tuple[type[Reading], str, Draw], ...]] = (
     (ClassReadings, "predictions", predictions),
     (LayerReadings, "charts", charts),
     (LayerReadings, "table", layer_table),
+    (LayerReadings, "seen", seen_units),
     (LayerReadings, "directions", directions),
     (ColumnReadings, "rows", rows_asked),
     (ColumnReadings, "columns", columns),

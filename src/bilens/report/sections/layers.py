@@ -40,6 +40,7 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
 from bilens.report.sections.overview import Page, Parts, data_used, file_facts
+from bilens.report.sections.performance_section import data_notes
 from bilens.report.tables import FieldColumn, FieldTable, TableRow
 from bilens.report.text import (
     NONE,
@@ -149,7 +150,11 @@ def fit_text(t: Catalogue, layer: LayerReading) -> str:
     """Return R² with its standard error, and of the median input where that is known."""
     if (fit := layer.fit) is None:
         return t("layers.table.exact")
-    both = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
+    both, over = r_squared(fit.quadratic, -1), fit.over_files
+    if over is not None and over.low is not None and over.high is not None:
+        both = f"{both} [{fixed(over.low, 3, -1)}, {fixed(over.high, 3, 1)}]"
+    else:
+        both = f"{both} ± {fixed(fit.standard_error, 3)}"
     if fit.median is None:
         return both
     return t("layers.table.median", all=both, median=fixed(fit.median, 3, -1))
@@ -185,6 +190,49 @@ LAYERS = FieldTable(
         ),
     ),
     "layers.table.caption",
+)
+
+
+def seen_units(t: Catalogue, record: Audit, found: LayerReadings) -> Markup:
+    """Return what layers do on the inputs that were given; nothing without any."""
+    rows = [layer for layer in found.readings if layer.seen is not None]
+    if not rows:
+        return Markup()
+    said = [quiet(line) for line in data_notes(t, record.data)] if record.text is None else []
+    body = SEEN.on_page(t, rows, class_="layers")
+    return section(t, "layers.seen", paragraph(t("layers.seen.lead")), body, *said)
+
+
+def beside(t: Catalogue, here: int | None, weights: int | None) -> str:
+    """Return a count on inputs, and beside it that of the weights alone."""
+    counts = (NONE if one is None else grouped(one) for one in (here, weights))
+    return t("layers.seen.beside", **dict(zip(("here", "weights"), counts, strict=True)))
+
+
+def silent_units(t: Catalogue, layer: LayerReading) -> str:
+    units = layer.units
+    assert layer.seen is not None, "rows of the table have it"
+    return beside(t, layer.seen.silent, None if units is None else units.dead + units.never_active)
+
+
+def equal_units(t: Catalogue, layer: LayerReading) -> str:
+    assert layer.seen is not None, "rows of the table have it"
+    return beside(t, layer.seen.duplicates, layer.units and layer.units.duplicates)
+
+
+SEEN = FieldTable(
+    LayerReading,
+    (
+        FieldColumn("name", drawn=named_layer, numeric=False),
+        FieldColumn("fit", fit_text, strong=True),
+        FieldColumn("seen.rows"),
+        FieldColumn("seen", silent_units, heading="layers.seen.silent"),
+        FieldColumn("units", equal_units, heading="layers.seen.duplicates"),
+        FieldColumn("seen.input_rank"),
+        FieldColumn("seen.hidden_rank"),
+        FieldColumn("seen.output_rank"),
+    ),
+    "layers.seen.caption",
 )
 
 
