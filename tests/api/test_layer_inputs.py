@@ -60,6 +60,17 @@ class Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class Loose(nn.Module):
+    """An MLP whose weights are in no linear module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = (nn.Parameter(randn(*s).float()) for s in ((6, 4), (4, 6)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(nn.functional.linear(x, self.up).relu(), self.down)
+
+
 def test_rows_are_those_of_a_whole_run_with_their_position_and_token(ours: Path) -> None:
     found = layer_inputs(ours, TEXT, **SMALL)
     model = bl.load(ours).module
@@ -182,8 +193,11 @@ def test_layers_of_equal_weights_are_read_each_where_it_runs() -> None:
         *(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in "ab")
     )
     tied[1][0].weight = tied[0][0].weight
+    rows = layer_inputs(tied, (x := randn(20, 4).float()))
+    with torch.no_grad():
+        assert torch.equal(rows.rows("1", "held_out").x, tied[0](rows.items["held_out"]))
     with pytest.raises(UsageError, match="what reaches 1 is the input of no linear module of its"):
-        layer_inputs(tied, randn(20, 4))
+        layer_inputs(nn.Sequential(nn.LayerNorm(4), Loose()), x)
 
 
 def test_inputs_are_floats_as_the_module_has_them_and_some_are_fitted_to() -> None:

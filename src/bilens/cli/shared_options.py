@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.base.option_rules import AT_A_PATH, EITHER, RUN, TEXT_GIVEN, refuse_idle
+from bilens.base.option_rules import EITHER, RUN, TEXT_GIVEN, refuse_idle
 from bilens.cli.options import (
     FILE_PANEL,
     Encoding,
@@ -204,8 +204,9 @@ class DataFiles:
     def path_of_files(self) -> Path | None:
         """Return the path of files that a model is run on, of which nothing else is said."""
         given = {"labels": self.labels, "dataset": self.dataset, "encoding": self.encoding}
-        refuse_idle("data", given, *([] if self.path is None else [AT_A_PATH]))
-        if said := [f"--{name}" for name, value in given.items() if value is not None]:
+        if self.path is None:
+            refuse_idle("data", given)
+        elif said := [f"--{name}" for name, value in given.items() if value is not None]:
             raise UsageError(
                 f"{', '.join(said)}: the model is run on --data, and its answers are not judged: "
                 "leave it out."
