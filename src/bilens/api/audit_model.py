@@ -37,7 +37,7 @@ from bilens.io.load import LoadedModel
 from bilens.records.audit import Audit, ReadAs
 from bilens.records.decision import Coverage
 from bilens.report.reports import AuditReport
-from bilens.train.record_inputs import layer_inputs
+from bilens.train.record_inputs import HALF, layer_inputs
 
 
 @takes_options(AuditOptions)
@@ -72,14 +72,15 @@ def audit(model: LoadedModel | nn.Module, options: AuditOptions) -> AuditReport:
         MemoryLimitError: If the dense matrices would not fit.
     """
     before, data, train_data = options.baseline, options.data, options.train_data
-    how: dict[str, Any] = {"on_cpu": True, "bare": before is not None and data is None}
-    model = open_subject(model, "an audit", **how)
-    before = None if before is None else open_subject(before, "an audit", **how)
+    opened: dict[str, Any] = {"on_cpu": True, "bare": before is not None and data is None}
+    model = open_subject(model, "an audit", **opened)
+    before = None if before is None else open_subject(before, "an audit", **opened)
     if isinstance(data, str | Path) and runs_on_files(model):
         if options.labels is not None:
             raise UsageError("labels: the model is run on data, and its answers are not judged.")
-        said = {"inputs": layer_inputs(model, data, seed=options.seed, report=options.progress)}
-        options, data = replace(options, data=None, **said), None
+        how: dict[str, Any] = {"seed": options.seed, "report": options.progress}
+        seen = layer_inputs(model, data, held_out=HALF, **how)
+        options, data = replace(options, data=None, inputs=seen), None
     conditions = parse_conditions(
         options.fail_on, data=data is not None, baseline=before is not None
     )

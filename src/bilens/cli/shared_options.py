@@ -281,9 +281,10 @@ class SeenText:
         refuse_idle("text", vars(self), *there, *([EITHER] if there else []))
         if not there:
             return None
-        from bilens.train.record_inputs import layer_inputs as record_inputs
+        from bilens.train.record_inputs import HALF, layer_inputs as record_inputs
 
-        how: dict[str, Any] = {"layers": layers, "held_out": self.held_out, "seed": seed}
+        how: dict[str, Any] = {"layers": layers, "seed": seed}
+        how["held_out"] = self.held_out or (0.2 if data is None else HALF)
         if loaded is not None and data is not None:
             size = self.size or ""
             if size and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):

@@ -1,5 +1,7 @@
 """The records of a quadratic approximation: beside spectra, in an audit, and alone."""
 
+import torch
+
 from bilens.algebra.approximation.layer_weights import Layer
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, SeenRows, in_blocks
 from bilens.algebra.approximation.r_squared import FitScores, centred, interval_over_files
@@ -75,7 +77,7 @@ def fit_record(
         ends = interval_over_files(
             centred(in_blocks(layer, x), classes), in_blocks(made, x), seen.files
         )
-        over_files = FileInterval(len(seen.files.unique()), *(ends or (None, None)))
+        over_files = FileInterval(len(torch.unique(seen.files)), *(ends or (None, None)))
     sizes = None if view is None else view.sizes
     return LayerFit(
         name=name,

@@ -25,7 +25,7 @@ def read_seen_units(layer: Layer, seen: SeenRows) -> SeenUnits:
     largest = x.new_zeros(units, dtype=torch.float64)
     if units <= MOST_UNITS:
         products = largest.new_zeros(units, units)
-    for rows in x.split(BLOCK):
+    for rows in torch.split(x, BLOCK):
         hidden = layer.hidden(rows.double())
         largest = torch.maximum(largest, hidden.abs().amax(dim=0))
         products = None if products is None else products.addmm_(hidden.T, hidden)

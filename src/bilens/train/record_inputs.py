@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ from bilens.train.layer_inputs import LayerRows, Mixture, check_enough
 from bilens.train.recorded_files import record_files, rows_in_memory, split_files
 from bilens.train.recorded_inputs import LayerInputs, Part
 
+HALF = 0.5  # of files, which are few, that an audit holds out
+
 
 def layer_inputs(
     model: str | Path | nn.Module | LoadedModel,
@@ -39,7 +41,7 @@ def layer_inputs(
     layers: Sequence[str] = (),
     tokens: int = 20_000,
     n_ctx: int = 128,
-    held_out: float | None = None,
+    held_out: float = 0.2,
     seed: int = 0,
     rows: int = 10_000,
     normalise: str | None = None,
@@ -62,7 +64,7 @@ def layer_inputs(
         layers: some of them, by name; all for none.
         tokens: of the text, held-out ones among them.
         n_ctx: tokens that are read together.
-        held_out: share of the documents, and of the tokens (0.2), or of the files (a half).
+        held_out: share of the documents, and of the tokens, or of the files.
         seed: which documents or files are held out, and which text is read and which rows are kept.
         rows: of each layer that are kept of files, and as many of those held out.
         normalise: what pixels or sound become: a range such as 0..1, the usual one, or 0..255, or
@@ -74,23 +76,21 @@ def layer_inputs(
         too little text, a single file, or files that do not fit; when they are met, NonFiniteError
         for NaN or infinity and UsageError for inputs that the model does not run on.
     """
-    is_text = isinstance(data, CorpusOptions) or not is_files(model, data)
-    share = (0.2 if is_text else 0.5) if held_out is None else held_out
-    if not 0 < share < 1:
+    if not 0 < held_out < 1:
         raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
-    of_files = {"rows": rows, "normalise": normalise, "size": size}
-    if not isinstance(data, Tensor) and is_files(model, data):
+    of_files: dict[str, Any] = {"rows": rows, "normalise": normalise, "size": size}
+    if isinstance(model, nn.Module | LoadedModel) and isinstance(data, str | Path):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx}, FILES)
-        read = model if isinstance(model, LoadedModel) else from_module(cast(nn.Module, model))
-        found = of_files_at(read, Path(cast(str, data)), layers, share, seed, report, **of_files)
+        read = model if isinstance(model, LoadedModel) else from_module(model)
+        found = of_files_at(read, Path(data), layers, held_out, seed, report, **of_files)
     elif isinstance(model, str | Path) and not isinstance(data, Tensor):
         refuse_idle("layer inputs", of_files, TEXT)
         options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
-        options = replace(options, held_out=share)
+        options = replace(options, held_out=held_out)
         found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx, **of_files})
-        found = of_tensor(model, data, 0.2 if held_out is None else share, seed)
+        found = of_tensor(model, data, held_out, seed)
     else:
         raise UsageError(
             "pass the path of a language model and a text, or a module, or a file that was loaded, "
@@ -98,11 +98,6 @@ def layer_inputs(
         )
     chosen = {site.name: site for site in found.named(layers)}
     return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
-
-
-def is_files(model: object, data: object) -> bool:
-    """Tell whether data are files that a model is run on, and no text."""
-    return isinstance(model, nn.Module | LoadedModel) and isinstance(data, str | Path)
 
 
 def of_files_at(

@@ -98,7 +98,7 @@ class LayerInputs:
             return None
         what = "inputs" if self.text is None else f"tokens in documents of {self.text.name}"
         if files is not None and self.data is not None:
-            count = len(files.unique())
+            count = len(torch.unique(files))
             what = f"inputs from {count} file{'s' * (count > 1)} of {self.data.name}"
         return SeenRows(x, held, f"{len(held):,} {what} that nothing was fitted to", files)
 

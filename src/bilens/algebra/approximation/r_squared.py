@@ -116,7 +116,7 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     """
     from scipy.special import stdtrit  # slow to import, needed only here
 
-    groups, number = files.unique(return_inverse=True)
+    groups, number = torch.unique(files, return_inverse=True)
     n, shift = len(groups), y.mean(dim=0)
     if n < 2:
         return None

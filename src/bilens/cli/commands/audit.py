@@ -228,9 +228,7 @@ def read_and_judge(
     from bilens.api.given_data import runs_on_files
 
     model, before = source.open_pair(cast(Path | None, options.baseline), output.say)
-    files = None
-    if runs_on_files(model):
-        files = data.path_of_files()
+    files = data.path_of_files() if runs_on_files(model) else None
     given = None if files is not None else data.find(model, output.say)
     found = {"data": given, "baseline": before, "train_labels": None}
     if options.train_data is not None:
@@ -238,8 +236,9 @@ def read_and_judge(
         of_training = replace(data, data=[path], labels=options.train_labels)
         found["train_data"] = of_training.find(model, output.say, training=True)
     with output.progress() as progress:
-        seen = source.model, [], options.seed, progress, model, files
-        found["inputs"] = options.layer_inputs(*seen)
+        found["inputs"] = options.layer_inputs(
+            source.model, [], options.seed, progress, model, files
+        )
         report = audit_model(model, options, progress=progress, **found)
     return options.add_people(report)
 

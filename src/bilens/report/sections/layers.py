@@ -217,7 +217,8 @@ def silent_units(t: Catalogue, layer: LayerReading) -> str:
 
 def equal_units(t: Catalogue, layer: LayerReading) -> str:
     assert layer.seen is not None, "rows of the table have it"
-    return beside(t, layer.seen.duplicates, layer.units and layer.units.duplicates)
+    units = layer.units
+    return beside(t, layer.seen.duplicates, None if units is None else units.duplicates)
 
 
 SEEN = FieldTable(
