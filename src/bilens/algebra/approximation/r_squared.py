@@ -133,7 +133,7 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     whole = 1 - float(lost.sum()) / float(squares.sum() - sums.sum(dim=0).square().sum() / len(y))
     error = math.sqrt((n - 1) / n * float((without - without.mean()).square().sum()))
     reach = float(stdtrit(n - 1, 0.975)) * error
-    return (whole - reach, whole + reach) if math.isfinite(reach) else None
+    return (whole - reach, min(whole + reach, 1.0)) if math.isfinite(reach) else None
 
 
 def centred(y: Tensor, classes: bool) -> Tensor:

@@ -16,12 +16,22 @@ KINDS = {"float": "float32", "double": "float64"}  # as onnxruntime calls them; 
 
 
 def open_onnx(path: Path, entries: Mapping[str, Entry]) -> Runner:
-    """Return a file as what runs; the values that layers read are outputs more of its graph."""
+    """Return a file as what runs; the values that layers read are outputs more of its graph.
+
+    Those inside of the graph of a node (If, Loop) or of a function cannot be had.
+    """
     onnx = optional_package("onnx", "onnx", "running an ONNX file")
     library = optional_package("onnxruntime", "run", "running an ONNX file on data")
     model = onnx.load(str(path))
-    wanted = {entry.location for entry in entries.values()}
     known = {one.name for one in (*model.graph.output, *model.graph.input)}
+    there = known.union(*(node.output for node in model.graph.node))
+    entries = {name: one for name, one in entries.items() if one.location in there}
+    wanted = {entry.location for entry in entries.values()}
+    if not entries:
+        raise UsageError(
+            f"{path}: its layers are in the body of an If, a Loop or a function, whose values "
+            "onnxruntime does not give: leave --data out."
+        )
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(wanted - known))
     options = library.SessionOptions()
     options.log_severity_level = 3  # it would speak of every output more
