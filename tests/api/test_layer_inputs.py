@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -89,6 +90,28 @@ def test_rows_are_those_of_a_whole_run_with_their_position_and_token(ours: Path)
     assert torch.allclose(torch.cat(streamed), rows.x, atol=1e-6)
     first = found.rows("blocks.0.mlp").x  # a walk that goes back
     assert not torch.allclose(first, rows.x)
+
+
+def test_arrays_of_tokens_run_through_a_language_model(ours: Path, tmp_path: Path) -> None:
+    texts = torch.randint(3, 20, (4, 5, 12), generator=torch.Generator().manual_seed(0))
+    for number, some in enumerate(texts):
+        np.save(tmp_path / f"{number}.npy", some.numpy())
+    model = bl.load(ours)
+    found = layer_inputs(model, tmp_path, held_out=0.5)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
+    assert isinstance(model.module, BilinearTransformer)
+    seen: list[Tensor] = []
+    with model.module.blocks[1].mlp.register_forward_pre_hook(lambda _, x: seen.append(x[0])):
+        model.module(texts[order[2:].sort().values].flatten(0, 1))
+    rows = found.rows("blocks.1.mlp")
+    assert torch.allclose(rows.x, seen[0].flatten(0, 1), atol=1e-6)
+    assert rows.files is not None
+    assert rows.files.tolist() == [0] * 60 + [1] * 60
+    report = bl.audit(model, tmp_path, null_samples=3).to_dict()
+    assert [one["fit"]["over_files"]["files"] for one in report["layers"]["readings"]] == [2, 2]
+    np.save(tmp_path / "9.npy", texts[0].numpy() + 10**6)
+    with pytest.raises(UsageError, match="the model knows 0 to 83"):
+        layer_inputs(model, tmp_path)
 
 
 def test_no_document_is_on_both_sides(ours: Path) -> None:

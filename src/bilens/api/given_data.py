@@ -41,6 +41,7 @@ from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
+from bilens.train.record_inputs import is_language
 from bilens.train.recorded_inputs import LayerInputs
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
@@ -251,7 +252,8 @@ def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
 
 def runs_on_files(model: LoadedModel) -> bool:
     """Tell whether data are what a model is run on, layer by layer, and not what judges answers."""
-    return bool(model.layers) and not model.network and model.runner is not None
+    runs = model.runner is not None or is_language(model)
+    return bool(model.layers) and not model.network and runs
 
 
 def rows_to_fit(

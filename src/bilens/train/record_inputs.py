@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,23 +11,24 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
+from bilens.algebra.quadratic_map import STREAMS
 from bilens.base import Progress, silent
 from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.base.option_rules import FILES, TEXT, refuse_idle
-from bilens.data.sample_files import find_samples
+from bilens.data.sample_files import Call, Port, find_samples
 from bilens.io.converted_folder import open_model
 from bilens.io.file_kinds import find_model
 from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.load import from_module, load
 from bilens.io.loaded_model import CONFIG_NAME, LoadedModel, foreign_keys
-from bilens.io.runner import open_module
+from bilens.io.runner import Entry, Runner, does_not_run, open_module
 from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
 from bilens.records.common import DataNote, DataOrigin, TextOrigin
 from bilens.train.corpus import CorpusOptions
-from bilens.train.layer_inputs import LayerRows, Mixture, check_enough
+from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
 from bilens.train.recorded_files import record_files, rows_in_memory, split_files
 from bilens.train.recorded_inputs import LayerInputs, Part
 
@@ -112,19 +113,15 @@ def of_files_at(
     size: Sequence[int],
 ) -> LayerInputs:
     """Run a model on the files at a path."""
-    if model.runner is None:
-        raise UsageError(
-            f"{model.source}: nothing here runs a {model.provenance.get('format', 'model')} on "
-            "data, to record what its layers read: load the ONNX file of the same model, or pass "
-            "the module, bl.layer_inputs(module, data)."
-        )
     check_count("rows", rows, minimum=LEAST_ROWS)
-    known = {name: one for name, one in model.entries.items() if one.location}
+    host, opened = host_on_files(model)
+    known = {site.name: site for site in host.sites}
     if not known or (layers and not known.keys() >= {*layers}):
         name = next((one for one in layers if one not in known), next(iter(model.layers)))
         raise UsageError(f"what reaches {name} is the input of no linear module of its own.")
-    entries = {name: known[name] for name in layers or known}
-    runner = model.runner(entries)
+    sites = {name: known[name] for name in layers or known}
+    entries = {name: site.entry for name, site in sites.items()}
+    runner = opened(host, entries)
     samples = find_samples(path, runner.ports, normalise, size)
     fitted, held, sha256 = split_files(samples, held_out, seed)
     most = rows_in_memory(rows, [one.width for one in entries.values()])
@@ -134,8 +131,9 @@ def of_files_at(
     }
 
     def again(module: nn.Module) -> Mapping[str, LayerRows]:
-        other = open_module(module, entries)
-        return record_files(other, samples, fitted[:1], entries, most, seed, silent)
+        twin = replace(host, module=module).twin()
+        twin.module.eval()
+        return record_files(opened(twin, entries), samples, fitted[:1], entries, most, seed, silent)
 
     count, repeated = len(samples.files), samples.repeated
     parts: Any = {"count": count, "fit": len(fitted), "held": len(held), "repeated": repeated}
@@ -144,14 +142,57 @@ def of_files_at(
     origin = DataOrigin(path.name, str(path), samples.kind, count, sha256, tuple(notes))
     about = {"model_sha256": model.weights_sha256, "data_sha256": sha256, "rows": most}
     about |= {"fit": len(fitted), "held_out": len(held)}
-    sites = {
-        name: Site(name, (one.location,), model.layers[name], None, one.patch)
-        for name, one in entries.items()
-    }
-    module = model.original or nn.Module()
-    host = Host(module, "", tuple(sites.values()), Path(model.source), model.weights_sha256)
-    whole = None if model.original is None else again
-    return LayerInputs(host, sites, {}, about, data=origin, again=whole, _kept=kept)
+    return LayerInputs(host, sites, {}, about, data=origin, again=again, _kept=kept)
+
+
+def host_on_files(
+    model: LoadedModel,
+) -> tuple[Host, Callable[[Host, Mapping[str, Entry]], Runner]]:
+    """Return a model with the sites of its layers, and what opens it to run it on files.
+
+    A file that another library runs has an empty module.
+    """
+    if model.runner is None and is_language(model):
+        host = open_host(Path(model.source))
+        return replace(
+            host, sites=tuple(s for s in host.sites if s.name in model.layers)
+        ), run_tokens
+    run, module = model.runner, model.original
+    if run is None:
+        raise UsageError(
+            f"{model.source}: nothing here runs a {model.provenance.get('format', 'model')} on "
+            "data, to record what its layers read: load the ONNX file of the same model, or pass "
+            "the module, bl.layer_inputs(module, data)."
+        )
+    sites = tuple(
+        Site(name, (one.location,), model.layers[name], None, one.patch)
+        for name, one in model.entries.items()
+        if one.location
+    )
+    host = Host(module or nn.Module(), "", sites, Path(model.source), model.weights_sha256)
+    if module is None:
+        return host, lambda _, entries: run(entries)
+    return host, lambda host, entries: open_module(host.module, entries)
+
+
+def run_tokens(host: Host, entries: Mapping[str, Entry]) -> Runner:
+    """Return a language model as what runs, on arrays of tokens."""
+    sites = [site for site in host.sites if site.name in entries]
+
+    def run(call: Call) -> Mapping[str, Tensor]:
+        tokens = torch.from_numpy(call["input_ids"])
+        try:
+            found = rows_given(host.module, sites, tokens, lambda: host.logits(tokens))
+        except (RuntimeError, IndexError) as error:
+            raise does_not_run(f"{host.source}", call, error) from error
+        return {name: rows.x for name, rows in found.items()}
+
+    return Runner((Port("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}")
+
+
+def is_language(model: LoadedModel) -> bool:
+    """Tell whether a model at a path reads tokens."""
+    return bool(model.source) and any(one.reads == STREAMS[0] for one in model.layers.values())
 
 
 def open_host(path: Path) -> Host:
