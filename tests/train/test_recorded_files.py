@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
+import keras_files
 import onnx_files
 from bilens.algebra.approximation.quadratic_fit import SeenRows
 from bilens.algebra.approximation.r_squared import interval_over_files
@@ -153,6 +154,16 @@ def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
         kept.add("up", values[0] * torch.inf, 0)
     means = torch.stack([drawn(seed)[0].mean() for seed in range(40)])
     assert abs(float(means.mean()) - 19_999.5) < 4 * 11_547 / (500 * 40) ** 0.5
+
+
+def test_rows_of_a_value_are_what_a_layer_reads() -> None:
+    value = randn(2, 6, 3)
+    assert torch.equal(Entry("", None, 3).rows(value), value.reshape(12, 3))
+    assert torch.equal(Entry("", None, 6).rows(value), value.movedim(1, 2).reshape(6, 6))
+    assert torch.equal(Entry("", None, 18).rows(value, torch.tensor([1])), value[1:].flatten(1))
+    assert [Entry("", None, width).count(value) for width in (3, 6, 18)] == [12, 6, 2]
+    with pytest.raises(UsageError, match=r"a value of shape \(2, 6, 3\) holds no rows of 4"):
+        Entry("", None, 4).rows(value)
 
 
 def test_copies_are_known_by_their_content(tmp_path: Path) -> None:
@@ -385,3 +396,19 @@ def test_the_command_line_runs_a_model_on_files(
     assert "95 % between" in done.out
     assert "judged" in bilens("audit", path, "--data", folder, "--labels", "y").err
     assert "--data that a model is run on" in bilens("audit", path, "--size", 9).err
+
+
+def test_a_file_of_keras_is_run_up_to_what_its_layers_read(tmp_path: Path) -> None:
+    theirs = keras_files.convolutional(padding="same")
+    theirs.save(tmp_path / "m.keras")
+    folder = images(tmp_path / "images", 4)
+    found = bl.layer_inputs(bl.load(tmp_path / "m.keras"), folder, normalise="0..255")
+    first, *_, last = found.sites
+    files = split(found, folder)["fit"]
+    x = torch.cat([as_input(file, 8, lambda x: 255 * x) for file in files])
+    patches = functional.unfold(x / 255 - 1, 3, padding=1).mT.flatten(0, 1)
+    assert torch.allclose(found.rows(first).x, patches, atol=1e-5)
+    expected: Any = x.movedim(1, -1).numpy()
+    for layer in theirs.layers[:-2]:  # up to the first dense one
+        expected = layer(expected, training=False)
+    assert torch.allclose(found.rows(last).x, expected.detach(), atol=1e-4)

@@ -41,8 +41,14 @@ class Entry(NamedTuple):
         """Return the rows of a value, (rows, in), all or some by number; no others are made."""
         if self.patch is not None:
             return self.patch.vectors(value, chosen)
-        if value.ndim > 2 and value.shape[1] == self.width != value.shape[-1]:
-            value = value.movedim(1, -1)
+        if value.shape[-1] != self.width:
+            if value.ndim > 2 and value.shape[1] == self.width:
+                value = value.movedim(1, -1)
+            elif prod(value.shape[1:]) == self.width:  # it is flattened on its way
+                value = value.flatten(1)
+            else:
+                shape = tuple(value.shape)
+                raise UsageError(f"a value of shape {shape} holds no rows of {self.width} numbers.")
         rows = value.flatten(0, -2)
         return rows if chosen is None else rows[chosen]
 
