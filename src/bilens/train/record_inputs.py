@@ -138,7 +138,7 @@ def of_files_at(
     count, repeated = len(samples.files), samples.repeated
     parts: Any = {"count": count, "fit": len(fitted), "held": len(held), "repeated": repeated}
     notes = [DataNote("seen_files", parts), *samples.notes()]
-    notes.append(DataNote("seen_rows", {"most": most, "runner": runner.about}))
+    notes.append(DataNote("seen_rows", {"most": f"{most:,}", "runner": runner.about}))
     origin = DataOrigin(path.name, str(path), samples.kind, count, sha256, tuple(notes))
     about = {"model_sha256": model.weights_sha256, "data_sha256": sha256, "rows": most}
     about |= {"fit": len(fitted), "held_out": len(held)}

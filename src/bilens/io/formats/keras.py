@@ -72,8 +72,8 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
         check = partial(check_layers, reader.to.root, reader.to.graph, source=SOURCE)
         owner = partial(predict, path, content)
         run = partial(open_keras, path, is_inert({**content, "compile_config": None}))
-        where = {"where": lambda node: reader.named.get(node, ""), "runner": run}
-        return reader.to.loaded(ends, file_sha256(path), check, owner, (NOT_RUN,), **where)
+        given = ends, file_sha256(path), check, owner, (NOT_RUN,)
+        return reader.to.loaded(*given, where=reader.name_of, runner=run)
 
 
 def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | str:
@@ -183,6 +183,10 @@ class KerasReader:
                     self.named.setdefault(value, name)
         made = [value] if is_chain else [values[one] for one in histories(config["output_layers"])]
         return made[0] if len(made) == 1 else made
+
+    def name_of(self, value: Any) -> str:
+        """Return the layer that gives a value; empty for none."""
+        return self.named.get(value, "")
 
     def begun(self, said: Mapping[str, Any]) -> Any:
         """Return the input of a model, and keep what its configuration says of it."""
