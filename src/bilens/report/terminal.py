@@ -32,9 +32,10 @@ from bilens.report.sections.difference import (
     largest_changes,
 )
 from bilens.report.sections.input_findings import input_lines
-from bilens.report.sections.layers import LAYERS, SEEN, layer_rows
+from bilens.report.sections.layers import LAYERS, layer_rows
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance_section import data_notes, performance_lines
+from bilens.report.sections.seen_inputs import SEEN
 from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import (
     NONE,

@@ -18,18 +18,12 @@ from bilens.report.sections.classes import class_page, classes, ranks, truncatio
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.input_findings import inputs_section
-from bilens.report.sections.layers import (
-    charts,
-    difference,
-    directions,
-    layer_page,
-    layer_table,
-    seen_units,
-)
+from bilens.report.sections.layers import charts, difference, directions, layer_page, layer_table
 from bilens.report.sections.overview import Page, Parts, class_names, class_painter, exactness
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import predictions
+from bilens.report.sections.seen_inputs import seen_units
 from bilens.report.sections.table_page import (
     column_page,
     columns,
