@@ -6,33 +6,36 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 386  # of the library
+FILES = 393  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
-    ("src/bilens/base", "py"): (1_225, "errors, checks, options as keywords, whole files or none"),
-    ("src/bilens/records", "py"): (3_237, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_715, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
+    ("src/bilens/records", "py"): (3_260, "every field of every document with its description"),
+    ("src/bilens/algebra", "py"): (10_755, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_108, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
-    ("src/bilens/nn", "py"): (5_515, "modules, polynomial ones too, and MLPs found in any module"),
+    ("src/bilens/nn", "py"): (5_525, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        9_005,
-        "sixteen formats of files, read safely; attention of 16 families",
+        9_325,
+        "sixteen formats of files, read safely, four of them run; attention of 16 families",
     ),
-    ("src/bilens/data", "py"): (3_720, "images, tables, text; the interface of a model"),
-    ("src/bilens/train", "py"): (4_570, "one loop, four tasks, conversion"),
+    ("src/bilens/data", "py"): (
+        4_055,
+        "images, tables, text, files that models run on; the interface of a model",
+    ),
+    ("src/bilens/train", "py"): (4_850, "one loop, four tasks, conversion; what layers are given"),
     ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
-    ("src/bilens/findings", "py"): (7_169, "what weights and data say; the rules"),
-    ("src/bilens/report", "py"): (8_678, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (8_099, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/findings", "py"): (7_245, "what weights and data say; the rules"),
+    ("src/bilens/report", "py"): (8_755, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (8_125, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_515, "a file a command"),
+    ("src/bilens/cli", "py"): (2_575, "a file a command"),
     ("src/bilens/sklearn", "py"): (530, "estimators for tables"),
     ("explorer/src", "py"): (5_240, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (79_232, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (79_670, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }
