@@ -386,8 +386,17 @@ def measured() -> dict[str, dict[str, Any]]:
 def seen() -> dict[str, Any]:
     """An audit of layers on data."""
     document = copy.deepcopy(make_layer_audit())
-    document["layers"]["readings"][0]["fit"]["seen"] = True
-    return document
+    reading = document["layers"]["readings"][0]
+    reading["fit"] |= {"seen": True, "over_files": {"files": 2, "low": -0.5, "high": 0.75}}
+    names = ("rows", "silent", "duplicates", "input_rank", "hidden_rank", "output_rank")
+    reading["seen"] = dict.fromkeys(names, 3)
+    how = {"input": "x", "scale": "0..1", "runner": "onnxruntime", "most": "9", "names": "a"}
+    how |= {"channels": "RGB", "size": "8 × 8", "multiple": 32, "rate": 8000, "window": 9}
+    how |= {"count": 4, "fit": 2, "held": 2, "repeated": 0}
+    kinds = ["files", "left", "images", "own_size", "sound", "assumed", "arrays", "rows"]
+    notes = [{"kind": f"seen_{kind}", "values": how} for kind in kinds]
+    origin = {"name": "photos", "source": "photos", "source_kind": "images", "sha256": ""}
+    return document | {"data": origin | {"num_images": 4, "notes": notes}}
 
 
 def searched(reason: str) -> dict[str, Any]:

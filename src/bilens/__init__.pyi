@@ -151,7 +151,7 @@ from .report.reports import (
     TraceReport as TraceReport,
 )
 from .reproduction import reproduce as reproduce
-from .train.recorded_inputs import layer_inputs as layer_inputs
+from .train.record_inputs import layer_inputs as layer_inputs
 
 __version__: str
 __all__: list[str]

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ from bilens.nn import BilinearTransformer
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows
-from bilens.train.recorded_inputs import LayerInputs, Part, layer_inputs
+from bilens.train.record_inputs import layer_inputs
+from bilens.train.recorded_inputs import LayerInputs, Part
 from builders import randn
 
 TEXT = CorpusOptions("grammar", limit=300)
@@ -59,6 +61,17 @@ class Block(nn.Module):
         return x + self.mlp(self.norm(x))
 
 
+class Loose(nn.Module):
+    """An MLP whose weights are in no linear module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = (nn.Parameter(randn(*s).float()) for s in ((6, 4), (4, 6)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(nn.functional.linear(x, self.up).relu(), self.down)
+
+
 def test_rows_are_those_of_a_whole_run_with_their_position_and_token(ours: Path) -> None:
     found = layer_inputs(ours, TEXT, **SMALL)
     model = bl.load(ours).module
@@ -77,6 +90,28 @@ def test_rows_are_those_of_a_whole_run_with_their_position_and_token(ours: Path)
     assert torch.allclose(torch.cat(streamed), rows.x, atol=1e-6)
     first = found.rows("blocks.0.mlp").x  # a walk that goes back
     assert not torch.allclose(first, rows.x)
+
+
+def test_arrays_of_tokens_run_through_a_language_model(ours: Path, tmp_path: Path) -> None:
+    texts = torch.randint(3, 20, (4, 5, 12), generator=torch.Generator().manual_seed(0))
+    for number, some in enumerate(texts):
+        np.save(tmp_path / f"{number}.npy", some.numpy())
+    model = bl.load(ours)
+    found = layer_inputs(model, tmp_path, held_out=0.5)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
+    assert isinstance(model.module, BilinearTransformer)
+    seen: list[Tensor] = []
+    with model.module.blocks[1].mlp.register_forward_pre_hook(lambda _, x: seen.append(x[0])):
+        model.module(texts[order[2:].sort().values].flatten(0, 1))
+    rows = found.rows("blocks.1.mlp")
+    assert torch.allclose(rows.x, seen[0].flatten(0, 1), atol=1e-6)
+    assert rows.files is not None
+    assert rows.files.tolist() == [0] * 60 + [1] * 60
+    report = bl.audit(model, tmp_path, null_samples=3).to_dict()
+    assert [one["fit"]["over_files"]["files"] for one in report["layers"]["readings"]] == [2, 2]
+    np.save(tmp_path / "9.npy", texts[0].numpy() + 10**6)
+    with pytest.raises(UsageError, match="the model knows 0 to 83"):
+        layer_inputs(model, tmp_path)
 
 
 def test_no_document_is_on_both_sides(ours: Path) -> None:
@@ -181,8 +216,11 @@ def test_layers_of_equal_weights_are_read_each_where_it_runs() -> None:
         *(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 4)) for _ in "ab")
     )
     tied[1][0].weight = tied[0][0].weight
+    rows = layer_inputs(tied, (x := randn(20, 4).float()))
+    with torch.no_grad():
+        assert torch.equal(rows.rows("1", "held_out").x, tied[0](rows.items["held_out"]))
     with pytest.raises(UsageError, match="what reaches 1 is the input of no linear module of its"):
-        layer_inputs(tied, randn(20, 4))
+        layer_inputs(nn.Sequential(nn.LayerNorm(4), Loose()), x)
 
 
 def test_inputs_are_floats_as_the_module_has_them_and_some_are_fitted_to() -> None:

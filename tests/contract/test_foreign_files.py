@@ -1,5 +1,6 @@
 """Guards against a file of another library read as another function than that library computes."""
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import bilens as bl
 import keras_files as files
 import onnx_files
 from bilens.base.errors import BilensError, CheckpointError, NumericalError, UsageError
-from bilens.io.formats import keras as reader, onnx as onnx_reader, source
+from bilens.io.formats import keras as reader, keras_run, onnx as onnx_reader, source
 from builders import randn
 from contract.drawn import drawn, fewer
 from contract.table import cell
@@ -145,9 +146,9 @@ def test_without_keras_nothing_says_that_it_was_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.mlp().save(tmp_path / "m.keras")
-    monkeypatch.setattr(reader, "find_spec", lambda _: None)
+    monkeypatch.setattr(keras_run, "find_spec", lambda _: None)
     monkeypatch.delenv("KERAS_BACKEND")
-    monkeypatch.delitem(reader.sys.modules, "keras")
+    monkeypatch.delitem(sys.modules, "keras")
     model = bl.load(tmp_path / "m.keras")
     assert not model.load_report.verified
     assert "Unverified: Keras ran no whole model" in "\n".join(model.load_report.lines())

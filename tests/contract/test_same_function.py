@@ -64,7 +64,8 @@ def test_rows_are_of_the_module_as_it_runs(tmp_path: Path, *, stored: bool) -> N
 @cell("audit", "other function")
 def test_rows_are_of_a_folder_with_its_config(tmp_path: Path) -> None:
     """Norms with another ε in config.json give other rows, and the weights are the same."""
-    from bilens.train.recorded_inputs import LayerInputs, open_host
+    from bilens.train.record_inputs import open_host
+    from bilens.train.recorded_inputs import LayerInputs
 
     theirs = llama(num_attention_heads=4, num_key_value_heads=2)
     theirs.save_pretrained(tmp_path / "m")

@@ -27,7 +27,7 @@ from bilens.findings.rules.rule import Rule
 from bilens.io.formats.families import FAMILIES
 from bilens.nn.module_layers import FOLDED
 from bilens.records.class_readings import Explanations
-from bilens.records.common import DataOrigin
+from bilens.records.common import DataOrigin, FileInterval
 from bilens.records.decomposition import LargeRow, SeenInputs
 from bilens.records.view import field_at, records_in, views
 from bilens.report import text as catalogue
@@ -50,6 +50,7 @@ from bilens.report.sections.inventory import inventory_tables
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
 from bilens.report.sections.overview import data_source, place, shown_value, title_of
+from bilens.report.sections.seen_inputs import SEEN
 from bilens.report.sections.trace_attention import SCORES, WRITES
 from bilens.report.sections.trace_page import contrast_table, ranked_table
 from bilens.report.summary import render_summary
@@ -126,7 +127,7 @@ def test_what_headings_mean_is_said_in_both_languages() -> None:
     made = class_table(()), cut_table(cut), effect_table(0), ranked_table(trace), contrast_table({})
     of_networks = (SINGLE, PAIRS, TRIPLES, DISTANCES)
     edges = (SCORES, WRITES, *(table for table, *_ in inventory_tables(INVENTORY)))
-    tables = (LAYERS, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *edges, *made, *of_networks)
+    tables = (LAYERS, SEEN, LAYER_CHANGES, TENSORS, DIRECTIONS, TRIAL, *edges, *made, *of_networks)
     keys = set()
     for lang in LANGUAGES:
         t = load_catalogue(lang)
@@ -276,7 +277,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     (fit,) = FITS.fits
     seen = SeenInputs(9, (1, 2), (3, 4), 5.0, 1, (LargeRow(9.0, 0, 1, "a"),))
     usable = replace(fit, usable=True, seen=seen, gated=True)
-    whole = replace(fit, activation=None)
+    whole = replace(fit, activation=None, over_files=FileInterval(2, -0.5, 0.75))
+    fit = replace(fit, over_files=FileInterval(1, None, None))
     fits = replace(FITS, fits=(fit, usable, whole), num_rows=None)
     assert [fit_table(fits), *fit_lines(fits)]
     loss_figure([(1, 2.0, 3.0)])

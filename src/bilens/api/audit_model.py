@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from torch import nn
 
 from bilens.api.audit_subject import AuditSubject, LayerReader, cover_model
 from bilens.api.examiners import EXAMINERS, Examiner
-from bilens.api.given_data import given_data
+from bilens.api.given_data import given_data, runs_on_files
 from bilens.api.options import AuditOptions
 from bilens.api.provenance import identity_of, origin_of
 from bilens.api.subject import is_of_columns, is_one_exact_layer, open_subject
+from bilens.base.errors import UsageError
 from bilens.base.keyword_options import takes_options
 from bilens.base.option_rules import (
     APPROXIMATED,
@@ -35,6 +37,7 @@ from bilens.io.load import LoadedModel
 from bilens.records.audit import Audit, ReadAs
 from bilens.records.decision import Coverage
 from bilens.report.reports import AuditReport
+from bilens.train.record_inputs import HALF, layer_inputs
 
 
 @takes_options(AuditOptions)
@@ -69,9 +72,15 @@ def audit(model: LoadedModel | nn.Module, options: AuditOptions) -> AuditReport:
         MemoryLimitError: If the dense matrices would not fit.
     """
     before, data, train_data = options.baseline, options.data, options.train_data
-    how: dict[str, Any] = {"on_cpu": True, "bare": before is not None and data is None}
-    model = open_subject(model, "an audit", **how)
-    before = None if before is None else open_subject(before, "an audit", **how)
+    opened: dict[str, Any] = {"on_cpu": True, "bare": before is not None and data is None}
+    model = open_subject(model, "an audit", **opened)
+    before = None if before is None else open_subject(before, "an audit", **opened)
+    if isinstance(data, str | Path) and runs_on_files(model):
+        if options.labels is not None:
+            raise UsageError("labels: the model is run on data, and its answers are not judged.")
+        how: dict[str, Any] = {"seed": options.seed, "report": options.progress}
+        seen = layer_inputs(model, data, held_out=HALF, **how)
+        options, data = replace(options, data=None, inputs=seen), None
     conditions = parse_conditions(
         options.fail_on, data=data is not None, baseline=before is not None
     )
@@ -122,7 +131,7 @@ def examine_subject(
         null_samples=reader.null_samples,
         seed=asked.seed,
         source=origin.source,
-        data=origin.data,
+        data=origin.data if asked.inputs is None else asked.inputs.data or origin.data,
         text=None if asked.inputs is None else asked.inputs.text,
         reproduce=structs.replace(origin.reproduce, identity=identity),
         **found,

@@ -12,7 +12,12 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import MLPWeights
-from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, in_blocks, split_rows
+from bilens.algebra.approximation.quadratic_fit import (
+    LEAST_ROWS,
+    SeenRows,
+    in_blocks,
+    split_rows,
+)
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.provenance import files_beside, find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of
@@ -36,6 +41,7 @@ from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
+from bilens.train.record_inputs import is_language
 from bilens.train.recorded_inputs import LayerInputs
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
@@ -247,6 +253,12 @@ def grey_images(x: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
 # ---- what the layers of a model see of them
 
 
+def runs_on_files(model: LoadedModel) -> bool:
+    """Tell whether data are what a model is run on, layer by layer, and not what judges answers."""
+    runs = model.runner is not None or is_language(model)
+    return bool(model.layers) and not model.network and runs
+
+
 def rows_to_fit(
     model: LoadedModel, data: LabelledData | None, inputs: LayerInputs | None, seed: int
 ) -> FitRows | None:
@@ -276,11 +288,11 @@ def rows_to_fit(
     reached, generator = inputs_of_layers(model, data.inputs), torch.Generator()
     held, rest = split_rows(data.inputs, generator.manual_seed(seed))
 
-    def rows_for(name: str) -> tuple[Tensor, Tensor, str] | None:
+    def rows_for(name: str) -> SeenRows | None:
         x, kept = reached[name][rest], reached[name][held]
         kept = kept[rows_alone(kept, x)]  # a layer may answer alike to different inputs
         words = f"{len(kept):,} rows of the data that nothing was fitted to"
-        return None if len(kept) < LEAST_ROWS else (x, kept, words)
+        return None if len(kept) < LEAST_ROWS else SeenRows(x, kept, words)
 
     return rows_for
 

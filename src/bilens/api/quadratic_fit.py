@@ -237,17 +237,21 @@ def fit_on_inputs(inputs: LayerInputs, seed: int = 0, **options: Any) -> Quadrat
     found = []
     for name, site in inputs.sites.items():
         given: dict[str, Any] = {**options, "seed": seed}
-        data, held_out, words = inputs.to_fit(name) or (None, None, None)
-        fit = fit_of(site.view, data=data, held_out=held_out, **given)
-        fit = replace(fit, assumed_input=words or fit.assumed_input)
-        what = words and seen_inputs(site.view, inputs.rows(name), inputs.tokenizer)
-        found.append(structs.replace(fit_record(name, site.view, fit), seen=what))
+        what, layer = None, site.view.weights(torch.float64)
+        if (seen := inputs.to_fit(name)) is not None:
+            given |= {"data": seen.x, "held_out": seen.held_out, "apart": seen.files is not None}
+            what = seen_inputs(site.view, inputs.rows(name), inputs.tokenizer)
+        fit = fit_of(site.view, **given)
+        fit = fit if seen is None else replace(fit, assumed_input=seen.about)
+        told = fit_record(name, site.view, fit, layer, seen)
+        found.append(structs.replace(told, seen=what))
     return QuadraticFits(
         source=Source(str(inputs.host.source), inputs.host.sha256, {}),
-        num_rows=sum(items.numel() for items in inputs.items.values()),
+        num_rows=inputs.num_rows,
         fits=tuple(found),
         reproduce=describe_run(None, seed),
         text=inputs.text,
+        data=inputs.data,
     )
 
 

@@ -27,6 +27,9 @@ TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
 MODEL_PANEL, TRAINING_PANEL, METHOD_PANEL = "Model", "Training", "Method"
 PLAIN = (bool, int, float, str, tuple, list, type(None))
 AT_A_PATH = "with data at a path"
+TEXT_GIVEN, RUN = "with --text", "with --data that a model is run on, layer by layer"
+EITHER = "with --text, or --data that a model is run on"
+TEXT, FILES = "with a text", "with files that the model is run on"
 NO_IDX = "with data that are no data set of IDX files"
 BASELINE = "with a baseline (--baseline)"
 TRAINING_PATH = "with train_data (--train-data) at a path"
@@ -98,7 +101,10 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "without minutes": {"tokens": None},
     },
-    "layer inputs": {"with a text": {"tokens": 20_000, "n_ctx": 128}},
+    "layer inputs": {
+        TEXT: {"tokens": 20_000, "n_ctx": 128},
+        FILES: {"rows": 10_000, "normalise": None, "size": ()},
+    },
     "train image": {
         IN_MEMORY: {"labels": None, "test": None, "class_names": None},
         "with a folder of IDX files": {"dataset": "mnist"},
@@ -108,7 +114,11 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "with early_stopping": {"validation_fraction": 0.1},
         "with a quadratic_scale above 0": {"n_components": None},
     },
-    "text": {"with --text": {"tokens": 20_000, "held_out": 0.2, "activations": None}},
+    "text": {
+        TEXT_GIVEN: {"tokens": 20_000, "activations": None},
+        RUN: {"rows": 10_000, "normalise": None, "size": None},
+        EITHER: {"held_out": None},
+    },
     "corpus": {"with --corpus": {"column": None, "limit": None}},
 }
 COMMAND_LINE = ("text", "corpus", "sweep", "decompose")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from bilens.base.errors import NonFiniteError, UsageError
-from bilens.base.option_rules import refuse_idle
+from bilens.base.option_rules import EITHER, RUN, TEXT_GIVEN, refuse_idle
 from bilens.cli.options import (
     FILE_PANEL,
     Encoding,
@@ -213,6 +214,18 @@ class DataFiles:
             raise UsageError("--data (--data-dir, --table) is given twice: give it once.")
         return self.data[0] if self.data else None
 
+    def path_of_files(self) -> Path | None:
+        """Return the path of files that a model is run on, of which nothing else is said."""
+        given = {"labels": self.labels, "dataset": self.dataset, "encoding": self.encoding}
+        if self.path is None:
+            refuse_idle("data", given)
+        elif said := [f"--{name}" for name, value in given.items() if value is not None]:
+            raise UsageError(
+                f"{', '.join(said)}: the model is run on --data, and its answers are not judged: "
+                "leave it out."
+            )
+        return self.path
+
     def find(
         self,
         model: LoadedModel,
@@ -237,26 +250,62 @@ class DataFiles:
 
 @dataclass(frozen=True)
 class SeenText:
-    """The text that a language model reads, so that its layers are read on what they see."""
+    """The text that a language model reads, or how files are read, for what its layers see."""
 
     text: str | None = option(None, "Text that a language model reads: what its layers see.")
     tokens: int = option(20_000, "Tokens of --text, held-out ones among them.", min=1)
-    held_out: float = option(0.2, "Share of --text, by document, that R² is of.")
+    held_out: float | None = option(
+        None, "Share that R² is of: of --text, by document (0.2), or of the files of --data (0.5)."
+    )
     activations: Path | None = option(
         None, "Folder where what the layers see is written, or is read if it is there."
     )
+    rows: int = option(
+        10_000, "Rows of each layer that are kept of --data, where the model is run on it.", min=13
+    )
+    normalise: str | None = option(
+        None,
+        "What pixels or sound of --data become: 0..1 (usual), 0..255, or mean,deviation with / "
+        "between colours.",
+        metavar="LOW..HIGH",
+    )
+    size: str | None = option(
+        None,
+        "Rows and columns of images, or values of sound, that a model leaves open.",
+        metavar="480x640",
+    )
 
     def layer_inputs(
-        self, model: Path, layers: list[str], seed: int, report: Callable[..., None]
+        self,
+        model: Path,
+        layers: list[str],
+        seed: int,
+        report: Callable[..., None],
+        loaded: LoadedModel | None = None,
+        data: Path | None = None,
     ) -> LayerInputs | None:
-        """Return the inputs of the layers on a text, not run yet; None without a text."""
-        if self.text is None:
-            refuse_idle("text", vars(self))
-            return None
-        from bilens.train.recorded_inputs import layer_inputs as record_inputs
+        """Return the inputs of the layers on a text, not run yet, or on files; None for neither.
 
-        how: dict[str, Any] = {"tokens": self.tokens, "held_out": self.held_out, "seed": seed}
-        found = record_inputs(model, self.text, layers=layers, **how)
+        Files are of a model that was `loaded`.
+        """
+        if self.text is not None and data is not None:
+            raise UsageError("--text and --data exclude each other here: give one.")
+        there = [TEXT_GIVEN] if self.text is not None else [] if data is None else [RUN]
+        refuse_idle("text", vars(self), *there, *([EITHER] if there else []))
+        if not there:
+            return None
+        from bilens.train.record_inputs import HALF, layer_inputs as record_inputs
+
+        how: dict[str, Any] = {"layers": layers, "seed": seed}
+        how["held_out"] = self.held_out or (0.2 if data is None else HALF)
+        if loaded is not None and data is not None:
+            size = self.size or ""
+            if size and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", size):
+                raise UsageError(f"--size {size}: expected ROWSxCOLUMNS, or one number of both.")
+            how |= {"rows": self.rows, "normalise": self.normalise, "report": report}
+            how["size"] = [int(side) for side in size.split("x") if side]
+            return record_inputs(loaded, data, **how)
+        found = record_inputs(model, str(self.text), tokens=self.tokens, **how)
         return found if self.activations is None else found.store(self.activations, report)
 
 

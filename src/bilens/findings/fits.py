@@ -1,10 +1,15 @@
 """The records of a quadratic approximation: beside spectra, in an audit, and alone."""
 
-from bilens.algebra.approximation.quadratic_fit import QuadraticFit
-from bilens.algebra.approximation.r_squared import FitScores
+import torch
+
+from bilens.algebra.approximation.layer_weights import Layer
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit, SeenRows, in_blocks
+from bilens.algebra.approximation.r_squared import FitScores, centred, interval_over_files
+from bilens.algebra.directions import outputs_of
 from bilens.findings.guarantees import finite
 from bilens.findings.rules.rule import HEAVY
 from bilens.nn.layer_view import LayerView
+from bilens.records.common import FileInterval
 from bilens.records.decomposition import ApproximationQuality, DegreeScores, LayerFit, Score
 from bilens.records.layer_readings import FitQuality
 
@@ -53,10 +58,26 @@ def fit_quality(fit: LayerFit) -> FitQuality:
         seen=len(fit.ladder) > 1,
         trimmed=scores.trimmed.value,
         median=scores.median[0],
+        over_files=fit.over_files,
     )
 
 
-def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit:
+def fit_record(
+    name: str,
+    view: LayerView | None,
+    fit: QuadraticFit,
+    layer: Layer | None = None,
+    seen: SeenRows | None = None,
+) -> LayerFit:
+    """Return what is told of a fit; of rows of files with an interval over these."""
+    over_files = None
+    if layer is not None and seen is not None and seen.files is not None:
+        classes, x = view is not None and view.classes, seen.held_out.double()
+        made = outputs_of(fit.quadratic_map, centred=classes)
+        ends = interval_over_files(
+            centred(in_blocks(layer, x), classes), in_blocks(made, x), seen.files
+        )
+        over_files = FileInterval(len(torch.unique(seen.files)), *(ends or (None, None)))
     sizes = None if view is None else view.sizes
     return LayerFit(
         name=name,
@@ -73,4 +94,5 @@ def fit_record(name: str, view: LayerView | None, fit: QuadraticFit) -> LayerFit
         missing=fit.missing,
         threshold=fit.threshold,
         usable=fit.usable,
+        over_files=over_files,
     )

@@ -19,6 +19,7 @@ from bilens.algebra.approximation.quadratic_fit import (
     STANDARD,
     THRESHOLD,
     QuadraticFit,
+    SeenRows,
     fit_layers,
 )
 from bilens.algebra.concentration import effective_rank, localisation
@@ -36,6 +37,7 @@ from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import stability_of
 from bilens.findings.fits import fit_quality, fit_record
 from bilens.findings.hidden_units import branches, read_units
+from bilens.findings.seen_units import read_seen_units
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval
@@ -178,8 +180,7 @@ def level(samples: Tensor) -> NullInterval:
     return NullInterval(float(samples.median()), float(low), float(high))
 
 
-# layer → rows to fit it to, rows held out, and what these are in words; None for too few
-FitRows = Callable[[str], tuple[Tensor, Tensor, str] | None]
+FitRows = Callable[[str], SeenRows | None]  # of a layer; None for too few
 SAMPLES = 2_000  # inputs that R² is measured on: three digits
 ROUNDING: Kind = "bfloat16"
 LEADING = 5  # eigenvectors whose direction rounding may not change
@@ -208,6 +209,7 @@ class FittedLayer:
     classes: bool  # the outputs are logits, which are read class-centred, in a basis
     embedding: Tensor | None  # E, (width, in), contained in both branches; None without one
     centre: Tensor | None = None  # the mean of its inputs, where it is known
+    seen: SeenRows | None = None  # what it sees, where that is known
 
     @property
     def map(self) -> QuadraticMap | None:
@@ -228,17 +230,20 @@ def fit_layer(
     """Read a layer and fit its map: to what it sees, or under N(0, I)."""
     layer = in_float64(subject.read())
     samples = 100 if subject.exact else SAMPLES  # an exact one is met by any sample
-    seen = None if rows is None or subject.exact else rows(subject.name)
-    data, held_out, words = (None, None, None) if seen is None else seen
+    seen = None if rows is None else rows(subject.name)
     how: dict[str, Any] = {"seed": seed, "samples": samples, "threshold": threshold}
+    how["classes"] = subject.classes
     if not subject.exact:
         how["assumed"] = subject.assumed_input()
-    how |= {"data": data, "held_out": held_out, "classes": subject.classes}
+    fitted_to = None if subject.exact else seen
+    if fitted_to is not None:
+        how |= {"data": fitted_to.x, "held_out": fitted_to.held_out}
+        how["apart"] = fitted_to.files is not None
     fit = fit_layers([layer], layer, **how)
-    fit = dataclasses.replace(fit, assumed_input=words or fit.assumed_input)
+    fit = fit if fitted_to is None else dataclasses.replace(fit, assumed_input=fitted_to.about)
     embedding = None if subject.embedding is None else subject.embedding()
-    centre = subject.centre if data is None else data.double().mean(dim=0)
-    return FittedLayer(layer, fit, subject.classes, embedding, centre)
+    centre = subject.centre if fitted_to is None else fitted_to.x.double().mean(dim=0)
+    return FittedLayer(layer, fit, subject.classes, embedding, centre, seen)
 
 
 def read_layer(
@@ -255,11 +260,13 @@ def read_layer(
 def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions) -> LayerReading:
     layer, f = fitted.layer, fitted.map
     generator = torch.Generator().manual_seed(options.seed)
+    told = fit_record(subject.name, subject, fitted.fit, layer, fitted.seen)
     found = replace(
         describe_layer(subject),
         weight_norm=math.hypot(*(float(part.norm()) for part in weights_of(layer).values())),
-        fit=None if subject.exact else fit_quality(fit_record(subject.name, subject, fitted.fit)),
+        fit=None if subject.exact else fit_quality(told),
         units=read_units(layer, fitted.classes, fitted.centre),
+        seen=None if fitted.seen is None else read_seen_units(layer, fitted.seen),
         inputs=read_inputs(subject, fitted, options),
     )
     if f is None:

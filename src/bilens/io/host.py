@@ -28,10 +28,12 @@ from bilens.io.formats.huggingface import activation_of, in_an_mlp, input_of, lo
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
 from bilens.io.model_folder import read_model_folder
+from bilens.io.runner import Entry
 from bilens.io.stored_mlp import StoredMLP, module_tensors
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp import Experts
+from bilens.nn.mlp_search.patches import Patch
 from bilens.nn.module_layers import layer_views
 
 COMPANIONS = (  # files beside a model that a converted one takes along
@@ -55,6 +57,12 @@ class Site:
     paths: tuple[str, ...]
     view: LayerView  # the layer as it was loaded, whatever runs there now
     expert: int | None = None  # which one of the stack at `paths[0]`
+    patch: Patch | None = None  # that it reads at each place of an image
+
+    @property
+    def entry(self) -> Entry:
+        """What it reads."""
+        return Entry(self.paths[0], self.patch, self.view.sizes.d_in)
 
     @property
     def block(self) -> int:

@@ -31,6 +31,7 @@ from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
 from bilens.io.model_folder import MODEL_FOLDER
 from bilens.io.remote import located
+from bilens.io.runner import entries_of, open_module
 from bilens.io.stored_mlp import module_tensors
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
@@ -253,6 +254,8 @@ def from_module(
         reread=partial(from_module, module, example),
         module_sha256=sha256,
         ends=ends_of(content),
+        entries=entries_of(found.places, module),
+        runner=partial(open_module, module),
     )
     return with_output_names(loaded, output_names)
 

@@ -21,6 +21,7 @@ from bilens.base.notebook import html_summary
 from bilens.io.formats.ends import Ends
 from bilens.io.load_report import LoadReport
 from bilens.io.remote import RemotePath
+from bilens.io.runner import Entry, OpenRunner
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.io.tensor_names import canonical
 from bilens.io.tensors import sha256_of_module
@@ -72,6 +73,8 @@ class LoadedModel:
         compare_rows: compares the layers with the estimator or the file that they were read from,
             as it answers to rows, or says why it cannot; None where a module does, or nothing.
         ends: where the tokens of a language model are, as far as its family says.
+        entries: layer → the value that it reads, where the model has it; empty where none runs.
+        runner: opens the model to run it on given inputs; None where nothing here does.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
     """
@@ -98,6 +101,8 @@ class LoadedModel:
     module_sha256: str = ""
     compare_rows: Callable[[Tensor], Agreement | str | None] | None = None
     ends: Ends | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    runner: OpenRunner | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 

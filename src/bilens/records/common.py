@@ -40,6 +40,14 @@ class NullInterval(Record, frozen=True):
     high: Annotated[float, "the upper end of the same interval"]
 
 
+class FileInterval(Record, frozen=True):
+    """How sure R² is where it is of rows from files that nothing was fitted to."""
+
+    files: Annotated[Count, "that are held out"]
+    low: Annotated[float | None, "of a 95 % interval (jackknife over files); null for one file"]
+    high: Annotated[float | None, "of the interval"]
+
+
 class Interval(Record, frozen=True):
     """A number with its 95 % interval."""
 

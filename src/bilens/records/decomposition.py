@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from bilens.records.base import Count, Document, Integer, Record, require
-from bilens.records.common import DataOrigin, NullInterval, Run, Source, TextOrigin
+from bilens.records.common import DataOrigin, FileInterval, NullInterval, Run, Source, TextOrigin
 
 
 class EigenPair(Record, frozen=True):
@@ -145,6 +145,7 @@ class LayerFit(Record, frozen=True):
     threshold: Annotated[float, "R² from which a map stands for what it was fitted to"]
     usable: Annotated[bool, "R² reaches it"]
     seen: Annotated[SeenInputs | None, "what it was fitted to; null without text"] = None
+    over_files: Annotated[FileInterval | None, "of R²; null where it is of no files"] = None
 
     @property
     def scores(self) -> DegreeScores:

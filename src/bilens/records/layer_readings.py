@@ -7,6 +7,7 @@ from typing import Annotated
 
 from bilens.records.base import Count, Record, require
 from bilens.records.common import (
+    FileInterval,
     ModelFacts,
     ModelReading,
     NullInterval,
@@ -288,6 +289,7 @@ class FitQuality(Record, frozen=True):
     seen: Annotated[bool, "whether it is of what the layer receives, held out from the fit"] = False
     trimmed: Annotated[float | None, "R² without the 0.1 % of largest outputs"] = None
     median: Annotated[float | None, "R² of the median input"] = None
+    over_files: Annotated[FileInterval | None, "of R²; null where it is of no files"] = None
 
 
 class OutputModes(Record, frozen=True):
@@ -317,6 +319,17 @@ class Units(Record, frozen=True):
     largest_overlap: Annotated[float, "cosine of a pair's rows, inputs in units of their weights"]
     overlap_null: Annotated[float, "the largest one expected of random rows"]
     empty: Annotated[Count, "without any weight, as padding or pruning leaves them; not dead"] = 0
+
+
+class SeenUnits(Record, frozen=True):
+    """Hidden units and ranks on the inputs that were seen; of other inputs they say nothing."""
+
+    rows: Annotated[Count, View("inputs that were seen", "count")]
+    silent: Annotated[Count, "units that give zero, or below 1e-6 of the median unit, on each"]
+    duplicates: Annotated[Count | None, "pairs of others that give the same up to a factor there"]
+    input_rank: Annotated[Count, View("directions with 99 % of the variance of inputs", "count")]
+    hidden_rank: Annotated[Count, View("likewise of hidden units", "count")]
+    output_rank: Annotated[Count, View("likewise of outputs", "count")]
 
 
 class InputShares(Record, frozen=True):
@@ -363,6 +376,7 @@ class LayerReading(Record, frozen=True):
     units: Annotated[Units | None, "dead and doubled units"] = None
     inputs: Annotated[InputShares | None, "unused and strongest inputs"] = None
     stability: Annotated[Stability | None, "under rounding"] = None
+    seen: Annotated[SeenUnits | None, "units on the inputs that were seen; null without"] = None
 
 
 class LayerReadings(ModelReading, frozen=True):

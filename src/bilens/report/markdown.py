@@ -32,7 +32,7 @@ from bilens.report.sections.overview import (
     run_facts,
 )
 from bilens.report.sections.people import people_lines
-from bilens.report.sections.performance_section import performance_lines
+from bilens.report.sections.performance_section import data_notes, performance_lines
 from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import MARKS, Catalogue, load_catalogue
 
@@ -73,6 +73,8 @@ def audit_markdown(original: Audit, lang: str = "en") -> str:
         parts.append(f"<details>{summary}\n\n{shown}\n\n</details>")
     if record.performance is not None:
         parts += map(escaped, performance_lines(t, record.performance))
+    elif record.layers is not None:
+        parts += map(escaped, data_notes(t, record.data))
     return "\n\n".join([*parts, *reproduce_parts(t, record, original)]) + "\n"
 
 

@@ -43,6 +43,7 @@ from bilens.report.sections.inventory import (
 from bilens.report.sections.layers import LAYERS, inputs_of_fits, layer_rows
 from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance_section import data_notes, performance_lines
+from bilens.report.sections.seen_inputs import SEEN
 from bilens.report.tables import FieldTable, TableRow
 from bilens.report.text import (
     NONE,
@@ -207,6 +208,10 @@ def verdict_lines(record: Audit, lang: str = "en") -> list[str]:
         lines += [f"  {mark(t, line.outcome)}: {line.sentence}" for line in group.findings]
     if shown.performance is not None:
         lines += performance_lines(t, shown.performance)
+    elif shown.layers is not None:
+        lines += data_notes(t, shown.data)
+        seen = [layer for layer in shown.layers.readings if layer.seen is not None]
+        lines += joined_cells(t, SEEN, seen)
     if shown.inputs is not None:
         lines += input_lines(t, shown.inputs, clean_names(shown.model.output_names))
     if shown.inventory is not None:

@@ -165,6 +165,11 @@ def fit_lines(record: QuadraticFits, lang: str = "en") -> list[str]:
     lines = data_notes(t, record.data)
     for fit in record.fits:
         lines.append(t("fit.line", **fit.fields()))
+        if (over := fit.over_files) is not None:
+            ends = {"low": optional(over.low, ".4f", ""), "high": optional(over.high, ".4f", "")}
+            value = optional(fit.scores.quadratic.value, ".4f", t("fit.none"))
+            told = {"name": fit.name, "files": over.files, "value": value, **ends}
+            lines.append(t(f"fit.{'one_file' if over.low is None else 'over_files'}", **told))
         lines += [t("fit.missing", name=fit.name, reason=reason) for reason in fit.missing]
         if (seen := fit.seen) is not None:  # what comes in, and where the largest outputs are
             numbers = (*seen.kurtosis, *seen.norm, seen.output)

@@ -162,10 +162,11 @@ class LayerRows(NamedTuple):
 
     x: Tensor  # (rows, in)
     places: Tensor  # (rows, 2) int32: position in the text, and token there; −1 for none
+    files: Tensor | None = None  # (rows,) int32, the file that each is of, where they are of some
 
     @classmethod
     def joined(cls, parts: Sequence[LayerRows]) -> LayerRows:
-        return cls(*(torch.cat(some) for some in zip(*parts, strict=True)))
+        return cls(*(torch.cat([getattr(one, name) for one in parts]) for name in ("x", "places")))
 
 
 def places_of(items: Tensor, rows: int) -> Tensor:
@@ -186,7 +187,7 @@ def rows_given(
         for site in sites:
 
             def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
-                reached, x = site.reached(args), args[0].detach().flatten(0, -2)
+                reached, x = site.reached(args), site.entry.rows(args[0].detach())
                 rows = check_finite(f"what reaches {site.name}", x[reached].clone())
                 found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached]))
 

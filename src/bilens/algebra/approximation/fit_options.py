@@ -59,3 +59,6 @@ class LayerFitOptions(QuadraticFitOptions):
 
     classes: bool = described(False, "Whether scores are of outputs minus their mean.")
     assumed: GaussianInput | None = described(None, "The input without data, mean and Σ in one.")
+    apart: bool = described(
+        False, "Whether held_out is of other files, so that rows equal to others count as well."
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -175,7 +175,7 @@ def fit_layers(
         check_memory(memory, what, "take fewer samples", device=device)
         x, about = assumed.draw(samples, generator), assumed.about
     else:
-        train, x, about = rows_to_score(rows, options.held_out, generator)
+        train, x, about = rows_to_score(rows, options.held_out, options.apart, generator)
         assumed = GaussianInput.of_data(train)
         if derived != "exact":
             seen, steps = in_blocks(run, train), options.train_steps
@@ -198,8 +198,17 @@ def fit_layers(
     )
 
 
+class SeenRows(NamedTuple):
+    """Rows that a layer sees: to fit it to, and others that R² is of."""
+
+    x: Tensor
+    held_out: Tensor
+    about: str  # those held out, in words
+    files: Tensor | None = None  # (rows held out,) the file of each; none of `x` is of these
+
+
 def rows_to_score(
-    rows: Tensor, held_out: Tensor | None, generator: torch.Generator
+    rows: Tensor, held_out: Tensor | None, apart: bool, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, str]:
     """Return the rows to fit to, other rows that R² is measured on, and words for these."""
     if held_out is None:
@@ -208,7 +217,7 @@ def rows_to_score(
     else:
         x, train = checked_data(held_out, rows.shape[1]).to(rows.device), rows
         how = f"beside the {len(train):,} that it is fitted to"
-    new = rows_alone(x, train)
+    new = rows_alone(x, train) if not apart else torch.ones(len(x), dtype=torch.bool)
     x, how = (x[new], how) if int(new.sum()) > 1 else (x, f"{how}, and repeat others of them")
     return train, x, f"{len(x):,} rows of data {how}"
 

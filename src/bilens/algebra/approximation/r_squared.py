@@ -108,6 +108,34 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
     )
 
 
+def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[float, float] | None:
+    """Return a 95 % interval of R² whose rows depend on each other within a file; None for one.
+
+    Math: the jackknife over files, se² = (n − 1)/n Σ (R²₋ᵢ − mean)², R²₋ᵢ without file i, and
+        Student's t of n − 1 degrees of freedom.
+    """
+    from scipy.special import stdtrit  # slow to import, needed only here
+
+    groups, number = torch.unique(files, return_inverse=True)
+    n, shift = len(groups), y.mean(dim=0)
+    if n < 2:
+        return None
+    y = y - shift
+
+    def summed(part: Tensor) -> Tensor:
+        return part.new_zeros(n, *part.shape[1:]).index_add(0, number, part)
+
+    lost = summed((y + shift - predicted).square().sum(dim=1))
+    squares, sums, rows = summed(y.square().sum(dim=1)), summed(y), summed(torch.ones(len(y)).to(y))
+    left = rows.sum() - rows
+    spread = squares.sum() - squares - (sums.sum(dim=0) - sums).square().sum(dim=1) / left
+    without = 1 - (lost.sum() - lost) / spread
+    whole = 1 - float(lost.sum()) / float(squares.sum() - sums.sum(dim=0).square().sum() / len(y))
+    error = math.sqrt((n - 1) / n * float((without - without.mean()).square().sum()))
+    reach = float(stdtrit(n - 1, 0.975)) * error
+    return (whole - reach, min(whole + reach, 1.0)) if math.isfinite(reach) else None
+
+
 def centred(y: Tensor, classes: bool) -> Tensor:
     """Return outputs, (rows, out); logits of classes minus their mean, which no answer is of."""
     return y - y.mean(dim=1, keepdim=True) if classes else y

@@ -236,15 +236,20 @@ def read_and_judge(
     found: dict[str, Any] = {"data": True, "baseline": options.baseline is not None}
     parse_conditions(options.fail_on, **found)  # without torch
     from bilens.api.audit_model import audit as audit_model
+    from bilens.api.given_data import runs_on_files
 
     model, before = source.open_pair(cast(Path | None, options.baseline), output.say)
-    found = {"data": data.find(model, output.say), "baseline": before, "train_labels": None}
+    files = data.path_of_files() if runs_on_files(model) else None
+    given = None if files is not None else data.find(model, output.say)
+    found = {"data": given, "baseline": before, "train_labels": None}
     if options.train_data is not None:
         path = cast(Path, options.train_data)
         of_training = replace(data, data=[path], labels=options.train_labels)
         found["train_data"] = of_training.find(model, output.say, training=True)
     with output.progress() as progress:
-        found["inputs"] = options.layer_inputs(source.model, [], options.seed, progress)
+        found["inputs"] = options.layer_inputs(
+            source.model, [], options.seed, progress, model, files
+        )
         report = audit_model(model, options, progress=progress, **found)
     return options.add_people(report)
 

@@ -43,6 +43,7 @@ def fit(
     """
     from msgspec import structs
 
+    from bilens.api.given_data import runs_on_files
     from bilens.api.quadratic_fit import fit_layers_of, fit_on_inputs
     from bilens.records.base import to_json
     from bilens.report.terminal_readings import fit_lines, fit_table
@@ -53,12 +54,16 @@ def fit(
     beside = [*flags_of(source), *flags_of(data)] if seen.text is not None else []
     if beside:
         raise UsageError(f"--text and {', '.join(beside)} exclude each other: give one.")
+    model = None if seen.text is not None else source.open(output.say)
+    files = None
+    if model is not None and data.path is not None and data.path.is_dir() and runs_on_files(model):
+        files = data.path_of_files()
     with output.progress() as progress:
-        inputs = seen.layer_inputs(source.model, layers, given["seed"], progress)
-    if inputs is not None:
+        inputs = seen.layer_inputs(source.model, layers, given["seed"], progress, model, files)
+    if inputs is not None or model is None:
+        assert inputs is not None, "of a text"
         record = fit_on_inputs(inputs, **given)
     else:
-        model = source.open(output.say)
         rows, about = find_rows(output, model, layers, data)
         record = fit_layers_of(model, rows, layers=layers, **given)
         record = structs.replace(record, data=about)

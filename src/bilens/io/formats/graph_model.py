@@ -17,6 +17,7 @@ from torch.nn import functional
 from bilens.base.errors import BilensError, CheckpointError, NoLayersError
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import PIXELS, LoadedModel
+from bilens.io.runner import OpenRunner, entry_of
 from bilens.io.stored_mlp import Store
 from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_that_reach
 from bilens.nn.layer_view import LayerView
@@ -91,12 +92,15 @@ class Operations:
         owner: Owner,
         unverified: tuple[str, ...] = (),
         when: Callable[[FoundLayer], list[str]] = lambda _: [],
+        where: Callable[[Any], str] | None = None,
+        runner: OpenRunner | None = None,
     ) -> LoadedModel:
         """Return the MLPs of the graph with these ends.
 
         Where they are all of it they are compared with what `owner` says the file gives. `check`
         compares each; `unverified` says why, without an owner, that is no comparison with the file;
-        `when` says of a layer that is not always run when it is.
+        `when` says of a layer that is not always run when it is. `runner` runs the file on given
+        inputs, for values that have the names of `where`.
         """
         self.graph.output(ends)
         found = mlps_in_graph(self.root, self.graph, check)
@@ -127,6 +131,8 @@ class Operations:
             checks, unverified = {"output": whole.required()}, ()
         elif unverified:
             checks = {}
+        read = {name: place.layer for name, place in found.places.items()}
+        entries = {n: entry_of(where(one.source.location), one) for n, one in read.items() if where}
         sides = tuple(side for side in self.shape if side > 1)
         says_shape = found.network and len(sides) > 1 and prod(sides) == first.sizes.d_in
         bytes_by = self.scale_of_bytes(first.sizes.d_in) if found.network else ""
@@ -141,6 +147,8 @@ class Operations:
             load_report=LoadReport(found.made_of, False, checks, left_out, found.head, unverified),
             stored=self.tensors,
             compare_rows=compare if isinstance(whole, Agreement) else None,
+            entries=entries,
+            runner=runner,
         )
 
     def scale_of_bytes(self, d_in: int) -> str:

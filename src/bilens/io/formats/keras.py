@@ -2,17 +2,14 @@
 
 import json
 import operator
-import os
 import re
-import sys
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial, reduce
-from importlib.util import find_spec
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -27,6 +24,7 @@ from bilens.base.errors import CheckpointError, NoLayersError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
+from bilens.io.formats.keras_run import is_ready, load_keras, open_keras
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.nn.mlp_search.observation import check_layers
@@ -46,6 +44,9 @@ CONVOLUTIONS = ("Conv1D", "Conv2D", "Conv3D")
 # What Keras is let build: the layers that are read, and parts that are numbers alone.
 LAYERS = {*PASSED, *NESTED, *MERGES, *CONVOLUTIONS, "Flatten", "Activation", "Softmax", "ReLU"}
 LAYERS |= {"LeakyReLU", "Dense", "Normalization", "BatchNormalization", "Rescaling", "DTypePolicy"}
+LAYERS |= {f"{kind}{n}D" for kind in ("MaxPooling", "AveragePooling") for n in (1, 2, 3)}
+LAYERS |= {"GlobalAveragePooling1D", "GlobalAveragePooling2D", "ZeroPadding2D", "UpSampling2D"}
+LAYERS |= {"Concatenate", "LayerNormalization", "DepthwiseConv2D", "Reshape", "Permute"}
 HOMES = ("keras", "keras.layers", "keras.src.models.functional", "keras.src.models.sequential")
 PARTS = ("keras.initializers", "keras.regularizers", "keras.constraints")
 NUMBERS = ("float16", "float64", "bfloat16", "uint8", "int8", "int16", "int32", "int64", "bool")
@@ -70,19 +71,18 @@ def read_keras(path: Path, options: ReadOptions) -> LoadedModel:
         ends = reader.model(content["config"])
         check = partial(check_layers, reader.to.root, reader.to.graph, source=SOURCE)
         owner = partial(predict, path, content)
-        return reader.to.loaded(ends, file_sha256(path), check, owner, (NOT_RUN,))
+        run = partial(open_keras, path, is_inert({**content, "compile_config": None}))
+        given = ends, file_sha256(path), check, owner, (NOT_RUN,)
+        return reader.to.loaded(*given, where=reader.name_of, runner=run)
 
 
 def predict(path: Path, content: Any, x: Tensor) -> tuple[str, Tensor] | str:
     """Run a file in Keras itself; say so where it is not installed or cannot."""
-    ready = "keras" in sys.modules or "KERAS_BACKEND" in os.environ or find_spec("tensorflow")
-    if not ready or not is_inert({**content, "compile_config": None}):
+    if not is_ready() or not is_inert({**content, "compile_config": None}):
         return NOT_RUN
     with suppress(Exception), warnings.catch_warnings():  # of another version, or no rows
         warnings.simplefilter("ignore")  # Keras' own
-        import keras
-
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        model = load_keras(path)
         rows = x.numpy().reshape(len(x), *model.input_shape[1:])
         made = np.array(model.predict(rows, verbose=0))
         if "float16" in json.dumps(content):  # inside, where it may not be seen from outside
@@ -160,6 +160,7 @@ class KerasReader:
     """Writes the layers of a configuration as operations of torch."""
 
     to: Operations
+    named: dict[Any, str] = field(default_factory=dict)  # value → the layer that gives it
 
     def model(self, config: Mapping[str, Any], given: Sequence[Any] = (), home: str = "") -> Any:
         """Return the output of a Sequential or a Functional model, perhaps inside another."""
@@ -181,8 +182,14 @@ class KerasReader:
                     given = [self.begun(layer["config"]) if begins else self.to.unknown("input")]
                 value = self.applied(layer, place, given)
                 values[name, number] = value
+                if not home and number == 0:  # inside another model it is no output of this one
+                    self.named.setdefault(value, name)
         made = [value] if is_chain else [values[one] for one in histories(config["output_layers"])]
         return made[0] if len(made) == 1 else made
+
+    def name_of(self, value: Any) -> str:
+        """Return the layer that gives a value; empty for none."""
+        return self.named.get(value, "")
 
     def begun(self, said: Mapping[str, Any]) -> Any:
         """Return the input of a model, and keep what its configuration says of it."""

@@ -22,6 +22,7 @@ from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.onnx_bodies import TURN, without_bodies
+from bilens.io.formats.onnx_run import open_onnx
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import StoredTensor
@@ -62,7 +63,16 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         tensors |= {n: replace(tensors[n], quantised_as=code) for n, code in codes.items()}
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         owner, when = partial(outputs_of, path), partial(graph.when_run, bodies)
-        found = graph.to.loaded(graph.ends, file_sha256(*files), graph.compare, owner, when=when)
+        where, run = graph.called.__getitem__, partial(open_onnx, path)
+        found = graph.to.loaded(
+            graph.ends,
+            file_sha256(*files),
+            graph.compare,
+            owner,
+            when=when,
+            where=where,
+            runner=run,
+        )
         return replace(found, files=tuple(files))
 
 

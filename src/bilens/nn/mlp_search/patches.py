@@ -47,8 +47,15 @@ class Patch:
         shape, generator = (IMAGES, self.channels, *sizes), torch.Generator().manual_seed(0)
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    def vectors(self, images: Tensor) -> Tensor:
-        """Return the patch at each place, (places, width)."""
+    def vectors(self, images: Tensor, chosen: Tensor | None = None) -> Tensor:
+        """Return the patch at each place, (places, width), or at some, by number."""
+        windows = self.windows(images)
+        if chosen is not None:
+            windows = windows[torch.unravel_index(chosen, windows.shape[: -1 - len(self.kernel)])]
+        return windows.reshape(-1, self.width)
+
+    def windows(self, images: Tensor) -> Tensor:
+        """Return the patches without a copy of each, (batch, places, …, channels, kernel, …)."""
         around = [size for size in reversed(self.padding) for _ in range(2)]
         windows, sizes = (
             functional.pad(images, around),
@@ -56,7 +63,7 @@ class Patch:
         )
         for axis, (extent, stride) in enumerate(sizes):
             windows = windows.unfold(2 + axis, extent, stride)[..., :: self.dilation[axis]]
-        return windows.movedim(1, 1 + len(self.kernel)).reshape(-1, self.width)
+        return windows.movedim(1, 1 + len(self.kernel))
 
 
 def places(images: Tensor) -> Tensor:

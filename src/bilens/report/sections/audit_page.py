@@ -25,6 +25,7 @@ from bilens.report.sections.overview import Page, Parts, class_names, class_pain
 from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import predictions
+from bilens.report.sections.seen_inputs import seen_units
 from bilens.report.sections.table_page import (
     column_page,
     columns,
@@ -77,6 +78,7 @@ SECTIONS: Final[tuple[tuple[type[Reading], str, Draw], ...]] = (
     (ClassReadings, "predictions", predictions),
     (LayerReadings, "charts", charts),
     (LayerReadings, "table", layer_table),
+    (LayerReadings, "seen", seen_units),
     (LayerReadings, "directions", directions),
     (ColumnReadings, "rows", rows_asked),
     (ColumnReadings, "columns", columns),

@@ -151,14 +151,18 @@ def fit_text(t: Catalogue, layer: LayerReading) -> str:
     """Return R² with its standard error, and of the median input where that is known."""
     if (fit := layer.fit) is None:
         return t("layers.table.exact")
-    said = f"{r_squared(fit.quadratic, -1)} ± {fixed(fit.standard_error, 3)}"
+    said, over = r_squared(fit.quadratic, -1), fit.over_files
+    if over is not None and over.low is not None and over.high is not None:
+        said = f"{said} [{fixed(over.low, 3, -1)}, {fixed(over.high, 3, 1)}]"
+    else:
+        said = f"{said} ± {fixed(fit.standard_error, 3)}"
     if fit.median is not None:
         said = t("layers.table.median", all=said, median=fixed(fit.median, 3, -1))
     return said if fit.seen else t("layers.table.assumed", all=said)
 
 
 def inputs_of_fits(t: Catalogue, found: LayerReadings) -> str:
-    """Return what R² is of: rows that were held out, or which inputs were assumed."""
+    """Name the inputs that R² is of: rows that were held out, or which were assumed."""
     fits = [layer.fit for layer in found.readings if layer.fit is not None]
     seen = [t("layers.facts.rows")] if any(fit.seen for fit in fits) else []
     assumed = list_names([*dict.fromkeys(fit.assumed_input for fit in fits if not fit.seen)])

@@ -96,6 +96,7 @@ def data_used(t: Catalogue, data: DataOrigin | None, key: str = "facts.data_valu
     """Return which data the predictions were made on."""
     if data is None:
         return t("facts.no_data")
+    key = "facts.files_value" if any(one.kind == "seen_files" for one in data.notes) else key
     return t(key, name=data.name or t("facts.unnamed_data"), count=grouped(data.num_images))
 
 

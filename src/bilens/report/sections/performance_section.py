@@ -31,7 +31,8 @@ def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
     """Return scores and mistakes of the predictions; a remark if no data were given."""
     found, data = audit.performance, audit.data
     if found is None or data is None:
-        return section(t, "performance", boxed(t("performance.none")))
+        seen = data is not None or audit.text is not None
+        return section(t, "performance", boxed(t(f"performance.{'seen' if seen else 'none'}")))
     first, *notes = performance_lines(t, found)
     parts: list[Content] = [paragraph(first), *([items(notes, "sentences")] if notes else [])]
     if data.source_kind == "embedded":

@@ -1,0 +1,250 @@
+"""`bl.layer_inputs`: runs a model on a text, on files or on rows, for what its layers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS
+from bilens.algebra.quadratic_map import STREAMS
+from bilens.base import Progress, silent
+from bilens.base.checks import check_count
+from bilens.base.errors import UsageError
+from bilens.base.files import file_sha256
+from bilens.base.option_rules import FILES, TEXT, refuse_idle
+from bilens.data.sample_files import Call, Port, find_samples
+from bilens.io.converted_folder import open_model
+from bilens.io.file_kinds import find_model
+from bilens.io.host import Host, Site, host_of, tokenizer_at
+from bilens.io.load import from_module, load
+from bilens.io.loaded_model import CONFIG_NAME, LoadedModel, foreign_keys
+from bilens.io.runner import Entry, Runner, does_not_run, open_module
+from bilens.io.tensors import tensors_sha256
+from bilens.nn import BilinearTransformer
+from bilens.records.common import DataNote, DataOrigin, TextOrigin
+from bilens.train.corpus import CorpusOptions
+from bilens.train.layer_inputs import LayerRows, Mixture, check_enough, rows_given
+from bilens.train.recorded_files import record_files, rows_in_memory, split_files
+from bilens.train.recorded_inputs import LayerInputs, Part
+
+HALF = 0.5  # of files, which are few, that an audit holds out
+
+
+def layer_inputs(
+    model: str | Path | nn.Module | LoadedModel,
+    data: str | Path | CorpusOptions | Tensor,
+    *,
+    layers: Sequence[str] = (),
+    tokens: int = 20_000,
+    n_ctx: int = 128,
+    held_out: float = 0.2,
+    seed: int = 0,
+    rows: int = 10_000,
+    normalise: str | None = None,
+    size: Sequence[int] = (),
+    report: Progress = silent,
+) -> LayerInputs:
+    """Return the inputs that the layers of a model are given, of a text, of files or of rows.
+
+    Of a text or a tensor nothing runs before `batches`, `moments` (memory of one run), `rows` (of
+    a layer) or `store`. Files are run at once, and of what each layer is given some rows are kept.
+
+    Args:
+        model: the path of a language model: a folder of Hugging Face, a .gguf file, a run of
+            `bilens train language`; any module with MLPs, which is not changed; of files also what
+            `bl.load` returned of a file that can be run, as of ONNX.
+        data: a text, as for `bilens train language`; of a module tokens (texts, tokens) or other
+            inputs (inputs, …), each a document; floats of a dtype that
+            no weight has are read in that of the first. Or a folder of files: images, sound (.wav)
+            or arrays (.npy, .npz), with the names of the inputs where there are several.
+        layers: some of them, by name; all for none.
+        tokens: of the text, held-out ones among them.
+        n_ctx: tokens that are read together.
+        held_out: share of the documents, and of the tokens, or of the files.
+        seed: which documents or files are held out, and which text is read and which rows are kept.
+        rows: of each layer that are kept of files, and as many of those held out.
+        normalise: what pixels or sound become: a range such as 0..1, the usual one, or 0..255, or
+            mean,deviation with / between colours; it is told as assumed where it is not given.
+        size: rows and columns of images, or values of sound, where the model leaves them open.
+        report: told how far the files are.
+
+    Raises: UsageError for a layer that is not there or whose inputs cannot be had; DataError for
+        too little text, a single file, or files that do not fit; when they are met, NonFiniteError
+        for NaN or infinity and UsageError for inputs that the model does not run on.
+    """
+    if not 0 < held_out < 1:
+        raise UsageError(f"held_out must be more than 0 and less than 1, got {held_out!r}.")
+    of_files: dict[str, Any] = {"rows": rows, "normalise": normalise, "size": size}
+    if isinstance(model, nn.Module | LoadedModel) and isinstance(data, str | Path):
+        refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx}, FILES)
+        read = model if isinstance(model, LoadedModel) else from_module(model)
+        found = of_files_at(read, Path(data), layers, held_out, seed, report, **of_files)
+    elif isinstance(model, str | Path) and not isinstance(data, Tensor):
+        refuse_idle("layer inputs", of_files, TEXT)
+        options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
+        options = replace(options, held_out=held_out)
+        found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
+    elif isinstance(model, nn.Module) and isinstance(data, Tensor):
+        refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx, **of_files})
+        found = of_tensor(model, data, held_out, seed)
+    else:
+        raise UsageError(
+            "pass the path of a language model and a text, or a module, or a file that was loaded, "
+            "and the path of a folder of files; or a module and a tensor."
+        )
+    chosen = {site.name: site for site in found.named(layers)}
+    return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
+
+
+def of_files_at(
+    model: LoadedModel,
+    path: Path,
+    layers: Sequence[str],
+    held_out: float,
+    seed: int,
+    report: Progress,
+    rows: int,
+    normalise: str | None,
+    size: Sequence[int],
+) -> LayerInputs:
+    """Run a model on the files at a path."""
+    check_count("rows", rows, minimum=LEAST_ROWS)
+    host, opened = host_on_files(model)
+    known = {site.name: site for site in host.sites}
+    if not known or (layers and not known.keys() >= {*layers}):
+        name = next((one for one in layers if one not in known), next(iter(model.layers)))
+        raise UsageError(f"what reaches {name} is the input of no linear module of its own.")
+    sites = {name: known[name] for name in layers or known}
+    entries = {name: site.entry for name, site in sites.items()}
+    runner = opened(host, entries)
+    samples = find_samples(path, runner.ports, normalise, size)
+    fitted, held, sha256 = split_files(samples, held_out, seed)
+    most = rows_in_memory(rows, [one.width for one in entries.values()])
+    kept: dict[Part, Mapping[str, LayerRows]] = {
+        "fit": record_files(runner, samples, fitted, entries, most, seed, report),
+        "held_out": record_files(runner, samples, held, entries, most, seed, report),
+    }
+
+    def again(module: nn.Module) -> Mapping[str, LayerRows]:
+        twin = replace(host, module=module).twin()
+        twin.module.eval()
+        return record_files(opened(twin, entries), samples, fitted[:1], entries, most, seed, silent)
+
+    count, repeated = len(samples.files), samples.repeated
+    parts: Any = {"count": count, "fit": len(fitted), "held": len(held), "repeated": repeated}
+    notes = [DataNote("seen_files", parts), *samples.notes()]
+    notes.append(DataNote("seen_rows", {"most": f"{most:,}", "runner": runner.about}))
+    origin = DataOrigin(path.name, str(path), samples.kind, count, sha256, tuple(notes))
+    about = {"model_sha256": model.weights_sha256, "data_sha256": sha256, "rows": most}
+    about |= {"fit": len(fitted), "held_out": len(held)}
+    return LayerInputs(host, sites, {}, about, data=origin, again=again, _kept=kept)
+
+
+def host_on_files(
+    model: LoadedModel,
+) -> tuple[Host, Callable[[Host, Mapping[str, Entry]], Runner]]:
+    """Return a model with the sites of its layers, and what opens it to run it on files.
+
+    A file that another library runs has an empty module.
+    """
+    if model.runner is None and is_language(model):
+        host = open_host(Path(model.source))
+        return replace(
+            host, sites=tuple(s for s in host.sites if s.name in model.layers)
+        ), run_tokens
+    run, module = model.runner, model.original
+    if run is None:
+        raise UsageError(
+            f"{model.source}: nothing here runs a {model.provenance.get('format', 'model')} on "
+            "data, to record what its layers read: load the ONNX file of the same model, or pass "
+            "the module, bl.layer_inputs(module, data)."
+        )
+    sites = tuple(
+        Site(name, (one.location,), model.layers[name], None, one.patch)
+        for name, one in model.entries.items()
+        if one.location
+    )
+    host = Host(module or nn.Module(), "", sites, Path(model.source), model.weights_sha256)
+    if module is None:
+        return host, lambda _, entries: run(entries)
+    return host, lambda host, entries: open_module(host.module, entries)
+
+
+def run_tokens(host: Host, entries: Mapping[str, Entry]) -> Runner:
+    """Return a language model as what runs, on arrays of tokens."""
+    sites = [site for site in host.sites if site.name in entries]
+
+    def run(call: Call) -> Mapping[str, Tensor]:
+        tokens = torch.from_numpy(call["input_ids"])
+        try:
+            found = rows_given(host.module, sites, tokens, lambda: host.logits(tokens))
+        except (RuntimeError, IndexError) as error:
+            raise does_not_run(f"{host.source}", call, error) from error
+        return {name: rows.x for name, rows in found.items()}
+
+    return Runner((Port("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}")
+
+
+def is_language(model: LoadedModel) -> bool:
+    """Tell whether a model at a path reads tokens."""
+    return bool(model.source) and any(one.reads == STREAMS[0] for one in model.layers.values())
+
+
+def open_host(path: Path) -> Host:
+    """Return a language model whose layers have the names, and read the units, of `bl.load`."""
+    found = find_model(path)  # a name of the hub too
+    if foreign_keys(found) & {"model_type", "architectures"}:
+        loaded = load(found)  # whole or its MLPs alone
+        if isinstance(loaded.module, BilinearTransformer):
+            return host_of(loaded.module.float(), found, loaded.read_sha256)
+    return open_model(found)
+
+
+def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int) -> LayerInputs:
+    n_ctx = min(n_ctx, host.n_ctx)
+    corpus, tokenizer = text.load(), tokenizer_at(host)
+    mixture = Mixture([corpus], tokenizer, n_ctx, seed)
+    (kept,) = mixture.held_out.values()
+    held = max(1, round(tokens * text.held_out / n_ctx))
+    count = max(1, tokens // n_ctx - held)
+    check_enough(mixture.tokens, count * n_ctx, "what layers see")
+    check_enough(kept.numel(), held * n_ctx, "what is held out")
+    widest = max(site.view.sizes.d_in for site in host.sites)
+    check_enough(count * n_ctx, widest + 1, f"a layer of {widest} inputs")
+    about = {"model_sha256": host.sha256, "data_sha256": mixture.fingerprint, "n_ctx": n_ctx}
+    about |= {"fit": count, "held_out": held}
+    if (config := Path(host.source) / CONFIG_NAME).is_file():  # what else a run depends on
+        about["config_sha256"] = file_sha256(config)
+    origin = TextOrigin(corpus.name, corpus.source, (count + held) * n_ctx, mixture.fingerprint)
+    items: dict[Part, Tensor] = {"fit": mixture.texts(0, count), "held_out": kept[:held]}
+    sites = {site.name: site for site in host.sites}
+    return LayerInputs(host, sites, items, about, origin, tokenizer)
+
+
+def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> LayerInputs:
+    if data.ndim < 2 or len(data) < 2:
+        raise UsageError(f"inputs have shape {tuple(data.shape)}; expected (2 or more, …).")
+    read = from_module(module)
+    if bare := [name for name in read.layers if not read.entries[name].location]:
+        raise UsageError(f"what reaches {bare[0]} is the input of no linear module of its own.")
+    sites = {
+        name: Site(name, (read.entries[name].location,), view, None, read.entries[name].patch)
+        for name, view in read.layers.items()
+    }
+    host = Host(module, "", tuple(sites.values()), Path()).twin()
+    host.module.eval()
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    about: dict[str, Any] = {"model_sha256": read.weights_sha256}
+    about |= {"data_sha256": tensors_sha256([("data", data)])}
+    kinds = [one.dtype for one in module.parameters() if one.is_floating_point()]
+    if data.is_floating_point() and data.dtype not in kinds:
+        data = data.to(kinds[0])
+    count = min(max(1, round(held_out * len(data))), len(data) - 1)
+    held, rest = data[order].tensor_split([count])
+    about |= {"fit": len(rest), "held_out": len(held)}
+    return LayerInputs(host, sites, {"fit": rest, "held_out": held}, about)
