@@ -299,7 +299,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("sweep", f"sweep {MODEL} --do convert --layer-steps 9 --out place", "--layer-steps"),
     ("sweep", f"sweep {MODEL} --do audit --baseline other --out place", "--baseline"),
     ("sweep", f"sweep {MODEL} --do audit --activations there --out place", "--activations"),
-    ("train table", "train table DATA --target a --out r --validation 0.3", "--validation"),
     (
         *("train table", "train table DATA --target a --out r --quadratic-scale 0 --components 3"),
         "--components",

@@ -224,24 +224,29 @@ def columns_of(
         for place in measured[:1]:
             low = float(mean[place] - REACH * scale[place])
             high = float(mean[place] + REACH * scale[place])
-            if rows is not None:
+            if one.curve:
+                low, high = one.curve[0][0], one.curve[-1][0]
+                whole = all(value == round(value) for value, _ in one.curve)
+            elif rows is not None:
                 values = rows.inputs[:, place]
                 low, high = float(values.min()), float(values.max())
                 # a missing value is the mean of all, and not whole
                 whole = bool(((values == values.round()) | (values == mean[place])).all())
         found.append(
-            PlayColumn(one.name, one.kind, at, parts, one.unit, one.first, low, high, whole)
+            PlayColumn(
+                one.name, one.kind, at, parts, one.unit, one.first, low, high, whole, one.curve
+            )
         )
     return tuple(found)
 
 
 def part_of(column: TableColumn, name: str) -> str:
     """Return the part of its column that an input holds, such as a category."""
-    if name == column.name:
-        return "value"
     rest = name.removeprefix(column.name)
     if rest == f"={MISSING}":
         return MISSING
+    if column.kind == "number":  # its value, or the rank of that
+        return "value"
     if column.kind == "category":
         return rest.removeprefix("=")
     return "days" if rest.startswith(": days since") else rest.removeprefix(": ")

@@ -16,6 +16,7 @@ from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.cells import plain_number
+from bilens.data.column_numbers import follow_curves
 from bilens.data.model_interface import (
     ClassIndex,
     ClassName,
@@ -24,7 +25,7 @@ from bilens.data.model_interface import (
     ModelInterface,
 )
 from bilens.data.own_images import read_images
-from bilens.data.table_columns import Cells, spelling_key
+from bilens.data.table_columns import Cells, curves_of, spelling_key
 from bilens.data.table_file import RawTable, read_table
 from bilens.data.table_rows import columns_of, with_target
 from bilens.records.common import DataOrigin
@@ -100,6 +101,8 @@ def labelled(
     """Return rows and right answers as a model reads them; their kind says what they are."""
     where, targets = origin.source, None
     inputs = model.encode_rows(where, x)
+    if model.reading is not None and origin.source_kind != "table":  # cells are read already
+        inputs = follow_curves(inputs, [*curves_of(model.reading.columns).values()])
     answers: Any = y.table.numbers if isinstance(y, Cells) else y
     given = tuple(np.shape(answers))
     if y is None:

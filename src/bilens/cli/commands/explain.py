@@ -61,7 +61,10 @@ def explain(
         write_file(plate, attribution_plate(record, lang).encode("utf-8"))
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
-    tables = *explanation_tables(record, lang), *attribution_tables(record, lang)
+    found = [explanation_tables(record, lang), attribution_tables(record, lang)]
+    if record.model.input_names:  # columns are what a reader knows
+        found.reverse()
+    tables = [table for each in found for table in each]
     lines += data_notes(load_catalogue(lang), displayable(record.data))
     output.answer(to_json(record), *tables, *lines)
 

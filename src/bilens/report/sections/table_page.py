@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from markupsafe import Markup
 
+from bilens.data.column_numbers import value_at
+from bilens.data.table_columns import names_of
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
     CellConversion,
@@ -183,7 +185,9 @@ def response_charts(
     grids: dict[int, list[tuple[float, float]]] = {}  # input → values, and z
     for at, name in enumerate(model.input_names or ()):
         mean, scale, column = model.input_mean[at], model.input_scale[at], columns.get(name)
-        if column is None or column.name == name or column.kind == "date":
+        if column is not None and column.curve and name == names_of(column)[0]:
+            grids[at] = [(value, (rank - mean) / scale) for value, rank in column.curve]
+        elif column is None or column.name == name or column.kind == "date":
             steps = (4 * step / POINTS - 2 for step in range(POINTS + 1))
             grids[at] = [(mean + scale * z, z) for z in steps]
     alone = {one.column: one for one in item.columns}
@@ -333,6 +337,9 @@ def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
         hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
         moment = datetime.fromisoformat(column.first) + hour
         return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+    if column.curve:
+        rank = values[names_of(column)[0]]
+        return f"{quantity(value_at(rank, column.curve), 4)} {column.unit}".rstrip()
     if column.name in values:  # and not whether it is missing alone
         return f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
     return ""
