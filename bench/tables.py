@@ -165,6 +165,10 @@ def error(scores: Sequence[float]) -> float:
     return stdev(scores) / len(scores) ** 0.5
 
 
+def with_error(scores: Sequence[float]) -> str:
+    return f"{fmean(scores):.4f} ± {error(scores):.4f}"
+
+
 def ranks(item: dict[str, Any]) -> dict[str, float]:
     """Return the rank of each model by its mean score, from 1; equal ones share theirs."""
     means = {label: fmean(one["scores"]) for label, one in item["models"].items()}
@@ -206,12 +210,12 @@ def page(result: dict[str, Any]) -> str:
         mark = "" if item["name"] in CHOSEN_ON else " *"
         name, models = item["name"] + mark, [item["models"][label] for label in MODELS]
         score = "accuracy" if item["has_classes"] else "R²"
-        cells = [f"{fmean(one['scores']):.4f} ± {error(one['scores']):.4f}" for one in models]
+        cells = [with_error(one["scores"]) for one in models]
         cells.append("{:+.4f} ± {:.4f}".format(*differences(item)))
         size = f"{item['rows']} × {item['columns']}"
         lines.append(f"| {name} | {size} | {score} | {' | '.join(cells)} |")
-        if item["has_classes"]:
-            cells = [f"{fmean(one['auc']):.4f} ± {error(one['auc']):.4f}" for one in models]
+        if models[0]["auc"]:
+            cells = [with_error(one["auc"]) if one["auc"] else "—" for one in models]
             auc.append(f"| {name} | {' | '.join(cells)} |")
         cells = [f"{one['seconds_a_fold']:.2f}" for one in models]
         times.append(f"| {name} | {' | '.join(cells)} |")

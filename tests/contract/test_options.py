@@ -146,10 +146,10 @@ def uses(m: Models) -> list[Use]:
 
     def table(**said: Any) -> str:
         fitted = bl.sklearn.BilinearClassifier(random_state=0, **said).fit(*m.pair)
-        return f"{fitted.alpha_} {fitted.quadratic_map_.tensor.left} {fitted.validation_curve_}"
+        return f"{fitted.alpha_} {fitted.quadratic_map_.tensor.left} {fitted.choice_}"
 
     data, x = {"data": m.path}, m.pair[0].double()
-    stopped, own = {"early_stopping": True}, m.pair
+    own = m.pair
     alone = {"skip": ("distillation",)}
     rows: dict[str, Any] = {"data": x}
     few = {"null_samples": 3}
@@ -205,8 +205,14 @@ def uses(m: Models) -> list[Use]:
         Use("train image", "test", images, own, {"whole": True}, None),
         Use("train image", "class_names", images, ["a"], {"whole": True}, None),
         Use("train image", "dataset", images, "fashion-mnist", {"labels": own[1]}, None),
-        Use("train table", "validation_fraction", table, 0.3, {}, stopped),
-        Use("train table", "n_components", table, 2, {"quadratic_scale": 0.0}, {}),
+        Use(
+            "train table",
+            "n_components",
+            table,
+            2,
+            {"quadratic_scale": 0.0},
+            {"quadratic_scale": 0.1},
+        ),
     ]
 
 

@@ -1,11 +1,9 @@
 """The page of a model with named columns: what columns and pairs do, and rows taken apart."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.data.column_numbers import value_at
 from bilens.data.table_columns import names_of
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
@@ -49,6 +47,7 @@ from bilens.report.sections.overview import (
     file_facts,
 )
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
+from bilens.report.sections.table_cells import MISSING, cell_text
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -65,7 +64,6 @@ from bilens.report.text import (
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
-MISSING = "(missing)"  # behind a column: the input that says that its cell is empty
 CURVES = 4  # of an output
 POINTS, SIDE = 32, 8  # steps of a curve, and of each side of a field
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first", "asked")
@@ -325,24 +323,6 @@ def columns_read(record: Audit, found: ColumnReadings) -> dict[str, TableColumn]
     known = known_columns(found) or [TableColumn(name, "number", (name,)) for name in names]
     called = clean_columns(one.name for one in known)
     return {called[one.name]: one for one in known if one.inputs}
-
-
-def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
-    """Return the value that the inputs of a column hold; nothing where they hold none."""
-    days = values.get(f"{column.name}: days since {column.first}")
-    if column.kind == "category":
-        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
-        return "" if MISSING in on else [NONE, *on][-1]
-    if days is not None:
-        hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
-        moment = datetime.fromisoformat(column.first) + hour
-        return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
-    if column.curve:
-        rank = values[names_of(column)[0]]
-        return f"{quantity(value_at(rank, column.curve), 4)} {column.unit}".rstrip()
-    if column.name in values:  # and not whether it is missing alone
-        return f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
-    return ""
 
 
 def filled(t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading) -> Markup:
