@@ -26,7 +26,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     its solution is the only one. Logistic regression is the special case `quadratic_scale=0`.
     What is fitted is a bilinear layer, and can be read like one. What is None is chosen by five
     folds of the rows of `fit`: the simplest candidate within a standard error of the best, linear
-    models first, by at most 135 fits of four fifths of the rows.
+    models first, by at most 140 fits of four fifths of the rows.
 
     Args:
         alpha: the penalty of all coefficients of standardised columns, as in ridge regression.

@@ -35,6 +35,7 @@ ROUGH = 1e-2  # tolerance of the gradient: the loss is right to about its square
 MOST_LOSS = 10.0  # of a row: a cell far outside is no reason for or against a candidate by itself
 PRODUCTS = 0.1  # quadratic_scale where products are tried
 USUAL = 3.0  # alpha where nothing is chosen
+PLAIN = 1.0  # alpha of ridge and logistic regression where nobody says one: the first candidate
 WORK = 2e9  # rows · features² of a fit: more rows than that, and than FEWEST, do not choose
 FEWEST, MOST = 2000, 20_000
 
@@ -163,6 +164,8 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     if int(groups.max()) + 1 < LEAST_ROWS or not bool((folds >= 0).any()):
         return TableChoice(usual)
     found = [judge(problem, recipe, t, scales[0], penalties, folds, report) for t in column_scales]
+    if penalties is PENALTIES and not scales[0]:  # the linear model that everybody has
+        found.insert(0, judge(problem, recipe, column_scales[0], 0.0, (PLAIN,), folds, report))
     better = min(found, key=lambda one: one[0].loss or 0.0)[0].column_scale
     found += [judge(problem, recipe, better, s, penalties, folds, report) for s in scales[1:]]
     _, best = min(found, key=lambda one: one[0].loss or 0.0)
