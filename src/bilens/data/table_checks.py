@@ -121,10 +121,10 @@ def decided(
         found = deciding_value(np.array([codes[text] for text in texts]), target.numpy())
         if found is not None and column.inputs:
             value, count, answer = found
-            said = {"count": count, "share": f"{count / len(texts):.0%}"}
-            said["answer"] = f"{answer:g}" if class_names is None else class_names[int(answer)]
-            text = [*codes][int(value)][:40]
-            done.append(CellConversion.of_kind("decides", column=column.name, text=text, **said))
+            said = f"{answer:g}" if class_names is None else class_names[int(answer)]
+            about = {"column": column.name, "text": [*codes][int(value)][:40], "answer": said}
+            share = f"{count / len(texts):.0%}"
+            done.append(CellConversion.of_kind("decides", count=count, share=share, **about))
     return done
 
 

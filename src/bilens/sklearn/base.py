@@ -35,6 +35,7 @@ from bilens.records.base import json_text
 from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
 from bilens.train.newton import Loss, NewtonStep
+from bilens.train.recipes import ColumnScale
 from bilens.train.table_choice import fit_table
 from bilens.train.table_fit import TableRecipe, standardisation
 
@@ -58,7 +59,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def __init__(
         self,
         alpha: float | None = None,
-        column_scale: str | None = None,
+        column_scale: ColumnScale | None = None,
         quadratic_scale: float | None = None,
         n_components: int | None = None,
         max_iter: int = 100,
@@ -122,8 +123,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _read_against(self, x: np.ndarray, weights: np.ndarray) -> None:
         """Write the same function in the means and deviations of rows that count as given here."""
-        x, known = follow_curves(as_tensor(x), self.curves_), as_tensor(weights)
-        mean, scale, _ = standardisation(x, known)
+        read = follow_curves(as_tensor(x), self.curves_)
+        mean, scale, _ = standardisation(read, as_tensor(weights))
         shift, own = as_tensor(self.mean_), as_tensor(self.scale_)
         standard: QuadraticMap = self.standard_map_
         self.standard_map_ = standard.compose_input(torch.diag(scale / own), (mean - shift) / own)

@@ -16,6 +16,7 @@ from sklearn.utils.validation import column_or_1d
 from bilens.data.model_interface import ClassIndex
 from bilens.sklearn.base import TableEstimator, as_tensor
 from bilens.train.newton import CrossEntropy, SquaredError
+from bilens.train.recipes import ColumnScale
 from bilens.train.table_fit import scaled_target
 
 
@@ -64,7 +65,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     def __init__(
         self,
         alpha: float | None = None,
-        column_scale: str | None = None,
+        column_scale: ColumnScale | None = None,
         quadratic_scale: float | None = None,
         n_components: int | None = None,
         class_weight: Any = None,

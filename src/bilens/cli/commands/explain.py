@@ -107,6 +107,9 @@ def explained(
         subject = AuditSubject(model, given, rows=options.index, by_columns=True)
         found = examine_subject(subject, examiners={"columns": examine_columns})
         AuditReport(found).to_html(options.html, lang=options.lang)
-    names, rows = model.input_names or (), given.places(options.index) if named else []
-    read = reading_of(model)
-    return record, [input_labels(read, names, given.inputs[at].tolist()) for at in rows]
+    labels = list[tuple[str, ...]]()
+    if isinstance(given, LabelledData) and named:
+        reading, rows = reading_of(model), given.inputs[given.places(options.index)]
+        names = model.input_names or ()
+        labels = [input_labels(reading, names, row) for row in rows.tolist()]
+    return record, labels
