@@ -109,7 +109,7 @@ def explained(
         AuditReport(found).to_html(options.html, lang=options.lang)
     labels = list[tuple[str, ...]]()
     if isinstance(given, LabelledData) and named:
-        reading, rows = reading_of(model), given.inputs[given.places(options.index)]
+        reading, rows = reading_of(model), given.inputs[[*given.places(options.index)]]
         names = model.input_names or ()
         labels = [input_labels(reading, names, row) for row in rows.tolist()]
     return record, labels
