@@ -59,9 +59,6 @@ class PlayColumn(Record, frozen=True):
     low: Annotated[float, "of held-out rows, else mean − 3 deviations; of texts 0"]
     high: Annotated[float, "of held-out rows, else mean + 3 deviations; of texts 0"]
     whole: Annotated[bool, "whether all known values are whole numbers"]
-    curve: Annotated[
-        tuple[tuple[float, float], ...], "numbers and their ranks, which are the input; or empty"
-    ] = ()
 
 
 class Playground(Document, frozen=True, kw_only=True):

@@ -13,14 +13,6 @@ const mayMiss = (column) => column.kind !== "category" || column.parts.includes(
 export const isWhether = (column) => column.kind !== "category" && column.parts.every((part) => part === MISSING);
 const dates = { year: (day) => day.getUTCFullYear(), month: (day) => day.getUTCMonth() + 1, weekday: (day) => day.getUTCDay() || 7 };
 
-// Along straight lines between points, from coordinate `from` to the other one; flat beyond them.
-const along = (curve, from, value) => {
-  const at = curve.findIndex((point) => point[from] >= value);
-  if (at < 0) return curve[curve.length - 1][1 - from];
-  if (at === 0) return curve[0][1 - from];
-  const [one, other] = [curve[at - 1], curve[at]];
-  return one[1 - from] + ((value - one[from]) / (other[from] - one[from])) * (other[1 - from] - one[1 - from]);
-};
 // A value is a number, days since the first one, a text, UNSEEN, or null for an empty cell: of a
 // column without an input that says so, a model reads the mean there.
 export const encode = (column, value, mean, scale, z) => {
@@ -30,7 +22,6 @@ export const encode = (column, value, mean, scale, z) => {
     let raw = mean[input]; // of what is not known
     if (part === MISSING && column.kind !== "category") raw = value === null ? 1 : 0;
     else if (column.kind === "category") raw = isMean ? raw : part === (value ?? MISSING) ? 1 : 0;
-    else if (value !== null && part === "value" && column.curve.length) raw = along(column.curve, 0, value);
     else if (value !== null && (part === "value" || part === "days")) raw = column.kind === "date" ? Math.floor(value) : value;
     else if (value !== null && part === "hour") raw = (value - Math.floor(value)) * 24;
     else if (value !== null) raw = dates[part](dayOf(column, value));
@@ -49,7 +40,6 @@ export const decode = (column, row, isEmpty = false) => {
     return column.parts[at] === MISSING ? null : column.parts[at];
   }
   if (part(MISSING) === 1) return null;
-  if (column.curve.length && part("value") !== undefined) return along(column.curve, 1, part("value"));
   return column.kind === "number" ? (part("value") ?? 0) : (part("days") ?? 0) + (part("hour") ?? 0) / 24;
 };
 // What a column is at the mean of all rows: the most frequent text.
