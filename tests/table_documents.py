@@ -17,7 +17,10 @@ from bilens.records.base import json_text, to_json
 from bilens.records.column_readings import CellConversion, ColumnChanges, TableColumn, TableReading
 from bilens.records.layer_readings import BaselineSource, Difference, WholeDifference
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
-from bilens.train.table_fit import TableRecipe, fit_table
+from bilens.train.table_choice import fit_table
+from bilens.train.table_fit import TableRecipe
+
+USUAL = TableRecipe(alpha=3.0, column_scale="standard", quadratic_scale=0.3)
 
 
 def rows(count: int = 60, width: int = 13) -> torch.Tensor:
@@ -38,7 +41,7 @@ def fitted(classes: int, width: int = 13) -> tuple[LoadedModel, torch.Tensor, to
         target = torch.bucketize(value, cuts)
         hot = torch.nn.functional.one_hot(target, classes).double()
         loss: Loss = CrossEntropy(hot)  # type: ignore[no-redef]
-    fit = fit_table(x, loss, torch.ones(len(x), dtype=torch.float64), TableRecipe())
+    fit = fit_table(x, loss, torch.ones(len(x), dtype=torch.float64), USUAL)
     module = classifier_of_map(fit.standard_map, fit.mean, fit.scale)
     names = tuple(f"column {place}" for place in range(width))
     model = LoadedModel(
@@ -79,6 +82,7 @@ def conversions() -> tuple[CellConversion, ...]:
     """One of every kind, with a value for every place of its sentence."""
     names = "column count row text old new position encoding separator suffix kind sheet others"
     names += " unit first last kept rows inputs value"
+    names += " loss more error alpha folds fits low high share answer"
     values = {name: 3 if name in ("count", "row", "position") else name for name in names.split()}
     kinds = [key.removeprefix("reading.") for key in SENTENCES if key.startswith("reading.")]
     return tuple(CellConversion(kind, dict(values)) for kind in kinds)

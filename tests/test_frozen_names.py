@@ -175,12 +175,11 @@ SIGNATURES = {
     "plan_eigendecomposition": "f, directions=None, k=None, method='auto'",
     "quantise": "f, kind",
     "similarity": "f, g, measure='frobenius'",
-    "sklearn.BilinearClassifier": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
-    "class_weight=None, max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, "
-    "n_iter_no_change=2, random_state=None, verbose=False",
-    "sklearn.BilinearRegressor": "alpha=3.0, quadratic_scale=0.3, n_components=None, "
-    "max_iter=100, tol=1e-08, early_stopping=False, validation_fraction=0.1, n_iter_no_change=2, "
-    "random_state=None, verbose=False",
+    "sklearn.BilinearClassifier": "alpha=None, column_scale=None, quadratic_scale=None, "
+    "n_components=None, class_weight=None, max_iter=100, tol=1e-08, random_state=None, "
+    "verbose=False",
+    "sklearn.BilinearRegressor": "alpha=None, column_scale=None, quadratic_scale=None, "
+    "n_components=None, max_iter=100, tol=1e-08, random_state=None, verbose=False",
     "plot.eigenvectors": "eig, shape=None, *, k=4, names=None, ax=None",
     "plot.interactions": "matrix, names=None, *, ax=None",
     "plot.spectrum": "eig, null=None, *, direction=0, level=0.95, ax=None",

@@ -103,10 +103,11 @@ def smollm2(data: dict[str, Any]) -> Numbers:
 
 
 def tables(data: dict[str, Any]) -> Numbers:
-    for row in data["results"]:
-        for name in ("bilens", "linear", "perceptron"):
-            scores = row["scores"][name]
-            yield f"{row['name']}: {row['score']}, {name}", sum(scores) / len(scores)
+    for row in data["tables"]:
+        score = "accuracy" if row["has_classes"] else "R²"
+        for name in ("bilens", "linear", "LightGBM"):
+            scores = row["models"][name]["scores"]
+            yield f"{row['name']}: {score}, {name}", sum(scores) / len(scores)
 
 
 def masks(data: dict[str, Any]) -> Numbers:

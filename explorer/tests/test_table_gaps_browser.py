@@ -75,7 +75,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("gaps")
     write(root / "t.csv", [cells(row) for row in range(120)])
     plain = training_table(read_table(root / "t.csv"), "y", task="regression")
-    task = TableTask(plain, TableRecipe(), "y", 0.0)
+    task = TableTask(plain, TableRecipe(column_scale="standard"), "y", 0.0)
     train_table_in_folder(root / "runs" / "m", task, about_data={}, provenance={})
     write(root / "runs" / "m" / TEST_NAME, odd_rows())
     return root / "runs"

@@ -100,6 +100,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         table = where / f"{name}.csv"
         run = ["train", "table", table, f"--target={target}", f"--drop={other}", "-q"]
+        run += ["--column-scale", "standard"]
         with pytest.MonkeyPatch.context() as patch, suppress(SystemExit):
             patch.setattr(
                 sys,

@@ -26,8 +26,8 @@ FROZEN = {
         "--texts-at-once --device --seed --resume --overwrite --json"
     ),
     "train table": (
-        "data --target --out --task --drop --encoding --alpha --quadratic-scale --components "
-        "--early-stopping --validation --test --device --seed --overwrite --json"
+        "data --target --out --task --drop --encoding --alpha --column-scale --quadratic-scale "
+        "--components --test --device --seed --overwrite --json"
     ),
     "train sae": (
         "model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "

@@ -56,7 +56,7 @@ def test_numbers_come_in_the_unit_of_the_target(
 ) -> None:
     run = tmp_path / "run"
     line = ("train", "table", tables["numbers"], "--target", "y", "--out", run, "--test", "0.25")
-    result = bilens(*line, "--early-stopping")
+    result = bilens(*line, "--column-scale", "standard")
     assert result.code == 0, result.err
     assert "Test R² " in result.out
     model = bl.load(run)
@@ -133,7 +133,8 @@ def test_the_rows_of_the_test_are_not_fitted(bilens: Shell, tmp_path: Path) -> N
     frame = pd.DataFrame(rng.normal(size=(80, 12))).add_prefix("c")
     frame.assign(y=rng.choice(["a", "b"], 80)).to_csv(tmp_path / "noise.csv", index=False)
     line = ("train", "table", tmp_path / "noise.csv", "--target", "y", "--out", tmp_path / "run")
-    document = bilens(*line, "--alpha", "0.001", "--test", "0.5", "--json").json()
+    fixed = ("--alpha", "0.001", "--quadratic-scale", "0.3", "--column-scale", "standard")
+    document = bilens(*line, *fixed, "--test", "0.5", "--json").json()
     assert document["train_score"] == 1.0
     assert document["test_score"] < 0.8
 

@@ -146,10 +146,10 @@ def uses(m: Models) -> list[Use]:
 
     def table(**said: Any) -> str:
         fitted = bl.sklearn.BilinearClassifier(random_state=0, **said).fit(*m.pair)
-        return f"{fitted.alpha_} {fitted.quadratic_map_.tensor.left} {fitted.validation_curve_}"
+        return f"{fitted.alpha_} {fitted.quadratic_map_.tensor.left} {fitted.choice_}"
 
     data, x = {"data": m.path}, m.pair[0].double()
-    stopped, own = {"early_stopping": True}, m.pair
+    own = m.pair
     alone = {"skip": ("distillation",)}
     rows: dict[str, Any] = {"data": x}
     few = {"null_samples": 3}
@@ -208,8 +208,14 @@ def uses(m: Models) -> list[Use]:
         Use("train image", "test", images, own, {"whole": True}, None),
         Use("train image", "class_names", images, ["a"], {"whole": True}, None),
         Use("train image", "dataset", images, "fashion-mnist", {"labels": own[1]}, None),
-        Use("train table", "validation_fraction", table, 0.3, {}, stopped),
-        Use("train table", "n_components", table, 2, {"quadratic_scale": 0.0}, {}),
+        Use(
+            "train table",
+            "n_components",
+            table,
+            2,
+            {"quadratic_scale": 0.0},
+            {"quadratic_scale": 0.1},
+        ),
     ]
 
 
@@ -305,7 +311,6 @@ LINES: list[tuple[str, str, str]] = [  # verb of the table, a line that is refus
     ("sweep", f"sweep {MODEL} --do convert --layer-steps 9 --out place", "--layer-steps"),
     ("sweep", f"sweep {MODEL} --do audit --baseline other --out place", "--baseline"),
     ("sweep", f"sweep {MODEL} --do audit --activations there --out place", "--activations"),
-    ("train table", "train table DATA --target a --out r --validation 0.3", "--validation"),
     (
         *("train table", "train table DATA --target a --out r --quadratic-scale 0 --components 3"),
         "--components",

@@ -41,11 +41,14 @@ def frame(seed: int) -> pd.DataFrame:
     return pd.DataFrame(x, columns=["a", "b"]).assign(y=y.round(2), kind=kind)
 
 
+AS_THEY_COME = TableRecipe(column_scale="standard")
+
+
 def trained(folder: Path, table: pd.DataFrame, target: str, separator: str = ",") -> Any:
     """The model that `train table` leaves, without held-out rows."""
     path, run = folder / "train.csv", folder / "run"
     table.to_csv(path, index=False, sep=separator)
-    task = TableTask(training_table(read_table(path), target), TableRecipe(), target, 0.0)
+    task = TableTask(training_table(read_table(path), target), AS_THEY_COME, target, 0.0)
     train_table_in_folder(run, task, about_data={}, provenance={}, overwrite=True)
     return bl.load(run)
 

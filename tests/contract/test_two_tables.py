@@ -38,6 +38,7 @@ def train(
     def trained(name: str, frame: pd.DataFrame) -> LoadedModel:
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
         line = ("train", "table", tmp_path / f"{name}.csv", "--target", frame.columns[-1])
+        line += ("--column-scale", "standard")
         assert bilens(*line, "--out", tmp_path / name).code == 0
         return bl.load(tmp_path / name)
 

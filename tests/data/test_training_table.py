@@ -9,12 +9,11 @@ import torch
 
 from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.cells import VOTERS
+from bilens.data.table_checks import MOST_ROWS, checked
 from bilens.data.table_file import read_table
 from bilens.data.table_rows import (
-    MOST_ROWS,
     NamedRows,
     TrainingTable,
-    checked,
     columns_of,
     training_table,
     with_target,

@@ -1,6 +1,6 @@
 """The fit of a table: the minimum of what is said to be minimised, whichever way it is found."""
 
-from itertools import pairwise
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +9,10 @@ from torch import Tensor
 from bilens.base.errors import MemoryLimitError, NonFiniteError, UsageError
 from bilens.train import table_fit
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
-from bilens.train.table_fit import TableFit, TableRecipe, expand, fit_table, held_out_rows
+from bilens.train.table_choice import TableFit, fit_table
+from bilens.train.table_fit import TableRecipe, expand, held_out_rows
+
+USUAL = TableRecipe(alpha=3.0, column_scale="standard", quadratic_scale=0.3)
 
 
 def problem(rows: int, columns: int, classes: int = 3) -> tuple[Tensor, Tensor, Loss]:
@@ -29,7 +32,9 @@ def objective(parts: list[Tensor], z: Tensor, weights: Tensor, loss: Loss) -> Te
     products, linear, constant = parts
     products = (products + products.transpose(1, 2)) / 2
     outputs = torch.einsum("ni,cij,nj->nc", z, products, z) + z @ linear.T + constant
-    recipe = TableRecipe()
+    recipe = USUAL
+    assert recipe.alpha is not None
+    assert recipe.quadratic_scale is not None
     quadratic = z.shape[1] / recipe.quadratic_scale * products.square().sum()
     penalty = recipe.alpha * (linear.square().sum() + quadratic) / 2
     return weights @ loss.values(outputs) + penalty
@@ -41,7 +46,7 @@ def test_the_gradient_of_the_stated_problem_is_zero(rows: int, kind: str) -> Non
     x, weights, loss = problem(rows, 5)
     if kind == "numbers":
         loss = SquaredError(x[:, :1].square() / 100 + x[:, 1:2])
-    fit = fit_table(x, loss, weights, TableRecipe())
+    fit = fit_table(x, loss, weights, USUAL)
     assert fit.converged
     f = fit.standard_map
     d_out = f.sizes.d_out
@@ -60,48 +65,35 @@ def test_the_gradient_of_the_stated_problem_is_zero(rows: int, kind: str) -> Non
 
 def test_classes_are_centred_and_two_of_them_are_one_form() -> None:
     x, weights, loss = problem(50, 4, classes=2)
-    f = fit_table(x, loss, weights, TableRecipe()).standard_map
+    f = fit_table(x, loss, weights, USUAL).standard_map
     assert f.sizes == (2, 4, 4)
     assert float((f.tensor.down[0] + f.tensor.down[1]).abs().max()) < 1e-12
 
 
 def test_the_squared_error_is_solved_in_one_step() -> None:
     x, weights, _ = problem(40, 4)
-    fit = fit_table(x, SquaredError(x[:, :1] * x[:, 1:2]), weights, TableRecipe())
+    fit = fit_table(x, SquaredError(x[:, :1] * x[:, 1:2]), weights, USUAL)
     assert len(fit.steps) == 2  # the second one finds the gradient at zero
 
 
 def test_identical_rows_leave_the_constant() -> None:
     x = torch.ones(6, 3, dtype=torch.float64)
     target = torch.arange(6.0, dtype=torch.float64)[:, None]
-    fit = fit_table(x, SquaredError(target), torch.ones(6, dtype=torch.float64), TableRecipe())
+    fit = fit_table(x, SquaredError(target), torch.ones(6, dtype=torch.float64), USUAL)
     torch.testing.assert_close(outputs(fit, x), torch.full((6, 1), 2.5, dtype=torch.float64))
-
-
-def test_the_path_is_left_where_it_no_longer_improves() -> None:
-    x, weights, loss = problem(60, 4)
-    labels = loss.target.argmax(dim=1)
-    held_out = held_out_rows(x, labels, 0.25, torch.Generator().manual_seed(0))
-    recipe = TableRecipe(early_stopping=True, n_iter_no_change=1)
-    fit = fit_table(x, loss, weights, recipe, held_out)
-    losses = [point.validation_loss for point in fit.path]
-    assert fit.alpha == min(fit.path, key=lambda point: point.validation_loss).alpha
-    assert all(later < earlier for earlier, later in pairwise(losses[:-1]))
-    assert len(losses) < 9
-    assert losses[-1] >= losses[-2]
 
 
 def test_a_wide_table_is_fitted_by_way_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """3,000 columns took most of a minute, and 100,000 memory without an end."""
     x, weights, loss = problem(10, 40)
-    recipe = TableRecipe(n_components=5)
+    recipe = replace(USUAL, n_components=5)
     expected = outputs(fit_table(x, loss, weights, recipe), x)
     monkeypatch.setattr(table_fit, "MANY_COLUMNS", 30)
     monkeypatch.setattr(torch.linalg, "eigh", lambda a, eigh=torch.linalg.eigh: small(a) or eigh(a))
     monkeypatch.setattr(torch, "diag", None)  # a matrix of columns by columns
     found = outputs(fit_table(x, loss, weights, recipe), x)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
-    more = fit_table(x, loss, weights, TableRecipe()).standard_map
+    more = fit_table(x, loss, weights, USUAL).standard_map
     assert more.sizes.d_hidden <= 2 * 10  # there are no more directions than rows
 
 
@@ -117,7 +109,7 @@ def test_a_column_that_hardly_varies_is_named(factor: float) -> None:
     with pytest.raises(
         UsageError, match=r"column 1 .* varies by .* only; expected at least 1e-100"
     ):
-        fit_table(x, loss, weights, TableRecipe())
+        fit_table(x, loss, weights, USUAL)
 
 
 def test_every_class_keeps_a_row_when_some_are_held_out() -> None:
@@ -130,12 +122,12 @@ def test_every_class_keeps_a_row_when_some_are_held_out() -> None:
 def test_what_cannot_be_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weights, loss = problem(20, 3)
     with pytest.raises(UsageError, match="leave out rows that do not count"):
-        fit_table(x, loss, torch.cat([0 * weights[:1], weights[1:]]), TableRecipe())
+        fit_table(x, loss, torch.cat([0 * weights[:1], weights[1:]]), USUAL)
     broken = x.clone()
-    broken[0, 0] = torch.nan
+    broken[0, 0] = torch.inf
     with pytest.raises(NonFiniteError, match="x holds 1 non-finite"):
-        fit_table(broken, loss, weights, TableRecipe())
-    for options in ({"alpha": 0.0}, {"tol": float("nan")}, {"validation_fraction": 1.0}):
+        fit_table(broken, loss, weights, USUAL)
+    for options in ({"alpha": 0.0}, {"tol": float("nan")}, {"column_scale": "log"}):
         with pytest.raises(UsageError, match=next(iter(options))):
             TableRecipe(**options)  # type: ignore[arg-type]
     monkeypatch.setenv("BILENS_MEMORY_LIMIT", "1k")

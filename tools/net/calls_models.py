@@ -149,9 +149,9 @@ def estimators() -> Any:
 
     wine, diabetes = load_wine(as_frame=True), load_diabetes(as_frame=True)
     model = bl.sklearn.BilinearClassifier().fit(wine.data, wine.target)
-    regressor = bl.sklearn.BilinearRegressor(
-        early_stopping=True, random_state=0, n_components=4
-    ).fit(diabetes.data, diabetes.target)
+    regressor = bl.sklearn.BilinearRegressor(random_state=0, n_components=4).fit(
+        diabetes.data, diabetes.target
+    )
     saved = bl.load(model.save("out/estimator"))
     network = MLPClassifier((5,), max_iter=20, random_state=0).fit(wine.data, wine.target)
     hole = wine.data.copy()

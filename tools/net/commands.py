@@ -74,8 +74,7 @@ TRAINING = [
     case("train_table", "train table tables/classes.csv --target y --out OUT/run --json", 0),
     case(
         "train_table_numbers",
-        "train table tables/numbers.csv --target y --test 0.25 --early-stopping --drop depth "
-        "--out OUT/run",
+        "train table tables/numbers.csv --target y --test 0.25 --drop depth --out OUT/run",
         0,
     ),
     case(

@@ -167,7 +167,8 @@ def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playg
         rows=packed(rows.inputs[chosen].double()),
         row_numbers=tuple(rows.numbers[at] for at in chosen if rows.numbers),
         empty=tuple(
-            tuple(at for at, one in enumerate(columns) if one.name in names) for names in lacking
+            tuple(at for at, one in enumerate(columns) if one.name.removesuffix(RANK) in names)
+            for names in lacking
         ),
     )
 
@@ -207,6 +208,9 @@ def held_out_rows(folder: Path, model: LoadedModel) -> LabelledData | None:
     return None
 
 
+RANK = " (rank)"  # behind a column whose ranks are an input
+
+
 def columns_of(
     model: LoadedModel, mean: Tensor, scale: Tensor, rows: LabelledData | None
 ) -> tuple[PlayColumn, ...]:
@@ -220,6 +224,8 @@ def columns_of(
         at = tuple(places[name] for name in one.inputs)
         parts = tuple(part_of(one, name) for name in one.inputs)
         low, high, whole = 0.0, 0.0, False
+        # of ranks the page shows the ranks: in them alone is the output quadratic
+        name, unit = (f"{one.name}{RANK}", "") if one.curve else (one.name, one.unit)
         measured = [i for i, part in zip(at, parts, strict=True) if part in ("value", "days")]
         for place in measured[:1]:
             low = float(mean[place] - REACH * scale[place])
@@ -229,15 +235,13 @@ def columns_of(
                 low, high = float(values.min()), float(values.max())
                 # a missing value is the mean of all, and not whole
                 whole = bool(((values == values.round()) | (values == mean[place])).all())
-        found.append(
-            PlayColumn(one.name, one.kind, at, parts, one.unit, one.first, low, high, whole)
-        )
+        found.append(PlayColumn(name, one.kind, at, parts, unit, one.first, low, high, whole))
     return tuple(found)
 
 
 def part_of(column: TableColumn, name: str) -> str:
     """Return the part of its column that an input holds, such as a category."""
-    if name == column.name:
+    if name in (column.name, f"{column.name}{RANK}"):
         return "value"
     rest = name.removeprefix(column.name)
     if rest == f"={MISSING}":

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
-from bilens.data.table_columns import label_key, spelling_key, unit_conversion
+from bilens.data.table_columns import (
+    label_key,
+    names_of,
+    spelling_key,
+    text_hash,
+    unit_conversion,
+)
 from bilens.findings.residual_stream import Turn, find_turn
 from bilens.io.loaded_model import LoadedModel, is_of_numbers, is_regressor
 from bilens.io.tensor_names import paired
@@ -356,6 +362,8 @@ def units_of_inputs(model: LoadedModel) -> Mapping[str, str]:
         days = f"{one.name}: days since {one.first}"
         found |= {name: one.unit for name in one.inputs if name == one.name and one.unit}
         found |= {name: one.first for name in one.inputs if name == days and one.first}
+        # ranks among other rows are another unit
+        found |= {names_of(one)[0]: f"rank {text_hash(str(one.curve))}"} if one.curve else {}
     return found
 
 

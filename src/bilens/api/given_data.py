@@ -27,6 +27,7 @@ from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
+from bilens.data.table_columns import names_of
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
 from bilens.findings.layer_reading import FitRows
 from bilens.findings.performance import (
@@ -88,7 +89,9 @@ def read_given(
             f"data is a {type(data).__name__}; expected an ImageDataset or a pair of tensors or "
             "arrays (inputs, right answers), or a path."
         )
-    x = as_array(by_name(pair[0], fits.input_names))
+    columns = () if fits.reading is None else fits.reading.columns
+    ranks = {names_of(one)[0]: one.name for one in columns if one.curve}
+    x = as_array(by_name(pair[0], [ranks.get(name, name) for name in fits.input_names or ()]))
     named = f"{'training ' if training else ''}tensors passed by the caller"
     return labelled(x, pair[1], DataOrigin("", named, "tensors", sum(x.shape[:1]), ""), fits)
 
@@ -114,7 +117,7 @@ def is_labels(part: Any) -> bool:
 def by_name(part: Any, names: Sequence[str] | None) -> Any:
     """Return a table with named columns in the order of a model's inputs; all else as it is."""
     given = [*getattr(part, "columns", ())]
-    if names is None or not any(isinstance(one, str) for one in given):
+    if not names or not any(isinstance(one, str) for one in given):
         return part
     known = [*map(str, given)]
     for name in names:

@@ -111,7 +111,6 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "train language": {"without steps": {"epochs": None}, "with polynomial": {"pairs": 1}},
     "train table": {
-        "with early_stopping": {"validation_fraction": 0.1},
         "with a quadratic_scale above 0": {"n_components": None},
     },
     "text": {

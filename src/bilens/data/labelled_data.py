@@ -16,6 +16,7 @@ from bilens.base.files import check_regular_file, file_sha256
 from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.cells import plain_number
+from bilens.data.column_numbers import follow_curves
 from bilens.data.model_interface import (
     ClassIndex,
     ClassName,
@@ -24,9 +25,10 @@ from bilens.data.model_interface import (
     ModelInterface,
 )
 from bilens.data.own_images import read_images
-from bilens.data.table_columns import Cells, spelling_key
+from bilens.data.table_columns import Cells, curves_of, read_by_curve, spelling_key
 from bilens.data.table_file import RawTable, read_table
 from bilens.data.table_rows import columns_of, with_target
+from bilens.records.column_readings import TableColumn
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
@@ -100,6 +102,8 @@ def labelled(
     """Return rows and right answers as a model reads them; their kind says what they are."""
     where, targets = origin.source, None
     inputs = model.encode_rows(where, x)
+    if model.reading is not None and origin.source_kind != "table":  # cells are read already
+        inputs = follow_curves(inputs, [*curves_of(model.reading.columns).values()])
     answers: Any = y.table.numbers if isinstance(y, Cells) else y
     given = tuple(np.shape(answers))
     if y is None:
@@ -145,6 +149,7 @@ def as_array(part: Any) -> Array:
 def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
     """Return rows by the names of the model's inputs, or in the order of the table's columns."""
     table, wanted = read_table(path, model.encoding), model.input_names
+    reading = model.reading
     header, target = table.names, model.target if labels is None else labels
     if labels is not None and labels not in header and not Path(labels).is_file():
         if not (labels.isdecimal() and 0 < int(labels) <= len(header)):
@@ -169,7 +174,15 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
         model.note("by_position", count=len(wanted), first=wanted[0], last=wanted[-1])
         if target is None and (called := called_answers(wanted)):
             model.note("label_as_input", name=", ".join(called))
-    found = columns_of(table, wanted, model.reading, model.fill)
+        if reading is not None:  # of columns that were numbered
+            pairs = zip(wanted, reading.columns, strict=True)
+            columns = (
+                read_by_curve(TableColumn(name, "number", (name,), decimal=""), one.curve)
+                for name, one in pairs
+            )
+            reading = structs.replace(reading, columns=tuple(columns))
+            wanted = tuple(name for one in reading.columns for name in one.inputs)
+    found = columns_of(table, wanted, reading, model.fill)
     rows, used = found.values.numpy(), dict.fromkeys(found.columns)
     model.numbers.extend(table.numbers)
     model.done.extend(found.done)

@@ -26,6 +26,7 @@ from bilens.data.cells import (
     parse_number,
     plain_number,
 )
+from bilens.data.column_numbers import Curve, follow_curve, stand_ins
 from bilens.data.table_file import RawTable
 from bilens.records.column_readings import OTHER, CellConversion, TableColumn
 
@@ -202,6 +203,9 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
         text, value = told[0]
         kind = "number.unit" if unit else "number"
         cells.say(kind, text=text[:40], value=f"{value:.15g}", unit=unit)
+    for value, count, low, high in stand_ins([one[0] for _, one in pairs]):
+        said = {"text": f"{value:.10g}", "low": f"{low:.10g}", "high": f"{high:.10g}"}
+        cells.say("sentinel", count=count, **said)
     saved, groups = cells.to_save(DECIMAL, votes, decimal), cells.has_groups(decimal)
     return TableColumn(cells.name, "number", (), unit, saved, groups)
 
@@ -289,11 +293,26 @@ def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
 def names_of(column: TableColumn) -> tuple[str, ...]:
     """Return the inputs that a column may have, in the order of `parts_of`."""
     if column.kind == "number":
-        return (column.name,)
+        return (f"{column.name} (rank)" if column.curve else column.name,)
     if column.kind == "category":
         return tuple(f"{column.name}={level}" for level in column.levels)
     parts = ("year", "month", "weekday", "hour", f"days since {column.first}")
     return tuple(f"{column.name}: {part}" for part in parts)
+
+
+def read_by_curve(column: TableColumn, curve: Curve) -> TableColumn:
+    """Return a column of numbers whose input is their rank; without a curve as it is."""
+    if not curve:
+        return column
+    ranked = structs.replace(column, curve=curve)
+    renamed = {column.name: names_of(ranked)[0]}
+    return structs.replace(ranked, inputs=tuple(renamed.get(one, one) for one in column.inputs))
+
+
+def curves_of(columns: Iterable[TableColumn]) -> dict[str, Curve]:
+    """Return the curve of each input, and empty ones."""
+    every = ((name, one) for one in columns for name in one.inputs)
+    return {name: one.curve if name == names_of(one)[0] else () for name, one in every}
 
 
 def number_in(column: TableColumn, parsed: tuple[float, str] | None) -> float | None:
@@ -350,6 +369,8 @@ def encoded(cells: Cells, column: TableColumn, votes: Counter[str]) -> Parts:
     empty = (0.0 if is_text and own in column.inputs else math.nan,) * len(names)
     rows = [empty if parts is None else parts for parts in found]
     parts_by_name = {name: [float(row[at]) for row in rows] for at, name in enumerate(names)}
+    if column.curve:
+        parts_by_name[names[0]] = follow_curve(parts_by_name[names[0]], column.curve)
     parts_by_name[own] = [*map(float, cells.gone)]
     return {name: parts_by_name[name] for name in column.inputs}
 

@@ -42,6 +42,10 @@ class TableColumn(Record, frozen=True):
     alone: Annotated[float | None, "share of a guess's error that it alone takes away"] = None
     alone_null: Annotated[float, "the most that shuffled targets gave"] = 0.0
     identifier: Annotated[bool, "it names a row rather than describes it"] = False
+    curve: Annotated[
+        tuple[tuple[float, float], ...],
+        "numbers, rising, with their ranks, straight lines between; empty if read as they come",
+    ] = ()
 
 
 class TableReading(Record, frozen=True):

@@ -238,8 +238,13 @@ def prediction_title(t: Catalogue, item: InputExplanation, model: ModelSummary) 
     return row + t(f"explain.{ending}", label=names[item.label], predicted=predicted)
 
 
-def attribution_tables(record: Explanations, lang: str = "en") -> Iterator[Table]:
-    """Return one table an input: the strongest entries and pairs of entries of each score."""
+def attribution_tables(
+    record: Explanations, lang: str = "en", labels: Sequence[Sequence[str]] = ()
+) -> Iterator[Table]:
+    """Return one table an input: the strongest entries and pairs of entries of each score.
+
+    The `labels` are what the inputs of each are called beside what they add.
+    """
     t, model = load_catalogue(lang), (record := displayable(record)).model
     head, inputs = "entry", model.input_names or tuple(map(str, range(model.d_input)))
     if model.input_names is None and model.input_shape[0] > 1:
@@ -248,7 +253,8 @@ def attribution_tables(record: Explanations, lang: str = "en") -> Iterator[Table
     what, names = "entries" if model.input_names is None else "columns", model.output_names
     heads = t.each("explain", ("score", "change", "residual", head, "phi", "pair", "together"))
     base = t.word("explain.baseline", record.baseline)
-    for item in record.explanations:
+    for place, item in enumerate(record.explanations):
+        named = displayable(tuple(labels[place])) if labels else inputs
         table = grid(
             (f">{name}" if at else name for at, name in enumerate(heads)),
             title=t(f"explain.{what}", index=item.index, baseline=base),
@@ -265,7 +271,7 @@ def attribution_tables(record: Explanations, lang: str = "en") -> Iterator[Table
                 for pair in part.pairs
             ] or [("", "")]
             for row, (at, pair) in enumerate(zip(order, pairs, strict=False)):
-                cells = (inputs[at], signed(part.values[at], 3), *pair)
+                cells = (named[at], signed(part.values[at], 3), *pair)
                 add(table, *(("", "", "") if row else first), *cells, last=row == len(order) - 1)
         yield table
 

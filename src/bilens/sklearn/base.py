@@ -13,25 +13,31 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
 
 from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit_model import audit
+from bilens.api.provenance import READING
 from bilens.base.errors import UsageError
+from bilens.data.column_numbers import follow_curves
 from bilens.data.model_interface import ClassIndex
+from bilens.data.table_columns import read_by_curve
 from bilens.findings.column_effects import output_effects
 from bilens.findings.subject import gauge_free
 from bilens.io.estimator import is_of_sklearn
 from bilens.io.loaded_model import NUMBERED, LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.records.column_readings import OutputEffects
+from bilens.records.base import json_text
+from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
 from bilens.train.newton import Loss, NewtonStep
-from bilens.train.table_fit import TableRecipe, fit_table, held_out_rows, standardisation
+from bilens.train.recipes import ColumnScale
+from bilens.train.table_choice import fit_table
+from bilens.train.table_fit import TableRecipe, standardisation
 
 STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 
@@ -40,39 +46,33 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     """The parameters, the fit and the readings."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "alpha": [Interval(Real, 0, None, closed="neither")],
-        "quadratic_scale": [Interval(Real, 0, None, closed="left")],
+        "alpha": [Interval(Real, 0, None, closed="neither"), None],
+        "column_scale": [StrOptions({"standard", "rank"}), None],
+        "quadratic_scale": [Interval(Real, 0, None, closed="left"), None],
         "n_components": [Interval(Integral, 1, None, closed="left"), None],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "early_stopping": ["boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
     def __init__(
         self,
-        alpha: float = 3.0,
-        quadratic_scale: float = 0.3,
+        alpha: float | None = None,
+        column_scale: ColumnScale | None = None,
+        quadratic_scale: float | None = None,
         n_components: int | None = None,
         max_iter: int = 100,
         tol: float = 1e-8,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 2,
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
         self.alpha = alpha
+        self.column_scale = column_scale
         self.quadratic_scale = quadratic_scale
         self.n_components = n_components
         self.max_iter = max_iter
         self.tol = tol
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
         self.random_state = random_state
         self.verbose = verbose
 
@@ -91,25 +91,21 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         counted = weights > 0
         return [X[counted], y[counted], weights[counted]]
 
-    def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss, labels: Tensor) -> None:
+    def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss) -> None:
         """Fit, and set the attributes that both kinds have."""
-        held_out = None
-        if self.early_stopping:
-            seed = int(check_random_state(self.random_state).randint(2**31))
-            generator = torch.Generator().manual_seed(seed)
-            fraction = self.validation_fraction
-            held_out = held_out_rows(as_tensor(x), labels, fraction, generator)
+        random, seed = self.random_state, 0
+        if random is not None:
+            seed = int(check_random_state(random).randint(2**31))
         recipe = TableRecipe(
-            alpha=float(self.alpha),
-            quadratic_scale=float(self.quadratic_scale),
+            alpha=None if self.alpha is None else float(self.alpha),
+            column_scale=self.column_scale,
+            quadratic_scale=None if self.quadratic_scale is None else float(self.quadratic_scale),
             n_components=self.n_components,
             max_iter=self.max_iter,
             tol=float(self.tol),
-            early_stopping=bool(self.early_stopping),
-            validation_fraction=float(self.validation_fraction),
-            n_iter_no_change=self.n_iter_no_change,
+            seed=seed,
         )
-        fit = fit_table(as_tensor(x), loss, as_tensor(weights), recipe, held_out, self._say)
+        fit = fit_table(as_tensor(x), loss, as_tensor(weights), recipe, self._say)
         if not fit.converged:
             warnings.warn(
                 f"Newton's method did not converge in {self.max_iter} iterations: raise max_iter "
@@ -118,15 +114,17 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 stacklevel=4,
             )
         self.n_iter_ = len(fit.steps)
-        self.alpha_ = fit.alpha
+        self.choice_, self.chosen_ = fit.choice, fit.choice.chosen
+        self.alpha_ = self.chosen_.alpha
         self.loss_curve_ = [step.objective for step in fit.steps]
-        self.validation_curve_ = [(point.alpha, point.validation_loss) for point in fit.path]
+        self.curves_ = fit.curves
         self.mean_, self.scale_ = fit.mean.numpy(), fit.scale.numpy()
         self.standard_map_ = fit.standard_map
 
     def _read_against(self, x: np.ndarray, weights: np.ndarray) -> None:
         """Write the same function in the means and deviations of rows that count as given here."""
-        mean, scale, _ = standardisation(as_tensor(x), as_tensor(weights))
+        read = follow_curves(as_tensor(x), self.curves_)
+        mean, scale, _ = standardisation(read, as_tensor(weights))
         shift, own = as_tensor(self.mean_), as_tensor(self.scale_)
         standard: QuadraticMap = self.standard_map_
         self.standard_map_ = standard.compose_input(torch.diag(scale / own), (mean - shift) / own)
@@ -150,11 +148,22 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         return outputs
 
     def _standardised(self, X: Any) -> Tensor:
-        return (self._rows(X) - as_tensor(self.mean_)) / as_tensor(self.scale_)
+        return (self._encoded(X) - as_tensor(self.mean_)) / as_tensor(self.scale_)
+
+    def _encoded(self, X: Any) -> Tensor:
+        rows = self._rows(X)  # says first if there was no fit
+        return follow_curves(rows, self.curves_)
+
+    def encode(self, X: Any) -> np.ndarray:
+        """Return rows as the map reads them, (rows, columns): by rank where `curves_` has one."""
+        return self._encoded(X).numpy()
 
     @property
     def quadratic_map_(self) -> QuadraticMap:
-        """The fitted map, in the units of the original columns: exactly what is predicted from."""
+        """The fitted map of `encode(X)`, exactly what is predicted from.
+
+        Where `column_scale` is "standard", these are the original columns in their units.
+        """
         check_is_fitted(self)
         shift, scale = as_tensor(self.mean_), as_tensor(self.scale_)
         standard: QuadraticMap = self.standard_map_
@@ -164,8 +173,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def effects_(self) -> pd.DataFrame:
         """Every column alone, in every output: linear · z + square · z², by falling size.
 
-        z is the column less its mean over the rows of `fit`, by its deviation there (class weights
-        do not count), so that columns can be compared; `size` is the standard
+        z is the column of `encode(X)` less its mean over the rows of `fit`, by its deviation there
+        (class weights do not count), so that columns can be compared; `size` is the standard
         deviation of the effect over a standard normal z. Classes are read against their mean.
         """
         return pd.DataFrame(
@@ -268,15 +277,18 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 "not read: fit the estimator of bl.sklearn that it was made of."
             )
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
+        plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
+        columns = tuple(map(read_by_curve, plain, self.curves_))
+        said = {READING: json_text(TableReading(columns, self.choice_.told()))}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
             "",
             output_names=self._output_names(),
-            input_names=self._names(),
+            input_names=tuple(name for one in columns for name in one.inputs),
             input_mean=tuple(self.mean_.tolist()),
             input_scale=tuple(self.scale_.tolist()),
-            provenance={"estimator": type(self).__name__, **numbered},
+            provenance={"estimator": type(self).__name__, **numbered, **said},
         )
 
     def _effects(self) -> tuple[OutputEffects, ...]:

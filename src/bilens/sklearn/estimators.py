@@ -16,6 +16,7 @@ from sklearn.utils.validation import column_or_1d
 from bilens.data.model_interface import ClassIndex
 from bilens.sklearn.base import TableEstimator, as_tensor
 from bilens.train.newton import CrossEntropy, SquaredError
+from bilens.train.recipes import ColumnScale
 from bilens.train.table_fit import scaled_target
 
 
@@ -23,11 +24,14 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     """Logits that are an exact quadratic map of the columns: singles, squares and pairs.
 
     The columns are standardised, and the penalised cross-entropy is minimised, a convex problem:
-    its solution is the only one, whatever the seed. Logistic regression is the special case
-    `quadratic_scale=0`. What is fitted is a bilinear layer, and can be read like one.
+    its solution is the only one. Logistic regression is the special case `quadratic_scale=0`.
+    What is fitted is a bilinear layer, and can be read like one. What is None is chosen by five
+    folds of the rows of `fit`: the simplest candidate within a standard error of the best, linear
+    models first, by at most 140 fits of four fifths of the rows.
 
     Args:
         alpha: the penalty of all coefficients of standardised columns, as in ridge regression.
+        column_scale: "standard" reads columns as they come, "rank" by the share of rows below.
         quadratic_scale: how large squares and pairs are expected to be beside the linear part,
             as a ratio of variances; 0 leaves them out.
         n_components: products are formed of so many leading principal directions; None is all
@@ -36,21 +40,18 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             is not named.
         max_iter: iterations of Newton's method; ten are usual.
         tol: of the gradient, in the metric of the curvature, a row.
-        early_stopping: whether a held-out share of the rows chooses the penalty for all of them,
-            on a path from 100 alpha to alpha / 100, left where it no longer gets better.
-        validation_fraction: that share.
-        n_iter_no_change: how many penalties in a row may bring nothing before the path is left.
-        random_state: of the rows that are held out; nothing else is random.
+        random_state: of the folds, None is 0; nothing else is random.
         verbose: whether each iteration prints its loss and gradient.
 
     Attributes:
         classes_: the classes, sorted.
         n_features_in_, feature_names_in_: the columns seen in `fit`; names where it had names.
-        mean_, scale_: mean and standard deviation of the columns, by `sample_weight`. The fit
-            itself standardises by class weights, too.
+        curves_: of each column, values and their ranks; empty where it is read as it comes.
+        mean_, scale_: mean and standard deviation of the columns of `encode(X)`, by
+            `sample_weight`. The fit itself standardises by class weights, too.
         standard_map_: the map of standardised columns, to class-centred logits.
-        alpha_, n_iter_, loss_curve_, validation_curve_: how the fit went; the last one has a
-            pair of penalty and validation loss for each penalty of the path.
+        choice_, chosen_: the candidates with their losses, and the one that was taken.
+        alpha_, n_iter_, loss_curve_: its penalty, and how the fit to all rows went.
 
     Source: arXiv:2410.08417 for the reading; the fit is kernel logistic regression with the kernel
         z·z' + scale² (z·z')², whose solution has a bilinear layer's form.
@@ -63,22 +64,19 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        alpha: float = 3.0,
-        quadratic_scale: float = 0.3,
+        alpha: float | None = None,
+        column_scale: ColumnScale | None = None,
+        quadratic_scale: float | None = None,
         n_components: int | None = None,
         class_weight: Any = None,
         max_iter: int = 100,
         tol: float = 1e-8,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 2,
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
         self.class_weight = class_weight
-        problem = alpha, quadratic_scale, n_components, max_iter, tol
-        path = early_stopping, validation_fraction, n_iter_no_change
-        TableEstimator.__init__(self, *problem, *path, random_state, verbose)
+        problem = alpha, column_scale, quadratic_scale, n_components, max_iter, tol
+        TableEstimator.__init__(self, *problem, random_state, verbose)
 
     @_fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -117,7 +115,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             of_class = np.array([float(given.get(name, 1.0)) for name in known])
         weighted = weights * of_class[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
-        self._fit_map(X, weighted, CrossEntropy(target.double()), torch.from_numpy(labels))
+        self._fit_map(X, weighted, CrossEntropy(target.double()))
         if self.class_weight is not None:
             self._read_against(X, weights)
         return self
@@ -154,18 +152,18 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
     """A prediction that is an exact quadratic form of the columns: singles, squares and pairs.
 
     Columns and target are standardised, and the penalised squared error is minimised, in closed
-    form: the solution is the only one, whatever the seed. Ridge regression is the special case
+    form: the solution is the only one. Ridge regression is the special case
     `quadratic_scale=0`. What is fitted is a bilinear layer, and can be read like one.
 
     Args:
-        alpha, quadratic_scale, n_components, tol, early_stopping, validation_fraction,
-            n_iter_no_change, random_state, verbose: as of `BilinearClassifier`.
+        alpha, column_scale, quadratic_scale, n_components, tol, random_state, verbose: as of
+            `BilinearClassifier`.
         max_iter: iterations of Newton's method; one solves it, and the second one checks.
 
     Attributes:
         standard_map_: the map of standardised columns, to the target in its own unit.
-        n_features_in_, feature_names_in_, mean_, scale_, alpha_, n_iter_, loss_curve_,
-            validation_curve_: as of `BilinearClassifier`, losses of the standardised target.
+        n_features_in_, feature_names_in_, curves_, mean_, scale_, choice_, chosen_, alpha_,
+            n_iter_, loss_curve_: as of `BilinearClassifier`, losses of the standardised target.
 
     Source: arXiv:2410.08417 for the reading; the fit is kernel ridge regression with the kernel
         z·z' + scale² (z·z')², whose solution has a bilinear layer's form.
@@ -182,8 +180,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         """
         X, y, weights = self._checked(X, y, sample_weight, y_numeric=True)
         target, mean, deviation = scaled_target(as_tensor(y), as_tensor(weights))
-        same = torch.zeros(len(X), dtype=torch.long)
-        self._fit_map(X, weights, SquaredError(target[:, None]), same)
+        self._fit_map(X, weights, SquaredError(target[:, None]))
         self.standard_map_ = self.standard_map_.compose_output(torch.diag(deviation), mean)
         return self
 

@@ -50,7 +50,8 @@ from .run_folder import (
     lock_run as lock_run,
     run_in_folder as run_in_folder,
 )
-from .table_fit import TableRecipe as TableRecipe, fit_table as fit_table
+from .table_choice import fit_table as fit_table
+from .table_fit import TableRecipe as TableRecipe
 from .tasks.image import (
     ImageTask as ImageTask,
     Run as Run,

@@ -7,7 +7,7 @@ rows that span the same functions of them (the representer theorem): the solutio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,15 +20,14 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.repeated_rows import count_different, equal_rows
 from bilens.base import silent
-from bilens.base.checks import check_finite, check_float_tensor
+from bilens.base.checks import check_finite
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.memory import check_memory
+from bilens.data.column_numbers import Curve, follow_curves, rank_curve
 from bilens.train.newton import Loss, NewtonStep, PenalisedProblem, Solution, minimise
 from bilens.train.recipes import TableRecipe as TableRecipe
 
 Report = Callable[[float, int, NewtonStep], object]  # penalty, iteration, where it began
-PATH_TOLERANCE = 1e-3  # of the gradient: the validation loss is right to about its square
-PATH = tuple(10.0 ** (2 - step / 2) for step in range(9))  # penalties, as multiples of alpha
 CONSTANT = 1e-12  # of the largest value of a column: less spread than that is rounding
 SMALLEST = 1e-100  # deviation of a column: the square of its inverse must not overflow
 NEGLIGIBLE = 1e-14  # of the largest eigenvalue: rounding of the ones that are zero
@@ -39,92 +38,33 @@ RANK_TOLERANCE = 1e-13  # of the largest diagonal entry of the kernel
 LESS = "choose a smaller n_components, or fit fewer rows"
 
 
-@dataclass(frozen=True)
-class PathPoint:
-    """One penalty of the path, judged on the rows that were held out."""
+@dataclass(frozen=True, eq=False)
+class TableProblem:
+    """What is fitted to what."""
 
-    alpha: float
-    validation_loss: float
-    n_iter: int
+    x: Tensor  # (rows, columns) float64; NaN where the mean stands in
+    loss: Loss
+    weights: Tensor  # (rows,), above 0: a row that does not count would still be standardised
+    numbers: Sequence[bool]  # which columns may be read by their ranks
+
+    def at(self, rows: Tensor) -> TableProblem:
+        """Return some of the rows, (rows,) bool, as a problem of their own."""
+        loss = replace(self.loss, target=self.loss.target[rows])
+        return replace(self, x=self.x[rows], loss=loss, weights=self.weights[rows])
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes that a split keeps in their shares; one for all numbers."""
+        return self.loss.target.argmax(dim=1)
 
 
 @dataclass(frozen=True, eq=False)
-class TableFit:
-    standard_map: QuadraticMap  # of standardised columns z = (x − mean) / scale, float64
-    mean: Tensor  # (columns,), weighted
-    scale: Tensor  # (columns,), the weighted standard deviation; 1 where a column is constant
-    alpha: float  # the penalty, as given or as chosen on the path
-    steps: tuple[NewtonStep, ...]  # of the fit to all rows
-    converged: bool
-    path: tuple[PathPoint, ...]  # the penalties tried, where some rows were held out
-
-    def to(self, device: torch.device) -> TableFit:
-        f = self.standard_map
-        tensor = f.tensor
-        down, left, right = (x.to(device) for x in (tensor.down, tensor.left, tensor.right))
-        linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
-        moved = QuadraticMap(BilinearTensor(down, left, right), linear, constant)
-        mean, scale = self.mean.to(device), self.scale.to(device)
-        return replace(self, standard_map=moved, mean=mean, scale=scale)
-
-
-def fit_table(
-    x: Tensor,
-    loss: Loss,
-    weights: Tensor,
-    recipe: TableRecipe,
-    held_out: Tensor | None = None,
-    report: Report = silent,
-) -> TableFit:
-    """Return the quadratic map that minimises a penalised loss; nothing is random.
-
-    `weights` are above 0: a row that does not count would still be split and standardised.
-    """
-    check_float_tensor("x", x, num_axes=2)
-    check_float_tensor("weights", weights, num_axes=1)
-    if not bool((weights > 0).all()):
-        raise UsageError("a row has the weight 0, or one below: leave out rows that do not count.")
-    path: tuple[PathPoint, ...] = ()
-    alpha = recipe.alpha
-    with torch.no_grad():
-        if recipe.early_stopping:
-            assert held_out is not None, "the caller splits"
-            path = tuple(_path(x, loss, weights, recipe, held_out, report))
-            alpha = min(path, key=lambda point: point.validation_loss).alpha
-        prepared = _prepare(x, loss, weights, recipe)
-        found = prepared.solve(alpha, recipe, report=report)
-        f, mean, scale = prepared.map_of(found), prepared.mean, prepared.scale
-        return TableFit(f, mean, scale, alpha, found.steps, found.converged, path)
-
-
-def _path(
-    x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe, held_out: Tensor, report: Report
-) -> Iterator[PathPoint]:
-    """Yield the penalties of the path until they no longer improve what was held out."""
-    fitted, judged = (
-        (x[rows], replace(loss, target=loss.target[rows]), weights[rows])
-        for rows in (~held_out, held_out)
-    )
-    prepared, (z, judge, counts) = _prepare(*fitted, recipe), judged
-    z = (z - prepared.mean) / prepared.scale
-    best, since, start = float("inf"), 0, None
-    rough = replace(recipe, tol=max(recipe.tol, PATH_TOLERANCE))
-    for multiple in PATH:
-        solution = prepared.solve(multiple * recipe.alpha, rough, start, report)
-        start = solution.coefficients
-        score = float(counts @ judge.values(prepared.map_of(solution)(z)) / counts.sum())
-        yield PathPoint(multiple * recipe.alpha, score, len(solution.steps))
-        best, since = (score, 0) if score < best else (best, since + 1)
-        if since >= recipe.n_iter_no_change:
-            return
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
+class PreparedTable:
     """The parts of a fit that do not depend on the penalty."""
 
-    mean: Tensor
-    scale: Tensor
+    curves: tuple[Curve, ...]  # of each column, empty where it is read as it comes
+    mean: Tensor  # (columns,), weighted, of what the curves give
+    scale: Tensor  # (columns,), the weighted standard deviation; 1 where a column is constant
     expansion: Expansion
     loss: Loss
     weights: Tensor
@@ -146,20 +86,34 @@ class _Prepared:
         parts = self.expansion.unfold(solution.coefficients)
         return map_of(*parts, self.expansion.directions)
 
+    def read_rows(self, x: Tensor) -> Tensor:
+        """Return rows as the map takes them, in standard units."""
+        z = (follow_curves(x, self.curves) - self.mean) / self.scale
+        return z.nan_to_num(0.0)
 
-def _prepare(x: Tensor, loss: Loss, weights: Tensor, recipe: TableRecipe) -> _Prepared:
-    mean, scale, varies = standardisation(x, weights)
+
+def prepare_table(problem: TableProblem, recipe: TableRecipe) -> PreparedTable:
+    x, weights = problem.x, problem.weights
+    curves: tuple[Curve, ...] = ((),) * x.shape[1]
+    if recipe.column_scale == "rank":
+        parts = zip(x.T, problem.numbers, strict=True)
+        curves = tuple(rank_curve(column, weights) if is_one else () for column, is_one in parts)
+    read = follow_curves(x, curves)
+    means = read.nanmean(dim=0).nan_to_num(0.0)
+    read = torch.where(read.isnan(), means, read)
+    mean, scale, varies = standardisation(read, weights)
     tiny = (scale < SMALLEST).nonzero().flatten().tolist()
     if tiny:
         raise UsageError(
             f"column {tiny[0]} (counted from 0) varies by {float(scale[tiny[0]]):g} only; expected "
             f"at least {SMALLEST:g}, as smaller numbers cannot be computed with: rescale it."
         )
-    z = torch.where(varies, (x - mean) / scale, 0.0)
+    z = torch.where(varies, (read - mean) / scale, 0.0)
     columns = max(int(varies.sum()), 1)
     directions = chosen_directions(z, weights, recipe.n_components)
-    expansion = expand(z, weights, directions, (recipe.quadratic_scale / columns) ** 0.5)
-    return _Prepared(mean, scale, expansion, loss, weights)
+    quadratic = recipe.quadratic_scale or 0.0
+    expansion = expand(z, weights, directions, (quadratic / columns) ** 0.5)
+    return PreparedTable(curves, mean, scale, expansion, problem.loss, weights)
 
 
 @dataclass(frozen=True, eq=False)

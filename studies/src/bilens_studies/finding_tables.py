@@ -60,7 +60,8 @@ def read_model(name: str, table: Table, seed: int) -> Record | None:
         return None
     rows_of, truth = torch.from_numpy(x), torch.from_numpy(labels)
     one_hot = functional.one_hot(truth, classes).double()
-    recipe = TableRecipe(alpha=alpha, quadratic_scale=draw.choice((0.1, 0.3, 1.0)))
+    scale = draw.choice((0.1, 0.3, 1.0))
+    recipe = TableRecipe(alpha=alpha, column_scale="standard", quadratic_scale=scale)
     weights = torch.ones(rows, dtype=torch.float64)
     fit = fit_table(rows_of[train], CrossEntropy(one_hot[train]), weights, recipe)
     answers = fit.standard_map((rows_of - fit.mean) / fit.scale).argmax(dim=1)

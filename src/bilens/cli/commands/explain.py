@@ -56,25 +56,31 @@ def explain(
 
     plate, lang = options.plate, options.lang
     check_outputs([("--plate", plate), ("--html", options.html)], overwrite)
-    record = explained(output, source.open(), source.model, options, data)
+    record, labels = explained(output, source.open(), source.model, options, data)
     if plate is not None:
         write_file(plate, attribution_plate(record, lang).encode("utf-8"))
     lines = [] if plate is None else [f"Drawing: {plate}"]
     lines += [] if options.html is None else [f"Report: {options.html}"]
-    tables = *explanation_tables(record, lang), *attribution_tables(record, lang)
+    found = [explanation_tables(record, lang), attribution_tables(record, lang, labels)]
+    if record.model.input_names:  # columns are what a reader knows
+        found.reverse()
+    tables = [table for each in found for table in each]
     lines += data_notes(load_catalogue(lang), displayable(record.data))
     output.answer(to_json(record), *tables, *lines)
 
 
 def explained(
     output: Output, model: LoadedModel, path: Path, options: ExplainOptions, data: DataFiles
-) -> Explanations:
+) -> tuple[Explanations, list[tuple[str, ...]]]:
+    """Return the predictions taken apart, and what the inputs of a row of a table are called."""
     from bilens.api.audit_model import examine_subject
     from bilens.api.audit_subject import AuditSubject
     from bilens.api.classifier import default_baseline, explain_predictions, rows_asked
     from bilens.api.examiners import examine_columns
+    from bilens.api.provenance import reading_of
     from bilens.data.model_interface import LabelledData
     from bilens.report.reports import AuditReport
+    from bilens.report.sections.table_cells import input_labels
 
     named = model.input_names is not None
     if named and options.plate is not None:
@@ -101,4 +107,9 @@ def explained(
         subject = AuditSubject(model, given, rows=options.index, by_columns=True)
         found = examine_subject(subject, examiners={"columns": examine_columns})
         AuditReport(found).to_html(options.html, lang=options.lang)
-    return record
+    labels = list[tuple[str, ...]]()
+    if isinstance(given, LabelledData) and named:
+        reading, rows = reading_of(model), given.inputs[[*given.places(options.index)]]
+        names = model.input_names or ()
+        labels = [input_labels(reading, names, row) for row in rows.tolist()]
+    return record, labels

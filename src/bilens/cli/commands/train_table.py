@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,7 +15,7 @@ from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
     from bilens.data.table_rows import TrainingTable
-    from bilens.records.column_readings import TableReading
+    from bilens.records.column_readings import CellConversion, TableReading
     from bilens.train.newton import NewtonStep
     from bilens.train.tasks.table import TableMetrics
 
@@ -45,14 +46,24 @@ def reading_lines(reading: TableReading) -> list[str]:
     """Return how a table was cleaned, and which of its columns to look at, a line each."""
     from bilens.findings.rules.registry import judge
     from bilens.findings.rules.rule import Evidence
-    from bilens.records.base import displayable
     from bilens.report.sections.overview import finding_line
-    from bilens.report.sections.table_page import conversion_lines
     from bilens.report.text import load_catalogue
 
     t, found = load_catalogue("en"), judge("columns", Evidence(reading=reading))
     warned = [finding_line(t, "columns", one).sentence for one in found if one.outcome == "warn"]
-    return [*conversion_lines(t, displayable(reading.done)), *(f"! {line}" for line in warned)]
+    odd = [one for one in reading.done if one.kind in ("sentinel", "decides")]
+    plain = [one for one in reading.done if one not in odd]
+    warned += lines_on(odd) if odd else []
+    return [*lines_on(plain), *(f"! {line}" for line in warned)]
+
+
+def lines_on(done: Sequence[CellConversion]) -> list[str]:
+    """Return what was done or chosen, a line each; that nothing was where nothing was."""
+    from bilens.records.base import displayable
+    from bilens.report.sections.table_page import conversion_lines
+    from bilens.report.text import load_catalogue
+
+    return conversion_lines(load_catalogue("en"), displayable(done))
 
 
 def score_line(metrics: TableMetrics, plain: str) -> str:
@@ -105,7 +116,7 @@ def train_table(
         def show(alpha: float, number: int, _step: NewtonStep) -> None:
             progress("fitting", 0, 1, f"penalty {alpha:g}, iteration {number}")
 
-        metrics = train_table_in_folder(
+        metrics, chosen = train_table_in_folder(
             out,
             task,
             about_data=about,
@@ -113,6 +124,8 @@ def train_table(
             overwrite=overwrite,
             report=show,
         )
+    for line in lines_on(chosen) if chosen else ():
+        output.say(line)
     rows = source.data if metrics.test_score is None else out / TEST_NAME
     output.answer(
         {"schema_version": 1, "kind": "table training", "folder": str(out), **asdict(metrics)},

@@ -1,10 +1,10 @@
 """The page of a model with named columns: what columns and pairs do, and rows taken apart."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
+from bilens.data.table_columns import names_of
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
     CellConversion,
@@ -47,6 +47,7 @@ from bilens.report.sections.overview import (
     file_facts,
 )
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
+from bilens.report.sections.table_cells import MISSING, cell_text
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -63,7 +64,6 @@ from bilens.report.text import (
 BESIDE = 25  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
-MISSING = "(missing)"  # behind a column: the input that says that its cell is empty
 CURVES = 4  # of an output
 POINTS, SIDE = 32, 8  # steps of a curve, and of each side of a field
 ROW_KINDS = ("typical", "narrow", "wrong", "farthest", "first", "asked")
@@ -183,7 +183,9 @@ def response_charts(
     grids: dict[int, list[tuple[float, float]]] = {}  # input → values, and z
     for at, name in enumerate(model.input_names or ()):
         mean, scale, column = model.input_mean[at], model.input_scale[at], columns.get(name)
-        if column is None or column.name == name or column.kind == "date":
+        if column is not None and column.curve and name == names_of(column)[0]:
+            grids[at] = [(value, (rank - mean) / scale) for value, rank in column.curve]
+        elif column is None or column.name == name or column.kind == "date":
             steps = (4 * step / POINTS - 2 for step in range(POINTS + 1))
             grids[at] = [(mean + scale * z, z) for z in steps]
     alone = {one.column: one for one in item.columns}
@@ -321,21 +323,6 @@ def columns_read(record: Audit, found: ColumnReadings) -> dict[str, TableColumn]
     known = known_columns(found) or [TableColumn(name, "number", (name,)) for name in names]
     called = clean_columns(one.name for one in known)
     return {called[one.name]: one for one in known if one.inputs}
-
-
-def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
-    """Return the value that the inputs of a column hold; nothing where they hold none."""
-    days = values.get(f"{column.name}: days since {column.first}")
-    if column.kind == "category":
-        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
-        return "" if MISSING in on else [NONE, *on][-1]
-    if days is not None:
-        hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
-        moment = datetime.fromisoformat(column.first) + hour
-        return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
-    if column.name in values:  # and not whether it is missing alone
-        return f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
-    return ""
 
 
 def filled(t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading) -> Markup:

@@ -15,12 +15,16 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.errors import DataError, NumericalError
 from bilens.base.files import write_files
+from bilens.data.column_numbers import follow_curves
+from bilens.data.table_columns import read_by_curve
 from bilens.data.table_rows import ROWS_KEY, TrainingTable, fitted_to, row_fingerprints
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
+from bilens.records.column_readings import CellConversion
 from bilens.train.device import CPU
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
+from bilens.train.recipes import ColumnScale
 from bilens.train.run_folder import (
     HISTORY_NAME,
     METRICS_NAME,
@@ -29,16 +33,8 @@ from bilens.train.run_folder import (
     check_folder,
     written_by_us,
 )
-from bilens.train.table_fit import (
-    Report,
-    TableFit,
-    TableRecipe,
-    fit_table,
-    held_out_rows,
-    scaled_target,
-)
-
-TEST, VALIDATION = 1, 2  # what a split is for; each has a stream of its own
+from bilens.train.table_choice import TableFit, fit_table
+from bilens.train.table_fit import Report, TableRecipe, held_out_rows, scaled_target
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,16 @@ class TableMetrics:
     test_rows: int
     inputs: int  # columns and indicators that it reads
     hidden: int  # units of the saved model
+    column_scale: ColumnScale  # of the columns of numbers
+    quadratic_scale: float
     alpha: float
-    iterations: int  # of Newton's method
+    fits: int  # of candidates in folds, and the last one
+    iterations: int  # of Newton's method, in the last one
 
 
 @dataclass(frozen=True, eq=False)
 class TableTask:
-    """A table to fit: its rows split for the test and, to choose a penalty, for validation."""
+    """A table to fit: its rows split for the test."""
 
     table: TrainingTable
     recipe: TableRecipe
@@ -82,13 +81,19 @@ class TableTask:
     def is_regression(self) -> bool:
         return self.table.class_names is None
 
+    @property
+    def numbers(self) -> list[bool]:
+        """Which inputs are columns of numbers, and may be read by their ranks."""
+        own = {one.name for one in self.fitted_table.reading.columns if one.kind == "number"}
+        return [name in own for name in self.fitted_table.names]
+
     @cached_property
     def test_rows(self) -> Tensor:
         """Which rows are held out, (rows,) bool."""
         rows = len(self.table.values)
         if self.test_fraction == 0:
             return torch.zeros(rows, dtype=torch.bool)
-        generator = torch.Generator().manual_seed(2 * self.recipe.seed + TEST)
+        generator = torch.Generator().manual_seed(2 * self.recipe.seed + 1)
         values = self.table.values.nan_to_num()
         found = held_out_rows(values, self.labels(), self.test_fraction, generator)
         if int((~found).sum()) < 2:
@@ -103,12 +108,6 @@ class TableTask:
         """Return the fit to the known rows, and its map to logits, or to the target in its unit."""
         goal = self.table.target[known]
         weights = torch.ones(len(goal), dtype=torch.float64)
-        held_out = None
-        if self.recipe.early_stopping:
-            generator = torch.Generator().manual_seed(2 * self.recipe.seed + VALIDATION)
-            fraction = self.recipe.validation_fraction
-            labels = self.labels()[known]
-            held_out = held_out_rows(x[known], labels, fraction, generator).to(self.device)
         mean = deviation = weights
         if self.table.class_names is None:
             scaled, mean, deviation = scaled_target(goal, weights)
@@ -117,7 +116,7 @@ class TableTask:
             hot = torch.nn.functional.one_hot(goal, len(self.table.class_names))
             loss = CrossEntropy(hot.double().to(self.device))
         x, weights = x[known].to(self.device), weights.to(self.device)
-        fit = fit_table(x, loss, weights, self.recipe, held_out, report).to(CPU)
+        fit = fit_table(x, loss, weights, self.recipe, report, self.numbers).to(CPU)
         if not fit.converged:
             raise NumericalError(
                 f"the fit did not converge in {len(fit.steps)} iterations: raise --alpha."
@@ -136,25 +135,36 @@ def train_table_in_folder(
     provenance: Mapping[str, str],
     overwrite: bool = False,
     report: Report = silent,
-) -> TableMetrics:
-    """Fit a table and leave model, metrics, history and the test rows as they came in a folder."""
+) -> tuple[TableMetrics, tuple[CellConversion, ...]]:
+    """Fit a table and leave model, metrics, history and the test rows as they came in a folder.
+
+    Return how good it is, and sentences on what was chosen.
+    """
     table, recipe = task.fitted_table, task.recipe
     decides = {**recipe.to_dict(), "test_fraction": task.test_fraction}
     about = {"recipe": decides, "data": about_data}
     check_folder(folder, about, resume=False, overwrite=overwrite)
     test = task.test_rows
-    means = table.values[~test].nanmean(dim=0)  # in the place of what says nothing
-    x = torch.where(table.values.isnan(), means.nan_to_num(0.0), table.values)
-    fit, f = task.fitted(x, ~test, report)
+    fit, f = task.fitted(table.values, ~test, report)
     module = classifier_of_map(f, fit.mean, fit.scale)
+    x = follow_curves(table.values, fit.curves)
+    x = torch.where(x.isnan(), fit.mean, x)  # in the place of what says nothing
     outputs = f((x - fit.mean) / fit.scale)
     metrics = measure(task, outputs, fit, module.embed.out_features)
-    reading = structs.replace(table.reading, train_score=metrics.train_score)
+    curves = dict(zip(table.names, fit.curves, strict=True))
+    reading = structs.replace(
+        table.reading,
+        columns=tuple(
+            read_by_curve(one, curves.get(one.name, ())) for one in table.reading.columns
+        ),
+        done=(*table.reading.done, *fit.choice.told()),
+        train_score=metrics.train_score,
+    )
     with written_by_us(folder):
         save(
             module,
             folder,
-            input_names=table.names,
+            input_names=[name for one in reading.columns for name in one.inputs],
             input_mean=fit.mean.tolist(),
             input_scale=fit.scale.tolist(),
             output_names=table.class_names or (task.target_name,),
@@ -167,7 +177,7 @@ def train_table_in_folder(
             },
             overwrite=True,
         )
-        lines = [*map(asdict, fit.path), *map(asdict, fit.steps)]
+        lines = [*map(asdict, fit.choice.tried), *map(asdict, fit.steps)]
         held_out = test.nonzero().flatten().tolist()
         judged = {folder / TEST_NAME: table.cells.to_text(held_out).encode()} if held_out else {}
         write_files(
@@ -178,7 +188,7 @@ def train_table_in_folder(
                 folder / METRICS_NAME: json.dumps(asdict(metrics), indent=2).encode(),
             }
         )
-    return metrics
+    return metrics, fit.choice.told()
 
 
 def measure(task: TableTask, outputs: Tensor, fit: TableFit, hidden: int) -> TableMetrics:
@@ -194,7 +204,10 @@ def measure(task: TableTask, outputs: Tensor, fit: TableFit, hidden: int) -> Tab
         test_rows=int(test.sum()),
         inputs=len(task.fitted_table.names),
         hidden=hidden,
-        alpha=fit.alpha,
+        column_scale=fit.choice.chosen.column_scale,
+        quadratic_scale=fit.choice.chosen.quadratic_scale,
+        alpha=fit.choice.chosen.alpha,
+        fits=fit.choice.fits,
         iterations=len(fit.steps),
     )
 

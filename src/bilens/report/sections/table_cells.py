@@ -1,0 +1,42 @@
+"""What the cells of a row say, from the inputs that they became: values as a user knows them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from bilens.data.column_numbers import value_at
+from bilens.data.table_columns import names_of
+from bilens.records.column_readings import TableColumn, TableReading
+from bilens.report.text import NONE, quantity
+
+MISSING = "(missing)"  # behind a column: the input that says that its cell is empty
+
+
+def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
+    """Return the value that the inputs of a column hold; nothing where they hold none."""
+    days = values.get(f"{column.name}: days since {column.first}")
+    if column.kind == "category":
+        on = [name.removeprefix(f"{column.name}=") for name in column.inputs if values[name] == 1]
+        return "" if MISSING in on else [NONE, *on][-1]
+    if days is not None:
+        hour = timedelta(hours=values.get(f"{column.name}: hour", 0.0), days=round(days))
+        moment = datetime.fromisoformat(column.first) + hour
+        return f"{moment:%Y-%m-%d %H:%M}".removesuffix(" 00:00")
+    if column.curve:
+        rank = values[names_of(column)[0]]
+        return f"{quantity(value_at(rank, column.curve), 4)} {column.unit}".rstrip()
+    if column.name in values:  # and not whether it is missing alone
+        return f"{quantity(values[column.name], 4)} {column.unit}".rstrip()
+    return ""
+
+
+def input_labels(
+    reading: TableReading | None, names: Sequence[str], row: Sequence[float]
+) -> tuple[str, ...]:
+    """Return what to call each input of a row: a column of numbers with the value of its cell."""
+    values, found = dict(zip(names, row, strict=True)), {name: name for name in names}
+    columns = [TableColumn(name, "number", (name,)) for name in names]
+    for one in columns if reading is None else reading.columns:
+        name = names_of(one)[0]
+        if one.kind == "number" and name in values:
+            found[name] = f"{one.name} = {cell_text(one, values)}"
+    return tuple(found.values())

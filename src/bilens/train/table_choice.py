@@ -1,0 +1,275 @@
+"""How columns are read, whether there are products, and the penalty: chosen by rows held out.
+
+Each candidate is fitted to four fifths of the training rows and judged on the last one, five times;
+whatever is read off rows, ranks and means too, is read off the four fifths alone. Of the candidates
+within one standard error of the best, the simplest is taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bilens.algebra.bilinear_tensor import BilinearTensor
+from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.base import silent
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import UsageError
+from bilens.data.column_numbers import Curve
+from bilens.records.column_readings import CellConversion
+from bilens.train.newton import Loss, NewtonStep
+from bilens.train.recipes import ColumnScale, TableRecipe
+from bilens.train.table_fit import COPIES, Report, TableProblem, prepare_table
+
+FOLDS = 5
+LEAST_ROWS = 20  # different ones; fewer choose nothing
+PENALTIES = tuple(10.0 ** (2.5 - step / 2) for step in range(9))  # from 316 to 0.03
+PATIENCE = 2  # penalties in a row that may bring nothing before the rest are left out
+ROUGH = 1e-2  # tolerance of the gradient: the loss is right to about its square
+MOST_LOSS = 10.0  # of a row: a cell far outside is no reason for or against a candidate by itself
+PRODUCTS = 0.1  # quadratic_scale where products are tried
+USUAL = 3.0  # alpha where nothing is chosen
+PLAIN = 1.0  # alpha of ridge and logistic regression where nobody says one: the first candidate
+WORK = 2e9  # rows · features² of a fit: more rows than that, and than FEWEST, do not choose
+FEWEST, MOST = 2000, 20_000
+
+
+@dataclass(frozen=True)
+class TableCandidate:
+    """A way to read and fit a table; its loss is the mean of rows that it was not fitted to."""
+
+    column_scale: ColumnScale
+    quadratic_scale: float
+    alpha: float
+    loss: float | None = None
+    more: float = 0.0  # than the loss of the best candidate, row by row
+    error: float = 0.0  # the standard error of that
+    penalties: int = 0  # that were tried
+
+    def to_text(self) -> str:
+        """Return what it is in a few words."""
+        kind = f"products {self.quadratic_scale:g}" if self.quadratic_scale else "linear"
+        return f"{self.column_scale}, {kind}, alpha {self.alpha:.3g}"
+
+    @property
+    def kind(self) -> str:
+        return f"{self.column_scale}_{'products' if self.quadratic_scale else 'linear'}"
+
+
+@dataclass(frozen=True)
+class TableChoice:
+    """What was chosen, and between what; nothing was tried where all was said, or rows are few."""
+
+    chosen: TableCandidate
+    tried: tuple[TableCandidate, ...] = field(default=())
+
+    @property
+    def fits(self) -> int:
+        """How many fits it took, the last one to all rows included."""
+        return 1 + FOLDS * sum(one.penalties for one in self.tried)
+
+    def told(self) -> tuple[CellConversion, ...]:
+        """Return sentences on the choice, for page and terminal."""
+        if not self.tried:
+            return ()
+        of_kind = CellConversion.of_kind
+        return (
+            *(
+                of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
+                for one in self.tried
+            ),
+            of_kind(
+                f"chosen.{self.chosen.kind}",
+                alpha=f"{self.chosen.alpha:.4g}",
+                folds=FOLDS,
+                fits=self.fits,
+            ),
+        )
+
+
+NUMBERS = ("loss", "more", "error", "alpha")  # of the sentence on a candidate
+
+
+@dataclass(frozen=True, eq=False)
+class TableFit:
+    standard_map: QuadraticMap  # of standardised columns z = (curve(x) − mean) / scale, float64
+    curves: tuple[Curve, ...]  # of each column, empty where it is read as it comes
+    mean: Tensor  # (columns,), weighted
+    scale: Tensor  # (columns,), the weighted standard deviation; 1 where a column is constant
+    choice: TableChoice
+    steps: tuple[NewtonStep, ...]  # of the fit to all rows
+    converged: bool
+
+    def to(self, device: torch.device) -> TableFit:
+        f = self.standard_map
+        tensor = f.tensor
+        down, left, right = (x.to(device) for x in (tensor.down, tensor.left, tensor.right))
+        linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
+        moved = QuadraticMap(BilinearTensor(down, left, right), linear, constant)
+        mean, scale = self.mean.to(device), self.scale.to(device)
+        return replace(self, standard_map=moved, mean=mean, scale=scale)
+
+
+def fit_table(
+    x: Tensor,
+    loss: Loss,
+    weights: Tensor,
+    recipe: TableRecipe,
+    report: Report = silent,
+    numbers: Sequence[bool] | None = None,
+) -> TableFit:
+    """Return the quadratic map that minimises a penalised loss; the seed deals rows into folds.
+
+    The x, (rows, columns), are NaN where the mean of a column is to stand in; `weights` are above
+    0: a row that does not count would still be dealt and standardised. `numbers` are the columns
+    that may be read by their ranks; None is all.
+    """
+    check_float_tensor("x", x.nan_to_num(0.0, math.inf, -math.inf), num_axes=2)
+    check_float_tensor("weights", weights, num_axes=1)
+    if not bool((weights > 0).all()):
+        raise UsageError("a row has the weight 0, or one below: leave out rows that do not count.")
+    problem = TableProblem(x, loss, weights, numbers or [True] * x.shape[1])
+    with torch.no_grad():
+        choice = choose_fit(problem, recipe, report)
+        recipe = said(choice.chosen, recipe)
+        prepared = prepare_table(problem, recipe)
+        found = prepared.solve(choice.chosen.alpha, recipe, report=report)
+        f = prepared.map_of(found)
+        parts = prepared.curves, prepared.mean, prepared.scale
+        return TableFit(f, *parts, choice, found.steps, found.converged)
+
+
+def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> TableChoice:
+    """Return the simplest candidate within one standard error of the best."""
+    column_scales: tuple[ColumnScale, ...] = ("standard", "rank")
+    if recipe.column_scale is not None:
+        column_scales = (recipe.column_scale,)
+    elif not any(problem.numbers):
+        column_scales = ("standard",)
+    scale = recipe.quadratic_scale
+    scales = (0.0, PRODUCTS) if scale is None else (scale,)
+    penalties = PENALTIES if recipe.alpha is None else (recipe.alpha,)
+    usual = TableCandidate(
+        column_scales[0], scales[0], USUAL if recipe.alpha is None else recipe.alpha
+    )
+    if len(column_scales) == len(scales) == len(penalties) == 1:
+        return TableChoice(usual)
+    folds, groups = deal_rows(problem, recipe.seed)
+    if int(groups.max()) + 1 < LEAST_ROWS or not bool((folds >= 0).any()):
+        return TableChoice(usual)
+    found = [judge(problem, recipe, t, scales[0], penalties, folds, report) for t in column_scales]
+    if penalties is PENALTIES and not scales[0]:  # the linear model that everybody has
+        found.insert(0, judge(problem, recipe, column_scales[0], 0.0, (PLAIN,), folds, report))
+    better = min(found, key=lambda one: one[0].loss or 0.0)[0].column_scale
+    found += [judge(problem, recipe, better, s, penalties, folds, report) for s in scales[1:]]
+    _, best = min(found, key=lambda one: one[0].loss or 0.0)
+    tried = []
+    for one, losses in found:
+        more, error = paired_difference(losses - best, problem.weights, groups, folds >= 0)
+        tried.append(replace(one, more=more, error=error))
+    return TableChoice(next(one for one in tried if one.more <= one.error), tuple(tried))
+
+
+def said(one: TableCandidate, recipe: TableRecipe) -> TableRecipe:
+    """Return a recipe of which nothing is left to choose."""
+    components = recipe.n_components if one.quadratic_scale else None
+    return replace(
+        recipe,
+        alpha=one.alpha,
+        column_scale=one.column_scale,
+        quadratic_scale=one.quadratic_scale,
+        n_components=components,
+    )
+
+
+def judge(
+    problem: TableProblem,
+    recipe: TableRecipe,
+    column_scale: ColumnScale,
+    scale: float,
+    penalties: tuple[float, ...],
+    folds: Tensor,
+    report: Report,
+) -> tuple[TableCandidate, Tensor]:
+    """Return a candidate with its best penalty, and the loss of each row held out."""
+    rough = said(TableCandidate(column_scale, scale, 1.0), recipe)
+    rough = replace(rough, tol=max(recipe.tol, ROUGH))
+    rows = searched_rows(problem, recipe, scale)
+    parts = [
+        (prepare_table(problem.at((folds != fold) & rows), rough), folds == fold)
+        for fold in range(FOLDS)
+    ]
+    starts: list[Tensor | None] = [None] * FOLDS
+    counts = problem.weights * (folds >= 0)
+    kept: tuple[float, float, Tensor] | None = None
+    tried = since = 0
+    for alpha in penalties:
+        losses = torch.zeros_like(problem.weights)
+        for fold, (prepared, held_out) in enumerate(parts):
+            solution = prepared.solve(alpha, rough, starts[fold], report)
+            starts[fold] = solution.coefficients
+            new = problem.at(held_out)
+            values = new.loss.values(prepared.map_of(solution)(prepared.read_rows(new.x)))
+            losses[held_out] = values.clamp(max=MOST_LOSS)
+        mean, tried = float(counts @ losses / counts.sum()), tried + 1
+        since += 1
+        if kept is None or mean < kept[0]:
+            kept, since = (mean, alpha, losses), 0
+        if since >= PATIENCE:
+            break
+    assert kept is not None, "there is a penalty"
+    mean, alpha, losses = kept
+    return TableCandidate(column_scale, scale, alpha, mean, penalties=tried), losses
+
+
+def searched_rows(problem: TableProblem, recipe: TableRecipe, scale: float) -> Tensor:
+    """Return which rows candidates are fitted to, (rows,) bool: not all of a large table."""
+    rows, width = problem.x.shape
+    features = width + (width * (width + 1) // 2 if scale else 0)
+    most = max(FEWEST, min(MOST, int(WORK / features**2)))
+    kept = torch.ones(rows, dtype=torch.bool, device=problem.x.device)
+    if rows > most:
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(recipe.seed))
+        kept[order[most:]] = False
+    return kept
+
+
+def deal_rows(problem: TableProblem, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the fold of each row, −1 for what stays in all, and which rows go together.
+
+    Rows of equal inputs go together, unless most of a table is made of few: what occurs `COPIES`
+    times on average are few values, and no copies. Each class is dealt out evenly, and the only
+    rows of one stay. Neither order nor copies of rows change it.
+    """
+    values = problem.x.nan_to_num().cpu().numpy()
+    labels = problem.labels.cpu().numpy()
+    _, groups = np.unique(values, axis=0, return_inverse=True)
+    if (groups.max() + 1) * COPIES <= len(values):
+        groups = np.arange(len(values))
+    label = np.zeros(groups.max() + 1, dtype=np.int64)
+    np.maximum.at(label, groups, labels)
+    order = np.random.default_rng(seed).permutation(len(label))
+    fold = np.full(len(label), -1)
+    start = itertools.count()
+    for each in np.unique(label):
+        own = order[label[order] == each]
+        if len(own) > 1:
+            fold[own] = [next(start) % FOLDS for _ in own]
+    found = torch.from_numpy(fold[groups]), torch.from_numpy(groups)
+    return found[0].to(problem.x.device), found[1].to(problem.x.device)
+
+
+def paired_difference(
+    losses: Tensor, weights: Tensor, groups: Tensor, counted: Tensor
+) -> tuple[float, float]:
+    """Return the weighted mean of differences and its standard error, by groups of rows."""
+    weights = weights * counted
+    mean = weights @ losses / weights.sum()
+    parts = torch.zeros_like(weights).index_add_(0, groups, weights * (losses - mean))
+    return float(mean), float(parts.square().sum().sqrt() / weights.sum())
