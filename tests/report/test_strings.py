@@ -46,7 +46,7 @@ from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
 from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
-from bilens.report.sections.inventory import inventory_tables
+from bilens.report.sections.inventory_section import inventory_tables
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
 from bilens.report.sections.overview import data_source, place, shown_value, title_of

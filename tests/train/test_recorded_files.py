@@ -26,9 +26,9 @@ from bilens.base.errors import (
     NonFiniteError,
     UsageError,
 )
-from bilens.data.sample_files import Port, find_samples
+from bilens.data.sample_files import ModelInput, find_samples
 from bilens.findings.seen_units import read_seen_units
-from bilens.io.runner import Entry
+from bilens.io.runner import LayerEntry
 from bilens.train.recorded_files import Reservoir
 from builders import randn
 from commands import Shell
@@ -135,7 +135,7 @@ def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
     values = torch.arange(40_000.0).reshape(20, 2_000, 1)
 
     def drawn(seed: int) -> tuple[Tensor, int]:
-        kept = Reservoir(Entry("", None, 1), 500, torch.Generator().manual_seed(seed))
+        kept = Reservoir(LayerEntry("", None, 1), 500, torch.Generator().manual_seed(seed))
         peak = 0
         for number, value in enumerate(values):
             kept.add("x", value, number)
@@ -149,7 +149,7 @@ def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
     assert len(x) == 500
     assert peak <= 1500
     assert torch.equal(x, drawn(0)[0])
-    kept = Reservoir(Entry("", None, 1), 500, torch.Generator())
+    kept = Reservoir(LayerEntry("", None, 1), 500, torch.Generator())
     with pytest.raises(NonFiniteError, match="what reaches up"):
         kept.add("up", values[0] * torch.inf, 0)
     means = torch.stack([drawn(seed)[0].mean() for seed in range(40)])
@@ -158,12 +158,12 @@ def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
 
 def test_rows_of_a_value_are_what_a_layer_reads() -> None:
     value = randn(2, 6, 3)
-    assert torch.equal(Entry("", None, 3).rows(value), value.reshape(12, 3))
-    assert torch.equal(Entry("", None, 6).rows(value), value.movedim(1, 2).reshape(6, 6))
-    assert torch.equal(Entry("", None, 18).rows(value, torch.tensor([1])), value[1:].flatten(1))
-    assert [Entry("", None, width).count(value) for width in (3, 6, 18)] == [12, 6, 2]
+    assert torch.equal(LayerEntry("", None, 3).rows(value), value.reshape(12, 3))
+    assert torch.equal(LayerEntry("", None, 6).rows(value), value.movedim(1, 2).reshape(6, 6))
+    assert torch.equal(LayerEntry("", None, 18).rows(value, torch.tensor([1])), value[1:].flatten(1))
+    assert [LayerEntry("", None, width).count(value) for width in (3, 6, 18)] == [12, 6, 2]
     with pytest.raises(UsageError, match=r"a value of shape \(2, 6, 3\) holds no rows of 4"):
-        Entry("", None, 4).rows(value)
+        LayerEntry("", None, 4).rows(value)
 
 
 def test_copies_are_known_by_their_content(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_several_inputs_are_named_and_one_may_be_ignored(tmp_path: Path) -> None
 
 
 def test_arrays_are_one_call_or_several(tmp_path: Path) -> None:
-    ports = Port("x", (0, 3)), Port("state", (2, 1, 4)), Port("rate", (), "int64")
+    ports = ModelInput("x", (0, 3)), ModelInput("state", (2, 1, 4)), ModelInput("rate", (), "int64")
     x, state = randn(6, 5, 3).numpy(), randn(2, 1, 4).numpy()
     np.savez(tmp_path / "several.npz", x=x, state=state, rate=np.int64(7))
     np.savez(tmp_path / "one.npz", x=x[0], state=state, rate=np.int64(8))
@@ -282,11 +282,11 @@ def test_sound_is_cut_into_windows(tmp_path: Path) -> None:
     values = {n: np.random.default_rng(n).uniform(-1, 1, 1003) for n in range(2)}
     for number, one in values.items():
         sound(tmp_path / f"{number}.wav", one)
-    samples = find_samples(tmp_path, [Port("x", (0, 100))])
+    samples = find_samples(tmp_path, [ModelInput("x", (0, 100))])
     (call,) = samples.calls(samples.files[0])
     assert np.allclose(call["x"], values[0][:1000].reshape(10, 100), atol=1e-4)
     assert samples.notes()[0].values["rate"] == 8000
-    one_by_one = find_samples(tmp_path, [Port("x", (1, 1, 0))], "0,2", [500])
+    one_by_one = find_samples(tmp_path, [ModelInput("x", (1, 1, 0))], "0,2", [500])
     calls = [call["x"] for call in one_by_one.calls(samples.files[1])]
     assert [one.shape for one in calls] == [(1, 1, 500)] * 2
     assert np.allclose(calls[0][0, 0], values[1][:500] / 2, atol=1e-4)

@@ -25,7 +25,7 @@ Call = Mapping[str, Array]  # input → what it is given
 
 
 @dataclass(frozen=True)
-class Port:
+class ModelInput:
     """An input of a model that can be run."""
 
     name: str
@@ -43,7 +43,7 @@ class Port:
 
 
 @dataclass(frozen=True)
-class Scale:
+class InputScale:
     """What is made of values of an image from 0 to 1, or of sound from −1 to 1."""
 
     text: str
@@ -52,7 +52,7 @@ class Scale:
     assumed: bool = False
 
     @classmethod
-    def read(cls, text: str | None, usual: str, least: float) -> Scale:
+    def read(cls, text: str | None, usual: str, least: float) -> InputScale:
         """Return a scale as it is written: low..high, or mean,deviation, with / between colours.
 
         `least` is the lowest value of what is given, whose highest is 1.
@@ -91,14 +91,14 @@ class Scale:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampleFiles:
     """Files of one kind, each of other content, and how they are read for a model."""
 
     kind: str  # images, sound or arrays
     files: tuple[Path, ...]
     sha256: tuple[str, ...]  # of each
-    ports: tuple[Port, ...]
-    scale: Scale | None  # None for arrays, which are as the model reads them
+    ports: tuple[ModelInput, ...]
+    scale: InputScale | None  # None for arrays, which are as the model reads them
     size: tuple[int, ...]  # asked for
     repeated: int = 0  # files with the content of another one, which are left out
     left: tuple[str, ...] = ()  # files of another kind
@@ -136,7 +136,7 @@ class Samples:
         return found
 
     @property
-    def port(self) -> Port:
+    def port(self) -> ModelInput:
         """The one input that takes an image or sound."""
         first, *others = self.ports
         if others:
@@ -149,7 +149,7 @@ class Samples:
 
     # ---- images
 
-    def layout(self, port: Port) -> tuple[int, tuple[int, int], bool]:
+    def layout(self, port: ModelInput) -> tuple[int, tuple[int, int], bool]:
         """Return channels, rows and columns of an image (0 for its own), and if channels are last.
 
         A size that is asked for fills what the model leaves open.
@@ -266,7 +266,7 @@ class Samples:
             yield {name: one.astype(ports[name].dtype) for name, one in chosen.items()}
 
 
-def fits(port: Port, shape: Sequence[int]) -> bool:
+def fits(port: ModelInput, shape: Sequence[int]) -> bool:
     """Tell whether an array of a shape is what an input takes."""
     sides = shape if port.shape is None else port.shape
     return len(sides) == len(shape) and all(
@@ -292,8 +292,8 @@ def read_sound(path: Path) -> tuple[int, Array]:
 
 
 def find_samples(
-    path: Path, ports: Sequence[Port], normalise: str | None = None, size: Sequence[int] = ()
-) -> Samples:
+    path: Path, ports: Sequence[ModelInput], normalise: str | None = None, size: Sequence[int] = ()
+) -> SampleFiles:
     """Return the files of one kind at a path, those with the same content once.
 
     Raises: DataError for a folder without any, or with several kinds; for a single file, beside
@@ -323,12 +323,12 @@ def find_samples(
     if kind != "arrays":
         is_bytes = any(port.dtype == "uint8" for port in ports)
         usual = "-1..1" if kind == "sound" else "0..255" if is_bytes else "0..1"
-        scale = Scale.read(normalise, usual, -1.0 if kind == "sound" else 0.0)
+        scale = InputScale.read(normalise, usual, -1.0 if kind == "sound" else 0.0)
     elif normalise or size:
         raise UsageError("normalise, size (--normalise, --size): arrays are read as they are.")
     repeated = len(files) - len(known)
     parts = tuple(known.values()), tuple(known), tuple(ports), scale, tuple(size)
-    return Samples(kind, *parts, repeated, left)
+    return SampleFiles(kind, *parts, repeated, left)
 
 
 def is_one(path: Path, suffixes: Sequence[str]) -> bool:

@@ -28,7 +28,7 @@ from bilens.io.formats.huggingface import activation_of, in_an_mlp, input_of, lo
 from bilens.io.formats.safetensors_folder import folder_sha256
 from bilens.io.loaded_model import CONFIG_NAME, foreign_keys
 from bilens.io.model_folder import read_model_folder
-from bilens.io.runner import Entry
+from bilens.io.runner import LayerEntry
 from bilens.io.stored_mlp import StoredMLP, module_tensors
 from bilens.nn import BilinearTransformer
 from bilens.nn.layer_view import LayerView
@@ -60,9 +60,9 @@ class Site:
     patch: Patch | None = None  # that it reads at each place of an image
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> LayerEntry:
         """What it reads."""
-        return Entry(self.paths[0], self.patch, self.view.sizes.d_in)
+        return LayerEntry(self.paths[0], self.patch, self.view.sizes.d_in)
 
     @property
     def block(self) -> int:

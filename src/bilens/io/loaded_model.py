@@ -21,7 +21,7 @@ from bilens.base.notebook import html_summary
 from bilens.io.formats.ends import Ends
 from bilens.io.load_report import LoadReport
 from bilens.io.remote import RemotePath
-from bilens.io.runner import Entry, OpenRunner
+from bilens.io.runner import LayerEntry, OpenRunner
 from bilens.io.stored_mlp import Store, module_tensors
 from bilens.io.tensor_names import canonical
 from bilens.io.tensors import sha256_of_module
@@ -101,7 +101,7 @@ class LoadedModel:
     module_sha256: str = ""
     compare_rows: Callable[[Tensor], Agreement | str | None] | None = None
     ends: Ends | None = None
-    entries: Mapping[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, LayerEntry] = field(default_factory=dict)
     runner: OpenRunner | None = None
 
     _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.base.errors import UsageError, first_line
-from bilens.data.sample_files import Call, Port
+from bilens.data.sample_files import Call, ModelInput
 from bilens.nn.mlp_search.expression import FoundLayer, steps
 from bilens.nn.mlp_search.find_mlps import Place, below
 from bilens.nn.mlp_search.patches import Patch
@@ -24,7 +24,7 @@ from bilens.nn.real_run import in_evaluation
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class Entry(NamedTuple):
+class LayerEntry(NamedTuple):
     """The value that a layer reads, where a model has it."""
 
     location: str  # the module whose input it is, or the value of a graph; empty for neither
@@ -57,20 +57,20 @@ class Entry(NamedTuple):
 class Runner:
     """A model that runs: `run` returns what layers are given, layer → value."""
 
-    ports: tuple[Port, ...]
+    ports: tuple[ModelInput, ...]
     run: Callable[[Call], Mapping[str, Tensor]]
     about: str  # what runs it, in words
 
 
 # layer → entry, to what runs the model and gives these values
-OpenRunner = Callable[[Mapping[str, Entry]], Runner]
+OpenRunner = Callable[[Mapping[str, LayerEntry]], Runner]
 
 
-def entry_of(location: str, layer: FoundLayer) -> Entry:
-    return Entry(location, layer.source.patch, layer.sizes.d_in)
+def entry_of(location: str, layer: FoundLayer) -> LayerEntry:
+    return LayerEntry(location, layer.source.patch, layer.sizes.d_in)
 
 
-def entries_of(places: Mapping[str, Place], module: nn.Module) -> dict[str, Entry]:
+def entries_of(places: Mapping[str, Place], module: nn.Module) -> dict[str, LayerEntry]:
     """Return what layers of a module read: the input of the first linear map of each.
 
     A module that is the first of two layers is run twice, and has no input of one alone.
@@ -87,7 +87,7 @@ def entries_of(places: Mapping[str, Place], module: nn.Module) -> dict[str, Entr
     }
 
 
-def open_module(module: nn.Module, entries: Mapping[str, Entry]) -> Runner:
+def open_module(module: nn.Module, entries: Mapping[str, LayerEntry]) -> Runner:
     """Return a module as what runs; it gives the input of parts of it."""
     parameters = inspect.signature(module.forward).parameters.values()
     wanted = [one for one in parameters if one.default is one.empty]
@@ -97,13 +97,13 @@ def open_module(module: nn.Module, entries: Mapping[str, Entry]) -> Runner:
     whole = first is None and any(isinstance(one, nn.Embedding) for one in module.modules())
     kinds = [one.dtype for one in module.parameters() if one.is_floating_point()]
     dtype = "int64" if whole else str(kinds[0]).removeprefix("torch.") if kinds else "float32"
-    ports = tuple(Port(name, shape, dtype) for name in names)
+    ports = tuple(ModelInput(name, shape, dtype) for name in names)
     return Runner(
         ports, partial(run_module, module, entries), f"the {type(module).__name__} itself"
     )
 
 
-def run_module(module: nn.Module, entries: Mapping[str, Entry], call: Call) -> dict[str, Tensor]:
+def run_module(module: nn.Module, entries: Mapping[str, LayerEntry], call: Call) -> dict[str, Tensor]:
     """Run a module in evaluation and return what enters some of its parts."""
     found: dict[str, Tensor] = {}
     device = next((one.device for one in module.parameters()), torch.device("cpu"))

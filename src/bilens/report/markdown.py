@@ -15,7 +15,7 @@ from bilens.report.sections.difference import (
     headline_lines,
     largest_changes,
 )
-from bilens.report.sections.inventory import inventory_lines
+from bilens.report.sections.inventory_section import inventory_lines
 from bilens.report.sections.layers import (
     LAYER_CHANGES,
     LAYERS,

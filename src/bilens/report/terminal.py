@@ -34,7 +34,7 @@ from bilens.report.sections.difference import (
     largest_changes,
 )
 from bilens.report.sections.input_findings import input_lines
-from bilens.report.sections.inventory import (
+from bilens.report.sections.inventory_section import (
     GROUPS,
     MOST_ROWS,
     inventory_lines,

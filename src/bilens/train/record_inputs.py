@@ -17,13 +17,13 @@ from bilens.base.checks import check_count
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.base.option_rules import FILES, TEXT, refuse_idle
-from bilens.data.sample_files import Call, Port, find_samples
+from bilens.data.sample_files import Call, ModelInput, find_samples
 from bilens.io.converted_folder import open_model
 from bilens.io.file_kinds import find_model
 from bilens.io.host import Host, Site, host_of, tokenizer_at
 from bilens.io.load import from_module, load
 from bilens.io.loaded_model import CONFIG_NAME, LoadedModel, foreign_keys
-from bilens.io.runner import Entry, Runner, does_not_run, open_module
+from bilens.io.runner import LayerEntry, Runner, does_not_run, open_module
 from bilens.io.tensors import tensors_sha256
 from bilens.nn import BilinearTransformer
 from bilens.records.common import DataNote, DataOrigin, TextOrigin
@@ -147,7 +147,7 @@ def of_files_at(
 
 def host_on_files(
     model: LoadedModel,
-) -> tuple[Host, Callable[[Host, Mapping[str, Entry]], Runner]]:
+) -> tuple[Host, Callable[[Host, Mapping[str, LayerEntry]], Runner]]:
     """Return a model with the sites of its layers, and what opens it to run it on files.
 
     A file that another library runs has an empty module.
@@ -175,7 +175,7 @@ def host_on_files(
     return host, lambda host, entries: open_module(host.module, entries)
 
 
-def run_tokens(host: Host, entries: Mapping[str, Entry]) -> Runner:
+def run_tokens(host: Host, entries: Mapping[str, LayerEntry]) -> Runner:
     """Return a language model as what runs, on arrays of tokens."""
     sites = [site for site in host.sites if site.name in entries]
 
@@ -187,7 +187,7 @@ def run_tokens(host: Host, entries: Mapping[str, Entry]) -> Runner:
             raise does_not_run(f"{host.source}", call, error) from error
         return {name: rows.x for name, rows in found.items()}
 
-    return Runner((Port("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}")
+    return Runner((ModelInput("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}")
 
 
 def is_language(model: LoadedModel) -> bool:

@@ -13,8 +13,8 @@ from torch import Tensor
 from bilens.base import Progress
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
-from bilens.data.sample_files import Samples
-from bilens.io.runner import Entry, Runner
+from bilens.data.sample_files import SampleFiles
+from bilens.io.runner import LayerEntry, Runner
 from bilens.train.layer_inputs import LayerRows
 
 MOST_NUMBERS = 1 << 28  # of all rows that are kept, in memory: 1 GiB in float32
@@ -27,7 +27,7 @@ class Reservoir:
     Each row has a random key, and those with the smallest keys are kept: no other row is made.
     """
 
-    entry: Entry
+    entry: LayerEntry
     most: int
     generator: torch.Generator
     met: int = 0  # rows that there were
@@ -85,9 +85,9 @@ def rows_in_memory(rows: int, widths: Sequence[int]) -> int:
 
 def record_files(
     runner: Runner,
-    samples: Samples,
+    samples: SampleFiles,
     files: Sequence[Path],
-    entries: Mapping[str, Entry],
+    entries: Mapping[str, LayerEntry],
     most: int,
     seed: int,
     report: Progress,
@@ -108,7 +108,7 @@ def record_files(
 
 
 def split_files(
-    samples: Samples, held_out: float, seed: int
+    samples: SampleFiles, held_out: float, seed: int
 ) -> tuple[Sequence[Path], Sequence[Path], str]:
     """Return files to fit to, others that are held out, and the hash of all; none is in both."""
     count, files = len(samples.files), samples.files

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import UsageError, first_line
-from bilens.data.sample_files import Call, Port
-from bilens.io.runner import Entry, Runner, does_not_run
+from bilens.data.sample_files import Call, ModelInput
+from bilens.io.runner import LayerEntry, Runner, does_not_run
 
 
 def is_ready() -> bool:
@@ -33,7 +33,7 @@ def load_keras(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def open_keras(path: Path, inert: bool, entries: Mapping[str, Entry]) -> Runner:
+def open_keras(path: Path, inert: bool, entries: Mapping[str, LayerEntry]) -> Runner:
     """Return a file as what runs: a model of the same layers that ends at what is read."""
     if not is_ready() or not inert:
         what = (
@@ -55,7 +55,7 @@ def open_keras(path: Path, inert: bool, entries: Mapping[str, Entry]) -> Runner:
     except Exception as error:  # whatever another version says of it
         raise UsageError(f"{path}: Keras does not run it ({first_line(error)[:200]}).") from error
     ports = tuple(
-        Port(one.name, tuple(side or 0 for side in one.shape), str(one.dtype))
+        ModelInput(one.name, tuple(side or 0 for side in one.shape), str(one.dtype))
         for one in model.inputs
     )
     run = partial(run_keras, path, inner, entries)
@@ -63,7 +63,7 @@ def open_keras(path: Path, inert: bool, entries: Mapping[str, Entry]) -> Runner:
 
 
 def run_keras(
-    path: Path, model: Any, entries: Mapping[str, Entry], call: Call
+    path: Path, model: Any, entries: Mapping[str, LayerEntry], call: Call
 ) -> dict[str, Tensor]:
     """Run a model and return what layers read, channels first where they read patches."""
     import keras

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from bilens.base.errors import UsageError, first_line, optional_package
-from bilens.data.sample_files import Call, Port
-from bilens.io.runner import Entry, Runner, does_not_run
+from bilens.data.sample_files import Call, ModelInput
+from bilens.io.runner import LayerEntry, Runner, does_not_run
 
 KINDS = {"float": "float32", "double": "float64"}  # as onnxruntime calls them; others as NumPy
 
 
-def open_onnx(path: Path, entries: Mapping[str, Entry]) -> Runner:
+def open_onnx(path: Path, entries: Mapping[str, LayerEntry]) -> Runner:
     """Return a file as what runs; the values that layers read are outputs more of its graph.
 
     Those inside of the graph of a node (If, Loop) or of a function cannot be had.
@@ -50,14 +50,14 @@ def open_onnx(path: Path, entries: Mapping[str, Entry]) -> Runner:
     )
 
 
-def port_of(given: Any) -> Port:
+def port_of(given: Any) -> ModelInput:
     kind = given.type.removeprefix("tensor(").removesuffix(")")
     sides = (side if isinstance(side, int) and side > 0 else 0 for side in given.shape)
-    return Port(given.name, tuple(sides), KINDS.get(kind, kind))
+    return ModelInput(given.name, tuple(sides), KINDS.get(kind, kind))
 
 
 def run_session(
-    path: Path, session: Any, entries: Mapping[str, Entry], call: Call
+    path: Path, session: Any, entries: Mapping[str, LayerEntry], call: Call
 ) -> dict[str, Tensor]:
     """Run a file and return the values that layers read."""
     made = sorted({entry.location for entry in entries.values()} - {*call})

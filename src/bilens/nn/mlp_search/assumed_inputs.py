@@ -3,7 +3,7 @@
 import torch
 
 from bilens.algebra.gaussian import GaussianInput
-from bilens.nn.mlp_search.expression import Applied, FoundLayer, Moments, Tree, linearised
+from bilens.nn.mlp_search.expression import Applied, FoundLayer, NormMoments, Tree, linearised
 
 
 def assumed_input(layer: FoundLayer) -> GaussianInput | None:
@@ -31,7 +31,7 @@ def assumed_input(layer: FoundLayer) -> GaussianInput | None:
     return GaussianInput(centre, root, f"N(μ, σ²) of the {sees.of} right behind")
 
 
-def learnt_moments(layer: FoundLayer) -> tuple[Tree, Moments] | None:
+def learnt_moments(layer: FoundLayer) -> tuple[Tree, NormMoments] | None:
     """Return the value nearest to the source whose moments are known; None for none."""
     tree: Tree = layer.neurons.gate
     found = None

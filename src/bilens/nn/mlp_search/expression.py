@@ -27,7 +27,7 @@ Fetch = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class NormMoments:
     """The mean and the deviation that a normalisation says of a value."""
 
     of: str  # which one, in words
@@ -45,7 +45,7 @@ class Step:
     d_out: int | None = None  # None for that of what comes in
     d_in: int | None = None  # None for any
     bias_path: str = ""  # of the bias, where it is a parameter of its own
-    sees: Moments | None = None  # of what comes in, where a normalisation has learnt them
+    sees: NormMoments | None = None  # of what comes in, where a normalisation has learnt them
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class ValueSource:
     width: int | None = None  # of its last axis, or of a patch; None if nothing says
     patch: Patch | None = None  # what is taken of each place of an image; None for rows
     about: str = ""  # what it comes out of, such as a norm, which no layer contains
-    sees: Moments | None = None  # its own, where it comes out of a norm
+    sees: NormMoments | None = None  # its own, where it comes out of a norm
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +197,7 @@ def normalisation_step(path: str, module: nn.modules.batchnorm._BatchNorm) -> St
 
     size, sees = (
         module.num_features,
-        Moments(f"BatchNorm {path}", lambda: mean, lambda: variance.sqrt()),
+        NormMoments(f"BatchNorm {path}", lambda: mean, lambda: variance.sqrt()),
     )
     return Step(path, scale, shift, size, size, sees=sees)
 

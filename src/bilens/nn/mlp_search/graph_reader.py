@@ -10,7 +10,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
-    Moments,
+    NormMoments,
     Neurons,
     Step,
     Total,
@@ -70,14 +70,14 @@ class GraphReader:
             return f"{node.target} ({type(self.root.get_submodule(str(node.target))).__name__})"
         return str(getattr(node.target, "__name__", node.target))
 
-    def norm_moments(self, path: str) -> Moments | None:
+    def norm_moments(self, path: str) -> NormMoments | None:
         """Return what a norm of each row leaves: its shift, and its gain as the deviation."""
         norm = self.root.get_submodule(path)
         if not isinstance(norm, nn.LayerNorm | nn.RMSNorm) or norm.weight is None:
             return None
         gain, shift = norm.weight, getattr(norm, "bias", None)
         mean = torch.zeros_like(gain) if shift is None else shift
-        return Moments(f"{type(norm).__name__} {path}", lambda: mean, gain.abs)
+        return NormMoments(f"{type(norm).__name__} {path}", lambda: mean, gain.abs)
 
     # ---- values
 

@@ -19,7 +19,7 @@ from bilens.report.sections.classes import class_page, classes, ranks, truncatio
 from bilens.report.sections.difference import column_sentences
 from bilens.report.sections.image_checks import warnings
 from bilens.report.sections.input_findings import inputs_section
-from bilens.report.sections.inventory import inventory_section
+from bilens.report.sections.inventory_section import inventory_section
 from bilens.report.sections.layers import charts, difference, directions, layer_page, layer_table
 from bilens.report.sections.overview import Page, Parts, class_names, class_painter, exactness
 from bilens.report.sections.people import judged_parts

@@ -34,7 +34,7 @@ from bilens.report.markup import (
 )
 from bilens.report.sections.coverage import summary
 from bilens.report.sections.difference import headline_lines
-from bilens.report.sections.inventory import file_section
+from bilens.report.sections.inventory_section import file_section
 from bilens.report.sections.overview import (
     FindingLine,
     Page,
