@@ -160,7 +160,9 @@ def test_rows_of_a_value_are_what_a_layer_reads() -> None:
     value = randn(2, 6, 3)
     assert torch.equal(LayerEntry("", None, 3).rows(value), value.reshape(12, 3))
     assert torch.equal(LayerEntry("", None, 6).rows(value), value.movedim(1, 2).reshape(6, 6))
-    assert torch.equal(LayerEntry("", None, 18).rows(value, torch.tensor([1])), value[1:].flatten(1))
+    assert torch.equal(
+        LayerEntry("", None, 18).rows(value, torch.tensor([1])), value[1:].flatten(1)
+    )
     assert [LayerEntry("", None, width).count(value) for width in (3, 6, 18)] == [12, 6, 2]
     with pytest.raises(UsageError, match=r"a value of shape \(2, 6, 3\) holds no rows of 4"):
         LayerEntry("", None, 4).rows(value)

@@ -125,7 +125,7 @@ def test_what_is_said_is_not_chosen() -> None:
     loss = numbers(x[:, 0] * x[:, 1])
     fixed = fitted(x, loss, alpha=2.0, column_scale="rank", quadratic_scale=0.0)
     assert fixed.choice.tried == ()
-    assert fixed.choice.told() == ()
+    assert fixed.choice.conversions() == ()
     partly = fitted(x, loss, alpha=2.0, quadratic_scale=0.0).choice
     assert {one.alpha for one in partly.tried} == {2.0}
     assert {one.kind for one in partly.tried} == {"standard_linear", "rank_linear"}

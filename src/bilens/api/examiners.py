@@ -15,7 +15,7 @@ from bilens.findings.column_effects import ExactTable
 from bilens.findings.coverage import how_read
 from bilens.findings.exact_classifier import ExactClassifier
 from bilens.io.contents import Contents, Tensor, bits_of
-from bilens.io.inventory import of_contents, take_inventory
+from bilens.io.inventory import inventory_of, take_inventory
 from bilens.io.remote import RemotePath
 from bilens.records.class_readings import ClassReadings
 from bilens.records.column_readings import ColumnChanges, ColumnReadings
@@ -46,7 +46,7 @@ def examine_inventory(subject: AuditSubject) -> Inventory:
     for name, one in model.tensors.items():
         size = prod(one.shape) * bits_of(one.storage) // 8
         contents.tensors.append(Tensor(name, one.shape, one.storage, size, None, name))
-    return of_contents(contents, read=read)
+    return inventory_of(contents, read=read)
 
 
 def names_read(subject: AuditSubject) -> set[str]:

@@ -203,10 +203,7 @@ class History:
                 of the subject after `after`.
         """
         given = checked_texts(action, {"author": author, "subject": subject, "text": text})
-        if weights is not None and action != "label":
-            raise UsageError("weights are said of a label alone.")
-        if until is not None:
-            check_day(action, until)
+        check_scope(action, until, weights)
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
         if action == "accept" and given["subject"] == RULE + WHOLE:
@@ -362,7 +359,12 @@ def check_acceptable(model: str, last: PastAudit | None) -> None:
         )
 
 
-def check_day(action: str, until: str) -> None:
+def check_scope(action: str, until: str | None, weights: str | None) -> None:
+    """Refuse weights of anything but a label, and a last day that no acceptance can have."""
+    if weights is not None and action != "label":
+        raise UsageError("weights are said of a label alone.")
+    if until is None:
+        return
     if action != "accept":
         raise UsageError(f"until is of an acceptance; the action is {action!r}: leave it out.")
     with suppress(ValueError):

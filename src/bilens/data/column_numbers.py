@@ -1,4 +1,4 @@
-"""What is read off the numbers of a column: the curve of their ranks, and what may stand for none.
+"""Reads the numbers of a column: the curve of their ranks, and values that may stand for none.
 
 The curve is part of how the column is read. What may stand for no value is said, never changed.
 """

@@ -44,7 +44,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class InputScale:
-    """What is made of values of an image from 0 to 1, or of sound from −1 to 1."""
+    """How values of an image from 0 to 1, or of sound from −1 to 1, become a model's inputs."""
 
     text: str
     mean: tuple[float, ...] = (0.0,)
@@ -52,8 +52,8 @@ class InputScale:
     assumed: bool = False
 
     @classmethod
-    def read(cls, text: str | None, usual: str, least: float) -> InputScale:
-        """Return a scale as it is written: low..high, or mean,deviation, with / between colours.
+    def parse(cls, text: str | None, usual: str, least: float) -> InputScale:
+        """Read a scale as it is written: low..high, or mean,deviation, with / between colours.
 
         `least` is the lowest value of what is given, whose highest is 1.
         """
@@ -78,7 +78,7 @@ class InputScale:
             "for each colour as in 0.485/0.456/0.406,0.229/0.224/0.225."
         )
 
-    def of(self, values: Array, channels: int) -> Array:
+    def rescale(self, values: Array, channels: int) -> Array:
         """Return values, (channels, …), on this scale."""
         if len(self.mean) not in (1, channels):
             raise DataError(
@@ -186,9 +186,8 @@ class SampleFiles:
             raise DataError(f"{path}: is no image, or is damaged ({error}).") from error
         size = columns or wide, rows or high
         values = np.asarray(image.resize(size, Image.Resampling.BILINEAR), dtype=np.float64)
-        values = scale.of(
-            values.reshape(*values.shape[:2], channels).transpose(2, 0, 1) / 255, channels
-        )
+        values = values.reshape(*values.shape[:2], channels).transpose(2, 0, 1) / 255
+        values = scale.rescale(values, channels)
         values = values.transpose(1, 2, 0) if last else values
         values = values if port.is_float else values.round()
         yield {port.name: values[None].astype(port.dtype)}
@@ -224,7 +223,7 @@ class SampleFiles:
             )
         if len(values) < width:
             raise DataError(f"{path}: has {len(values)} values, and the model reads {width}.")
-        parts = scale.of(values[None], 1)[0][: len(values) // width * width].reshape(-1, width)
+        parts = scale.rescale(values[None], 1)[0][: len(values) // width * width].reshape(-1, width)
         shape = port.shape or (0, 0)
         together = AT_ONCE if len(shape) > 1 and shape[0] == 0 else 1
         for start in range(0, len(parts), together):
@@ -252,7 +251,7 @@ class SampleFiles:
         wrong = [
             port
             for name, port in ports.items()
-            if not fits(port, found[name].shape[several[name] :])
+            if not takes_shape(port, found[name].shape[several[name] :])
             or (found[name].dtype.kind == "f") > port.is_float
         ]
         if wrong or len(counts) > 1:
@@ -266,7 +265,7 @@ class SampleFiles:
             yield {name: one.astype(ports[name].dtype) for name, one in chosen.items()}
 
 
-def fits(port: ModelInput, shape: Sequence[int]) -> bool:
+def takes_shape(port: ModelInput, shape: Sequence[int]) -> bool:
     """Tell whether an array of a shape is what an input takes."""
     sides = shape if port.shape is None else port.shape
     return len(sides) == len(shape) and all(
@@ -304,12 +303,12 @@ def find_samples(
     below = sorted(path.rglob("*")) if path.is_dir() else [path]
     every = [one for one in below if one.is_file() and not one.name.startswith(".")]
     kinds = {"images": IMAGES, "sound": SOUND, "arrays": arrays.KINDS}
-    of = Counter(kind for one in every for kind, ends in kinds.items() if is_one(one, ends))
-    if len(of) != 1:
-        held = " and ".join(of) or "no images (.png, .jpg), sound (.wav) or arrays (.npy, .npz)"
+    counts = Counter(kind for one in every for kind, ends in kinds.items() if has_suffix(one, ends))
+    if len(counts) != 1:
+        held = " and ".join(counts) or "no images (.png, .jpg), sound (.wav) or arrays (.npy, .npz)"
         raise DataError(f"{path}: holds {held}; expected files of one of these kinds.")
-    (kind,) = of
-    files = [one for one in every if is_one(one, kinds[kind])]
+    (kind,) = counts
+    files = [one for one in every if has_suffix(one, kinds[kind])]
     known: dict[str, Path] = {}
     for one in files:
         known.setdefault(file_sha256(one), one)
@@ -323,13 +322,20 @@ def find_samples(
     if kind != "arrays":
         is_bytes = any(port.dtype == "uint8" for port in ports)
         usual = "-1..1" if kind == "sound" else "0..255" if is_bytes else "0..1"
-        scale = InputScale.read(normalise, usual, -1.0 if kind == "sound" else 0.0)
+        scale = InputScale.parse(normalise, usual, -1.0 if kind == "sound" else 0.0)
     elif normalise or size:
         raise UsageError("normalise, size (--normalise, --size): arrays are read as they are.")
-    repeated = len(files) - len(known)
-    parts = tuple(known.values()), tuple(known), tuple(ports), scale, tuple(size)
-    return SampleFiles(kind, *parts, repeated, left)
+    return SampleFiles(
+        kind,
+        files=tuple(known.values()),
+        sha256=tuple(known),
+        ports=tuple(ports),
+        scale=scale,
+        size=tuple(size),
+        repeated=len(files) - len(known),
+        left=left,
+    )
 
 
-def is_one(path: Path, suffixes: Sequence[str]) -> bool:
+def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
     return path.suffix.lower() in suffixes

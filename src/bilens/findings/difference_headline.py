@@ -27,7 +27,9 @@ def headline_of(
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
     ]
     more = any(math.prod(one.shape) > 1 for one in alone)
-    ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file or other_files(whole))
+    ways = tuple(stored_otherwise(found))
+    if not ways and (not same_file or other_files(whole)):
+        ways = ("header",)
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more),
         len(found.pairs),

@@ -69,15 +69,15 @@ def fit_record(
     layer: Layer | None = None,
     seen: SeenRows | None = None,
 ) -> LayerFit:
-    """Return what is told of a fit; of rows of files with an interval over these."""
+    """Return the record of a fit; on rows of files with an interval over the files."""
     over_files = None
     if layer is not None and seen is not None and seen.files is not None:
         classes, x = view is not None and view.classes, seen.held_out.double()
         made = outputs_of(fit.quadratic_map, centred=classes)
-        ends = interval_over_files(
+        low, high = interval_over_files(
             centred(in_blocks(layer, x), classes), in_blocks(made, x), seen.files
-        )
-        over_files = FileInterval(len(torch.unique(seen.files)), *(ends or (None, None)))
+        ) or (None, None)
+        over_files = FileInterval(len(torch.unique(seen.files)), low, high)
     sizes = None if view is None else view.sizes
     return LayerFit(
         name=name,

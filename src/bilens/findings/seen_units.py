@@ -37,8 +37,14 @@ def read_seen_units(layer: Layer, seen: SeenRows) -> SeenUnits:
         duplicates = int((cosines.triu(1) >= 1 - SAME**2 / 2).sum())
     some = x[torch.linspace(0, len(x) - 1, min(len(x), MOST_ROWS)).long()].double()
     hidden = layer.hidden(some)
-    ranks = map(directions_of, (some, hidden, layer.behind(hidden, some)))
-    return SeenUnits(len(x), int(silent.sum()), duplicates, *ranks)
+    return SeenUnits(
+        len(x),
+        int(silent.sum()),
+        duplicates,
+        input_rank=directions_of(some),
+        hidden_rank=directions_of(hidden),
+        output_rank=directions_of(layer.behind(hidden, some)),
+    )
 
 
 def directions_of(rows: Tensor) -> int:

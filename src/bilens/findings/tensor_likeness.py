@@ -139,15 +139,21 @@ def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(side for side in shape if side != 1)
 
 
+def is_unturned(order: Sequence[int]) -> bool:
+    return [*order] == [*range(len(order))]
+
+
 def in_shape_of(new: StoredTensor, old: StoredTensor, order: Sequence[int]) -> StoredTensor:
     """Return a tensor in the shape of another one, its longer axes in another order."""
-    if new.shape == old.shape and [*order] == [*range(len(order))]:
+    if new.shape == old.shape and is_unturned(order):
         return old
-    fetch = partial(turned, old, tuple(order), new.shape)
+    fetch = partial(turn_axes, old, tuple(order), new.shape)
     return replace(old, shape=new.shape, block=(), fetch=fetch, locate=lambda _: ())
 
 
-def turned(old: StoredTensor, order: tuple[int, ...], shape: tuple[int, ...], at: Block) -> Tensor:
+def turn_axes(
+    old: StoredTensor, order: tuple[int, ...], shape: tuple[int, ...], at: Block
+) -> Tensor:
     return numbers_in(old).reshape(squeezed(old.shape)).permute(order).reshape(shape)[at]
 
 

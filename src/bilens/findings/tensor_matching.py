@@ -18,6 +18,7 @@ from bilens.findings.tensor_likeness import (
     Matching,
     agree,
     in_shape_of,
+    is_unturned,
     numbers_in,
     orders_between,
     pair_of,
@@ -75,7 +76,9 @@ def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
     Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
     order; and a square matrix that is transposed, unless all others have to be, too.
     """
-    turned = any(pair.how == "transposed" and is_oblong(pair.model) for pair in found.pairs)
+    turned = any(
+        pair.how == "transposed" and len({*squeezed(pair.model.shape)}) > 1 for pair in found.pairs
+    )
     groups = dict[tuple[str, ...], list[tuple[list[list[int]], int]]]()
     for at, pair in enumerate(found.pairs):
         names = pair.model.name, pair.baseline.name
@@ -83,18 +86,13 @@ def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
             found.pairs[at] = replace(pair, moved=True)
         if pair.how != "name" and not pair.constant and "::" not in "".join(names):
             numbers = [[*map(int, NUMBER.findall(name))] for name in names]
-            groups.setdefault(tuple(NUMBER.sub("*", name) for name in names), []).append(
-                (numbers, at)
-            )
+            pattern = tuple(NUMBER.sub("*", name) for name in names)
+            groups.setdefault(pattern, []).append((numbers, at))
     for members in groups.values():
         mine, theirs = (sorted(members, key=lambda one: one[0][side]) for side in (0, 1))
         for one, other in zip(mine, theirs, strict=True):
             if one != other:
                 found.pairs[one[1]] = replace(found.pairs[one[1]], moved=True)
-
-
-def is_oblong(tensor: StoredTensor) -> bool:
-    return len({*squeezed(tensor.shape)}) > 1
 
 
 # ---- by content
@@ -117,12 +115,11 @@ def match_contents(found: Matching, named: Mapping[str, str]) -> None:
                 continue
             own = named.get(new.name) == old.name
             exact = not own and (new.name in named or old.name in taken)
-            if tries.setdefault(new.name, 0) >= TRIES or (own and [*order] == [*range(len(order))]):
+            if tries.setdefault(new.name, 0) >= TRIES or (own and is_unturned(order)):
                 continue
             tries[new.name] += 1
             if agree(numbers_in(new), numbers_in(in_shape_of(new, old, order)), exact=exact):
-                plain = [*order] == [*range(len(order))]
-                how: How = "content" if plain else "transposed"
+                how: How = "content" if is_unturned(order) else "transposed"
                 found.add(new, old, how, order, moved=exact)
 
 
@@ -141,13 +138,13 @@ def candidates(
             for order in orders_between(squeezed(old.shape), sides):
                 other = theirs[j][order]
                 if wanted.numel() == other.numel():
-                    alike = float(wanted @ other) if len(wanted) > 1 else near(wanted, other)
+                    alike = float(wanted @ other) if len(wanted) > 1 else are_equal(wanted, other)
                     if alike >= HALF / 2:
                         ranked.append((-round(alike, 4), i, j, order))
     return [(news[i], olds[j], order) for _, i, j, order in sorted(ranked)]
 
 
-def near(one: Tensor, other: Tensor) -> float:
+def are_equal(one: Tensor, other: Tensor) -> float:
     """Return 1 where two constants are equal but for rounding, or else 0."""
     return float(torch.isclose(one, other, rtol=torch.finfo(torch.bfloat16).eps, atol=0).all())
 

@@ -166,11 +166,8 @@ def nearest_rows(whole: Tensor, rows: Tensor) -> list[Any]:
 def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> StoredTensor:
     """Return rows of a tensor, or its columns, as a tensor of its own."""
     width = [matrix_sides(whole)[axis] for axis in order[1:]]
-    first, last, step = (
-        int(rows[0]),
-        int(rows[-1]) + 1,
-        int(rows[1] - rows[0]) if len(rows) > 1 else 1,
-    )
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
     said = f"{':, ' if order == (1, 0) else ''}{first}:{last}{f':{step}' if step != 1 else ''}"
     if len(squeezed(whole.shape)) == 3 and len(rows) == squeezed(whole.shape)[1]:
         said = str(first // len(rows))  # a matrix of a stack

@@ -1,4 +1,4 @@
-"""What a model file holds, as its readers of headers find it: without torch, and nothing is run."""
+"""The contents of a model file, as readers of headers find them: no torch, and nothing is run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from zipfile import ZipFile
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
 from bilens.io.tensor_names import fold_names, holds_weights, kind_of
-from bilens.records.inventory import CountedName, PartCount, Port, TensorGroup
+from bilens.records.inventory import PartCount, Port, TensorGroup
 
 # What a matrix of a kind is a part of; one tensor of each part is counted.
 PARTS = {"q": "attention", "qkv": "attention", "up": "mlp", "gate_up": "mlp", "conv": "convolution"}
@@ -69,7 +69,7 @@ class UnknownKindError(CheckpointError):
 
 @dataclass
 class Contents:
-    """What a file holds."""
+    """The tensors, operations, inputs and outputs of a file, and its words on the model."""
 
     format: str
     files: list[Path]
@@ -92,6 +92,13 @@ class Contents:
             if holds_weights(one.name, len(one.shape), one.dtype):
                 yield one
 
+    def mark_codes(self, names: Collection[str]) -> None:
+        """Mark the tensors with these names as quantised where their numbers may be codes."""
+        codes = ("int32", *CODES)
+        self.tensors = [
+            one._replace(quantised=one.name in names and one.dtype in codes) for one in self.tensors
+        ]
+
     @property
     def parameters(self) -> int:
         return sum(prod(one.shape) for one in self.weights())
@@ -100,9 +107,6 @@ class Contents:
     def sha256(self) -> str:
         found = [self.hashes.get(file) or file_sha256(file) for file in self.files]
         return hashlib.sha256("".join(found).encode()).hexdigest() if found[1:] else "".join(found)
-
-    def counted_operations(self) -> tuple[CountedName, ...]:
-        return tuple(CountedName(name, count) for name, count in self.operations.most_common())
 
     def groups(self) -> tuple[TensorGroup, ...]:
         """Return the tensors by names that differ in numbers alone, and by how they are stored."""
@@ -180,17 +184,17 @@ def part_of(tensor: Tensor) -> str:
 
 def same_bytes(members: list[Tensor]) -> list[list[Tensor]]:
     """Return the tensors that hold the same bytes, in groups; not those of one byte alone."""
-    for read in (edges, every_byte):
+    for hash_bytes in (hash_of_ends, hash_of_all):
         by_digest: defaultdict[str, list[Tensor]] = defaultdict(list)
         for one in members:
             if one.place is not None and one.place.stop > one.place.start:
-                by_digest[read(one.place)].append(one)
+                by_digest[hash_bytes(one.place)].append(one)
         groups = [group for digest, group in by_digest.items() if digest and len(group) > 1]
         members = [one for group in groups for one in group]
     return groups
 
 
-def edges(place: TensorBytes) -> str:
+def hash_of_ends(place: TensorBytes) -> str:
     with place.path.open("rb") as file:
         found = []
         for start in (place.start, max(place.stop - EDGE, place.start)):
@@ -199,7 +203,7 @@ def edges(place: TensorBytes) -> str:
     return hashlib.sha256(b"".join(found)).hexdigest()
 
 
-def every_byte(place: TensorBytes) -> str:
+def hash_of_all(place: TensorBytes) -> str:
     with place.path.open("rb") as file:
         file.seek(place.start)
         content = file.read(place.stop - place.start)
@@ -216,6 +220,11 @@ def bits_of(dtype: str) -> int:
     """Return the bits of a number of a type, which most names of types end in."""
     digits = re.search(r"\d+$", dtype)
     return BITS.get(dtype, int(digits[0]) if digits else 0)
+
+
+def size_of(shape: Iterable[int], dtype: str) -> int:
+    """Return the bytes of an array."""
+    return prod(shape) * bits_of(dtype) // 8
 
 
 def read_entry(archive: ZipFile, name: str) -> bytes:

@@ -1,4 +1,4 @@
-"""What files of tensors, archives and trees hold, each by its header; nothing in them is run."""
+"""Reads files of tensors, archives and trees, each by its header; nothing in them is run."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ import msgspec
 from bilens.base.errors import MissingExtraError, optional_package
 from bilens.io.byte_ranges import opened, read_header
 from bilens.io.contents import (
-    CODES,
     Contents,
     Tensor,
     TensorBytes,
-    bits_of,
     numpy_name,
     read_entry,
     shape_text,
+    size_of,
 )
 from bilens.io.formats.gguf_header import HeaderReader
 from bilens.io.pickle_inventory import PLAIN, read_plain_pickle
@@ -37,9 +36,9 @@ SAFETENSORS |= {f"{a}{n}": f"{b}{n}" for a, b in (("I", "int"), ("U", "uint")) f
 SAFETENSORS |= {"I64": "int64", "U64": "uint64", "BOOL": "bool"}
 SAFETENSORS |= {"F8_E4M3": "float8e4m3fn", "F8_E5M2": "float8e5m2"}
 GENERAL = [  # keys of a GGUF file that say what it is
-    *("name", "license", "license.name", "author", "organization", "description", "url"),
-    *("size_label", "finetune", "basename", "languages", "base_model.0.name"),
-]
+    "name", "license", "license.name", "author", "organization", "description", "url",
+    "size_label", "finetune", "basename", "languages", "base_model.0.name",
+]  # fmt: skip
 MOST_HEADER = 1 << 20  # bytes of that of an array
 FASTTEXT_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
 
@@ -54,8 +53,7 @@ def read_safetensors_contents(path: Path) -> Contents:
     names = {one.name for one in found.tensors}
     scales = ("_scale", ".scales", ".qzeros", ".absmax", ".quant_state", "_scale_inv")
     if any(name.endswith(scales) for name in names):
-        marked = (x._replace(quantised=x.dtype in (*CODES, "int32")) for x in found.tensors)
-        found.tensors = [*marked]
+        found.mark_codes(names)
     return found
 
 
@@ -128,7 +126,7 @@ def npy_header(name: str, file: IO[bytes]) -> Tensor:
         raise ValueError(f"a header of {length} bytes")
     said = ast.literal_eval(file.read(length).decode("latin1"))
     shape, dtype = tuple(said["shape"]), numpy_name(str(said["descr"]))
-    return Tensor(name, shape, dtype, prod(shape) * bits_of(dtype) // 8)
+    return Tensor(name, shape, dtype, size_of(shape, dtype))
 
 
 def read_keras_contents(path: Path) -> Contents:
@@ -138,11 +136,9 @@ def read_keras_contents(path: Path) -> Contents:
     found = Contents("Keras", [path])
     with zipfile.ZipFile(path) as archive:
         config = json.loads(read_entry(archive, "config.json"))
-        about = (
-            json.loads(read_entry(archive, "metadata.json"))
-            if "metadata.json" in archive.namelist()
-            else {}
-        )
+        about: dict[str, Any] = {}
+        if "metadata.json" in archive.namelist():
+            about = json.loads(read_entry(archive, "metadata.json"))
         size = archive.getinfo("model.weights.h5").file_size
         check_memory(2 * size, f"{path}", "name a smaller file")
         weights = archive.read("model.weights.h5")
@@ -171,18 +167,14 @@ def add_keras_layers(found: Contents, config: Any) -> None:
             todo += layers[::-1]
         elif name := one.get("class_name"):
             found.operations[str(name)] += 1
-            if isinstance(inner, dict):
-                todo += [inner[key] for key in AROUND if key in inner]
-                if name == "InputLayer":
-                    shape = [
-                        "?" if n is None else n
-                        for n in inner.get("batch_shape") or inner.get("batch_input_shape") or ()
-                    ]
-                    dtype = inner.get("dtype")
-                    dtype = dtype if isinstance(dtype, str) else "float32"
-                    found.ports.append(
-                        Port("input", str(inner.get("name", "")), shape_text(shape), dtype)
-                    )
+            inner = inner if isinstance(inner, dict) else {}
+            todo += [inner[key] for key in AROUND if key in inner]
+            if name == "InputLayer" and inner:
+                shape = inner.get("batch_shape") or inner.get("batch_input_shape") or ()
+                sides = shape_text("?" if side is None else side for side in shape)
+                dtype = inner.get("dtype")
+                dtype = dtype if isinstance(dtype, str) else "float32"
+                found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
 
 
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
@@ -192,9 +184,8 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
     h5py = optional_package("h5py", "keras", "reading an HDF5 file")
     with h5py.File(source, "r") as file:
         if config := file.attrs.get("model_config"):
-            found.format = f"Keras {file.attrs.get('keras_version', '')}, before Keras 3".replace(
-                " ,", ","
-            )
+            version = f"Keras {file.attrs.get('keras_version', '')}".strip()
+            found.format = f"{version}, before Keras 3"
             add_keras_layers(found, json.loads(config))
 
         def add(name: str, one: Any) -> None:
@@ -222,7 +213,7 @@ def read_exported(path: Path) -> Contents:
 
 
 def read_trees(path: Path) -> Contents:
-    """Return what a model of decision trees says of itself, as far as it is soon read."""
+    """Read the kind, the number and the objective of decision trees, without the trees."""
     data = path.read_bytes()
     if data[:2] == b"PK":
         return read_npz(path)
@@ -279,7 +270,7 @@ def read_thinc(path: Path) -> Contents:
     return found
 
 
-def list_alone(kind: str, path: Path) -> Contents:
-    """Return that a file is there, of a kind that is known and not opened."""
+def name_unopened(kind: str, path: Path) -> Contents:
+    """Name a file of a kind that is known and not opened."""
     weights = sorted((path.parent / "weights").glob("*")) if kind == "Core ML" else []
     return Contents(kind, [path, *weights], notes=["what it holds is not read"])

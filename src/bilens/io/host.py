@@ -61,7 +61,7 @@ class Site:
 
     @property
     def entry(self) -> LayerEntry:
-        """What it reads."""
+        """The value that the layer reads."""
         return LayerEntry(self.paths[0], self.patch, self.view.sizes.d_in)
 
     @property

@@ -24,7 +24,7 @@ from bilens.io.file_kinds import OTHERS, is_known, kind_of
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
 from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
-from bilens.records.inventory import CardField, FileEntry, FileState, Inventory
+from bilens.records.inventory import CardField, CountedName, FileEntry, FileState, Inventory
 
 Read = Callable[[Path], Contents]
 READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
@@ -44,8 +44,8 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "fasttext": headers.read_fasttext,
     "dynet": headers.read_dynet,
     "thinc": headers.read_thinc,
-    "coreml": partial(headers.list_alone, "Core ML"),
-    "compressed": partial(headers.list_alone, "compressed file"),
+    "coreml": partial(headers.name_unopened, "Core ML"),
+    "compressed": partial(headers.name_unopened, "compressed file"),
 }
 SHARDS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 INDEX = re.compile(r"(model\.safetensors|pytorch_model\.bin)\.index\.json")
@@ -95,10 +95,11 @@ def take_inventory(path: Path, read: Known | None = None) -> Inventory:
     size = sum(file.stat().st_size for file in contents.files)
     if path.is_dir() and not contents.files:
         size = sum(one.bytes for one in files)
-    return of_contents(contents, str(path), read, size, (*said_beside(path, contents),), files)
+    card = tuple(card_fields(path, contents))
+    return inventory_of(contents, str(path), read, size, card, files)
 
 
-def of_contents(
+def inventory_of(
     contents: Contents,
     path: str = "",
     read: Known | None = None,
@@ -115,7 +116,7 @@ def of_contents(
         sha256=contents.sha256,
         parameters=contents.parameters,
         tensors=len(contents.tensors),
-        operations=contents.counted_operations(),
+        operations=tuple(CountedName(name, n) for name, n in contents.operations.most_common()),
         parts=contents.counted_parts(read),
         ports=tuple(contents.ports),
         groups=contents.groups(),
@@ -135,12 +136,10 @@ def contents_at(path: Path) -> Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """Return what a file holds; an unknown kind and a damaged file are refused in one sentence."""
+    """Read the contents of a file; refuse an unknown kind and a damaged file in one sentence."""
     try:
         size = check_regular_file(path, "expected a model file").st_size
         kind = kind_of(path)
-        if kind not in READERS and (path.suffix in SPEAKING or is_cut_archive(path)):
-            raise ValueError("its bytes are not those of what its name or its beginning says")
         if kind not in READERS:
             raise unknown_kind(path, size)
         return READERS[kind](path)
@@ -156,14 +155,13 @@ def read_contents(path: Path) -> Contents:
         ) from error
 
 
-def is_cut_archive(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\3\4" and not zipfile.is_zipfile(path)
-
-
 def unknown_kind(path: Path, size: int) -> UnknownKindError:
+    """Return the refusal of a file; raise ValueError for one of a known kind that is damaged."""
     with path.open("rb") as file:
         start = file.read(8)
+    is_cut = start.startswith(b"PK\3\4") and not zipfile.is_zipfile(path)
+    if path.suffix in SPEAKING or is_cut:
+        raise ValueError("its bytes are not those of what its name or its beginning says")
     return UnknownKindError(
         f"{path}: is of a kind that is not known: {size} bytes that begin with {start.hex(' ')}, "
         f"SHA-256 {file_sha256(path)}. What is read: safetensors, GGUF, ONNX, PyTorch, Keras, "
@@ -176,7 +174,7 @@ def unknown_kind(path: Path, size: int) -> UnknownKindError:
 
 
 def folder_contents(folder: Path) -> Contents:
-    """Return what the model of a folder holds, or that it is a folder of several, or of none."""
+    """Read the one model of a folder; a folder of several, or of none, has no tensors."""
     if (folder / "saved_model.pb").is_file():
         return READERS["tensorflow"](folder)
     weights = weights_of(folder)
@@ -229,7 +227,7 @@ def list_files(folder: Path) -> Iterator[FileEntry]:
 
 
 def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> FileEntry:
-    """Return what became of a file of a folder; `part_of` learns which others it speaks of."""
+    """Return the entry of a file of a folder; `part_of` learns which others it speaks of."""
     name, size, sha256 = path.relative_to(folder).as_posix(), 0, ""
     kind = part_of.get(path, "listed")
     if not path.is_file():
@@ -253,7 +251,7 @@ def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> File
 # ---- what is said of a model
 
 
-def said_beside(path: Path, contents: Contents) -> Iterator[CardField]:
+def card_fields(path: Path, contents: Contents) -> Iterator[CardField]:
     """Yield licence and further fields that a model, or a file beside it, says of it."""
     folder = path if path.is_dir() else path.parent
     for name, value in contents.said.items():
@@ -279,10 +277,12 @@ def said_beside(path: Path, contents: Contents) -> Iterator[CardField]:
 def front_matter(card: Path) -> Iterator[tuple[str, str]]:
     """Yield the fields of a model card that are known, from the lines between its first dashes."""
     with suppress(OSError):
-        _, dashes, rest = card.read_text("utf-8", "replace")[:MOST_TEXT].partition("---\n")
+        before, dashes, rest = card.read_text("utf-8", "replace")[:MOST_TEXT].partition("---\n")
         said: dict[str, list[str]] = {}
         key = ""
-        for line in rest.partition("\n---")[0].splitlines() if dashes and not _.strip() else ():
+        for line in (
+            rest.partition("\n---")[0].splitlines() if dashes and not before.strip() else ()
+        ):
             if found := re.fullmatch(r"(\w+):\s*(.*)", line):
                 key, first = found[1], found[2].strip("\"' ")
                 said[key] = [first] if first else []

@@ -121,8 +121,16 @@ def load(
     if roles is not None:
         check_type("roles", roles, Mapping, 'say which tensor is what, as {"up": "fc1.weight"}')
     base = None if base is None else located(check_path("base", base))
-    told = residual, allow_pickle, roles, activation, transposed, base, trust_pickle, module_class
-    said = ReadOptions(*told)
+    said = ReadOptions(
+        residual=residual,
+        allow_pickle=allow_pickle,
+        roles=roles,
+        activation=activation,
+        transposed=transposed,
+        base=base,
+        trust_pickle=trust_pickle,
+        module_class=module_class,
+    )
     path = path if isinstance(path, str) else check_path("path", path)
     return with_output_names(load_with(path, said), output_names)
 

@@ -1,4 +1,4 @@
-"""What the graph of an ONNX file holds: operations, inputs and outputs, tensors."""
+"""Reads the graph of an ONNX file: operations, inputs and outputs, tensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import optional_package
-from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
+from bilens.io.contents import Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -52,11 +52,7 @@ def read_onnx_contents(path: Path) -> Contents:
         for value in values:
             if value.name not in held:
                 found.ports.append(onnx_port(side, value, kinds))
-    codes = (
-        one._replace(quantised=one.dtype in (*CODES, "int32") and one.name in users)
-        for one in found.tensors
-    )
-    found.tensors = [*codes]
+    found.mark_codes(users)
     found.said = {entry.key: entry.value for entry in model.metadata_props}
     versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
     found.said |= {"opset": ", ".join(versions)}
@@ -71,7 +67,7 @@ def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: A
     if location := said.get("location"):
         file, start = path.parent / Path(location).name, int(said.get("offset", 0))
         if file.is_file():
-            found.files += [file] * (file not in found.files)
+            found.files += [] if file in found.files else [file]
             place = TensorBytes(file, start, start + int(said.get("length", size)))
         elif (note := f"{location}: its tensors are not there") not in found.notes:
             found.notes.append(note)
@@ -95,13 +91,11 @@ def reads_softmax(node: Any, made: dict[str, Any]) -> bool:
 
 def onnx_port(side: Any, value: Any, kinds: Any) -> Port:
     kind = value.type.tensor_type
-    dims = [
+    if not kind.elem_type:
+        return Port(side, value.name, "", value.type.WhichOneof("value") or "")
+    dtype = kinds.Name(kind.elem_type).lower()
+    sides = (
         one.dim_param or (one.dim_value if one.dim_value > 0 else "?") for one in kind.shape.dim
-    ]
-    dtype = (
-        kinds.Name(kind.elem_type).lower()
-        if kind.elem_type
-        else value.type.WhichOneof("value") or ""
     )
-    known = kind.HasField("shape") if kind.elem_type else False
-    return Port(side, value.name, shape_text(dims) if known else "", NUMBERS.get(dtype, dtype))
+    shape = shape_text(sides) if kind.HasField("shape") else ""
+    return Port(side, value.name, shape, NUMBERS.get(dtype, dtype))

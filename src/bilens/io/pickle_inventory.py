@@ -1,4 +1,4 @@
-"""What pickles hold, by their steps: nothing in them is imported, and nothing is called."""
+"""Reads pickles by their steps: nothing in them is imported, and nothing is called."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import Contents, Tensor, UnknownKindError, bits_of, numpy_name, read_entry
+from bilens.io.contents import Contents, Tensor, UnknownKindError, numpy_name, read_entry, size_of
 from bilens.io.pickle_contents import (
     LEGACY,
     Made,
@@ -41,7 +40,7 @@ MOST_PICKLED = 64 << 20  # bytes of a plain pickle that is read to its end
 
 
 def read_torch_contents(path: Path) -> Contents:
-    """Return what a file of `torch.save` or `torch.jit.save` holds, by the steps of its pickle."""
+    """Read a file of `torch.save` or `torch.jit.save` by the steps of its pickle."""
     with path.open("rb") as file:
         old = file.read(len(LEGACY)) == LEGACY
     crcs: dict[str, tuple[int, int]] = {}
@@ -86,7 +85,7 @@ def pickled_tensor(name: str, one: TensorAt | None, crcs: Mapping[str, tuple[int
     """Return a tensor; one that fills its storage is known by the checksum of that."""
     if one is None:
         return Tensor(name, (), "", 0)
-    size = prod(one.shape) * bits_of(one.dtype) // 8
+    size = size_of(one.shape, one.dtype)
     whole = crcs.get(one.key, (0, 0))
     content = whole if whole[0] == size else (one.key, one.offset, one.stride)
     return Tensor(name, one.shape, one.dtype, size, None, content)
@@ -146,7 +145,7 @@ def arrays_in(content: Any) -> Iterator[Tensor]:
             match state:
                 case (_, tuple(shape), Made(arguments=(str(code), *_)), *_):
                     dtype = numpy_name(code)
-                    yield Tensor(name, shape, dtype, prod(shape) * bits_of(dtype) // 8)
+                    yield Tensor(name, shape, dtype, size_of(shape, dtype))
             continue
         inner = one.children().items() if isinstance(one, Made) else enumerate(one)
         todo += [(f"{name}.{key}" if name else str(key), part) for key, part in [*inner][::-1]]

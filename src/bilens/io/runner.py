@@ -71,7 +71,7 @@ def entry_of(location: str, layer: FoundLayer) -> LayerEntry:
 
 
 def entries_of(places: Mapping[str, Place], module: nn.Module) -> dict[str, LayerEntry]:
-    """Return what layers of a module read: the input of the first linear map of each.
+    """Return the entries of layers of a module: the input of the first linear map of each.
 
     A module that is the first of two layers is run twice, and has no input of one alone.
     """
@@ -98,12 +98,13 @@ def open_module(module: nn.Module, entries: Mapping[str, LayerEntry]) -> Runner:
     kinds = [one.dtype for one in module.parameters() if one.is_floating_point()]
     dtype = "int64" if whole else str(kinds[0]).removeprefix("torch.") if kinds else "float32"
     ports = tuple(ModelInput(name, shape, dtype) for name in names)
-    return Runner(
-        ports, partial(run_module, module, entries), f"the {type(module).__name__} itself"
-    )
+    run = partial(run_module, module, entries)
+    return Runner(ports, run, f"the {type(module).__name__} itself")
 
 
-def run_module(module: nn.Module, entries: Mapping[str, LayerEntry], call: Call) -> dict[str, Tensor]:
+def run_module(
+    module: nn.Module, entries: Mapping[str, LayerEntry], call: Call
+) -> dict[str, Tensor]:
     """Run a module in evaluation and return what enters some of its parts."""
     found: dict[str, Tensor] = {}
     device = next((one.device for one in module.parameters()), torch.device("cpu"))

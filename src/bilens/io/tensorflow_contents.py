@@ -1,4 +1,4 @@
-"""What graphs of TensorFlow and TensorFlow Lite hold: operations, inputs and outputs, tensors.
+"""Reads graphs of TensorFlow and TensorFlow Lite: operations, inputs and outputs, tensors.
 
 Both formats are read field by field: nothing of TensorFlow is needed, and nothing is run.
 """
@@ -8,11 +8,10 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
+from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, hash_of, shape_text, size_of
 from bilens.records.inventory import Port
 
 # ---- TensorFlow: messages of protobuf, read field by field
@@ -32,7 +31,7 @@ OF_TRAINING = (b"_CHECKPOINTABLE", b"keras_api/", b"optimizer", b"save_counter")
 Message = dict[int, list[Any]]
 
 
-def varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte, at = data[at], at + 1
@@ -44,18 +43,18 @@ def varint(data: bytes, at: int) -> tuple[int, int]:
             raise ValueError("a number of more than 64 bits")
 
 
-def message(data: bytes) -> Message:
+def read_message(data: bytes) -> Message:
     """Return number of a field → its values: numbers, or bytes that may be messages."""
     found: Message = {}
     at = 0
     while at < len(data):
         value: int | bytes
-        key, at = varint(data, at)
+        key, at = read_varint(data, at)
         size = {1: 8, 5: 4}.get(key & 7, 0)
         if key & 7 == 0:
-            value, at = varint(data, at)
+            value, at = read_varint(data, at)
         elif key & 7 == 2 or size:
-            size, at = (size, at) if size else varint(data, at)
+            size, at = (size, at) if size else read_varint(data, at)
             value, at = data[at : at + size], at + size
         else:
             raise ValueError(f"a field of type {key & 7}")
@@ -65,37 +64,39 @@ def message(data: bytes) -> Message:
     return found
 
 
-def signed(value: int) -> int:
+def to_signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
 def tf_shape(data: bytes) -> tuple[int, ...]:
-    return tuple(signed(message(dim).get(1, [0])[0]) for dim in message(data).get(2, []))
+    return tuple(
+        to_signed(read_message(dim).get(1, [0])[0]) for dim in read_message(data).get(2, [])
+    )
 
 
 def read_tensorflow(path: Path) -> Contents:
-    """Return what a SavedModel, its folder or a frozen graph holds."""
+    """Read a SavedModel, its folder or a frozen graph."""
     folder = path if path.is_dir() else path.parent
     file = path / "saved_model.pb" if path.is_dir() else path
-    whole, saved = message(file.read_bytes()), file.name == "saved_model.pb"
+    whole, saved = read_message(file.read_bytes()), file.name == "saved_model.pb"
     found = Contents(
         "SavedModel of TensorFlow" if saved else "frozen graph of TensorFlow", [file], is_graph=True
     )
-    metas = [message(one) for one in whole.get(2, [])] if saved else [{2: [], 5: []}]
+    metas = [read_message(one) for one in whole.get(2, [])] if saved else [{2: [], 5: []}]
     for meta in metas:
         ends = set[str]()
-        for entry in map(message, meta.get(5, [])):
-            name, signature = entry[1][0].decode(), message(entry.get(2, [b""])[0])
+        for entry in map(read_message, meta.get(5, [])):
+            name, signature = entry[1][0].decode(), read_message(entry.get(2, [b""])[0])
             if not name.startswith("__"):
                 found.ports += [*tf_ports("input", signature, 1), *tf_ports("output", signature, 2)]
-                made = (message(message(one)[2][0])[1][0] for one in signature.get(2, []))
+                made = (read_message(read_message(one)[2][0])[1][0] for one in signature.get(2, []))
                 ends |= {name.decode().partition(":")[0] for name in made}
-        for graph in [message(one) for one in meta[2]] or [whole]:
-            library = (one for part in graph.get(2, []) for one in message(part).get(1, []))
-            functions = {message(f[1][0])[1][0]: f for f in map(message, library)}
-            nodes = [message(one) for one in graph.get(1, [])]
-            chosen = leading_to(ends, nodes) if ends else nodes
-            found.operations += operations_of(found, chosen, functions, {})
+        for graph in [read_message(one) for one in meta[2]] or [whole]:
+            library = (one for part in graph.get(2, []) for one in read_message(part).get(1, []))
+            functions = {read_message(f[1][0])[1][0]: f for f in map(read_message, library)}
+            nodes = [read_message(one) for one in graph.get(1, [])]
+            chosen = nodes_behind(ends, nodes) if ends else nodes
+            found.operations += count_operations(found, chosen, functions, {})
     if not found.operations:
         raise ValueError("a graph without operations")
     index = folder / "variables" / "variables.index"
@@ -106,14 +107,14 @@ def read_tensorflow(path: Path) -> Contents:
 
 
 def tf_ports(side: Any, signature: Message, number: int) -> Iterator[Port]:
-    for entry in map(message, signature.get(number, [])):
-        about = message(entry[2][0])
+    for entry in map(read_message, signature.get(number, [])):
+        about = read_message(entry[2][0])
         shape = ["?" if size < 0 else size for size in tf_shape(about.get(3, [b""])[0])]
         dtype = TF_NUMBERS.get(about.get(2, [0])[0], "")
         yield Port(side, entry[1][0].decode(), shape_text(shape), dtype)
 
 
-def leading_to(ends: set[str], nodes: list[Message]) -> Iterator[Message]:
+def nodes_behind(ends: set[str], nodes: list[Message]) -> Iterator[Message]:
     """Yield the nodes that outputs are made by: others save, restore and train."""
     by_name, todo, seen = {one[1][0].decode(): one for one in nodes}, [*ends], set[str]()
     while todo:
@@ -125,7 +126,7 @@ def leading_to(ends: set[str], nodes: list[Message]) -> Iterator[Message]:
             todo += [one.removeprefix("^").partition(":")[0] for one in given]
 
 
-def operations_of(
+def count_operations(
     found: Contents,
     nodes: Iterable[Message],
     functions: Mapping[bytes, Message],
@@ -135,17 +136,17 @@ def operations_of(
     total = Counter[str]()
     for node in nodes:
         name, called = node[2][0].decode(), []
-        for entry in map(message, node.get(5, [])):
-            value = message(entry[2][0]) if 2 in entry else {}
-            called += [message(one)[1][0] for one in value.get(10, [])]
+        for entry in map(read_message, node.get(5, [])):
+            value = read_message(entry[2][0]) if 2 in entry else {}
+            called += [read_message(one)[1][0] for one in value.get(10, [])]
             if name == "Const" and entry[1][0] == b"value":
-                add_constant(found, node[1][0].decode(), message(value[8][0]))
+                add_constant(found, node[1][0].decode(), read_message(value[8][0]))
         known = [one for one in called if one in functions]
         for function in known:
             if function not in done:
                 done[function] = Counter()  # for one that calls itself
-                inner = map(message, functions[function].get(3, []))
-                done[function] = operations_of(found, inner, functions, done)
+                inner = map(read_message, functions[function].get(3, []))
+                done[function] = count_operations(found, inner, functions, done)
             total += done[function]
         if not known:
             total[name] += 1
@@ -154,31 +155,31 @@ def operations_of(
 
 def add_constant(found: Contents, label: str, proto: Message) -> None:
     dtype, shape = TF_NUMBERS.get(proto[1][0], ""), tf_shape(proto.get(2, [b""])[0])
-    size, content = bits_of(dtype) * prod(shape) // 8, hash_of(proto.get(4, [b""])[0])
+    size, content = size_of(shape, dtype), hash_of(proto.get(4, [b""])[0])
     if len(shape) > 0 and dtype not in ("string", "int32", "int64"):
         found.tensors.append(Tensor(label, shape, dtype, size, None, content or label))
 
 
 def tf_variables(data: bytes) -> Iterator[Tensor]:
     """Yield the tensors of an index of variables: a table of names and places."""
-    (_, _), at = varint_pair(data, len(data) - 48)  # of the table of metadata, which is passed over
-    (start, size), _ = varint_pair(data, at)
+    (_, _), at = read_varint_pair(
+        data, len(data) - 48
+    )  # of the table of metadata, which is passed over
+    (start, size), _ = read_varint_pair(data, at)
     for _, handle in table_entries(data[start : start + size]):
-        (start, size), _ = varint_pair(handle, 0)
+        (start, size), _ = read_varint_pair(handle, 0)
         for name, entry in table_entries(data[start : start + size]):
-            about = message(entry)
+            about = read_message(entry)
             if name and not name.startswith(OF_TRAINING):
-                dtype, shape = (
-                    TF_NUMBERS.get(about.get(1, [0])[0], ""),
-                    tf_shape(about.get(2, [b""])[0]),
-                )
+                dtype = TF_NUMBERS.get(about.get(1, [0])[0], "")
+                shape = tf_shape(about.get(2, [b""])[0])
                 label = name.decode().removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
                 yield Tensor(label, shape, dtype, about.get(5, [0])[0], None, label)
 
 
-def varint_pair(data: bytes, at: int) -> tuple[tuple[int, int], int]:
-    first, at = varint(data, at)
-    second, at = varint(data, at)
+def read_varint_pair(data: bytes, at: int) -> tuple[tuple[int, int], int]:
+    first, at = read_varint(data, at)
+    second, at = read_varint(data, at)
     return (first, second), at
 
 
@@ -187,8 +188,8 @@ def table_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     (restarts,) = struct.unpack("<I", block[-4:])
     at, end, key = 0, len(block) - 4 - 4 * restarts, b""
     while at < end:
-        (shared, more), at = varint_pair(block, at)
-        size, at = varint(block, at)
+        (shared, more), at = read_varint_pair(block, at)
+        size, at = read_varint(block, at)
         key = key[:shared] + block[at : at + more]
         yield key, block[at + more : at + more + size]
         at += more + size
@@ -221,7 +222,6 @@ OPERATION_NAMES = (
     "VAR_HANDLE READ_VARIABLE ASSIGN_VARIABLE BROADCAST_ARGS RANDOM_STANDARD_NORMAL BUCKETIZE "
     "RANDOM_UNIFORM MULTINOMIAL GELU DYNAMIC_UPDATE_SLICE"
 )
-
 
 TFLITE_TYPES, TFLITE_OPERATIONS = TYPE_NAMES.split(), OPERATION_NAMES.split()
 
@@ -288,9 +288,7 @@ def read_tflite(path: Path) -> Contents:
             at, size = buffers[tensor.scalar(2, "I")]
             name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)
             if size and dtype not in ("int64", "string"):
-                scales = [
-                    table.vector(2)[1] for table in tensor.table(4)
-                ]  # of a bias in int32, too
+                scales = [table.vector(2)[1] for table in tensor.table(4)]  # of a bias, too
                 quantised = dtype in CODES or (dtype == "int32" and any(scales))
                 place = TensorBytes(path, at, at + size)
                 found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))

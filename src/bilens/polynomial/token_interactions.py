@@ -96,12 +96,7 @@ def token_interactions(
     slots = check_slots(network, order, tokens)
     check_count("k", k, minimum=1)
     check_choice("measure", measure, get_args(Measure))
-    rows, outputs = math.prod(map(len, slots)), network.d_out
-    if rows > MOST_ROWS:
-        raise MemoryLimitError(
-            f"{rows:,} combinations of {order} tokens would be tried, and {MOST_ROWS:,} are the "
-            "most: name the tokens of each place with tokens=."
-        )
+    rows, outputs = check_combinations(slots), network.d_out
     array = None
     if rows * outputs <= MOST_NUMBERS:
         array = network.reference.new_empty(*map(len, slots), outputs)
@@ -334,6 +329,17 @@ def check_slots(
     if not isinstance(places, tuple | list) or len(places) != order:
         raise UsageError(f"tokens={tokens!r:.60}; expected {order} lists of ids, earliest first.")
     return tuple(token_ids(network, one) for one in places)
+
+
+def check_combinations(slots: Sequence[Tensor]) -> int:
+    """Return how many combinations of tokens there are; refuse too many."""
+    count = math.prod(map(len, slots))
+    if count > MOST_ROWS:
+        raise MemoryLimitError(
+            f"{count:,} combinations of {len(slots)} tokens would be tried, and {MOST_ROWS:,} are "
+            "the most: name the tokens of each place with tokens=."
+        )
+    return count
 
 
 def token_ids(network: PolynomialNetwork, given: object) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a file is: format, operations, inputs and outputs, tensors, and the files beside it."""
+"""Records of a file: format, operations, inputs and outputs, tensors, and the files beside it."""
 
 from typing import Annotated, Literal
 
@@ -75,7 +75,7 @@ class FileEntry(Record, frozen=True):
 
 
 class Inventory(Reading, Document, frozen=True, kw_only=True):
-    """What a file or folder is, read without running anything in it."""
+    """The contents of a file or folder, read without running anything in it."""
 
     kind: Annotated[Literal["inventory"], "of the document"] = "inventory"
     path: Annotated[str, "as it was given; empty for a model in memory"]

@@ -143,7 +143,7 @@ class TensorChange(Record, frozen=True):
 
 
 class DifferenceHeadline(Record, frozen=True):
-    """What became of the weights, in one word with its numbers."""
+    """The change of the weights, in one word with its numbers."""
 
     kind: Annotated[
         str,

@@ -279,7 +279,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
         plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
         columns = tuple(map(read_by_curve, plain, self.curves_))
-        said = {READING: json_text(TableReading(columns, self.choice_.told()))}
+        said = {READING: json_text(TableReading(columns, self.choice_.conversions()))}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",

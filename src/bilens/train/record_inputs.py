@@ -83,15 +83,15 @@ def layer_inputs(
     if isinstance(model, nn.Module | LoadedModel) and isinstance(data, str | Path):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx}, FILES)
         read = model if isinstance(model, LoadedModel) else from_module(model)
-        found = of_files_at(read, Path(data), layers, held_out, seed, report, **of_files)
+        found = inputs_from_files(read, Path(data), layers, held_out, seed, report, **of_files)
     elif isinstance(model, str | Path) and not isinstance(data, Tensor):
         refuse_idle("layer inputs", of_files, TEXT)
         options = data if isinstance(data, CorpusOptions) else CorpusOptions(str(data))
         options = replace(options, held_out=held_out)
-        found = of_text(open_host(Path(model)), options, tokens, n_ctx, seed)
+        found = inputs_from_text(open_host(Path(model)), options, tokens, n_ctx, seed)
     elif isinstance(model, nn.Module) and isinstance(data, Tensor):
         refuse_idle("layer inputs", {"tokens": tokens, "n_ctx": n_ctx, **of_files})
-        found = of_tensor(model, data, held_out, seed)
+        found = inputs_from_tensor(model, data, held_out, seed)
     else:
         raise UsageError(
             "pass the path of a language model and a text, or a module, or a file that was loaded, "
@@ -101,7 +101,7 @@ def layer_inputs(
     return replace(found, sites=chosen, about={**found.about, "layers": [*chosen], "seed": seed})
 
 
-def of_files_at(
+def inputs_from_files(
     model: LoadedModel,
     path: Path,
     layers: Sequence[str],
@@ -118,7 +118,7 @@ def of_files_at(
     known = {site.name: site for site in host.sites}
     if not known or (layers and not known.keys() >= {*layers}):
         name = next((one for one in layers if one not in known), next(iter(model.layers)))
-        raise UsageError(f"what reaches {name} is the input of no linear module of its own.")
+        raise has_no_input(name)
     sites = {name: known[name] for name in layers or known}
     entries = {name: site.entry for name, site in sites.items()}
     runner = opened(host, entries)
@@ -154,9 +154,8 @@ def host_on_files(
     """
     if model.runner is None and is_language(model):
         host = open_host(Path(model.source))
-        return replace(
-            host, sites=tuple(s for s in host.sites if s.name in model.layers)
-        ), run_tokens
+        kept = tuple(site for site in host.sites if site.name in model.layers)
+        return replace(host, sites=kept), run_tokens
     run, module = model.runner, model.original
     if run is None:
         raise UsageError(
@@ -164,15 +163,24 @@ def host_on_files(
             "data, to record what its layers read: load the ONNX file of the same model, or pass "
             "the module, bl.layer_inputs(module, data)."
         )
-    sites = tuple(
-        Site(name, (one.location,), model.layers[name], None, one.patch)
-        for name, one in model.entries.items()
-        if one.location
-    )
+    sites = sites_with_inputs(model)
     host = Host(module or nn.Module(), "", sites, Path(model.source), model.weights_sha256)
     if module is None:
         return host, lambda _, entries: run(entries)
     return host, lambda host, entries: open_module(host.module, entries)
+
+
+def sites_with_inputs(model: LoadedModel) -> tuple[Site, ...]:
+    """Return the sites of layers that read a value of the model as it is."""
+    return tuple(
+        Site(name, (one.location,), model.layers[name], None, one.patch)
+        for name, one in model.entries.items()
+        if one.location
+    )
+
+
+def has_no_input(name: str) -> UsageError:
+    return UsageError(f"what reaches {name} is the input of no linear module of its own.")
 
 
 def run_tokens(host: Host, entries: Mapping[str, LayerEntry]) -> Runner:
@@ -187,7 +195,9 @@ def run_tokens(host: Host, entries: Mapping[str, LayerEntry]) -> Runner:
             raise does_not_run(f"{host.source}", call, error) from error
         return {name: rows.x for name, rows in found.items()}
 
-    return Runner((ModelInput("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}")
+    return Runner(
+        (ModelInput("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}"
+    )
 
 
 def is_language(model: LoadedModel) -> bool:
@@ -205,7 +215,9 @@ def open_host(path: Path) -> Host:
     return open_model(found)
 
 
-def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int) -> LayerInputs:
+def inputs_from_text(
+    host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int
+) -> LayerInputs:
     n_ctx = min(n_ctx, host.n_ctx)
     corpus, tokenizer = text.load(), tokenizer_at(host)
     mixture = Mixture([corpus], tokenizer, n_ctx, seed)
@@ -226,16 +238,13 @@ def of_text(host: Host, text: CorpusOptions, tokens: int, n_ctx: int, seed: int)
     return LayerInputs(host, sites, items, about, origin, tokenizer)
 
 
-def of_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> LayerInputs:
+def inputs_from_tensor(module: nn.Module, data: Tensor, held_out: float, seed: int) -> LayerInputs:
     if data.ndim < 2 or len(data) < 2:
         raise UsageError(f"inputs have shape {tuple(data.shape)}; expected (2 or more, …).")
     read = from_module(module)
-    if bare := [name for name in read.layers if not read.entries[name].location]:
-        raise UsageError(f"what reaches {bare[0]} is the input of no linear module of its own.")
-    sites = {
-        name: Site(name, (read.entries[name].location,), view, None, read.entries[name].patch)
-        for name, view in read.layers.items()
-    }
+    sites = {site.name: site for site in sites_with_inputs(read)}
+    if bare := [name for name in read.layers if name not in sites]:
+        raise has_no_input(bare[0])
     host = Host(module, "", tuple(sites.values()), Path()).twin()
     host.module.eval()
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))

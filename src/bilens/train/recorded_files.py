@@ -16,8 +16,7 @@ from bilens.base.errors import UsageError
 from bilens.data.sample_files import SampleFiles
 from bilens.io.runner import LayerEntry, Runner
 from bilens.train.layer_inputs import LayerRows
-
-MOST_NUMBERS = 1 << 28  # of all rows that are kept, in memory: 1 GiB in float32
+from bilens.train.recorded_inputs import MOST_NUMBERS
 
 
 @dataclass(eq=False)
@@ -58,7 +57,7 @@ class Reservoir:
         self.limit = float(keys[kept].max()) if len(kept) == self.most else 1.0
 
     def rows(self) -> LayerRows:
-        """Return what is kept: the place of a row is its number among all that were met."""
+        """Return the rows that are kept: the place of one is its number among all that were met."""
         if not self.parts:
             none = torch.zeros(0, 2, dtype=torch.int32)
             return LayerRows(torch.zeros(0, self.entry.width), none, none[:, 0])

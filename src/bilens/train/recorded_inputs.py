@@ -1,4 +1,4 @@
-"""What layers see of a text, of files or of inputs: run when asked, kept in memory or a folder."""
+"""Inputs of layers on a text, files or a tensor: run when asked, kept in memory or a folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bilens.version import VERSION
 Part = Literal["fit", "held_out"]
 
 POSITIONS, INPUTS = 1024, 64  # tokens of texts, or other inputs, that run together
-KEPT = 1 << 28  # numbers in memory: 1 GiB in float32
+MOST_NUMBERS = 1 << 28  # in all rows that are kept in memory: 1 GiB in float32
 LEFT_FREE = 1 << 28  # bytes of a disk
 FILE = "{}-{:05}.safetensors"
 PLACES = ".places"  # behind the name of a layer
@@ -78,7 +78,7 @@ class LayerInputs:
         """Return all rows of a layer; the next layers, up to 1 GiB, are kept for the next call."""
         (site,) = self.named([layer])
         if layer not in self._kept.get(part, {}):
-            count = max(1, KEPT // (self.items[part].numel() * site.view.sizes.d_in))
+            count = max(1, MOST_NUMBERS // (self.items[part].numel() * site.view.sizes.d_in))
             names = [*self.sites][[*self.sites].index(layer) :][:count]
             found = [*self.batches(part, names)]
             self._kept[part] = {n: LayerRows.joined([one[n] for one in found]) for n in names}
@@ -99,7 +99,7 @@ class LayerInputs:
         what = "inputs" if self.text is None else f"tokens in documents of {self.text.name}"
         if files is not None and self.data is not None:
             count = len(torch.unique(files))
-            what = f"inputs from {count} file{'s' * (count > 1)} of {self.data.name}"
+            what = f"inputs from {count} {'file' if count == 1 else 'files'} of {self.data.name}"
         return SeenRows(x, held, f"{len(held):,} {what} that nothing was fitted to", files)
 
     def moments(self, layer: str, part: Part = "fit") -> RowMoments:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -52,11 +53,6 @@ class TableCandidate:
     error: float = 0.0  # the standard error of that
     penalties: int = 0  # that were tried
 
-    def to_text(self) -> str:
-        """Return what it is in a few words."""
-        kind = f"products {self.quadratic_scale:g}" if self.quadratic_scale else "linear"
-        return f"{self.column_scale}, {kind}, alpha {self.alpha:.3g}"
-
     @property
     def kind(self) -> str:
         return f"{self.column_scale}_{'products' if self.quadratic_scale else 'linear'}"
@@ -64,7 +60,7 @@ class TableCandidate:
 
 @dataclass(frozen=True)
 class TableChoice:
-    """What was chosen, and between what; nothing was tried where all was said, or rows are few."""
+    """The candidate that was chosen, and those tried: none where all was given, or rows are few."""
 
     chosen: TableCandidate
     tried: tuple[TableCandidate, ...] = field(default=())
@@ -74,23 +70,17 @@ class TableChoice:
         """How many fits it took, the last one to all rows included."""
         return 1 + FOLDS * sum(one.penalties for one in self.tried)
 
-    def told(self) -> tuple[CellConversion, ...]:
+    def conversions(self) -> tuple[CellConversion, ...]:
         """Return sentences on the choice, for page and terminal."""
         if not self.tried:
             return ()
-        of_kind = CellConversion.of_kind
-        return (
-            *(
-                of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
-                for one in self.tried
-            ),
-            of_kind(
-                f"chosen.{self.chosen.kind}",
-                alpha=f"{self.chosen.alpha:.4g}",
-                folds=FOLDS,
-                fits=self.fits,
-            ),
+        of_kind, alpha = CellConversion.of_kind, f"{self.chosen.alpha:.4g}"
+        tried = (
+            of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
+            for one in self.tried
         )
+        chosen = of_kind(f"chosen.{self.chosen.kind}", alpha=alpha, folds=FOLDS, fits=self.fits)
+        return (*tried, chosen)
 
 
 NUMBERS = ("loss", "more", "error", "alpha")  # of the sentence on a candidate
@@ -137,12 +127,19 @@ def fit_table(
     problem = TableProblem(x, loss, weights, numbers or [True] * x.shape[1])
     with torch.no_grad():
         choice = choose_fit(problem, recipe, report)
-        recipe = said(choice.chosen, recipe)
+        recipe = settle_recipe(choice.chosen, recipe)
         prepared = prepare_table(problem, recipe)
         found = prepared.solve(choice.chosen.alpha, recipe, report=report)
         f = prepared.map_of(found)
-        parts = prepared.curves, prepared.mean, prepared.scale
-        return TableFit(f, *parts, choice, found.steps, found.converged)
+        return TableFit(
+            f,
+            curves=prepared.curves,
+            mean=prepared.mean,
+            scale=prepared.scale,
+            choice=choice,
+            steps=found.steps,
+            converged=found.converged,
+        )
 
 
 def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> TableChoice:
@@ -163,11 +160,12 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     folds, groups = deal_rows(problem, recipe.seed)
     if int(groups.max()) + 1 < LEAST_ROWS or not bool((folds >= 0).any()):
         return TableChoice(usual)
-    found = [judge(problem, recipe, t, scales[0], penalties, folds, report) for t in column_scales]
+    judged = partial(judge_candidate, problem, recipe, folds=folds, report=report)
+    found = [judged(one, scales[0], penalties) for one in column_scales]
     if penalties is PENALTIES and not scales[0]:  # the linear model that everybody has
-        found.insert(0, judge(problem, recipe, column_scales[0], 0.0, (PLAIN,), folds, report))
+        found.insert(0, judged(column_scales[0], 0.0, (PLAIN,)))
     better = min(found, key=lambda one: one[0].loss or 0.0)[0].column_scale
-    found += [judge(problem, recipe, better, s, penalties, folds, report) for s in scales[1:]]
+    found += [judged(better, products, penalties) for products in scales[1:]]
     _, best = min(found, key=lambda one: one[0].loss or 0.0)
     tried = []
     for one, losses in found:
@@ -176,7 +174,7 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     return TableChoice(next(one for one in tried if one.more <= one.error), tuple(tried))
 
 
-def said(one: TableCandidate, recipe: TableRecipe) -> TableRecipe:
+def settle_recipe(one: TableCandidate, recipe: TableRecipe) -> TableRecipe:
     """Return a recipe of which nothing is left to choose."""
     components = recipe.n_components if one.quadratic_scale else None
     return replace(
@@ -188,7 +186,7 @@ def said(one: TableCandidate, recipe: TableRecipe) -> TableRecipe:
     )
 
 
-def judge(
+def judge_candidate(
     problem: TableProblem,
     recipe: TableRecipe,
     column_scale: ColumnScale,
@@ -198,7 +196,7 @@ def judge(
     report: Report,
 ) -> tuple[TableCandidate, Tensor]:
     """Return a candidate with its best penalty, and the loss of each row held out."""
-    rough = said(TableCandidate(column_scale, scale, 1.0), recipe)
+    rough = settle_recipe(TableCandidate(column_scale, scale, 1.0), recipe)
     rough = replace(rough, tol=max(recipe.tol, ROUGH))
     rows = searched_rows(problem, recipe, scale)
     parts = [

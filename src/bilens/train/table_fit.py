@@ -40,7 +40,7 @@ LESS = "choose a smaller n_components, or fit fewer rows"
 
 @dataclass(frozen=True, eq=False)
 class TableProblem:
-    """What is fitted to what."""
+    """The rows that a table is fitted to, their loss and their weights."""
 
     x: Tensor  # (rows, columns) float64; NaN where the mean stands in
     loss: Loss

@@ -58,7 +58,7 @@ def reading_lines(reading: TableReading) -> list[str]:
 
 
 def lines_on(done: Sequence[CellConversion]) -> list[str]:
-    """Return what was done or chosen, a line each; that nothing was where nothing was."""
+    """Return sentences on conversions and on the choice of the fit; one where there is none."""
     from bilens.records.base import displayable
     from bilens.report.sections.table_page import conversion_lines
     from bilens.report.text import load_catalogue

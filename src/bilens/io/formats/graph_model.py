@@ -107,20 +107,13 @@ class Operations:
         used = {name for view in found.layers.values() for name in view.tensors}
         unread = [f"tensor {name}" for name in self.tensors if name not in used]
         left_out = (*found.left_out, *unread)
+        read = {name: place.layer for name, place in found.places.items()}
         if not found.layers:
             raise NoLayersError(
                 f"{self.path}: no MLP is found in this {self.kind}: expected linear maps with a "
                 f"known activation or a product between them.{in_words(left_out)}"
             )
-        layers = {
-            name: replace(
-                view,
-                about_input="; ".join(
-                    filter(None, (view.about_input, *when(found.places[name].layer)))
-                ),
-            )
-            for name, view in found.layers.items()
-        }
+        layers = {n: with_condition(one, when(read[n])) for n, one in found.layers.items()}
         views, checks = [*layers.values()], found.checks
         first = views[0]
         compare = partial(compare_with_owner, owner, self.dtype, views, found.head)
@@ -131,7 +124,6 @@ class Operations:
             checks, unverified = {"output": whole.required()}, ()
         elif unverified:
             checks = {}
-        read = {name: place.layer for name, place in found.places.items()}
         entries = {n: entry_of(where(one.source.location), one) for n, one in read.items() if where}
         sides = tuple(side for side in self.shape if side > 1)
         says_shape = found.network and len(sides) > 1 and prod(sides) == first.sizes.d_in
@@ -175,6 +167,11 @@ class Operations:
             )  # 256 is usual, too
         standard = CENTRES[0] < centre < CENTRES[1] and DIVISORS[0] < divisor < DIVISORS[1]
         return f"(x − {centre:.4g}) / {divisor:.4g}" if standard else ""
+
+
+def with_condition(view: LayerView, conditions: Sequence[str]) -> LayerView:
+    """Return a layer that says when it is run, beside what it says of its input."""
+    return replace(view, about_input="; ".join(filter(None, (view.about_input, *conditions))))
 
 
 def given_to(step: Node, values: Mapping[Node, Any]) -> Any:

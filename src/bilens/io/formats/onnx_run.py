@@ -10,9 +10,8 @@ from torch import Tensor
 
 from bilens.base.errors import UsageError, first_line, optional_package
 from bilens.data.sample_files import Call, ModelInput
+from bilens.io.onnx_contents import NUMBERS
 from bilens.io.runner import LayerEntry, Runner, does_not_run
-
-KINDS = {"float": "float32", "double": "float64"}  # as onnxruntime calls them; others as NumPy
 
 
 def open_onnx(path: Path, entries: Mapping[str, LayerEntry]) -> Runner:
@@ -45,15 +44,14 @@ def open_onnx(path: Path, entries: Mapping[str, LayerEntry]) -> Runner:
             f"({first_line(error)[:200]}): leave --data out, to read its layers by their weights."
         ) from error
     ports = tuple(map(port_of, session.get_inputs()))
-    return Runner(
-        ports, partial(run_session, path, session, entries), f"onnxruntime {library.__version__}"
-    )
+    run = partial(run_session, path, session, entries)
+    return Runner(ports, run, f"onnxruntime {library.__version__}")
 
 
 def port_of(given: Any) -> ModelInput:
     kind = given.type.removeprefix("tensor(").removesuffix(")")
     sides = (side if isinstance(side, int) and side > 0 else 0 for side in given.shape)
-    return ModelInput(given.name, tuple(sides), KINDS.get(kind, kind))
+    return ModelInput(given.name, tuple(sides), NUMBERS.get(kind, kind))
 
 
 def run_session(

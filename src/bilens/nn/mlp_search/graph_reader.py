@@ -10,8 +10,8 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.nn.mlp_search.expression import (
     Applied,
     FoundLayer,
-    NormMoments,
     Neurons,
+    NormMoments,
     Step,
     Total,
     Tree,
@@ -71,7 +71,7 @@ class GraphReader:
         return str(getattr(node.target, "__name__", node.target))
 
     def norm_moments(self, path: str) -> NormMoments | None:
-        """Return what a norm of each row leaves: its shift, and its gain as the deviation."""
+        """Return mean and deviation behind a norm of each row: its shift, and its gain."""
         norm = self.root.get_submodule(path)
         if not isinstance(norm, nn.LayerNorm | nn.RMSNorm) or norm.weight is None:
             return None

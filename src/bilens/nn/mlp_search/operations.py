@@ -15,8 +15,8 @@ from bilens.nn.mlp_search.convolution import convolved, convolved_by, is_image
 from bilens.nn.mlp_search.expression import (
     Applied,
     Fetch,
-    NormMoments,
     Neurons,
+    NormMoments,
     Step,
     Total,
     Tree,
@@ -196,7 +196,9 @@ def normalisation(reader: GraphReader, node: Node) -> Value:
 
     tree = shifted(tree, Step(mean.path, None, lambda: -mean.fetch()))
     name = mean.path.rpartition(".")[0] or mean.path
-    sees = NormMoments(f"BatchNorm {name}", lambda: torch.zeros(size), lambda: variance.fetch().sqrt())
+    sees = NormMoments(
+        f"BatchNorm {name}", lambda: torch.zeros(size), lambda: variance.fetch().sqrt()
+    )
     tree = Applied(Step(variance.path, scale, None, size, size, sees=sees), tree)
     if isinstance(gain, Weight):
         tree = Applied(Step(gain.path, gain.fetch, None, size, size), tree)

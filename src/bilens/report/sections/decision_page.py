@@ -73,7 +73,7 @@ class GroupLine:
 
 
 def because(t: Catalogue, record: Audit) -> list[str]:
-    """Return what can be decided, and why it is no better; nothing where it is the best."""
+    """Return the reasons why the decision is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
     found = decision_of(record)
     told = {"unseen", "partial"} if found.answer == "not_read" else set()  # by the answer itself
@@ -156,7 +156,7 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
 
 
 def basis_of(record: Audit) -> str:
-    """Return what can be decided from: `new` file, or how it differs from its baseline."""
+    """Return the basis of the decision: `new` file, or how it differs from its baseline."""
     found = None if record.difference is None else record.difference.whole
     return "new" if found is None else kind_of_change(found)
 

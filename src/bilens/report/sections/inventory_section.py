@@ -1,4 +1,4 @@
-"""What a file is: sentences for every page, and tables of operations, tensors and files."""
+"""The section on a file: sentences for every page, and tables of operations, tensors and files."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence

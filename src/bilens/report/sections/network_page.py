@@ -54,15 +54,9 @@ def largest_path(t: Catalogue, rule: TokenRule) -> str:
     return path_text(t, rule.paths[0]) if rule.paths else NONE
 
 
-def distance_text(t: Catalogue, rule: TokenRule) -> str:
-    return t("list.comma").join(map(grouped, rule.distance))
-
-
-def unbroken_rule(t: Catalogue, rule: TokenRule) -> str:
-    return rule_text(t, rule).replace(" ", "\u00a0")
-
-
-RULE = FieldColumn("tokens", rule_text, unbroken_rule, numeric=False)
+RULE = FieldColumn(
+    "tokens", rule_text, lambda t, rule: rule_text(t, rule).replace(" ", "\u00a0"), numeric=False
+)
 WHERE = (  # a terminal has room for the largest path alone
     FieldColumn("paths", where_text, numeric=False, where="page"),
     FieldColumn("paths", largest_path, numeric=False, where="text", heading="network.largest"),
@@ -77,7 +71,7 @@ PAIRS = FieldTable(
     TokenRule,
     (
         RULE,
-        FieldColumn("distance", distance_text),
+        FieldColumn("distance", lambda t, rule: t("list.comma").join(map(grouped, rule.distance))),
         CHANGE,
         FieldColumn("lowest"),
         LOGIT,

@@ -1,4 +1,4 @@
-"""What layers do on the inputs that they were seen with: R² first, then their units and ranks."""
+"""The section on layers at recorded inputs: R² first, then their units and ranks."""
 
 from markupsafe import Markup
 
@@ -12,7 +12,7 @@ from bilens.report.text import NONE, Catalogue, grouped
 
 
 def seen_units(t: Catalogue, record: Audit, found: LayerReadings) -> Markup:
-    """Return what layers do on the inputs that were given; nothing without any."""
+    """Return the section on layers at the inputs that were given; nothing without any."""
     rows = [layer for layer in found.readings if layer.seen is not None]
     if not rows:
         return Markup()

@@ -1,4 +1,4 @@
-"""What the cells of a row say, from the inputs that they became: values as a user knows them."""
+"""Texts of the cells of a row, from the inputs that they became: values as a user knows them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -32,7 +32,7 @@ def cell_text(column: TableColumn, values: Mapping[str, float]) -> str:
 def input_labels(
     reading: TableReading | None, names: Sequence[str], row: Sequence[float]
 ) -> tuple[str, ...]:
-    """Return what to call each input of a row: a column of numbers with the value of its cell."""
+    """Return a label for each input of a row: a column of numbers with the value of its cell."""
     values, found = dict(zip(names, row, strict=True)), {name: name for name in names}
     columns = [TableColumn(name, "number", (name,)) for name in names]
     for one in columns if reading is None else reading.columns:

@@ -21,7 +21,7 @@ from bilens.data.table_rows import ROWS_KEY, TrainingTable, fitted_to, row_finge
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
-from bilens.records.column_readings import CellConversion
+from bilens.records.column_readings import CellConversion, TableReading
 from bilens.train.device import CPU
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.recipes import ColumnScale
@@ -151,15 +151,7 @@ def train_table_in_folder(
     x = torch.where(x.isnan(), fit.mean, x)  # in the place of what says nothing
     outputs = f((x - fit.mean) / fit.scale)
     metrics = measure(task, outputs, fit, module.embed.out_features)
-    curves = dict(zip(table.names, fit.curves, strict=True))
-    reading = structs.replace(
-        table.reading,
-        columns=tuple(
-            read_by_curve(one, curves.get(one.name, ())) for one in table.reading.columns
-        ),
-        done=(*table.reading.done, *fit.choice.told()),
-        train_score=metrics.train_score,
-    )
+    reading = reading_of_fit(table, fit, metrics)
     with written_by_us(folder):
         save(
             module,
@@ -188,7 +180,19 @@ def train_table_in_folder(
                 folder / METRICS_NAME: json.dumps(asdict(metrics), indent=2).encode(),
             }
         )
-    return metrics, fit.choice.told()
+    return metrics, fit.choice.conversions()
+
+
+def reading_of_fit(table: TrainingTable, fit: TableFit, metrics: TableMetrics) -> TableReading:
+    """Return how a table was read, with the curves of its fit and sentences on the choice."""
+    curves = dict(zip(table.names, fit.curves, strict=True))
+    columns = (read_by_curve(one, curves.get(one.name, ())) for one in table.reading.columns)
+    return structs.replace(
+        table.reading,
+        columns=tuple(columns),
+        done=(*table.reading.done, *fit.choice.conversions()),
+        train_score=metrics.train_score,
+    )
 
 
 def measure(task: TableTask, outputs: Tensor, fit: TableFit, hidden: int) -> TableMetrics:
