@@ -1,7 +1,7 @@
 """The choice of a table's fit: by rows that nothing was fitted to, and the simplest that will do.
 
 Damage seen to fail: candidates judged on rows they were fitted to; the best taken in the place of
-the simplest; ranks read off all rows.
+the simplest; the curves of ranks read off all rows.
 """
 
 from typing import Any
@@ -45,6 +45,14 @@ def test_of_a_linear_truth_the_linear_model_is_chosen() -> None:
     for loss in (numbers(x[:, 0] - x[:, 1]), classes(2 * x[:, 0] - x[:, 1])):
         chosen = fitted(x, loss).choice.chosen
         assert (chosen.column_scale, chosen.quadratic_scale) == ("standard", 0)
+
+
+def test_the_simplest_within_one_standard_error_is_chosen() -> None:
+    x = drawn(11)
+    choice = fitted(x, numbers(x[:, 0] - x[:, 1])).choice
+    losses = [one.loss or 0.0 for one in choice.tried]
+    assert choice.chosen == choice.tried[0]
+    assert losses[0] > min(losses)
 
 
 def test_of_an_interaction_the_products_are_chosen() -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.tensor_likeness import Matching, TensorPair, is_beyond_chance, squeezed
+from bilens.findings.tensor_likeness import Matching, is_beyond_chance, squeezed
 from bilens.records.layer_readings import DifferenceHeadline, TensorChange, WholeDifference
 
 DEVIATIONS = 3  # of the mean correlation of independent tensors
@@ -16,7 +16,8 @@ def headline_of(
 ) -> DifferenceHeadline:
     """Return the headline of a difference; `same_file` says that the SHA-256 is the same."""
     changed = whole.changed
-    differing = [one for one in changed if not is_rounded(one)]
+    # by more than the type, or codes, that a tensor is stored in
+    differing = [one for one in changed if one.state not in ("rounding", "quantised")]
     matrices = [one for one in differing if one.full and one.correlation is not None]
     entries = sum(one.entries for one in matrices)
     sizes = [(one.size, one.size * (one.change or 0.0)) for one in changed if one.size]
@@ -57,7 +58,9 @@ def kind_of_difference(
     alone: bool,  # whether one of both holds more tensors, of more than one number
 ) -> str:
     changed = whole.changed
-    if (alone or differing) and all(is_uninformative(pair) for pair in found.pairs):
+    # equal tensors that may well be of unrelated models
+    plain_pairs = all(one.constant or math.prod(one.model.shape) < 2 for one in found.pairs)
+    if (alone or differing) and plain_pairs:
         return "unrelated"
     if not changed and not alone:
         plain = not [*stored_otherwise(found)] and (same_file or whole.identical)
@@ -83,11 +86,6 @@ def other_files(whole: WholeDifference) -> bool:
     return any(file.state != "same" for file in whole.files or ())
 
 
-def is_rounded(one: TensorChange) -> bool:
-    """Tell whether a tensor changed by no more than the type, or codes, that it is stored in."""
-    return one.state in ("rounding", "quantised")
-
-
 def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
     """Tell whether no matrix is more like its counterpart than chance makes independent ones."""
     matrices = [one for one in differing if one.full]
@@ -100,11 +98,6 @@ def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
         or is_beyond_chance(one.correlation, one.entries)
         for one in matrices
     )
-
-
-def is_uninformative(pair: TensorPair) -> bool:
-    """Tell whether equal tensors may well be of unrelated models."""
-    return pair.constant or math.prod(pair.model.shape) < 2
 
 
 def stored_otherwise(found: Matching) -> Iterator[str]:

@@ -195,9 +195,8 @@ def run_tokens(host: Host, entries: Mapping[str, LayerEntry]) -> Runner:
             raise does_not_run(f"{host.source}", call, error) from error
         return {name: rows.x for name, rows in found.items()}
 
-    return Runner(
-        (ModelInput("input_ids", (0, 0), "int64"),), run, f"a {type(host.module).__name__}"
-    )
+    port = ModelInput("input_ids", (0, 0), "int64")
+    return Runner((port,), run, f"a {type(host.module).__name__}")
 
 
 def is_language(model: LoadedModel) -> bool:

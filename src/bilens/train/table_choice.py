@@ -53,6 +53,11 @@ class TableCandidate:
     error: float = 0.0  # the standard error of that
     penalties: int = 0  # that were tried
 
+    def to_text(self) -> str:
+        """Return a description in a few words."""
+        kind = f"products {self.quadratic_scale:g}" if self.quadratic_scale else "linear"
+        return f"{self.column_scale}, {kind}, alpha {self.alpha:.3g}"
+
     @property
     def kind(self) -> str:
         return f"{self.column_scale}_{'products' if self.quadratic_scale else 'linear'}"

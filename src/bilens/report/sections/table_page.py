@@ -136,10 +136,6 @@ def unit_of(record: Audit) -> str:
     return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
 
 
-def output_scale(record: Audit) -> str:
-    return "logarithm" if record.model.logarithm else str(record.model.task)
-
-
 def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     """Return the effects of columns and of pairs of columns on each output."""
     names = class_names(record)
@@ -152,7 +148,8 @@ def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     keys = "output mean deviation linear_share square_share pair_share"
     if unit_of(record) == "raw":
         keys = keys.replace("mean deviation", "zero deviation_raw")
-    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{output_scale(record)}")
+    scale = "logarithm" if record.model.logarithm else record.model.task
+    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{scale}")
     width = record.model.one_layer.d_input
     counts = {"columns": len(columns_read(record, found)), "inputs": width, "most": MOST}
     cards = []
