@@ -26,15 +26,8 @@ OPERATION = re.compile(r"\btorch\.([a-z_0-9]+)\(|\bops\.([a-z_0-9]+\.[a-z_0-9]+)
 IN_MODULE = re.compile(r"(?:^|(?<=\.))_(?:modules|parameters|buffers)\.")
 NOT_OPERATIONS = ("__", "list", "len", "_", "append", "format", "warn")
 PLAIN = (
-    "numpy",
-    "builtins",
-    "copyreg",
-    "copy_reg",
-    "collections",
-    "__builtin__",
-    "joblib",
-    "scipy",
-)
+    "numpy", "builtins", "copyreg", "copy_reg", "collections", "__builtin__", "joblib", "scipy",
+)  # fmt: skip
 COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\x5e", b"BZ", b"\xfd7", b"\x04\x22")  # how some begin
 MOST_PICKLED = 64 << 20  # bytes of a plain pickle that is read to its end
 

@@ -16,16 +16,9 @@ from bilens.records.inventory import Port
 
 # ---- TensorFlow: messages of protobuf, read field by field
 
-TF_NUMBERS = {
-    1: "float32",
-    2: "float64",
-    3: "int32",
-    4: "uint8",
-    5: "int16",
-    6: "int8",
-    7: "string",
-}
-TF_NUMBERS |= {9: "int64", 10: "bool", 14: "bfloat16", 19: "float16", 20: "resource", 22: "uint32"}
+TF_NUMBERS = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6: "int8"}
+TF_NUMBERS |= {7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
+TF_NUMBERS |= {20: "resource", 22: "uint32"}
 # Entries of an index of variables that are none of the model.
 OF_TRAINING = (b"_CHECKPOINTABLE", b"keras_api/", b"optimizer", b"save_counter")
 Message = dict[int, list[Any]]
@@ -69,9 +62,8 @@ def to_signed(value: int) -> int:
 
 
 def tf_shape(data: bytes) -> tuple[int, ...]:
-    return tuple(
-        to_signed(read_message(dim).get(1, [0])[0]) for dim in read_message(data).get(2, [])
-    )
+    sides = read_message(data).get(2, [])
+    return tuple(to_signed(read_message(side).get(1, [0])[0]) for side in sides)
 
 
 def read_tensorflow(path: Path) -> Contents:

@@ -143,18 +143,17 @@ def inventory_lines(t: Catalogue, found: Inventory) -> Iterator[str]:
         ports = [port_text(one) for one in found.ports if one.side == side]
         if ports:
             yield t(f"inventory.{side}s", count=grouped(len(ports)), named="; ".join(ports[:4]))
-    for key, parts in (
-        ("made_of", [part_text(t, one, one.count) for one in found.parts if one.read is None]),
-        ("read", [part_text(t, one, one.read) for one in found.parts if one.read]),
-        (
-            "unread",
-            [
-                part_text(t, one, one.count - one.read)
-                for one in found.parts
-                if one.read is not None and one.read < one.count
-            ],
-        ),
+    asked = [(one, one.read) for one in found.parts if one.read is not None]
+    for key, counts in (
+        ("made_of", [(one, one.count) for one in found.parts if one.read is None]),
+        ("read", asked),
+        ("unread", [(one, one.count - read) for one, read in asked]),
     ):
+        parts = [
+            t("inventory.part_count", count=grouped(n), name=t.word("inventory.part", one.kind))
+            for one, n in counts
+            if n > 0
+        ]
         if parts:
             yield t(f"inventory.{key}", named=t.listing(parts))
     for tied in found.tied[:4]:
@@ -181,11 +180,6 @@ def size_text(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count} B"
-
-
-def part_text(t: Catalogue, part: PartCount, count: int | None) -> str:
-    name = t.word("inventory.part", part.kind)
-    return t("inventory.part_count", count=grouped(count or 0), name=name)
 
 
 def port_text(port: Port) -> str:
