@@ -436,6 +436,19 @@ def test_an_unchanged_copy_inherits_an_acceptance_and_says_whose(history: bl.His
     assert history.accepted("copy") == {}
 
 
+def test_a_copy_that_is_compared_with_what_was_accepted_inherits_too(history: bl.History) -> None:
+    """Beside an unchanged copy of itself: its reading and the baseline's are one."""
+    beside_itself = replace(IDENTITY, baseline=IDENTITY.reading)
+    audited_as(history, "m", IDENTITY)
+    audited_as(history, "copy", beside_itself)
+    history.say("accept", "m", "rule:decision", "known", "Ada")
+    assert {*history.accepted("copy")} == {"decision"}
+    people = history.people("copy", beside_itself)
+    assert people is not None
+    audited_as(history, "other", replace(IDENTITY, baseline="b" * 64))
+    assert history.accepted("other") == {}
+
+
 @pytest.mark.parametrize("part", ["weights", "data", "reading", "options"])
 def test_what_is_no_unchanged_copy_inherits_nothing(part: str, history: bl.History) -> None:
     other = replace(IDENTITY, **{part: "another"})

@@ -121,7 +121,7 @@ def judgement_of(entry: Entry, rule: str, audited: AuditedModel, day: str) -> Ju
         return "expired"
     if entry.identity is None or audited.identity is None or not entry.identity.weights:
         return "unknown"
-    if entry.identity != audited.identity:
+    if not entry.identity.holds_for(audited.identity):
         return "moved"
     then, now = (entry.outcome, entry.value), audited.rules.get(rule, ("", None))
     return "worse" if is_worse(audited.kind, rule, then, now) else "accepted"
