@@ -449,6 +449,17 @@ def test_a_copy_that_is_compared_with_what_was_accepted_inherits_too(history: bl
     assert history.accepted("other") == {}
 
 
+def test_the_last_word_on_any_unchanged_copy_counts(history: bl.History) -> None:
+    """Broken once: rejected under one name, it was accepted under another."""
+    for name in ("a", "b", "c"):
+        audited_as(history, name, IDENTITY)
+    history.say("accept", "a", "rule:decision", "known", "Ada")
+    assert {*history.accepted("c")} == {"decision"}
+    history.say("reject", "b", "rule:decision", "malware", "Bob")
+    assert history.accepted("c") == {}
+    assert {*history.accepted("a")} == {"decision"}  # of which nothing else was said
+
+
 @pytest.mark.parametrize("part", ["weights", "data", "reading", "options"])
 def test_what_is_no_unchanged_copy_inherits_nothing(part: str, history: bl.History) -> None:
     other = replace(IDENTITY, **{part: "another"})

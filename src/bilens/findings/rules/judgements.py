@@ -87,7 +87,7 @@ def judgements(
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
     `entries` are the last one first, which counts; `audited` is the audit that is asked about,
-    `day` year-month-day. All are of one model, unless `model` names it: then an acceptance of
+    `day` year-month-day. All are of one model, unless `model` names it: then the last word on
     another one holds for its unchanged copy, too, where nobody has said anything of the copy.
     """
     last: dict[tuple[str, str], Entry] = {}
@@ -104,6 +104,8 @@ def judgements(
             found[rule] = entry, state
         elif state == "accepted":
             found.setdefault(rule, (entry, "inherited"))
+        elif state == "rejected" and entry.identity and entry.identity.holds_for(audited.identity):
+            found.setdefault(rule, (entry, "rejected"))  # the last word on the very same
     return found
 
 
