@@ -59,7 +59,7 @@ INVENTORY = Inventory(  # of everything that there can be
 KINDS = (*NAMED_KINDS, "conv", "other")
 SAME = {"name": "config.json", "state": "same", "keys": []}
 VALUES: dict[str, dict[str, Any]] = {
-    "non_finite": {"of": 3, "layers": "a"},
+    "non_finite": {"of": 3, "layers": "a", "tensors": 0},
     "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a", "on": ""},
     "dead_units": {"of": 9, "layers": "a"},
     "duplicate_units": {"of": 9, "layers": "a", "overlap": 0.5, "null": 0.25},
@@ -91,6 +91,11 @@ VALUES: dict[str, dict[str, Any]] = {
 }
 VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "info", {}),
+    *(
+        ("non_finite", ending, {"tensors": 2, "of": of})
+        for ending in ("pass", "fail")
+        for of in (0, 3)
+    ),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),

@@ -436,6 +436,30 @@ def test_an_unchanged_copy_inherits_an_acceptance_and_says_whose(history: bl.His
     assert history.accepted("copy") == {}
 
 
+def test_a_copy_that_is_compared_with_what_was_accepted_inherits_too(history: bl.History) -> None:
+    """Beside an unchanged copy of itself: its reading and the baseline's are one."""
+    beside_itself = replace(IDENTITY, baseline=IDENTITY.reading)
+    audited_as(history, "m", IDENTITY)
+    audited_as(history, "copy", beside_itself)
+    history.say("accept", "m", "rule:decision", "known", "Ada")
+    assert {*history.accepted("copy")} == {"decision"}
+    people = history.people("copy", beside_itself)
+    assert people is not None
+    audited_as(history, "other", replace(IDENTITY, baseline="b" * 64))
+    assert history.accepted("other") == {}
+
+
+def test_the_last_word_on_any_unchanged_copy_counts(history: bl.History) -> None:
+    """Broken once: rejected under one name, it was accepted under another."""
+    for name in ("a", "b", "c"):
+        audited_as(history, name, IDENTITY)
+    history.say("accept", "a", "rule:decision", "known", "Ada")
+    assert {*history.accepted("c")} == {"decision"}
+    history.say("reject", "b", "rule:decision", "malware", "Bob")
+    assert history.accepted("c") == {}
+    assert {*history.accepted("a")} == {"decision"}  # of which nothing else was said
+
+
 @pytest.mark.parametrize("part", ["weights", "data", "reading", "options"])
 def test_what_is_no_unchanged_copy_inherits_nothing(part: str, history: bl.History) -> None:
     other = replace(IDENTITY, **{part: "another"})

@@ -171,3 +171,28 @@ def test_names_that_differ_in_numbers_are_one_group(
     names: list[str], expected: dict[str, list[str]]
 ) -> None:
     assert fold_names(names) == expected
+
+
+def test_nan_outside_of_the_layers_fails_and_is_named(tmp_path: pathlib.Path) -> None:
+    """Broken once: what no layer read was never looked at, and "nothing suspicious" was found."""
+    made = {
+        "fc1.weight": torch.randn(6, 4),
+        "fc2.weight": torch.randn(4, 6),
+        "attention.query": torch.randn(3, 3),
+        "embedding": torch.randn(5, 4),
+    }
+    how = {"roles": {"up": "fc1.weight", "down": "fc2.weight"}}
+    for broken in (False, True):
+        if broken:
+            made["attention.query"][1, 2] = torch.nan
+        save_file(made, tmp_path / "m.safetensors")
+        model = bl.load(tmp_path / "m.safetensors", activation="relu", transposed=False, **how)
+        record = bl.audit(model, null_samples=3, fail_on=["non_finite"]).record
+        (found,) = [one for one in record.verdict if one.rule == "non_finite"]
+        assert found.outcome == ("fail" if broken else "pass")
+        assert (found.values["value"], found.values["tensors"]) == (int(broken), 2)
+        assert found.values["layers"] == ("attention.query" if broken else "")
+        assert record.conditions is not None
+        assert record.conditions[0].failed is broken
+        assert record.decision is not None
+        assert (record.decision.answer == "do_not_use") is broken

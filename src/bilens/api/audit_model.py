@@ -27,6 +27,7 @@ from bilens.base.option_rules import (
     refuse_idle,
 )
 from bilens.findings.column_effects import ExactTable
+from bilens.findings.coverage import find_not_finite
 from bilens.findings.exact_classifier import twins_of
 from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import read_one_layer
@@ -153,6 +154,9 @@ def gather_evidence(
         evidence |= {"whole_change": difference.whole, "trial": difference.trial}
     if isinstance(reader, LayerReader):
         evidence["layers"] = reader.walk.readings
+        if not subject.model.headers:  # of what is read in place, layers alone are
+            views = subject.model.layers.values()
+            evidence["others"] = find_not_finite(subject.model.tensors, views)
     elif isinstance(reader, ExactTable):
         evidence |= {"effects": found["columns"].outputs, "largest_part": reader.largest_part}
         evidence |= {"reading": reader.read, "done": None if data is None else data.done}

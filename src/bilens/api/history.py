@@ -257,7 +257,7 @@ class History:
         `identity` is of its audit: what was judged of others with the same one is there, too.
         """
         every = self.entries()
-        copies = {one.model for one in every if identity is not None and one.identity == identity}
+        copies = {one.model for one in every if one.identity and one.identity.holds_for(identity)}
         entries = [
             one
             for one in every

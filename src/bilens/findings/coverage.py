@@ -2,8 +2,10 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from math import prod
 
+from bilens.base.errors import BilensError
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import fold_names, holds_weights
 from bilens.nn.agreement import Agreement
@@ -21,9 +23,9 @@ def how_read(reading: LayerReading) -> str:
         return "broken"
     if reading.fit is None:
         return "exact"
-    if not reading.fit.usable:
-        return "refused"
-    return "approximate" if reading.fit.seen else "assumed"
+    if not reading.fit.seen and reading.fit.usable:
+        return "assumed"
+    return "approximate" if reading.fit.vouched else "refused"
 
 
 def measure_coverage(
@@ -72,6 +74,24 @@ def measure_coverage(
         None if check is None else check.relative_error,
         connected,
     )
+
+
+def find_not_finite(tensors: Store, layers: Iterable[LayerView]) -> tuple[int, tuple[str, ...]]:
+    """Count the tensors that are not all in layers that are read; name those with NaN or infinity.
+
+    Tensors whose numbers cannot be read are not counted. Cost: each is read once, one at a time.
+    """
+    read = Counter[str]()
+    for layer in layers:
+        read.update(layer.tensors)
+    looked, broken = 0, list[str]()
+    for name, one in tensors.items():
+        if one.dtype.is_floating_point and read[name] < prod(one.shape):
+            with suppress(BilensError):
+                finite = bool(one.fetch(one.block).isfinite().all())
+                looked += 1
+                broken += [] if finite else [name]
+    return looked, tuple(broken)
 
 
 def is_parameter(name: str, tensor: StoredTensor) -> bool:

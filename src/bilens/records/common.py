@@ -218,6 +218,16 @@ class Identity(Record, frozen=True):
         """Return the parts in which two results differ."""
         return tuple(one for one in PARTS if getattr(self, one) != getattr(other, one))
 
+    def holds_for(self, now: "Identity | None") -> bool:
+        """Tell whether what was said of this result holds for another one, `now`.
+
+        A model beside an unchanged copy of itself is the same result as one without a baseline.
+        """
+        if now is None:
+            return False
+        itself = now.baseline == now.reading
+        return self == (msgspec.structs.replace(now, baseline=self.baseline) if itself else now)
+
 
 def key_of(values: Mapping[str, object]) -> str:
     """Return the SHA-256 of JSON values, whatever the order of their names."""

@@ -291,6 +291,18 @@ class FitQuality(Record, frozen=True):
     median: Annotated[float | None, "R² of the median input"] = None
     over_files: Annotated[FileInterval | None, "of R²; null where it is of no files"] = None
 
+    @property
+    def least(self) -> float | None:
+        """The least that R² can be taken for: of files the lower end of its interval over them."""
+        if self.over_files is None:
+            return self.quadratic
+        return 0.0 if self.over_files.low is None else self.over_files.low  # of one file: unknown
+
+    @property
+    def vouched(self) -> bool:
+        """Whether R² on inputs that were seen reaches the threshold, for other files, too."""
+        return self.seen and self.usable and (self.least or 0.0) >= self.threshold
+
 
 class OutputModes(Record, frozen=True):
     """The singular values of a layer along its outputs, and the form along the leading one.

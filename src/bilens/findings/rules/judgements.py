@@ -87,7 +87,7 @@ def judgements(
     """Return how each rule stands that was accepted or rejected, and by which entry.
 
     `entries` are the last one first, which counts; `audited` is the audit that is asked about,
-    `day` year-month-day. All are of one model, unless `model` names it: then an acceptance of
+    `day` year-month-day. All are of one model, unless `model` names it: then the last word on
     another one holds for its unchanged copy, too, where nobody has said anything of the copy.
     """
     last: dict[tuple[str, str], Entry] = {}
@@ -104,6 +104,8 @@ def judgements(
             found[rule] = entry, state
         elif state == "accepted":
             found.setdefault(rule, (entry, "inherited"))
+        elif state == "rejected" and entry.identity and entry.identity.holds_for(audited.identity):
+            found.setdefault(rule, (entry, "rejected"))  # the last word on the very same
     return found
 
 
@@ -121,7 +123,7 @@ def judgement_of(entry: Entry, rule: str, audited: AuditedModel, day: str) -> Ju
         return "expired"
     if entry.identity is None or audited.identity is None or not entry.identity.weights:
         return "unknown"
-    if entry.identity != audited.identity:
+    if not entry.identity.holds_for(audited.identity):
         return "moved"
     then, now = (entry.outcome, entry.value), audited.rules.get(rule, ("", None))
     return "worse" if is_worse(audited.kind, rule, then, now) else "accepted"

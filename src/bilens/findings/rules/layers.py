@@ -39,10 +39,18 @@ def total(counts: Mapping[str, int], of: int) -> dict[str, Value]:
     return {"value": sum(counts.values()), "of": of, "layers": list_names(having)}
 
 
-@rule(counted, readings=LAYERS, beyond="fail")
+@rule(
+    counted,
+    readings=LAYERS,
+    beyond="fail",
+    values={**COUNTED, "tensors": "count"},
+    variant=lambda values: "" if not values["tensors"] else "_all" if values["of"] else "_tensors",
+)
 def non_finite(evidence: Evidence) -> Iterator[Values]:
-    if layers := evidence.layers:
-        yield total({layer.name: layer.broken is not None for layer in layers}, len(layers))
+    layers, (tensors, broken) = evidence.layers, evidence.others
+    if layers or tensors:
+        counts = {layer.name: layer.broken is not None for layer in layers}
+        yield total(counts | dict.fromkeys(broken, True), len(layers)) | {"tensors": tensors}
 
 
 @rule(
@@ -59,10 +67,10 @@ def r2(evidence: Evidence) -> Iterator[Values]:
     fits = [(layer.name, layer.fit) for layer in evidence.readable if layer.fit is not None]
     refused = [name for name, fit in fits if not fit.usable]
     if evidence.readable:
-        known = [x for _, fit in fits for x in (fit.quadratic, fit.trimmed) if x is not None]
+        known = [x for _, fit in fits for x in (fit.least, fit.trimmed) if x is not None]
         missed = any(None in (fit.quadratic, fit.trimmed) for _, fit in fits)  # a constant
-        # on an assumed input, or by a few rows that carry all, nothing is vouched for
-        given = all(fit.seen and fit.standard_error < HEAVY for _, fit in fits)
+        # on an assumed input, or by a few rows or files that carry all, nothing is vouched for
+        given = all(fit.vouched and fit.standard_error < HEAVY for _, fit in fits)
         yield {
             "value": min([0.0] * missed + known, default=1.0),  # there: no variance to explain
             "on": {0: "", len(fits): "_seen"}.get(sum(fit.seen for _, fit in fits), "_some"),

@@ -53,6 +53,7 @@ class Evidence:
     triggers: Triggers | None = None
     output_names: tuple[str, ...] = ()
     layers: tuple[LayerReading, ...] = ()
+    others: tuple[int, tuple[str, ...]] = (0, ())  # tensors of no layer, and those not finite
     changes: tuple[LayerDifference, ...] = ()
     around: str = ""  # how what is around the layers is not that of the baseline
     whole_change: WholeDifference | None = None
