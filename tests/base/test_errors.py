@@ -11,6 +11,7 @@ from bilens.base.errors import BilensError, BilensWarning, MissingExtraError, Tr
 EXIT_CODES = {
     "BilensError": 2,
     "CheckpointError": 3,
+    "NoLayersError": 3,
     "DataError": 3,
     "DiskError": 5,
     "FileError": 3,

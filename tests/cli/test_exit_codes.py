@@ -21,6 +21,7 @@ TABLE = {
     "FileError": 3,
     "DataError": 3,
     "CheckpointError": 3,
+    "NoLayersError": 3,
     "NonFiniteError": 4,
     "NumericalError": 4,
     "MemoryLimitError": 5,

@@ -46,7 +46,7 @@ FROZEN = {
     "fit": (
         "model --encoding --layer --data --table --labels --dataset --data-dir --map --activation "
         "--class --transposed --no-transposed --text --tokens --held-out --activations "
-        "--train-steps --samples --threshold --seed --lang "
+        "--train-steps --samples --threshold --seed --lang --normalise --size --rows "
         "--allow-pickle --trust-pickle --residual --no-residual --json"
     ),
     "audit": (
@@ -55,7 +55,7 @@ FROZEN = {
         "--activation --class "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
         "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
-        "--train-data --train-labels --classes"
+        "--train-data --train-labels --classes --normalise --size --rows"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "

@@ -12,7 +12,7 @@ import bilens as bl
 from commands import Shell
 from polynomial.test_reading import ROLES, transformer
 
-QUICK = ("--rules", 3, "--samples", 1, "--farthest", 2)
+QUICK = ("--rules", 3, "--samples", 19, "--farthest", 2)
 
 
 @pytest.fixture

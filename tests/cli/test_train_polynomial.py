@@ -149,7 +149,7 @@ def test_a_reading_names_tokens_by_the_tokenizer_beside_the_model(
     bilens("--quiet", "train", "language", *SMALL, "--out", folder)
     content = json.loads((folder / "tokenizer.json").read_text())
     words = content["model"]["vocab"]
-    few = ["--farthest", 1, "--samples", 1]
+    few = ["--farthest", 1, "--samples", 19]
     read = bilens("--quiet", "read", folder, *few, "--json").json()
     assert {one["tokens"][0].strip() for one in read["single"]} <= {*words}
     # another one of the same size would name each token by another's word

@@ -28,7 +28,9 @@ OPTIONS: dict[str, Use] = {
     **dict.fromkeys(("--labels", "--train-labels", "--classes"), "answers"),
     **dict.fromkeys(("--dataset", "--encoding", "--map", "--activation", "--fail-on"), "value"),
     **dict.fromkeys(("--tokens", "--held-out", "--null-samples", "--try-words"), "value"),
-    **dict.fromkeys(("--threshold", "--seed"), "value"),
+    **dict.fromkeys(
+        ("--threshold", "--seed", "--rows", "--size", "--normalise", "--class"), "value"
+    ),
     **dict.fromkeys(("--residual", "--no-residual", "--transposed", "--no-transposed"), "switch"),
     **dict.fromkeys(("--history", "--html", "--markdown", "--pdf", "--evidence"), "output"),
     "--lang": "output",

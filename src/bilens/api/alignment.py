@@ -17,7 +17,6 @@ from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
 from bilens.data.table_columns import (
     label_key,
-    names_of,
     spelling_key,
     text_hash,
     unit_conversion,
@@ -27,6 +26,7 @@ from bilens.io.loaded_model import LoadedModel, is_of_numbers, is_regressor
 from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
+from bilens.records.column_readings import names_of
 from bilens.records.layer_readings import AlignmentNote
 
 NOT_PAIRED = (

@@ -27,7 +27,6 @@ from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
-from bilens.data.table_columns import names_of
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
 from bilens.findings.layer_reading import FitRows
 from bilens.findings.performance import (
@@ -40,6 +39,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import PIXELS, is_of_numbers, is_regressor
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
+from bilens.records.column_readings import names_of
 from bilens.records.common import DataOrigin
 from bilens.records.performance import Answer, Performance
 from bilens.train.record_inputs import is_language

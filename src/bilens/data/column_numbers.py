@@ -3,11 +3,15 @@
 The curve is part of how the column is read. What may stand for no value is said, never changed.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # pages read columns without torch
+    from torch import Tensor
 
 KNOTS = 33  # points of a curve, at most
 DIGITS = 9  # of a share of the rows, when points are chosen: a row twice is one of weight 2
@@ -57,7 +61,7 @@ def follow_curves(x: Tensor, curves: Sequence[Curve]) -> Tensor:
         return x
     parts = zip(x.T, curves, strict=True)
     columns = [follow_curve(column.tolist(), curve) for column, curve in parts]
-    return torch.tensor(columns, dtype=torch.float64, device=x.device).T.contiguous()
+    return x.double().new_tensor(columns).T.contiguous()
 
 
 def stand_ins(values: Sequence[float]) -> list[tuple[float, int, float, float]]:

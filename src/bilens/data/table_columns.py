@@ -28,7 +28,7 @@ from bilens.data.cells import (
 )
 from bilens.data.column_numbers import Curve, follow_curve, stand_ins
 from bilens.data.table_file import RawTable
-from bilens.records.column_readings import OTHER, CellConversion, TableColumn
+from bilens.records.column_readings import OTHER, CellConversion, TableColumn, names_of
 
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
@@ -288,16 +288,6 @@ def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
     if OTHER not in column.levels:
         return new
     return {cell for cell in new if column.merged is not None and text_hash(cell) not in merged}
-
-
-def names_of(column: TableColumn) -> tuple[str, ...]:
-    """Return the inputs that a column may have, in the order of `parts_of`."""
-    if column.kind == "number":
-        return (f"{column.name} (rank)" if column.curve else column.name,)
-    if column.kind == "category":
-        return tuple(f"{column.name}={level}" for level in column.levels)
-    parts = ("year", "month", "weekday", "hour", f"days since {column.first}")
-    return tuple(f"{column.name}: {part}" for part in parts)
 
 
 def read_by_curve(column: TableColumn, curve: Curve) -> TableColumn:

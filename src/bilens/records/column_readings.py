@@ -48,6 +48,16 @@ class TableColumn(Record, frozen=True):
     ] = ()
 
 
+def names_of(column: TableColumn) -> tuple[str, ...]:
+    """Return the inputs that a column may have, in the order of `parts_of`."""
+    if column.kind == "number":
+        return (f"{column.name} (rank)" if column.curve else column.name,)
+    if column.kind == "category":
+        return tuple(f"{column.name}={level}" for level in column.levels)
+    parts = ("year", "month", "weekday", "hour", f"days since {column.first}")
+    return tuple(f"{column.name}: {part}" for part in parts)
+
+
 class TableReading(Record, frozen=True):
     """A table as it was read for training: what `audit` and `explain` do to a new one, too."""
 

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from bilens.data.column_numbers import value_at
-from bilens.data.table_columns import names_of
-from bilens.records.column_readings import TableColumn, TableReading
+from bilens.records.column_readings import TableColumn, TableReading, names_of
 from bilens.report.text import NONE, quantity
 
 MISSING = "(missing)"  # behind a column: the input that says that its cell is empty

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from markupsafe import Markup
 
-from bilens.data.table_columns import names_of
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
     CellConversion,
@@ -15,6 +14,7 @@ from bilens.records.column_readings import (
     PairEffect,
     RowReading,
     TableColumn,
+    names_of,
 )
 from bilens.report.charts.curves import pair_field, response_curve
 from bilens.report.charts.scores import bar_chart, score_chart
