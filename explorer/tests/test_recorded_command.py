@@ -12,7 +12,13 @@ from bilens.cli.app import app
 from bilens.cli.command_group import build_all_commands
 from bilens_explorer.recorded_command import OPTIONS, RefusedError, repeat_command
 
-LEFT = {"--activations", "--allow-pickle", "--trust-pickle", "--help"}  # that no page may ask for
+LEFT = {
+    "--activations",
+    "--allow-pickle",
+    "--trust-pickle",
+    "--class",
+    "--help",
+}  # run code, or files
 
 
 @pytest.fixture

@@ -399,7 +399,7 @@ def test_a_layer_is_fitted_to_every_token_standing_first(tmp_path: Path) -> None
     assert first_tokens(texts).flatten().tolist() == texts.unique().tolist()
     assert first_tokens(texts[1:]).numel() == 0
     every = Walk(teacher, torch.arange(3, 16)[:, None], 13).inputs(teacher.sites[:1])
-    ((x, _),), misses = every.values(), []
+    ((x, *_),), misses = every.values(), []
     for name, given in (("first", texts), ("alike", texts[1:])):
         student, recipe = teacher.twin(), ConversionRecipe(n_ctx=9, layer_steps=0)
         for _ in convert_layers(student, (0,), (given, tokens()), recipe, tmp_path / name):

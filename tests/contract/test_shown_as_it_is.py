@@ -49,8 +49,9 @@ def test_classes_and_columns_are_told_apart_in_the_report() -> None:
 def test_a_share_of_all_but_one_row_is_not_all() -> None:
     x = np.random.default_rng(0).normal(size=(3000, 3))
     names = np.array(["no", "yes"])
-    model = bl.sklearn.BilinearClassifier().fit(x[:500], names[(x[:500, 0] > 0).astype(int)])
-    y = model.predict(x)
+    usual = {"alpha": 3.0, "quadratic_scale": 0.3, "column_scale": "standard"}  # not sure of all
+    model = bl.sklearn.BilinearClassifier(**usual)  # type: ignore[arg-type]
+    y = model.fit(x[:500], names[(x[:500, 0] > 0).astype(int)]).predict(x)
     y[7] = names[int(y[7] == "no")]
     report = bl.audit(model, data=(x, y))
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", report.to_html()))

@@ -279,7 +279,9 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
         plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
         columns = tuple(map(read_by_curve, plain, self.curves_))
-        said = {READING: json_text(TableReading(columns, self.choice_.conversions()))}
+        reading = TableReading(columns, self.choice_.conversions())
+        # without ranks the inputs are the columns, whose names may be of indicators
+        said = {READING: json_text(reading)} if any(self.curves_) else {}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
