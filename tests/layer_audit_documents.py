@@ -196,7 +196,7 @@ def make_comparison() -> dict[str, Any]:
     return document
 
 
-PAGES = ("new", "identical", "rounding", "low_rank", "unrelated")
+PAGES = ("new", "same", "rounding", "low_rank", "unrelated")
 
 
 @cache
@@ -220,7 +220,17 @@ def make_page(kind: str) -> dict[str, Any]:
 
 
 HEADLINES = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded")
-HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated")
+HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated", "not_compared")
+
+
+FEW_COMPARED: tuple[dict[str, Any], ...] = (
+    {"tensors": 0, "alone": 0, "operations": []},
+    {
+        "unread": [2, 3],
+        "names": ["a", "b"],
+        "operations": [{"name": "Relu", "before": 6, "after": 5}],
+    },
+)
 
 
 def every_change() -> dict[str, Any]:
@@ -284,7 +294,8 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
     named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
     types = {"types": ["float16"], "baseline_types": ["float32"]}
-    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **more}
+    others = {"names": [], "unread": [0, 0], "operations": None}
+    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
     found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
     return {**found, "whole": {**found["whole"], "headline": head}}
 
@@ -447,6 +458,14 @@ def variants() -> dict[str, dict[str, Any]]:
         **{
             f"headline {kind}": {**make_layer_audit(), "difference": headlined(kind)}
             for kind in HEADLINES
+        },
+        **{
+            f"few of {kind} {'names' in few}": {
+                **make_layer_audit(),
+                "difference": headlined(kind, **few),
+            }
+            for kind in ("identical", "same_tensors", "not_compared", "differ")
+            for few in FEW_COMPARED
         },
         "same files": {
             **make_layer_audit(),
