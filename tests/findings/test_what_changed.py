@@ -273,6 +273,52 @@ def test_codes_are_held_to_the_nearest_number_that_they_can_say(levels: int, alo
         assert head.kind == "differ"
 
 
+def rows_of(name: str, row: int | slice, value: float | Tensor) -> dict[str, Tensor]:
+    def change(tensor: Tensor) -> Tensor:
+        found = tensor.clone()
+        found[row] = value
+        return found
+
+    return changed(name, change)
+
+
+@pytest.mark.parametrize("codes", ["Q8_0", "int8"])
+@pytest.mark.parametrize(
+    ("rows", "value"), [(5, 0.0), (5, 3.0), (slice(None), 0.0), (slice(None), 5.0)]
+)
+def test_no_codes_say_a_row_or_a_matrix_that_another_number_replaces(
+    rows: int | slice, value: float, codes: str
+) -> None:
+    """Of numbers that are all equal each is the nearest to any, and none of them is a rounding."""
+    damaged = store(quantised(rows_of(UP, rows, value)), codes)
+    damaged |= {n: x for n, x in store(rows_of(UP, rows, value), codes).items() if n == UP}
+    for one, other in ((damaged, store(net())), (store(net()), damaged)):
+        head = compare_tensors(one, other).headline
+        assert head is not None
+        assert (head.kind, head.differing) == ("differ", 1)
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"])
+@pytest.mark.parametrize("plain", ["", "float32", "float16"])
+def test_blocks_of_llama_cpp_are_the_same_weights_but_for_codes(kind: str, plain: str) -> None:
+    """`plain`: what a GGUF file without codes calls its numbers."""
+    quants = pytest.importorskip("gguf.quants")
+    gguf = pytest.importorskip("gguf")
+    old, code = net(), gguf.GGMLQuantizationType[kind]
+    new = {
+        n: torch.from_numpy(quants.dequantize(quants.quantize(x.numpy(), code), code))
+        for n, x in old.items()
+        if x.ndim > 1 and x.shape[1] % 32 == 0
+    }
+    assert len(new) > 10
+    for one, other in ((new, old), (old, new)):
+        coded = (kind, plain) if one is new else (plain, kind)
+        sides = ({n: part[n] for n in new} for part in (one, other))
+        head = compare_tensors(*map(store, sides, coded)).headline
+        assert head is not None
+        assert (head.kind, head.differing) == ("quantised", 0)
+
+
 def error_of(old: Tensors, new: Tensors) -> float:
     sizes = [(float((new[n] - x).norm()), float(x.norm())) for n, x in old.items() if x.ndim > 1]
     above, below = (torch.tensor(column).norm() for column in zip(*sizes, strict=True))

@@ -1,5 +1,6 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
+import re
 from math import prod
 
 import torch
@@ -23,7 +24,12 @@ from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.layer_readings import FileChange, TensorChange, WholeDifference
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
+PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
+BITS = re.compile(r"I?Q(\d)_")  # of a ggml type, each of whose codes is of so many
 AT_ONCE = 65_536  # blocks
+# of the largest number of a block: what scale and minimum in float16, each half a spacing away,
+# move two levels apart
+SLACK = 3 * torch.finfo(torch.float16).eps
 
 
 def compare_tensors(
@@ -88,15 +94,18 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         correlation=correlation(before, after),
     )
     coded = new.quantised_as != old.quantised_as
-    if pair.moved:
-        return replace(found, state="moved")
     if rounded or widened:
-        return replace(found, state="rounding", rank=0 if found.full else None)
-    if coded and is_nearest(before, after, coded_before=bool(old.quantised_as)):
-        return replace(found, state="quantised")
-    if same_numbers(before, after):
-        return replace(found, state="reordered")
-    return with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+        found = replace(found, state="rounding", rank=0 if found.full else None)
+    elif coded and (
+        is_nearest(before, after, new.quantised_as) or is_nearest(after, before, old.quantised_as)
+    ):
+        found = replace(found, state="quantised")
+    elif same_numbers(before, after):
+        found = replace(found, state="reordered")
+    else:
+        found = with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+    alike = found.state in ("rounding", "quantised") or found.change == 0
+    return replace(found, state="moved", rank=None) if pair.moved and alike else found
 
 
 def with_rank(
@@ -133,26 +142,54 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
     return near and torch.equal(one.flatten().sort().values, other.flatten().sort().values)
 
 
-def is_nearest(before: Tensor, after: Tensor, *, coded_before: bool) -> bool:
+def is_nearest(exact: Tensor, levels: Tensor, codes: str) -> bool:
     """Tell whether numbers were each rounded to the nearest that codes can say, in every block.
 
     Blocks have one scale: of sixteen along rows, as no format has smaller ones, or along columns.
+    Where all levels of one are equal, the numbers may be no more than one step away.
     """
-    exact, levels = (after, before) if coded_before else (before, after)
+    bits = BITS.match(codes)
+    steps = max(2 ** (int(bits[1]) - 1) - 1, 1) if bits else 1
+    worst, largest = (part.abs().max() for part in (exact - levels, levels))
+    if codes in PLAIN or float(worst) * steps > float(largest) * (1 + SLACK):
+        return False
     for turn in (False, True):
         both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
-        if both[0].shape[-1] % BLOCK == 0 and all(
-            map(are_nearest, *(torch.split(part.reshape(-1, BLOCK), AT_ONCE) for part in both))
-        ):
-            return True
+        if both[0].shape[-1] % BLOCK == 0:
+            one, other = (part.reshape(-1, BLOCK) for part in both)
+            slack = SLACK * pooled(-other.abs().amax(1), 2).neg()
+            blocks = zip(*(torch.split(part, AT_ONCE) for part in (one, other, slack)), strict=True)
+            if all(are_nearest(*block) for block in blocks):
+                step = steps_of(other, both[0].shape[-1] // BLOCK)
+                away = (one - other).abs().amax(1)
+                if bool(((away <= step + slack) | (other != other[:, :1]).any(1)).all()):
+                    return True
     return False
 
 
-def are_nearest(exact: Tensor, levels: Tensor) -> bool:
+def are_nearest(exact: Tensor, levels: Tensor, slack: Tensor) -> bool:
     """Tell whether each number of each block is nearer to its own level than to the others."""
     away = (exact[:, :, None] - levels[:, None, :]).abs()
-    slack = torch.finfo(torch.float16).eps * levels.abs().amax(1, keepdim=True)
-    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack).all())
+    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack[:, None]).all())
+
+
+def steps_of(blocks: Tensor, in_line: int) -> Tensor:
+    """Return the least distance of two levels of each block; where all are equal, of those around.
+
+    Those are the block beside it, else the line, else the tensor; 0 where all levels are equal.
+    """
+    apart = blocks.sort(1).values.diff(dim=1)
+    found = torch.where(apart > 0, apart, torch.inf).amin(1)
+    for count in (2, in_line, len(blocks)):
+        found = torch.where(found.isinf(), pooled(found, count), found)
+    return torch.where(found.isinf(), 0, found)
+
+
+def pooled(values: Tensor, count: int) -> Tensor:
+    """Return of each value the least one of so many side by side, among which it is."""
+    if len(values) % count:
+        return values
+    return values.reshape(-1, count).amin(1).repeat_interleave(count)
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:
