@@ -7,7 +7,13 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from bilens.algebra.matrix_change import is_low, matrix_change
+from bilens.algebra.matrix_change import (
+    MatrixChange,
+    is_low,
+    matrix_change,
+    precision,
+    spacing,
+)
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.findings.difference_headline import headline_of
@@ -27,6 +33,7 @@ BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
 BITS = re.compile(r"I?Q(\d)_")  # of a ggml type, each of whose codes is of so many
 AT_ONCE = 65_536  # blocks
+FEW = 4  # spacings: that of each of two sums, and what was added, are half of one away or less
 # of the largest number of a block: what scale and minimum in float16, each half a spacing away,
 # move two levels apart
 SLACK = 3 * torch.finfo(torch.float16).eps
@@ -113,10 +120,10 @@ def with_rank(
 ) -> TensorChange:
     """Return a change with its rank beside what rounding and noise would leave, and its state."""
     full, both = found.full, (matrices(found.name, part) for part in (before, after))
-    parts = [matrix_change(*pair) for pair in zip(*both, strict=True)]
+    summed = other_type and torch.float64 in (before.dtype, after.dtype)
+    parts = [change_of(*pair, rounded=not summed) for pair in zip(*both, strict=True)]
     ranks = [part.rank for part in parts if part.rank is not None]
     rank = max(ranks) if len(ranks) == len(parts) else None
-    summed = other_type and torch.float64 in (before.dtype, after.dtype)
     if summed and found.change is not None and found.change <= torch.finfo(torch.float32).eps:
         rank = 0  # a sum in float64 beside one that is stored
     state = "changed"
@@ -133,6 +140,22 @@ def with_rank(
         state = "permuted"
     top = max(part.top_share for part in parts)
     return replace(found, state=state, rank=rank if full else None, top_share=top)
+
+
+def change_of(old: Tensor, new: Tensor, *, rounded: bool) -> MatrixChange:
+    """Return the change of a matrix; where its norm is that of rounding, of entries beyond it.
+
+    Those are by more than `FEW` spacings away, of their own or of the median: what cancels in a
+    sum is as large as that.
+    """
+    found = matrix_change(old, new)
+    if found.rank == 0 and rounded:
+        size, delta = torch.maximum(old.abs(), new.abs()).double(), new.double() - old
+        size = size.clamp(min=float(size.median()))
+        apart = torch.maximum(*(spacing(size, precision(part)) for part in (old, new)))
+        beyond = torch.where(delta.abs() > FEW * apart, delta, 0)
+        found = matrix_change(torch.zeros_like(beyond), beyond)
+    return found
 
 
 def same_numbers(one: Tensor, other: Tensor) -> bool:
