@@ -422,6 +422,19 @@ def test_no_codes_say_a_row_or_a_matrix_that_another_number_replaces(
         assert (head.kind, head.differing) == ("differ", 1)
 
 
+def test_a_code_that_stands_for_another_number_is_seen_among_few_levels() -> None:
+    """Of 255 levels sixteen are there, sixteen apart: three more, and each is still the nearest."""
+    old = torch.arange(-120.0, 128, 16).repeat(8, 2)
+    old[:, 0] = -127
+    new = old.clone()
+    new[3, 8] += 3
+    for tensor, kind in ((old, "quantised"), (new, "differ")):
+        codes, exact = store({UP: tensor}, "Q8_0"), store({UP: old + 0.25})
+        head = compare_tensors(codes, exact).headline
+        assert head is not None
+        assert head.kind == kind
+
+
 @pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"])
 @pytest.mark.parametrize("plain", ["", "float32", "float16"])
 def test_blocks_of_llama_cpp_are_the_same_weights_but_for_codes(kind: str, plain: str) -> None:

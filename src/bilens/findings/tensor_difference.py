@@ -31,7 +31,7 @@ from bilens.records.layer_readings import FileChange, TensorChange, WholeDiffere
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
-BITS = re.compile(r"I?Q(\d)_")  # of a ggml type, each of whose codes is of so many
+BITS = re.compile(r"I?Q([2-8])_([01])?")  # of a code of a ggml type; 0 and 1: a scale for 32
 AT_ONCE = 65_536  # blocks
 FEW = 4  # spacings: that of each of two sums, and what was added, are half of one away or less
 # of the largest number of a block: what scale and minimum in float16, each half a spacing away,
@@ -169,22 +169,25 @@ def is_nearest(exact: Tensor, levels: Tensor, codes: str) -> bool:
     """Tell whether numbers were each rounded to the nearest that codes can say, in every block.
 
     Blocks have one scale: of sixteen along rows, as no format has smaller ones, or along columns.
-    Where all levels of one are equal, the numbers may be no more than one step away.
+    No number may be more than one step of a known type away, nor, where all levels of a block are
+    equal, one that is seen.
     """
-    bits = BITS.match(codes)
-    steps = max(2 ** (int(bits[1]) - 1) - 1, 1) if bits else 1
-    worst, largest = (part.abs().max() for part in (exact - levels, levels))
-    if codes in PLAIN or float(worst) * steps > float(largest) * (1 + SLACK):
+    if codes in PLAIN:
         return False
+    bits = BITS.match(codes)
     for turn in (False, True):
         both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
         if both[0].shape[-1] % BLOCK == 0:
             one, other = (part.reshape(-1, BLOCK) for part in both)
-            slack = SLACK * pooled(-other.abs().amax(1), 2).neg()
+            largest = pooled(-other.abs().amax(1), 2).neg()
+            slack, away = SLACK * largest, (one - other).abs().amax(1)
+            if bits:
+                scale = largest if bits[2] else largest.max()
+                if bool((away > scale / (2 ** (int(bits[1]) - 1) - 1) + slack).any()):
+                    continue
             blocks = zip(*(torch.split(part, AT_ONCE) for part in (one, other, slack)), strict=True)
             if all(are_nearest(*block) for block in blocks):
                 step = steps_of(other, both[0].shape[-1] // BLOCK)
-                away = (one - other).abs().amax(1)
                 if bool(((away <= step + slack) | (other != other[:, :1]).any(1)).all()):
                     return True
     return False
