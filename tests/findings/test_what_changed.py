@@ -161,6 +161,54 @@ def trained_on(size: float, seed: int = 5) -> dict[str, Tensor]:
     }
 
 
+def with_outlier(value: float | None) -> dict[str, Tensor]:
+    """One number of a matrix is twenty, and a row perhaps zero."""
+    tensors = changed(UP, lambda x: x / 8)
+    tensors[UP][7, 9] = 20
+    tensors[UP][20] *= 1 if value is None else value
+    return tensors
+
+
+def outlying(more: float) -> Tensor:
+    found = randn(64, seed=4).float() / 9
+    found[3], found[10] = 30, 0.25 + more
+    return found
+
+
+def larger(tensor: Tensor) -> Tensor:
+    found = tensor.clone()
+    found[3, 5] = 1000
+    return found
+
+
+def new_head(seed: int) -> dict[str, Tensor]:
+    sizes = {"fc1.weight": (16, 8), "fc1.bias": (16,), "fc2.bias": (1,)}
+    found = {name: randn(*shape, seed=at) for at, (name, shape) in enumerate(sizes.items())}
+    return {**found, "fc2.weight": randn(1, 16, seed=9 + seed)}
+
+
+def kernel(seed: int = 0) -> Tensor:
+    return randn(8, 8, 3, 3, seed=seed).float()
+
+
+def experts() -> dict[str, Tensor]:
+    return {
+        f"layers.0.mlp.experts.{k}.w{j}.weight": randn(16, 16, seed=9 * k + j)
+        for k in range(4)
+        for j in (1, 2, 3)
+    }
+
+
+def as_stacks(*order: int) -> dict[str, Tensor]:
+    name = "layers.0.mlp.experts.{}.w{}.weight"
+    return {
+        f"layers.0.mlp.experts.w{j}": torch.stack([experts()[name.format(k, j)] for k in order])
+        for j in (1, 2, 3)
+    }
+
+
+BIAS = "layers.0.mlp.up_proj.bias"
+MASKS = {f"h.{k}.attn.bias": torch.tril(torch.ones(1, 1, 16, 16)) for k in range(40)}
 Q, UP = "layers.1.self_attn.q_proj.weight", "layers.0.mlp.up_proj.weight"
 EXTRA = {"adapter.weight": randn(D, 4, seed=77).float()}
 CASES: dict[str, tuple[Tensors, Tensors, str, dict[str, Any]]] = {
@@ -236,6 +284,82 @@ CASES: dict[str, tuple[Tensors, Tensors, str, dict[str, Any]]] = {
     "another training": (net(1), net(), "unrelated", {"alone": 0}),
     "another training, renamed": (renamed(net(1)), net(), "unrelated", {"correlation": None}),
     "trained on": (trained_on(0.02), net(), "differ", {"alone": 0}),
+    "one square matrix transposed and changed": (
+        changed(Q, lambda x: x.T + 0.05 * randn(D, D, seed=9).float()),
+        *(net(), "differ", {"differing": 1}),
+    ),
+    "transposed, and one of them changed": (
+        {n: flipped(x) for n, x in of_rank(1, Q).items()},
+        *(net(), "differ", {"differing": 1, "ranks": (1, 1), "layers": (1,)}),
+    ),
+    "swapped blocks, other names, one changed": (
+        {n.replace("layers", "h"): x + 0.02 * randn(*x.shape, seed=9).float() * (n == Q)
+         for n, x in swapped_blocks().items()},
+        *(net(), "differ", {"differing": 22}),
+    ),
+    "a row of zeros beside an outlier": (
+        {n: x.bfloat16() for n, x in with_outlier(0.0).items()},
+        {n: x.bfloat16() for n, x in with_outlier(None).items()},
+        *("differ", {"differing": 1, "ranks": (1, 1), "layers": (0,)}),
+    ),
+    "a number of a vector beside an outlier": (
+        {BIAS: outlying(0.05).bfloat16()},
+        {BIAS: outlying(0.0).bfloat16()},
+        *("differ", {"differing": 1}),
+    ),
+    "eight bits": (
+        {n: x.to(torch.float8_e4m3fn) for n, x in net().items()},
+        *(net(), "rounded", {"types": ("float8_e4m3fn",)}),
+    ),
+    "a baseline in eight bits": (
+        *(net(), {n: x.to(torch.float8_e5m2) for n, x in net().items()}, "baseline_rounded", {}),
+    ),
+    "another head of one row": (
+        *(new_head(1), new_head(0), "differ", {"differing": 1}),
+    ),
+    "trained on, beyond half": (trained_on(2 / 6), net(), "differ", {"alone": 0}),
+    "one of five numbers": (
+        {"w.weight": torch.tensor([[1.0, -2, 3, 4, -25]])},
+        {"w.weight": torch.tensor([[1.0, -2, 3, 4, 5]])},
+        *("differ", {"differing": 1}),
+    ),
+    "one number that is larger than all": (
+        *({UP: larger(net()[UP])}, {UP: net()[UP]}, "differ", {"ranks": (1, 1)}),
+    ),
+    "another training, with masks": (
+        *({**net(1), **MASKS}, {**net(), **MASKS}, "unrelated", {"alone": 0}),
+    ),
+    "another training in half, with masks": (
+        {n: x.half() for n, x in {**net(1), **MASKS}.items()},
+        *({**net(), **MASKS}, "unrelated", {"alone": 0}),
+    ),
+    "another head on what is rounded": (
+        {n: x.half() for n, x in {**new_head(1)}.items()},
+        *({n: x.float() for n, x in new_head(0).items()}, "differ", {"differing": 1}),
+    ),
+    "a kernel turned in space": (
+        {"c.weight": kernel().mT, "d.weight": kernel(1)},
+        {"c.weight": kernel(), "d.weight": kernel(1)},
+        *("reordered", {"differing": 1}),
+    ),
+    "kernels of another library": (
+        {"c.weight": kernel().permute(2, 3, 1, 0), "d.weight": kernel(1).permute(2, 3, 1, 0)},
+        {"c.weight": kernel(), "d.weight": kernel(1)},
+        *("same_tensors", {"differing": 0}),
+    ),
+    "experts of several matrices as stacks": (
+        *(as_stacks(0, 1, 2, 3), experts(), "same_tensors", {"differing": 0}),
+    ),
+    "experts of several matrices as stacks, two swapped": (
+        *(as_stacks(1, 0, 2, 3), experts(), "reordered", {"differing": 6}),
+    ),
+    "names whose numbers stand the other way": (
+        {f"block{b}.layer{k}.weight": randn(24, 24, seed=3 * k + b) for b in range(3)
+         for k in range(2)},
+        {f"layer{k}.block{b}.weight": randn(24, 24, seed=3 * k + b) for k in range(2)
+         for b in range(3)},
+        *("same_tensors", {"differing": 0}),
+    ),
     "no shape in common": ({"a": randn(7, 9)}, net(), "unrelated", {"correlation": None}),
 }  # fmt: skip
 
@@ -353,6 +477,65 @@ def test_codes_are_held_to_the_nearest_number_that_they_can_say(levels: int, alo
         ).headline
         assert head is not None
         assert head.kind == "differ"
+
+
+def rows_of(name: str, row: int | slice, value: float | Tensor) -> dict[str, Tensor]:
+    def change(tensor: Tensor) -> Tensor:
+        found = tensor.clone()
+        found[row] = value
+        return found
+
+    return changed(name, change)
+
+
+@pytest.mark.parametrize("codes", ["Q8_0", "int8"])
+@pytest.mark.parametrize(
+    ("rows", "value"), [(5, 0.0), (5, 3.0), (slice(None), 0.0), (slice(None), 5.0)]
+)
+def test_no_codes_say_a_row_or_a_matrix_that_another_number_replaces(
+    rows: int | slice, value: float, codes: str
+) -> None:
+    """Of numbers that are all equal each is the nearest to any, and none of them is a rounding."""
+    damaged = store(quantised(rows_of(UP, rows, value)), codes)
+    damaged |= {n: x for n, x in store(rows_of(UP, rows, value), codes).items() if n == UP}
+    for one, other in ((damaged, store(net())), (store(net()), damaged)):
+        head = compare_tensors(one, other).headline
+        assert head is not None
+        assert (head.kind, head.differing) == ("differ", 1)
+
+
+def test_a_code_that_stands_for_another_number_is_seen_among_few_levels() -> None:
+    """Of 255 levels sixteen are there, sixteen apart: three more, and each is still the nearest."""
+    old = torch.arange(-120.0, 128, 16).repeat(8, 2)
+    old[:, 0] = -127
+    new = old.clone()
+    new[3, 8] += 3
+    for tensor, kind in ((old, "quantised"), (new, "differ")):
+        codes, exact = store({UP: tensor}, "Q8_0"), store({UP: old + 0.25})
+        head = compare_tensors(codes, exact).headline
+        assert head is not None
+        assert head.kind == kind
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q5_0", "Q8_0", "Q4_1", "Q5_1"])
+@pytest.mark.parametrize("plain", ["", "float32", "float16"])
+def test_blocks_of_llama_cpp_are_the_same_weights_but_for_codes(kind: str, plain: str) -> None:
+    """`plain`: what a GGUF file without codes calls its numbers."""
+    quants = pytest.importorskip("gguf.quants")
+    gguf = pytest.importorskip("gguf")
+    old, code = net(), gguf.GGMLQuantizationType[kind]
+    new = {
+        n: torch.from_numpy(quants.dequantize(quants.quantize(x.numpy(), code), code))
+        for n, x in old.items()
+        if x.ndim > 1 and x.shape[1] % 32 == 0
+    }
+    assert len(new) > 10
+    for one, other in ((new, old), (old, new)):
+        coded = (kind, plain) if one is new else (plain, kind)
+        sides = ({n: part[n] for n in new} for part in (one, other))
+        head = compare_tensors(*map(store, sides, coded)).headline
+        assert head is not None
+        assert (head.kind, head.differing) == ("quantised", 0)
 
 
 def error_of(old: Tensors, new: Tensors) -> float:

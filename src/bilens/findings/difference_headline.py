@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.tensor_likeness import Matching, is_beyond_chance, squeezed
+from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, is_beyond_chance
+from bilens.io.stored_mlp import StoredTensor
+from bilens.io.tensor_names import holds_weights
 from bilens.records.layer_readings import (
     CountChange,
     DifferenceHeadline,
@@ -107,17 +109,35 @@ def other_files(whole: WholeDifference) -> bool:
 
 
 def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
-    """Tell whether no matrix is more like its counterpart than chance makes independent ones."""
-    matrices = [one for one in differing if one.full]
-    others = sum(len(squeezed(pair.model.shape)) > 1 and not pair.constant for pair in found.pairs)
-    if not matrices or others > len(matrices):
+    """Tell whether no matrix is more like its counterpart than chance makes independent ones.
+
+    Numbers of which a correlation of a half would be nothing beyond chance do not tell.
+    """
+    tensors = [pair.model for pair in found.pairs if not is_uninformative(pair)]
+    count = {one.name: math.prod(one.shape) for one in tensors if is_weight(one)}
+    matrices = [one for one in differing if one.full and one.name in count]
+    kept = count.keys() - {one.name for one in differing}
+    if any(is_beyond_chance(1.0, count[name]) for name in kept):
+        return False
+    if not is_beyond_chance(HALF, sum(one.entries for one in matrices)):
         return False
     return not any(
-        one.state in (*PLACES, "permuted")
+        one.state in (*PLACES, "permuted", "low_rank")
         or one.correlation is None
-        or is_beyond_chance(one.correlation, one.entries)
+        or is_beyond_chance(one.correlation, one.entries, least=-1.0)
         for one in matrices
     )
+
+
+def is_uninformative(pair: TensorPair) -> bool:
+    """Tell whether equal tensors may well be of unrelated models."""
+    known = pair.constant or (pair.same and not is_weight(pair.model))
+    return known or math.prod(pair.model.shape) < 2
+
+
+def is_weight(tensor: StoredTensor) -> bool:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return holds_weights(tensor.name, len(tensor.shape), dtype)
 
 
 def stored_otherwise(found: Matching) -> Iterator[str]:

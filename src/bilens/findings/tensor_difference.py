@@ -1,12 +1,19 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
+import re
 from math import prod
 
 import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from bilens.algebra.matrix_change import is_low, matrix_change
+from bilens.algebra.matrix_change import (
+    MatrixChange,
+    is_low,
+    matrix_change,
+    precision,
+    spacing,
+)
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.findings.difference_headline import headline_of
@@ -23,7 +30,13 @@ from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.layer_readings import CountChange, FileChange, TensorChange, WholeDifference
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
+PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
+BITS = re.compile(r"I?Q([2-8])_([01])?")  # of a code of a ggml type; 0 and 1: a scale for 32
 AT_ONCE = 65_536  # blocks
+FEW = 4  # spacings: that of each of two sums, and what was added, are half of one away or less
+# of the largest number of a block: what scale and minimum in float16, each half a spacing away,
+# move two levels apart
+SLACK = 3 * torch.finfo(torch.float16).eps
 
 
 def compare_tensors(
@@ -90,15 +103,18 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         correlation=correlation(before, after),
     )
     coded = new.quantised_as != old.quantised_as
-    if pair.moved:
-        return replace(found, state="moved")
     if rounded or widened:
-        return replace(found, state="rounding", rank=0 if found.full else None)
-    if coded and is_nearest(before, after, coded_before=bool(old.quantised_as)):
-        return replace(found, state="quantised")
-    if same_numbers(before, after):
-        return replace(found, state="reordered")
-    return with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+        found = replace(found, state="rounding", rank=0 if found.full else None)
+    elif coded and (
+        is_nearest(before, after, new.quantised_as) or is_nearest(after, before, old.quantised_as)
+    ):
+        found = replace(found, state="quantised")
+    elif same_numbers(before, after):
+        found = replace(found, state="reordered")
+    else:
+        found = with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+    alike = found.state in ("rounding", "quantised") or found.change == 0
+    return replace(found, state="moved", rank=None) if pair.moved and alike else found
 
 
 def with_rank(
@@ -106,10 +122,10 @@ def with_rank(
 ) -> TensorChange:
     """Return a change with its rank beside what rounding and noise would leave, and its state."""
     full, both = found.full, (matrices(found.name, part) for part in (before, after))
-    parts = [matrix_change(*pair) for pair in zip(*both, strict=True)]
+    summed = other_type and torch.float64 in (before.dtype, after.dtype)
+    parts = [change_of(*pair, rounded=not summed) for pair in zip(*both, strict=True)]
     ranks = [part.rank for part in parts if part.rank is not None]
     rank = max(ranks) if len(ranks) == len(parts) else None
-    summed = other_type and torch.float64 in (before.dtype, after.dtype)
     if summed and found.change is not None and found.change <= torch.finfo(torch.float32).eps:
         rank = 0  # a sum in float64 beside one that is stored
     state = "changed"
@@ -128,6 +144,22 @@ def with_rank(
     return replace(found, state=state, rank=rank if full else None, top_share=top)
 
 
+def change_of(old: Tensor, new: Tensor, *, rounded: bool) -> MatrixChange:
+    """Return the change of a matrix; where its norm is that of rounding, of entries beyond it.
+
+    Those are by more than `FEW` spacings away, of their own or of the median: what cancels in a
+    sum is as large as that.
+    """
+    found = matrix_change(old, new)
+    if found.rank == 0 and rounded:
+        size, delta = torch.maximum(old.abs(), new.abs()).double(), new.double() - old
+        size = size.clamp(min=float(size.median()))
+        apart = torch.maximum(*(spacing(size, precision(part)) for part in (old, new)))
+        beyond = torch.where(delta.abs() > FEW * apart, delta, 0)
+        found = matrix_change(torch.zeros_like(beyond), beyond)
+    return found
+
+
 def same_numbers(one: Tensor, other: Tensor) -> bool:
     """Tell whether two tensors hold the same numbers, each as often, in whatever order."""
     sums = [float(part.double().sum()) for part in (one, other)]
@@ -135,26 +167,57 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
     return near and torch.equal(one.flatten().sort().values, other.flatten().sort().values)
 
 
-def is_nearest(before: Tensor, after: Tensor, *, coded_before: bool) -> bool:
+def is_nearest(exact: Tensor, levels: Tensor, codes: str) -> bool:
     """Tell whether numbers were each rounded to the nearest that codes can say, in every block.
 
     Blocks have one scale: of sixteen along rows, as no format has smaller ones, or along columns.
+    No number may be more than one step of a known type away, nor, where all levels of a block are
+    equal, one that is seen.
     """
-    exact, levels = (after, before) if coded_before else (before, after)
+    if codes in PLAIN:
+        return False
+    bits = BITS.match(codes)
     for turn in (False, True):
         both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
-        if both[0].shape[-1] % BLOCK == 0 and all(
-            map(are_nearest, *(torch.split(part.reshape(-1, BLOCK), AT_ONCE) for part in both))
-        ):
-            return True
+        if both[0].shape[-1] % BLOCK == 0:
+            one, other = (part.reshape(-1, BLOCK) for part in both)
+            largest = pooled(-other.abs().amax(1), 2).neg()
+            slack, away = SLACK * largest, (one - other).abs().amax(1)
+            if bits:
+                scale = largest if bits[2] else largest.max()
+                if bool((away > scale / (2 ** (int(bits[1]) - 1) - 1) + slack).any()):
+                    continue
+            blocks = zip(*(torch.split(part, AT_ONCE) for part in (one, other, slack)), strict=True)
+            if all(are_nearest(*block) for block in blocks):
+                step = steps_of(other, both[0].shape[-1] // BLOCK)
+                if bool(((away <= step + slack) | (other != other[:, :1]).any(1)).all()):
+                    return True
     return False
 
 
-def are_nearest(exact: Tensor, levels: Tensor) -> bool:
+def are_nearest(exact: Tensor, levels: Tensor, slack: Tensor) -> bool:
     """Tell whether each number of each block is nearer to its own level than to the others."""
     away = (exact[:, :, None] - levels[:, None, :]).abs()
-    slack = torch.finfo(torch.float16).eps * levels.abs().amax(1, keepdim=True)
-    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack).all())
+    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack[:, None]).all())
+
+
+def steps_of(blocks: Tensor, in_line: int) -> Tensor:
+    """Return the least distance of two levels of each block; where all are equal, of those around.
+
+    Those are the block beside it, else the line, else the tensor; 0 where all levels are equal.
+    """
+    apart = blocks.sort(1).values.diff(dim=1)
+    found = torch.where(apart > 0, apart, torch.inf).amin(1)
+    for count in (2, in_line, len(blocks)):
+        found = torch.where(found.isinf(), pooled(found, count), found)
+    return torch.where(found.isinf(), 0, found)
+
+
+def pooled(values: Tensor, count: int) -> Tensor:
+    """Return of each value the least one of so many side by side, among which it is."""
+    if len(values) % count:
+        return values
+    return values.reshape(-1, count).amin(1).repeat_interleave(count)
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:

@@ -23,7 +23,9 @@ HALF, DEVIATIONS = 0.5, 6.0
 LONG = 65_536  # numbers along an axis that a sketch is of, the first ones
 NEARLY, SAMPLED = 0.9, 64  # cosine of rows, and how many are looked for
 DIRECTIONS = 48  # random ones that a sketch is of: it estimates a correlation to 1 / √48
-ROUNDED = (torch.float16, torch.bfloat16, torch.float32)
+ROUNDED = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn, torch.float8_e5m2,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class TensorPair:
     baseline: StoredTensor
     how: How
     same: bool = False  # bit for bit
-    constant: bool = False  # which says nothing of where it comes from
+    constant: bool = False  # both, and equal, which says nothing of where it comes from
     moved: bool = False  # the name of each is that of another tensor of the other file
 
 
@@ -91,11 +93,11 @@ def correlation(one: Tensor, other: Tensor) -> float | None:
     return float((first * second).sum()) / sizes if sizes > 0 else None
 
 
-def is_beyond_chance(alike: float | None, count: int) -> bool:
-    """Tell whether a correlation of so many numbers is none that independent ones have."""
-    if alike is None or alike < HALF:
+def is_beyond_chance(alike: float | None, count: int, least: float = HALF) -> bool:
+    """Tell whether a correlation, at least so large, is none that independent numbers have."""
+    if alike is None or alike < least:
         return False
-    z = math.atanh(min(alike, 1 - 1e-12)) * math.sqrt(max(count - 3, 0))
+    z = math.atanh(min(abs(alike), 1 - 1e-12)) * math.sqrt(max(count - 3, 0))
     return z >= DEVIATIONS
 
 
@@ -105,9 +107,12 @@ def are_elsewhere(one: Tensor, other: Tensor) -> bool:
     Each is held to its nearest one by its direction, of which 81 % of the squares have to agree.
     """
     for first, second in ((one, other), (one.T, other.T)):
-        first = first[:: max(len(first) // SAMPLED, 1)]
+        step = max(len(first) // SAMPLED, 1)
+        first = first[::step]
         rows = [torch.nn.functional.normalize(part.float(), dim=1) for part in (first, second)]
-        nearest = float((rows[0] @ rows[1].T).amax(1).median())
+        alike, at = (rows[0] @ rows[1].T).max(1)
+        elsewhere = at != step * torch.arange(len(first))
+        nearest = float(torch.where(elsewhere, alike, 0).median())
         if nearest >= NEARLY and is_beyond_chance(nearest, first.shape[1]):
             return True
     return False
@@ -125,12 +130,13 @@ def agree(one: Tensor, other: Tensor, *, exact: bool = False) -> bool:
 
 def pair_of(new: StoredTensor, old: StoredTensor, how: How, *, moved: bool = False) -> TensorPair:
     one, other = numbers_in(new), numbers_in(old)
-    same = same_bits(one, other)
-    return TensorPair(new, old, how, same, same and is_constant(one), moved)
+    constant = is_constant(one) and torch.equal(one.double(), other.double())
+    return TensorPair(new, old, how, same_bits(one, other), constant, moved)
 
 
 def is_constant(values: Tensor) -> bool:
-    return bool((values.double() == values.double().flatten()[:1]).all())
+    parts = (values.flatten()[part].double() for part in (slice(999), slice(None)))
+    return all(bool((part == part[:1]).all()) for part in parts)
 
 
 # ---- axes in another order

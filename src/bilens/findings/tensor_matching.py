@@ -7,6 +7,8 @@ name, another tensor takes its place for equal numbers alone.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,7 +33,9 @@ from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import kind_of, paired
 
 TRIES = 3  # candidates that are compared number by number, by falling estimates
+MOST = 5  # numbers of names that are tried in every order
 NUMBER = re.compile(r"\d+")
+Numbered: TypeAlias = tuple[list[list[int]], int]  # the numbers in both names of a pair; which
 
 
 def match_tensors(model: Store, baseline: Store, progress: Progress = silent) -> Matching:
@@ -61,7 +65,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     match_parts(found)
     match_copies(found)
     set_aside(found, stores)
-    mark_moved(found, named)
+    mark_moved(found, named, baseline)
     places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
     order = [
         [at.get(one.name.partition("[")[0], 0) for one, at in zip(both, places, strict=True)]
@@ -85,29 +89,51 @@ def set_aside(found: Matching, stores: tuple[Store, Store]) -> None:
     found.unread = counts[0], counts[1]
 
 
-def mark_moved(found: Matching, named: Mapping[str, str]) -> None:
+def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> None:
     """Mark pairs of which one stands at another place in its file, which is another function.
 
     Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
-    order; and a square matrix that is transposed, unless all others have to be, too.
+    order; and one that is transposed and keeps its shape, unless others have to be, too.
     """
     turned = any(
-        pair.how == "transposed" and len({*squeezed(pair.model.shape)}) > 1 for pair in found.pairs
+        pair.how == "transposed"
+        and squeezed(pair.model.shape) != squeezed(baseline[pair.baseline.name].shape)
+        for pair in found.pairs
     )
-    groups = dict[tuple[str, ...], list[tuple[list[list[int]], int]]]()
+    groups = dict[tuple[str, ...], list[Numbered]]()
     for at, pair in enumerate(found.pairs):
         names = pair.model.name, pair.baseline.name
         if pair.how == "transposed" and names[0] in named and not turned:
             found.pairs[at] = replace(pair, moved=True)
         if pair.how != "name" and not pair.constant and "::" not in "".join(names):
             numbers = [[*map(int, NUMBER.findall(name))] for name in names]
-            pattern = tuple(NUMBER.sub("*", name) for name in names)
-            groups.setdefault(pattern, []).append((numbers, at))
-    for members in groups.values():
-        mine, theirs = (sorted(members, key=lambda one: one[0][side]) for side in (0, 1))
-        for one, other in zip(mine, theirs, strict=True):
-            if one != other:
-                found.pairs[one[1]] = replace(found.pairs[one[1]], moved=True)
+            groups.setdefault(tuple(NUMBER.sub("*", name) for name in names), []).append(
+                (numbers, at)
+            )
+    for (name, other), members in groups.items():
+        for at in out_of_order(members, same_words=name == other):
+            found.pairs[at] = replace(found.pairs[at], moved=True)
+
+
+def out_of_order(members: Sequence[Numbered], *, same_words: bool) -> list[int]:
+    """Return the pairs whose places, by the numbers in both names, are not the same.
+
+    Where the names have other words, their numbers may stand in another order; those that are
+    the same in all of them say nothing.
+    """
+    mine, theirs = ([numbers[side] for numbers, _ in members] for side in (0, 1))
+    varied = [
+        [at for at, column in enumerate(zip(*names, strict=True)) if len({*column}) > 1]
+        for names in (mine, theirs)
+    ]
+    many = same_words or len(varied[1]) > MOST
+    ways = [varied[1]] if many else permutations(varied[1])
+    first = sorted(range(len(members)), key=lambda k: [mine[k][at] for at in varied[0]])
+    tries = list[list[int]]()
+    for way in ways:
+        order = sorted(range(len(members)), key=lambda k: [theirs[k][at] for at in way])
+        tries.append([members[k][1] for k, other in zip(first, order, strict=True) if k != other])
+    return min(tries, key=len)
 
 
 # ---- by content
