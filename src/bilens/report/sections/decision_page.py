@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bilens.findings.coverage import how_read
 from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
 from bilens.findings.rules.judgements import WHOLE, judgements_of
 from bilens.findings.rules.layers import kind_of_change
@@ -81,7 +80,7 @@ def because(t: Catalogue, record: Audit) -> list[str]:
     if record.coverage is not None and not record.coverage.share:
         ends["coverage"] = ".none"
     layers = () if record.layers is None else record.layers.readings
-    if any(how_read(one) in ("exact", "approximate") for one in layers):
+    if any(one.how_read in ("exact", "approximate") for one in layers):
         ends["assumed"] = ".some"
     reasons = [reason for reason in found.reasons if reason != "partial" or not told]
     known = [f"decision.because.{reason}{ends.get(reason, '')}" for reason in reasons]
@@ -93,13 +92,13 @@ def because(t: Catalogue, record: Audit) -> list[str]:
 def told_in_part(t: Catalogue, record: Audit) -> Iterator[str]:
     """Say so where layers that were named or guessed leave nearly all of a model out."""
     coverage, layers = record.coverage, () if record.layers is None else record.layers.readings
-    if not layers or coverage is None or coverage.layout == "known" or not coverage.parameters:
+    if not layers or coverage is None or coverage.layout not in ("said", "guessed"):
         return
     told = sum(
         one.d_hidden * ((2 if one.kind == "gated" else 1) * one.d_input + one.d_output)
         for one in layers
     )
-    left = 1 - told / coverage.parameters
+    left = 1 - told / max(coverage.parameters, 1)
     if left >= LEFT_OUT:
         yield t(f"decision.told.{coverage.layout}", rest=percent(left, toward=-1))
 
@@ -169,7 +168,7 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
 def done_lines(t: Catalogue, record: Audit) -> Iterator[str]:
     """Yield what was done besides: approximated, inventoried, compared, run on files."""
     layers = () if record.layers is None else record.layers.readings
-    if assumed := [one for one in layers if how_read(one) == "assumed"]:
+    if assumed := [one for one in layers if one.how_read == "assumed"]:
         yield t("decision.assumed", count=grouped(len(assumed)))
     if (found := record.inventory) is not None and found.tensors:
         counts = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}

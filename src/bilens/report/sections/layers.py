@@ -6,7 +6,6 @@ from functools import partial
 
 from markupsafe import Markup
 
-from bilens.findings.coverage import how_read
 from bilens.findings.rules.rule import list_names
 from bilens.records.audit import Audit
 from bilens.records.layer_readings import (
@@ -68,11 +67,7 @@ def charts(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
 
 def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) -> Page:
     if not found.readings:
-        about = (
-            (t("layers.facts.dtype"), record.model.dtype),
-            (t("facts.data"), data_used(t, record.data)),
-        )
-        shown = (*file_facts(t, record), *about)
+        shown = (*file_facts(t, record), (t("layers.facts.dtype"), record.model.dtype))
         return Page("file.page", 0, shown, parts, [t("layers.limits.none")], styles=("layers.css",))
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
     kinds = {layer_summary(layer) for layer in found.readings}
@@ -91,7 +86,7 @@ def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) 
         parts=parts,
         limits=t.each("layers.limits", limits, samples=grouped(record.null_samples)),
         styles=("layers.css",),
-        lead=".assumed" if {*map(how_read, found.readings)} == {"assumed"} else "",
+        lead=".assumed" if {one.how_read for one in found.readings} == {"assumed"} else "",
     )
 
 
