@@ -2,13 +2,18 @@
 
 import copy
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from msgspec import structs
+from safetensors.torch import save_file
 
 import tiny
 from bilens.api.audit_model import audit
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
@@ -427,6 +432,33 @@ def searched(reason: str) -> dict[str, Any]:
     return document | dict(zip(("overfitting", "triggers"), found, strict=True))
 
 
+@cache
+def _unread() -> dict[str, Any]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_file(torch.nn.Conv2d(3, 4, 3).state_dict(), path)
+        return audit(open_any(path, ReadOptions()), null_samples=DRAWS, command="here").to_dict()
+
+
+def unread() -> dict[str, Any]:
+    """An audit of a file of which no layer is read."""
+    return copy.deepcopy(_unread())
+
+
+def guessed(layout: str = "guessed") -> dict[str, Any]:
+    """An audit of layers that are less than a twentieth of the model; one of them was seen."""
+    document = seen() | {"decision": None}
+    told = structs.replace(make_coverage(1, "assumed"), layout=layout, checked_against="")
+    told = structs.replace(told, parameters=10**6, unread=10**6 - told.exact - told.approximate)
+    return document | {"coverage": to_json(told)}
+
+
+def partly() -> dict[str, Any]:
+    """An audit of a model with a caution, of which a part was not read."""
+    coverage = to_json(make_coverage(1, "unread"))
+    return {**make_page("low_rank"), "coverage": coverage, "decision": None}
+
+
 def in_training() -> dict[str, Any]:
     document = make_layer_audit()
     document["source"]["given_in_training"] = True
@@ -443,6 +475,9 @@ def variants() -> dict[str, dict[str, Any]]:
         "inventory": {**make_layer_audit(), "inventory": to_json(INVENTORY)},
         "apart": apart(),
         "in training": in_training(),
+        "unread": unread(),
+        "guessed": guessed(),
+        "partly": partly(),
         **{reason: searched(reason) for reason in ("approximated", "refused")},
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),

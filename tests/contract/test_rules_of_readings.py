@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import bilens as bl
 import tiny
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from builders import randn
 from contract.rule_cases import Between, Case, Cases, Factors, Shown, Stack, about, check
 from contract.table import cell
@@ -76,6 +78,15 @@ def a_tensor_that_is_in_no_layer(folder: Path) -> Shown:
     return found, {"layout.warn_guessed": {}, "coverage.pass": share}
 
 
+@CASES.say("layers", "coverage.warn_none")
+def tensors_of_no_layer(folder: Path) -> Shown:
+    """Of nothing that was read, nothing can be read wrongly: `layout` has nothing to say."""
+    save_file(nn.Conv2d(3, 4, 3).state_dict(), folder / "model.safetensors")
+    found = audited(open_any(folder / "model.safetensors", ReadOptions()))
+    assert [one.rule for one in found.record.verdict] == ["coverage"]
+    return found, {"coverage.warn_none": {"value": 0.0, "said": "None of the parameters"}}
+
+
 class NotRun(Stack):
     """Layers that nobody can run, and that are found by a trace all the same."""
 
@@ -119,12 +130,12 @@ def explained(bias: float) -> float:
     return float(sum(parts) / (((y - mean) ** 2 * density).sum()))
 
 
-@CASES.say("layers", "r2.info", "coverage.warn")
+@CASES.say("layers", "r2.info", "coverage.warn_none")
 def a_network_without_data() -> Shown:
     report = audited(unit(0.0))
     fit = {"approximate": 1, "value": about(explained(0.0)), "said": "the one layer that is"}
-    unread = {"value": 0.0, "exact": 0.0, "approximate": 0.0, "said": "Only 0.0% of the"}
-    return report, {"r2.info": fit, "coverage.warn": unread}
+    unread = {"value": 0.0, "said": "None of the parameters"}
+    return report, {"r2.info": fit, "coverage.warn_none": unread}
 
 
 @CASES.say("layers", "r2.warn")

@@ -14,7 +14,14 @@ from bilens.records.base import to_json
 from bilens.records.common import Finding
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.report.reports import AuditReport
-from bilens.report.sections.decision_page import decision_of, group_lines, looked_lines
+from bilens.report.sections.decision_page import (
+    answer_text,
+    because,
+    decision_of,
+    group_lines,
+    looked_lines,
+    risk_lines,
+)
 from bilens.report.sections.overview import finding_lines, rule_text
 from bilens.report.text import LANGUAGES, load_catalogue
 from report_documents import LEARNT, answered, make_document, page_of, variants
@@ -164,3 +171,96 @@ def test_risks_that_are_not_listed_are_counted_and_a_search_says_what_it_found()
     looked, unseen, *_ = (texts for _, texts in looked_lines(EN, AuditReport(document).record))
     assert any("heart: no conclusion" in text for text in unseen)
     assert any(re.search("Triggers .*: searched for, nothing", text) for text in looked)
+
+
+def shown_page(document: dict[str, Any], lang: str = "en") -> str:
+    return page_of(document, lang).partition('type="application/json"')[0]
+
+
+def test_of_a_file_without_layers_nothing_is_said_of_layers_that_were_read() -> None:
+    document = layer_audit_documents.unread()
+    assert "layout" not in [finding["rule"] for finding in document["verdict"]]
+    page = shown_page(document)
+    for words in (
+        "read correctly",
+        "were read in this model",
+        "bilinear layer is",
+        "R² is of",
+        "layer by layer",
+        "the layers that were read",
+        "of several kinds",
+        "Only 0.0%",
+        "approximated under an assumed input",
+        "<dt>Layers</dt>",
+    ):
+        assert words not in page, words
+    assert "What this file is" in page
+    assert page.count("None of the ") >= 4  # summary, risk, because and check
+    japanese = shown_page(document, "ja")
+    assert "層の監査" not in japanese
+    assert "このファイルは何か" in japanese
+
+
+def test_layers_under_an_assumed_input_are_not_called_read() -> None:
+    page = shown_page(layer_audit_documents.make_page("new"))
+    assert "were read in this model" not in page
+    assert page.count("2 layers were approximated under an assumed input") == 2  # done, and lead
+    assert "were read in this model" in shown_page(layer_audit_documents.make_layer_audit("exact"))
+
+
+def test_page_one_says_what_was_done() -> None:
+    record = AuditReport(layer_audit_documents.make_page("unrelated")).record
+    (looked, *_) = (" ".join(texts) for _, texts in looked_lines(EN, record))
+    assert record.inventory is not None
+    count = record.inventory.tensors
+    assert f"{count} tensors with " in looked
+    assert f"{count} of {count} tensors were compared" in looked
+    (then,) = [then for risk, then in risk_lines(EN, record) if "of the weights were read" in risk]
+    assert "the model that it came from" not in then
+    new = AuditReport(layer_audit_documents.make_page("new")).record
+    assert any("the model that it came from" in then for _, then in risk_lines(EN, new))
+    ran = dict(looked_lines(EN, AuditReport(layer_audit_documents.guessed()).record))
+    assert any("run on 4 files" in line for line in ran["What was looked at"])
+
+
+def test_what_an_assumed_input_needs_is_named() -> None:
+    for document, begins in (
+        (layer_audit_documents.make_page("new"), "Layers were"),
+        (layer_audit_documents.guessed(), "Some layers were"),
+    ):
+        (line,) = [x for x in because(EN, AuditReport(document).record) if "assumed input" in x]
+        assert line.startswith(begins)
+        assert "--data FOLDER" in line
+        assert "--text" in line
+
+
+def test_nothing_suspicious_is_not_said_above_what_is() -> None:
+    for kind, clean in (("new", True), ("identical", True), ("unrelated", False)):
+        document = layer_audit_documents.make_page(kind)
+        said = answer_text(EN, AuditReport(document).record)
+        assert ("nothing suspicious" in said) == clean
+        values = {"value": 1, "threshold": 0, "of": 8, "layers": "a"}
+        document["verdict"].append({"rule": "dead_units", "outcome": "warn", "values": values})
+        said = answer_text(EN, AuditReport(document).record)
+        assert "nothing suspicious" not in said
+        assert said in page_of(document)
+
+
+def test_one_reason_is_not_told_twice() -> None:
+    for document in (layer_audit_documents.make_page("low_rank"), layer_audit_documents.partly()):
+        lines = because(EN, AuditReport(document).record)
+        assert sum("not read" in line or "were read" in line for line in lines) == 1
+        assert sum("test data" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(("layout", "named"), [("guessed", False), ("said", True)])
+def test_what_a_guess_left_out_is_said_in_words_of_its_own(layout: str, named: bool) -> None:
+    record = AuditReport(layer_audit_documents.guessed(layout)).record
+    (line,) = [line for line in because(EN, record) if "lie outside" in line]
+    assert ("--map" in line) == named
+
+
+def test_an_assumed_input_has_words_in_japanese() -> None:
+    page = shown_page(layer_audit_documents.make_page("new"), "ja")
+    assert "standard normal" not in page
+    assert "標準正規分布に従う入力" in page

@@ -25,7 +25,7 @@ from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import refuse_idle
 from bilens.data.model_interface import LabelledData
 from bilens.findings.column_effects import ExactTable
-from bilens.findings.coverage import how_read, measure_coverage
+from bilens.findings.coverage import measure_coverage
 from bilens.findings.exact_classifier import ExactClassifier
 from bilens.findings.layer_reading import ReadingOptions
 from bilens.findings.layer_walk import (
@@ -162,7 +162,7 @@ def cover_model(subject: AuditSubject) -> Coverage:
     model, reader, check = subject.model, subject.reader, None
     ended = dict.fromkeys(model.layers, "exact")
     if isinstance(reader, LayerReader):
-        ended = {layer.name: how_read(layer) for layer in reader.walk.readings}
+        ended = {layer.name: layer.how_read for layer in reader.walk.readings}
         with suppress(NonFiniteError):  # the layer says so itself
             check = model.reported  # which was compared when the model was opened
             if model.layers and model.load_report is None:

@@ -12,7 +12,6 @@ from bilens.api.comparison import column_changes, layer_changes, whole_differenc
 from bilens.api.given_data import performance_of
 from bilens.base.errors import BilensError
 from bilens.findings.column_effects import ExactTable
-from bilens.findings.coverage import how_read
 from bilens.findings.exact_classifier import ExactClassifier
 from bilens.io.contents import Contents, Tensor, bits_of
 from bilens.io.inventory import inventory_of, take_inventory
@@ -53,7 +52,7 @@ def names_read(subject: AuditSubject) -> set[str]:
     """Return the names of the tensors in layers that were read, as coverage counts them."""
     ended, reader = dict.fromkeys(subject.model.layers, "exact"), subject.reader
     if isinstance(reader, LayerReader):
-        ended = {layer.name: how_read(layer) for layer in reader.walk.readings}
+        ended = {layer.name: layer.how_read for layer in reader.walk.readings}
     views = (view for name, view in subject.model.layers.items() if ended[name] in READ)
     return {name for view in views for name in view.tensors}
 

@@ -11,21 +11,6 @@ from bilens.io.tensor_names import fold_names, holds_weights
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.records.layer_readings import LayerReading
-
-
-def how_read(reading: LayerReading) -> str:
-    """Return `exact`, `approximate`, or why a layer is not read.
-
-    An approximation whose R² is of an assumed input says nothing of real ones: it is no reading.
-    """
-    if reading.broken is not None:
-        return "broken"
-    if reading.fit is None:
-        return "exact"
-    if not reading.fit.seen and reading.fit.usable:
-        return "assumed"
-    return "approximate" if reading.fit.vouched else "refused"
 
 
 def measure_coverage(
@@ -36,7 +21,7 @@ def measure_coverage(
     check: Agreement | None,
     connected: bool,
 ) -> Coverage:
-    """Return how many parameters were read; `ended` says of each layer what `how_read` does."""
+    """Return how many parameters were read; `ended` says of each layer its `how_read`."""
     sizes = {name: prod(one.shape) for name, one in tensors.items() if is_parameter(name, one)}
     read: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for layer in layers:

@@ -409,6 +409,18 @@ class LayerReading(Record, frozen=True):
     stability: Annotated[Stability | None, "under rounding"] = None
     seen: Annotated[SeenUnits | None, "units on the inputs that were seen; null without"] = None
 
+    @property
+    def how_read(self) -> str:
+        """`exact`, `approximate`, or why it is not read.
+
+        An approximation whose R² is of an assumed input says nothing of real ones: no reading.
+        """
+        if self.broken is not None or self.fit is None:
+            return "exact" if self.broken is None else "broken"
+        if not self.fit.seen and self.fit.usable:
+            return "assumed"
+        return "approximate" if self.fit.vouched else "refused"
+
 
 class LayerReadings(ModelReading, frozen=True):
     """The layers of a model, read one after another."""

@@ -17,6 +17,7 @@ from bilens.report.plates import eigenvector_plate
 from bilens.report.sections.classes import class_spectrum, truncation_figure
 from bilens.report.sections.decision_page import (
     LOOKS,
+    answer_text,
     answer_word,
     because,
     looked_lines,
@@ -59,7 +60,7 @@ def render_summary(original: Audit, name: str, lang: str = "en") -> str:
             t=t,
             name=displayable(name),
             answer=badge(t, LOOKS.get(answer, "unknown"), answer_word(t, record)),
-            text=t(f"decision.{answer}.text"),
+            text=answer_text(t, record),
             sentences=(sentences + [line for _, lines in looked for line in lines])[:SENTENCES],
             plots=[*islice(plots(t, record), PLOTS)],
             judged=told or [t("summary.nobody")],

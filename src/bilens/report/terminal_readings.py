@@ -99,7 +99,8 @@ def decomposition_lines(record: LayerDecomposition, lang: str = "en") -> list[st
     record, t, lines = displayable(record), load_catalogue(lang), list[str]()
     if (fit := record.approximation) is not None:
         r2, error = f"{fit.r_squared:.3f}", f"{fit.standard_error:.3f}"
-        words = {"inputs": fit.assumed_input, "activation": fit.activation}
+        inputs = t.word("explorer.script.words", fit.assumed_input)
+        words = {"inputs": inputs, "activation": fit.activation}
         lines.append(t("decompose.fit", layer=record.layer, r2=r2, error=error, **words))
     if record.about_input:
         lines.append(t("decompose.reads", layer=record.layer, input=record.about_input))

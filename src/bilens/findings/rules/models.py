@@ -30,7 +30,7 @@ MOST = 20  # classes that a sentence names
     | {"unread": "whole"},
     threshold=0.9,  # of the parameters
     bad="<",
-    variant=lambda values: "_whole" if values["unread"] == 0 else "",
+    variant=lambda v: {0: "_whole"}.get(v["unread"], "" if v["value"] else "_none"),
 )
 def coverage(evidence: Evidence) -> Iterator[Values]:
     found = evidence.coverage
@@ -53,8 +53,8 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
     variant=lambda values: f"_{values['source']}" if values["unverified"] else "",
 )
 def layout(evidence: Evidence) -> Iterator[Values]:
-    found = evidence.coverage
-    if found is not None:
+    found, read = evidence.coverage, evidence.layers or evidence.effects
+    if found is not None and read:  # of nothing that was read, nothing is read wrongly
         unverified = found.layout != "known" or not found.checked_against
         source = found.checked_against if not unverified else found.layout
         yield {"unverified": int(unverified), "source": source}

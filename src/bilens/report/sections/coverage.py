@@ -35,7 +35,8 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
 
 def summary(t: Catalogue, found: Coverage) -> str:
     """Return how many parameters were read exactly, approximately and not at all."""
-    return t("coverage.summary", count=grouped(found.parameters), **shares(found))
+    key = "summary" if found.share else "none"
+    return t(f"coverage.{key}", count=grouped(found.parameters), **shares(found))
 
 
 def shares(found: Coverage | CoverageGroup) -> dict[str, str]:

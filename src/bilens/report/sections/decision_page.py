@@ -75,33 +75,40 @@ class GroupLine:
 def because(t: Catalogue, record: Audit) -> list[str]:
     """Return the reasons why the decision is no better; nothing where it is the best."""
     share = "" if record.coverage is None else percent(record.coverage.share, toward=-1)
-    found = decision_of(record)
-    told = {"unseen", "partial"} if found.answer == "not_read" else set()  # by the answer itself
-    known = [f"decision.because.{reason}" for reason in found.reasons if reason not in told]
+    found, ends = decision_of(record), dict[str, str]()
+    told = found.answer == "not_read" or "coverage" in found.reasons  # these say it themselves
+    if record.coverage is not None and not record.coverage.share:
+        ends["coverage"] = ".none"
+    layers = () if record.layers is None else record.layers.readings
+    if any(one.how_read in ("exact", "approximate") for one in layers):
+        ends["assumed"] = ".some"
+    reasons = [reason for reason in found.reasons if reason != "partial" or not told]
+    known = [f"decision.because.{reason}{ends.get(reason, '')}" for reason in reasons]
     if (basis := basis_of(record)) != "new" or found.answer == "not_read":
         known.insert(0, f"decision.basis.{basis}")
     return [*told_in_part(t, record), *(t(key, share=share) for key in known if t.has(key))]
 
 
 def told_in_part(t: Catalogue, record: Audit) -> Iterator[str]:
-    """Say so where the layers that a caller named leave nearly all of a model out."""
+    """Say so where layers that were named or guessed leave nearly all of a model out."""
     coverage, layers = record.coverage, () if record.layers is None else record.layers.readings
-    if coverage is None or coverage.layout != "said" or not coverage.parameters:
+    if not layers or coverage is None or coverage.layout not in ("said", "guessed"):
         return
     told = sum(
         one.d_hidden * ((2 if one.kind == "gated" else 1) * one.d_input + one.d_output)
         for one in layers
     )
-    left = 1 - told / coverage.parameters
+    left = 1 - told / max(coverage.parameters, 1)
     if left >= LEFT_OUT:
-        yield t("decision.told", rest=percent(left, toward=-1))
+        yield t(f"decision.told.{coverage.layout}", rest=percent(left, toward=-1))
 
 
 def risk_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, str]]:
     """Yield each of the largest risks in plain words, and what to do next."""
+    ends = ("risk", "next", "next" if record.difference is None else "next_compared")
     for finding in decision_of(record).risks:
-        risk, then = (rule_text(t, record.read_as, finding, ending) for ending in ("risk", "next"))
-        yield risk or finding.rule, then or t("decision.next_unknown")
+        risk, then, more = (rule_text(t, record.read_as, finding, ending) for ending in ends)
+        yield risk or finding.rule, more or then or t("decision.next_unknown")
 
 
 def more_risks(t: Catalogue, record: Audit) -> list[str]:
@@ -114,11 +121,14 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     """Yield what was looked at, what was not, and who has to accept it."""
     found, coverage, data = decision_of(record), record.coverage, record.data
     looked = [] if coverage is None else [summary(t, coverage)]
+    looked += done_lines(t, record)
     looked += [t("decision.in_evaluation")] if record.source.given_in_training else []
     hooks = record.source.hooks
     unseen = [t("decision.hooks", names=list_names(hooks))] if hooks else []
     if apart(record):
         unseen.append(t("decision.apart"))
+    if record.layers is not None and not record.layers.readings:
+        unseen.append(t("decision.nothing_read"))
     name = (data and data.name) or t("facts.unnamed_data")
     key, seen = "measured" if found.inputs else "no_data", record.performance
     trained = 0
@@ -153,6 +163,22 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
         by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
         accepted.append(t("decision.accepted", **by, until=until))
     yield t("decision.accepted_by"), accepted
+
+
+def done_lines(t: Catalogue, record: Audit) -> Iterator[str]:
+    """Yield what was done besides: approximated, inventoried, compared, run on files."""
+    layers = () if record.layers is None else record.layers.readings
+    if assumed := [one for one in layers if one.how_read == "assumed"]:
+        yield t("decision.assumed", count=grouped(len(assumed)))
+    if (found := record.inventory) is not None and found.tensors:
+        counts = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
+        yield t("decision.inventoried", **counts)
+    if record.difference is not None and (whole := record.difference.whole) is not None:
+        every = whole.tensors + len(whole.model_alone + whole.other_shape)
+        yield t("decision.compared", count=grouped(whole.tensors), of=grouped(every))
+    for note in () if record.data is None else record.data.notes:
+        if note.kind in ("seen_files", "seen_left"):
+            yield t(f"performance.note.{note.kind}", **note.values)
 
 
 def basis_of(record: Audit) -> str:
@@ -191,9 +217,18 @@ def answer_word(t: Catalogue, record: Audit) -> str:
     return t(f"decision.{answer}.compared" if compared else f"decision.{answer}")
 
 
+def answer_text(t: Catalogue, record: Audit) -> str:
+    """Return what the answer means; of what was not read, whether anything else stands out."""
+    key = f"decision.{decision_of(record).answer}.text"
+    odd = [one for one in finding_lines(t, record) if one.outcome == "warn"]
+    stands_out = basis_of(record) == "unrelated" or any(one.group != "reading" for one in odd)
+    return t(f"{key}.cautious" if stands_out and t.has(f"{key}.cautious") else key)
+
+
 def apart(record: Audit) -> bool:
     """Return whether layers alone were read, and not what stands between and around them."""
-    return record.coverage is not None and not record.coverage.connected
+    none = record.layers is not None and not record.layers.readings
+    return record.coverage is not None and not record.coverage.connected and not none
 
 
 def verdict(t: Catalogue, record: Audit) -> Markup:
@@ -201,7 +236,7 @@ def verdict(t: Catalogue, record: Audit) -> Markup:
     found = decision_of(record)
     look = LOOKS.get(found.answer, "unknown")
     answer = badge(t, look, answer_word(t, record))
-    said = element("strong", t(f"decision.{found.answer}.text"))
+    said = element("strong", answer_text(t, record))
     risks = [
         element("li", element("strong", risk), " ", element("span", t("decision.next", text=then)))
         for risk, then in risk_lines(t, record)
@@ -265,8 +300,7 @@ def list_lines(t: Catalogue, lines: Sequence[FindingLine]) -> Markup:
 
 def decision_lines(t: Catalogue, record: Audit) -> list[str]:
     """Return the decision as lines of text, the answer first."""
-    found = decision_of(record)
-    said = t("sentence.gap").join([t(f"decision.{found.answer}.text"), *because(t, record)])
+    said = t("sentence.gap").join([answer_text(t, record), *because(t, record)])
     lines = [t("decision.line", term=answer_word(t, record), text=said)]
     for number, (risk, then) in enumerate(risk_lines(t, record), start=1):
         lines.append(f"{number}. {risk} {t('decision.next', text=then)}")

@@ -66,6 +66,9 @@ def charts(t: Catalogue, _: Audit, found: LayerReadings) -> Markup:
 
 
 def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) -> Page:
+    if not found.readings:
+        shown = (*file_facts(t, record), (t("layers.facts.dtype"), record.model.dtype))
+        return Page("file.page", 0, shown, parts, [t("layers.limits.none")], styles=("layers.css",))
     limits = LIMITS if record.overfitting is None else LIMITS[:-1]  # triggers were searched for
     kinds = {layer_summary(layer) for layer in found.readings}
     text = "" if record.text is None else record.text.name
@@ -83,6 +86,7 @@ def layer_page(t: Catalogue, record: Audit, found: LayerReadings, parts: Parts) 
         parts=parts,
         limits=t.each("layers.limits", limits, samples=grouped(record.null_samples)),
         styles=("layers.css",),
+        lead=".assumed" if {one.how_read for one in found.readings} == {"assumed"} else "",
     )
 
 
@@ -165,8 +169,9 @@ def inputs_of_fits(t: Catalogue, found: LayerReadings) -> str:
     """Name the inputs that R² is of: rows that were held out, or which were assumed."""
     fits = [layer.fit for layer in found.readings if layer.fit is not None]
     seen = [t("layers.facts.rows")] if any(fit.seen for fit in fits) else []
-    assumed = list_names([*dict.fromkeys(fit.assumed_input for fit in fits if not fit.seen)])
-    return "; ".join([*seen, *([t("layers.facts.normal", inputs=assumed)] if assumed else [])])
+    assumed = dict.fromkeys(fit.assumed_input for fit in fits if not fit.seen)
+    named = list_names([t.word("explorer.script.words", one) for one in assumed])
+    return "; ".join([*seen, *([t("layers.facts.normal", inputs=named)] if assumed else [])])
 
 
 def unit_counts(_: Catalogue, units: Units) -> str:

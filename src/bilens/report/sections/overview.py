@@ -64,6 +64,7 @@ class Page:
     title: str = ""  # of the window; otherwise the file or the kind of the model
     conventions: Sequence[tuple[str, str]] = ()
     styles: Sequence[str] = ()  # further style sheets
+    lead: str = ""  # ending of the key of its lead
 
 
 def model_facts(t: Catalogue, record: Audit | Certificate | Attack) -> Iterator[tuple[str, str]]:
@@ -210,6 +211,8 @@ def rule_text(t: Catalogue, read_as: str, finding: Finding, ending: str) -> str:
     key = "" if rule is None else f"rule.{rule.sentences or rule.id}.{ending}"
     if rule is not None and ending in ENDINGS:
         key = rule.sentence_key(ending, values)
+    elif rule is not None and t.has(f"{key}{rule.variant(values)}"):
+        key += rule.variant(values)
     if rule is None or not t.has(key):
         return ""
     toward = {"low": -1, "high": 1, rule.number: {"<": -1, ">": 1}.get(rule.bad or "", 0)}
