@@ -33,6 +33,7 @@ from bilens.records.column_readings import OTHER, CellConversion, TableColumn
 MOST_LEVELS = 20  # texts of a column that become an indicator each; rare ones of more share one
 DISTINCT = 0.5  # share of different texts from which a column names rows and is left out
 MISSING = "(missing)"
+BY_RANK = " (rank)"  # behind a column: the input that is its rank
 MARKS = ("%", "‰")  # a number without its mark is another number
 UNIT_SCALES = (  # units of one quantity, by their size
     {"mg": 1e-3, "g": 1.0, "kg": 1e3, "t": 1e6},
@@ -293,7 +294,7 @@ def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
 def names_of(column: TableColumn) -> tuple[str, ...]:
     """Return the inputs that a column may have, in the order of `parts_of`."""
     if column.kind == "number":
-        return (f"{column.name} (rank)" if column.curve else column.name,)
+        return (f"{column.name}{BY_RANK if column.curve else ''}",)
     if column.kind == "category":
         return tuple(f"{column.name}={level}" for level in column.levels)
     parts = ("year", "month", "weekday", "hour", f"days since {column.first}")

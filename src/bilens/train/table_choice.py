@@ -68,6 +68,7 @@ class TableChoice:
 
     chosen: TableCandidate
     tried: tuple[TableCandidate, ...] = field(default=())
+    unused_components: int = 0  # that were asked for, where no products were chosen
 
     @property
     def fits(self) -> int:
@@ -76,9 +77,10 @@ class TableChoice:
 
     def told(self) -> tuple[CellConversion, ...]:
         """Return sentences on the choice, for page and terminal."""
+        of_kind, count = CellConversion.of_kind, self.unused_components
+        unused = (of_kind("unused_components", count=count),) if count else ()
         if not self.tried:
-            return ()
-        of_kind = CellConversion.of_kind
+            return unused
         return (
             *(
                 of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
@@ -90,6 +92,7 @@ class TableChoice:
                 folds=FOLDS,
                 fits=self.fits,
             ),
+            *unused,
         )
 
 
@@ -137,6 +140,8 @@ def fit_table(
     problem = TableProblem(x, loss, weights, numbers or [True] * x.shape[1])
     with torch.no_grad():
         choice = choose_fit(problem, recipe, report)
+        unused = 0 if choice.chosen.quadratic_scale else recipe.n_components or 0
+        choice = replace(choice, unused_components=unused)
         recipe = said(choice.chosen, recipe)
         prepared = prepare_table(problem, recipe)
         found = prepared.solve(choice.chosen.alpha, recipe, report=report)
