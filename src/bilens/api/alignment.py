@@ -296,7 +296,8 @@ class Alignment:
 def lacking(what: str, axis: AlignedAxis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
-    named += [f"{', '.join(axis.reread[:8])}, by ranks of other rows"] if axis.reread else []
+    if axis.reread:
+        named.append(f"{', '.join(axis.reread[:8])}, by other ranks or in one alone by rank")
     return f"{what} without a counterpart: {'; '.join(named)}"
 
 
