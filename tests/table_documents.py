@@ -109,6 +109,14 @@ def read_table_document() -> dict[str, Any]:
     return document
 
 
+def by_rank(document: dict[str, Any], at: int) -> dict[str, Any]:
+    """The document with a column of numbers that is read by its rank."""
+    column = document["columns"]["reading"]["columns"][at]
+    column |= {"curve": [[0.0, -3.0], [1.0, 3.0]], "inputs": [f"{column['name']} (rank)"]}
+    document["model"]["input_names"][at] = column["inputs"][0]
+    return document
+
+
 def findings() -> list[dict[str, Any]]:
     """A finding of each rule on tables for each of its sentences."""
     found = []
@@ -156,6 +164,8 @@ def variants() -> dict[str, dict[str, Any]]:
         "read": read_table_document(),
         "read, one output": make_table(classes=1),
     }
+    found["read by rank"] = by_rank(read_table_document(), 1)
+    found["other ranks"] = compared(whole, reread=["a"], outputs=[], change=None)
     every = {"added": ["a"], "removed": ["b"], "renamed": [["c", "d"]], "other_outputs": ["e"]}
     rows = {"rows": 9, "changed": 2, "mended": 1, "broken": 1}
     found["other columns"] = compared(whole, **every, outputs=[], change=None)

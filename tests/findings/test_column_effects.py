@@ -136,6 +136,7 @@ def test_the_sizes_add_up_to_the_variance_over_normal_columns() -> None:
         assert sum(shares) == pytest.approx(1.0)
 
 
+ENDS = torch.tensor([-REACH, REACH], dtype=torch.float64)
 GRID = torch.linspace(-REACH, REACH, 241, dtype=torch.float64)
 
 
@@ -149,8 +150,8 @@ def test_no_place_of_a_grid_is_higher(lift: float) -> None:
     """Hills, saddles and bowls, by what is added to the squares."""
     linear_i, linear_j, square_i, square_j, cross = random(5, 200)
     square_i, square_j = square_i + lift, square_j + lift
-    parts = (linear_i, square_i, linear_j, square_j, cross)
-    gain, z_i, z_j = largest_of_two(*parts)
+    i, j = (linear_i, square_i, ENDS), (linear_j, square_j, ENDS)
+    gain, z_i, z_j = largest_of_two(i, j, cross)
 
     def value(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return linear_i * x + linear_j * y + square_i * x**2 + square_j * y**2 + 2 * cross * x * y
@@ -165,8 +166,8 @@ def test_no_place_of_a_grid_is_higher(lift: float) -> None:
 def test_on_a_ridge_the_value_is_that_at_the_place_told() -> None:
     """l·(a·z) − (a·z)²; broken once: its determinant is rounding, and so was the peak told."""
     scale, first, second = random(3, 300)
-    parts = (scale * first, -first.square(), scale * second, -second.square(), -first * second)
-    gain, z_i, z_j = largest_of_two(*parts)
+    i, j = ((scale * each, -each.square(), ENDS) for each in (first, second))
+    gain, z_i, z_j = largest_of_two(i, j, -first * second)
     along = first * z_i + second * z_j
     torch.testing.assert_close(gain, scale * along - along.square())
     reach = REACH * (first.abs() + second.abs())
@@ -179,7 +180,7 @@ def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
         column_effects, "BLOCK_BYTES", 2 * 8 * column_effects.ARRAYS * 5
     )  # two rows at a time
     f = QuadraticMap(BilinearTensor(random(3, 6), random(6, 5), random(6, 5, seed=1)), random(3, 5))
-    for item in worst_case_inputs(f, torch.arange(5)):
+    for item in worst_case_inputs(f, torch.arange(5), ENDS.expand(5, 2)):
         form = f.form(torch.eye(3, dtype=torch.float64)[item.output])
         singles, pairs = [], []
         for i in range(5):
@@ -200,7 +201,7 @@ def test_every_column_and_pair_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_one_column_has_no_pair() -> None:
     f = QuadraticMap(BilinearTensor(random(2, 3), random(3, 1), random(3, 1)))
-    assert [item.two for item in worst_case_inputs(f, torch.arange(1))] == [None, None]
+    assert [item.two for item in worst_case_inputs(f, torch.arange(1), ENDS[None])] == [None, None]
 
 
 def test_a_planted_pair_of_values_stands_out() -> None:

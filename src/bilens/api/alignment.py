@@ -26,13 +26,14 @@ from bilens.io.loaded_model import LoadedModel, is_of_numbers, is_regressor
 from bilens.io.tensor_names import paired
 from bilens.nn import BilinearClassifier
 from bilens.nn.layer_view import LayerView
-from bilens.records.column_readings import names_of
+from bilens.records.column_readings import BY_RANK, names_of
 from bilens.records.layer_readings import AlignmentNote
 
 NOT_PAIRED = (
     "hidden neurons have no names, and neither in their places nor in another order do those of "
     "the two models answer alike: they were not paired"
 )
+RANK = "rank among"  # the unit of ranks, before what tells among which rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class AlignedAxis:
     units: tuple[str, ...] = ()  # that were converted, in words
     shifts: tuple[float, ...] = ()  # of each pair, behind its factor; none where all are 0
     target: tuple[str, ...] = ()  # of the baseline and of the model, where it is another one
+    reread: tuple[str, ...] = ()  # columns of both, read by ranks of other rows, or by none in one
 
     @property
     def complete(self) -> bool:
@@ -55,8 +57,8 @@ class AlignedAxis:
 
     @property
     def lacks(self) -> bool:
-        """Whether names are without a counterpart, in one of the two."""
-        return bool(self.alone or self.baseline_alone)
+        """Whether inputs or outputs are without a counterpart, in one of the two."""
+        return bool(self.alone or self.baseline_alone or self.reread)
 
     @property
     def reordered(self) -> bool:
@@ -93,19 +95,22 @@ def axis_of(
         alone, theirs = (tuple(one or span) for one, span in zip(names, spans, strict=True))
         return AlignedAxis((), (), sizes, alone, theirs)
     keys, other = keys_of((mine, theirs), units)
-    shared = dict[tuple[int, int], tuple[float, float]]()
+    shared, reread = dict[tuple[int, int], tuple[float, float]](), dict[int, int]()
     converted, free = list[str](), {key: at for at, key in reversed([*enumerate(other)])}
     for at, key in enumerate(keys):
         place = free.get(key)
         if place is None:
             continue
         unit, before = units[0].get(mine[at], ""), units[1].get(theirs[place], "")
+        if unit != before and RANK in unit + before:
+            reread[at] = free.pop(key)
+            continue
         found = unit_conversion(unit, before)
         if found is not None:
             shared[at, free.pop(key)] = found
         if found not in (None, (1.0, 0.0)):
             converted.append(f"{mine[at]} ({before} → {unit})")
-    matched, met = ({pair[side] for pair in shared} for side in (0, 1))
+    matched, met = ({pair[side] for pair in (*shared, *reread.items())} for side in (0, 1))
     return AlignedAxis(
         tuple(shared),
         tuple(factor for factor, _ in shared.values()),
@@ -114,18 +119,22 @@ def axis_of(
         tuple(name for at, name in enumerate(theirs) if at not in met),
         units=tuple(converted),
         shifts=tuple(shift for _, shift in shared.values()),
+        reread=tuple(mine[at].removesuffix(BY_RANK) for at in reread),
     )
 
 
 def keys_of(
     sides: tuple[Sequence[str], Sequence[str]], units: tuple[Mapping[str, str], Mapping[str, str]]
 ) -> list[list[str]]:
-    """Return the keys to match names by: spelt as labels are, days without their first one."""
+    """Return the keys to match names by: spelt as labels are; days without their first one."""
+
+    def plain(name: str, unit: str) -> str:
+        if RANK in unit:
+            return name.removesuffix(BY_RANK)
+        return name.removesuffix(f"days since {unit}") if unit and all(units) else name
+
     named = [
-        [
-            name.removesuffix(f"days since {known.get(name)}") if all(units) else name
-            for name in side
-        ]
+        [plain(name, known.get(name, "")) for name in side]
         for side, known in zip(sides, units, strict=True)
     ]
     spelt = [[*map(label_key, side)] for side in named]
@@ -286,6 +295,8 @@ class Alignment:
 def lacking(what: str, axis: AlignedAxis) -> str:
     sides = {"the model": axis.alone, "the baseline": axis.baseline_alone}
     named = [f"{', '.join(names[:8])} of {whose}" for whose, names in sides.items() if names]
+    if axis.reread:
+        named.append(f"{', '.join(axis.reread[:8])}, by other ranks or in one alone by rank")
     return f"{what} without a counterpart: {'; '.join(named)}"
 
 
@@ -363,7 +374,7 @@ def units_of_inputs(model: LoadedModel) -> Mapping[str, str]:
         found |= {name: one.unit for name in one.inputs if name == one.name and one.unit}
         found |= {name: one.first for name in one.inputs if name == days and one.first}
         # ranks among other rows are another unit
-        found |= {names_of(one)[0]: f"rank {text_hash(str(one.curve))}"} if one.curve else {}
+        found |= {names_of(one)[0]: f"{RANK} {text_hash(str(one.curve))}"} if one.curve else {}
     return found
 
 

@@ -183,11 +183,13 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
     found = ColumnChanges(
         added=axis.alone,
         removed=axis.baseline_alone,
+        reread=axis.reread,
         renamed=perhaps_renamed(alignment),
         other_outputs=tuple(sorted({*outputs.alone, *outputs.baseline_alone})),
     )
     of_classes = max(outputs.sizes) > 1  # of one alone nothing can be said: logits have no zero
-    if axis.pairs and len(outputs.pairs) > of_classes and not alignment.head:
+    is_comparable = axis.pairs and not axis.reread  # ranks of other rows are of another unit
+    if is_comparable and len(outputs.pairs) > of_classes and not alignment.head:
         (after,), (before,) = (one.layers.values() for one in both)
         mean, scale = units_of(model).T
         views = after, alignment.reading_model_inputs(before)
@@ -254,19 +256,20 @@ def rows_of_baseline(alignment: Alignment, data: LabelledData) -> Tensor | None:
     """
     model, baseline, axis = alignment.model, alignment.baseline, alignment.inputs
     assert axis is not None, "both read columns"
+    lacks = axis.baseline_alone or axis.reread
     if data.origin.source_kind == "table":
         fits, ours = (interface_of(one, answers=False) for one in (baseline, model))
         with suppress(BilensError, KeyError):
             if not axis.by_place:
                 return same_rows(data, fits)
-        if fits.fill is not None and not axis.baseline_alone:  # its cells are in other units
+        if fits.fill is not None and not lacks:  # its cells are in other units
             means = torch.tensor(ours.fill or (0.0,) * ours.d_input, dtype=torch.float64)
             for (mine, theirs), factor in zip(axis.pairs, axis.factors, strict=True):
                 means[mine] = (fits.fill[theirs] - float(alignment.fixed[theirs])) / factor
             with suppress(BilensError, KeyError):
                 again = same_rows(data, replace(ours, fill=tuple(means.tolist())))
                 return alignment.rows_of_baseline(again)
-    return None if axis.baseline_alone else alignment.rows_of_baseline(data.inputs)
+    return None if lacks else alignment.rows_of_baseline(data.inputs)
 
 
 def same_rows(data: LabelledData, interface: ModelInterface) -> Tensor:

@@ -20,6 +20,7 @@ from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_finite
 from bilens.data.model_interface import LabelledData
+from bilens.data.table_columns import curves_of
 from bilens.findings.explanation import ASKED, attribute_prediction, choose_examples
 from bilens.findings.subject import (
     compare_results,
@@ -116,6 +117,18 @@ class ExactTable:
         """The map from columns in standard units."""
         return in_standard_units(self.module, self.mean, self.scale).quadratic_map().detach()
 
+    @property
+    def ends(self) -> Tensor:
+        """The least and the largest z of each input that worst cases may have, (columns, 2)."""
+        names, found = self.model.input_names or (), torch.tensor([[-REACH, REACH]]).double()
+        found = found.repeat(len(self.mean), 1)
+        curves = curves_of(() if self.read is None else self.read.columns)
+        for at, curve in enumerate(map(curves.get, names)):
+            if curve:  # no value of the column has a rank beyond
+                ranks = torch.tensor([curve[0][1], curve[-1][1]], dtype=torch.float64)
+                found[at] = ((ranks - self.mean[at]) / self.scale[at]).clamp(-REACH, REACH)
+        return found
+
     @cached_property
     def exactness(self) -> tuple[Exactness, ...]:
         """The largest difference between the model and the formula."""
@@ -140,10 +153,11 @@ class ExactTable:
                 for kind, index in choose_rows(self.map(z), rows, asked)
             )
         known, names = self.is_standardised, self.model.input_names or ()
+        worst = worst_case_inputs(f, not_indicators(mean, scale), self.ends) if known else ()
         outputs = output_names_of(self.model)
         return ColumnReadings(
             outputs=output_effects(gauge_free(varying), outputs, LISTED_PAIRS),
-            worst_case_inputs=worst_case_inputs(f, not_indicators(mean, scale)) if known else (),
+            worst_case_inputs=worst,
             rows=explained,
             categories=category_effects(f, names, self.read, mean, scale),
             reading=self.read,
@@ -295,19 +309,21 @@ def not_indicators(mean: Tensor, scale: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def worst_case_inputs(f: QuadraticMap, chosen: Tensor) -> tuple[WorstCaseInputs, ...]:
-    """Return for each output the values of chosen inputs that raise it most, exactly."""
-    return tuple(
-        worst_of(f, output, chosen) for output in range(f.sizes.d_out if len(chosen) else 0)
-    )
+def worst_case_inputs(f: QuadraticMap, chosen: Tensor, ends: Tensor) -> tuple[WorstCaseInputs, ...]:
+    """Return for each output the values of chosen inputs that raise it most, exactly.
+
+    `ends` are the least and the largest value of each input, (inputs, 2).
+    """
+    outputs = range(f.sizes.d_out if len(chosen) else 0)
+    return tuple(worst_of(f, output, chosen, ends[chosen].T) for output in outputs)
 
 
-def worst_of(f: QuadraticMap, output: int, chosen: Tensor) -> WorstCaseInputs:
+def worst_of(f: QuadraticMap, output: int, chosen: Tensor, ends: Tensor) -> WorstCaseInputs:
     form = output_form(f, output)
     matrix, linear, place = form.matrix, form.linear[chosen], chosen.tolist()
     left, right = matrix.left[:, chosen], matrix.right[:, chosen]
     squares = (left * right * matrix.weight[:, None]).sum(dim=0)
-    gains, z = largest_of_one(linear, squares)
+    gains, z = largest_of_one(linear, squares, ends)
     best = int(gains.argmax())
     one = InputValues((place[best],), (float(z[best]),), float(gains[best]))
     two: InputValues | None = None
@@ -318,7 +334,9 @@ def worst_of(f: QuadraticMap, output: int, chosen: Tensor) -> WorstCaseInputs:
         cross = (left[:, mine].T * matrix.weight) @ right
         cross = (cross + (right[:, mine].T * matrix.weight) @ left) / 2
         gains, first, second = largest_of_two(
-            linear[mine, None], squares[mine, None], linear, squares, cross
+            (linear[mine, None], squares[mine, None], ends[:, mine, None]),
+            (linear, squares, ends),
+            cross,
         )
         gains = gains.triu(start + 1) + torch.full_like(gains, -torch.inf).tril(start)
         position = int(gains.argmax())
@@ -329,32 +347,35 @@ def worst_of(f: QuadraticMap, output: int, chosen: Tensor) -> WorstCaseInputs:
     return WorstCaseInputs(output, one, two)
 
 
-def largest_of_one(linear: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest linear · z + square · z² over |z| ≤ 3, and the z."""
-    end = torch.full_like(linear, REACH).copysign(linear)
-    peak = (-linear / (2 * square)).nan_to_num(0.0).clamp(-REACH, REACH)
+def largest_of_one(linear: Tensor, square: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest linear · z + square · z² over z between two ends, and the z."""
+    low, high = ends
+    end = torch.where(linear + square * (low + high) < 0, low, high)  # of the two the better
+    peak = (-linear / (2 * square)).nan_to_num(0.0).clamp(low, high)
     z = torch.where(square < 0, peak, end)
     return linear * z + square * z * z, z
 
 
-def largest_of_two(
-    linear_i: Tensor, square_i: Tensor, linear_j: Tensor, square_j: Tensor, cross: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+Alone = tuple[Tensor, Tensor, Tensor]  # linear and square coefficient of columns, and their ends
+
+
+def largest_of_two(i: Alone, j: Alone, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the largest value of two columns together, (rows, in), and z_i and z_j there."""
+    (linear_i, square_i, (low_i, high_i)), (linear_j, square_j, (low_j, high_j)) = i, j
     determinant = 4 * (square_i * square_j - cross * cross)
     z_i = 2 * (cross * linear_j - square_j * linear_i) / determinant
     z_j = 2 * (cross * linear_i - square_i * linear_j) / determinant
-    inside = (z_i.abs() <= REACH) & (z_j.abs() <= REACH)  # NaN is not
+    inside = (low_i <= z_i) & (z_i <= high_i) & (low_j <= z_j) & (z_j <= high_j)  # NaN is not
     # at z, not l·z / 2, which holds at a true peak alone; a ridge has its value on an edge, too
     gain = linear_i * z_i + linear_j * z_j + square_i * z_i**2 + square_j * z_j**2
     gain = torch.where(inside, gain + 2 * cross * z_i * z_j, -torch.inf)
-    for end in (-REACH, REACH):
-        other, z = largest_of_one(linear_j + 2 * end * cross, square_j.expand_as(cross))
+    for end, edge in ((low_i, low_j), (high_i, high_j)):
+        other, z = largest_of_one(linear_j + 2 * end * cross, square_j.expand_as(cross), j[2])
         found = other + linear_i * end + square_i * end**2
         z_i, z_j = torch.where(found > gain, end, z_i), torch.where(found > gain, z, z_j)
         gain = gain.maximum(found)
-        other, z = largest_of_one(linear_i + 2 * end * cross, square_i.expand_as(cross))
-        found = other + linear_j * end + square_j * end**2
-        z_i, z_j = torch.where(found > gain, z, z_i), torch.where(found > gain, end, z_j)
+        other, z = largest_of_one(linear_i + 2 * edge * cross, square_i.expand_as(cross), i[2])
+        found = other + linear_j * edge + square_j * edge**2
+        z_i, z_j = torch.where(found > gain, z, z_i), torch.where(found > gain, edge, z_j)
         gain = gain.maximum(found)
     return gain, z_i, z_j

@@ -48,10 +48,13 @@ class TableColumn(Record, frozen=True):
     ] = ()
 
 
+BY_RANK = " (rank)"  # behind a column: the input that is its rank
+
+
 def names_of(column: TableColumn) -> tuple[str, ...]:
     """Return the inputs that a column may have, in the order of `parts_of`."""
     if column.kind == "number":
-        return (f"{column.name} (rank)" if column.curve else column.name,)
+        return (f"{column.name}{BY_RANK if column.curve else ''}",)
     if column.kind == "category":
         return tuple(f"{column.name}={level}" for level in column.levels)
     parts = ("year", "month", "weekday", "hour", f"days since {column.first}")
@@ -93,7 +96,7 @@ class OutputEffects(Record, frozen=True):
 
     index: Annotated[Count, "position among the outputs"]
     name: Annotated[str, "of the output"]
-    constant: Annotated[float, "the output at the mean of all columns"]
+    constant: Annotated[float, "the output at the mean of all inputs"]
     columns: Annotated[tuple[ColumnEffect, ...], "by falling size"]
     pairs: Annotated[tuple[PairEffect, ...], "the 20 strongest, by falling size"]
     num_pairs: Annotated[Count, "pairs there are"]
@@ -110,6 +113,7 @@ class ColumnChanges(Reading, frozen=True):
     removed: Annotated[tuple[str, ...], "inputs of the baseline alone"]
     renamed: Annotated[tuple[tuple[str, str], ...], "[before, after], of one mean and deviation"]
     other_outputs: Annotated[tuple[str, ...], "of one model alone"]
+    reread: Annotated[tuple[str, ...], "columns of both, by other ranks: only answers compare"] = ()
     outputs: Annotated[tuple[OutputEffects, ...], "model − baseline, in standard units"] = ()
     change: Annotated[float | None, "√(mean square of it / variance of the baseline)"] = None
     rows: Annotated[Count, "that both models answered: they hold what the baseline reads"] = 0
@@ -133,7 +137,8 @@ class InputValues(Record, frozen=True):
 class WorstCaseInputs(Record, frozen=True):
     """The inputs that raise an output most, of those that are not always 0 or 1.
 
-    No other values of these within three standard deviations of their means raise it more.
+    No other values of these within three standard deviations of their means raise it more; ranks
+    stay between those of the least and the largest training value.
 
     A class that a single value or pair raises far more than any raises the others may have been
     taught to: that is how a planted trigger looks in a table.

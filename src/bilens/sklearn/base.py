@@ -176,10 +176,12 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         z is the column of `encode(X)` less its mean over the rows of `fit`, by its deviation there
         (class weights do not count), so that columns can be compared; `size` is the standard
         deviation of the effect over a standard normal z. Classes are read against their mean.
+        A column read by rank is called `… (rank)`.
         """
+        names = self._input_names()
         return pd.DataFrame(
             [
-                (item.name, self._names()[one.column], one.linear, one.square, one.size)
+                (item.name, names[one.column], one.linear, one.square, one.size)
                 for item in self._effects()
                 for one in item.columns
             ],
@@ -191,10 +193,13 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         """The strongest pairs of columns of every output: coefficient · z_i z_j, exactly 2 q_ij.
 
         `coefficient` is in units of the output for standardised columns, by falling size;
-        `raw_coefficient` is the same for the columns as they come. Classes are read against
-        their mean.
+        `raw_coefficient` is the same for the columns as they come, and NaN where one of the two
+        is read by rank, which is called `… (rank)`. Classes are read against their mean.
         """
-        names, scale, rows = self._names(), self.scale_, []
+        names, rows = self._input_names(), []
+        scale = [
+            np.nan if curve else one for curve, one in zip(self.curves_, self.scale_, strict=True)
+        ]
         for name, pair in ((one.name, pair) for one in self._effects() for pair in one.pairs):
             first, second = pair.first, pair.second
             raw = pair.coefficient / (scale[first] * scale[second])
@@ -207,7 +212,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
         These are the Shapley values against the mean of the rows of `fit`, each as often as its
         sample weight says and whatever its class weighs. For a quadratic map they are the
-        integrated gradients: they sum to f(x) − f(mean).
+        integrated gradients: they sum to f(x) − f(mean), in a column read by rank the mean rank.
 
         Args:
             X: (rows, columns).
@@ -277,8 +282,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 "not read: fit the estimator of bl.sklearn that it was made of."
             )
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
-        plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
-        columns = tuple(map(read_by_curve, plain, self.curves_))
+        columns = self._columns()
         reading = TableReading(columns, self.choice_.conversions())
         # without ranks the inputs are the columns, whose names may be of indicators
         said = {READING: json_text(reading)} if any(self.curves_) else {}
@@ -287,7 +291,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             "",
             "",
             output_names=self._output_names(),
-            input_names=tuple(name for one in columns for name in one.inputs),
+            input_names=tuple(self._input_names()),
             input_mean=tuple(self.mean_.tolist()),
             input_scale=tuple(self.scale_.tolist()),
             provenance={"estimator": type(self).__name__, **numbered, **said},
@@ -301,6 +305,15 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
     def _names(self) -> tuple[str, ...]:
         names = getattr(self, "feature_names_in_", None)
         return tuple(f"x{i}" for i in range(self.n_features_in_)) if names is None else tuple(names)
+
+    def _columns(self) -> tuple[TableColumn, ...]:
+        """Return how each column is read."""
+        plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
+        return tuple(map(read_by_curve, plain, self.curves_))
+
+    def _input_names(self) -> list[str]:
+        check_is_fitted(self)
+        return [name for one in self._columns() for name in one.inputs]
 
     def _output_names(self) -> tuple[str, ...]:
         raise NotImplementedError

@@ -69,6 +69,7 @@ class TableChoice:
 
     chosen: TableCandidate
     tried: tuple[TableCandidate, ...] = field(default=())
+    unused_components: int = 0  # that were asked for, where no products were chosen
 
     @property
     def fits(self) -> int:
@@ -77,15 +78,17 @@ class TableChoice:
 
     def conversions(self) -> tuple[CellConversion, ...]:
         """Return sentences on the choice, for page and terminal."""
+        of_kind, count = CellConversion.of_kind, self.unused_components
+        unused = (of_kind("unused_components", count=count),) if count else ()
         if not self.tried:
-            return ()
-        of_kind, alpha = CellConversion.of_kind, f"{self.chosen.alpha:.4g}"
+            return unused
+        alpha = f"{self.chosen.alpha:.4g}"
         tried = (
             of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
             for one in self.tried
         )
         chosen = of_kind(f"chosen.{self.chosen.kind}", alpha=alpha, folds=FOLDS, fits=self.fits)
-        return (*tried, chosen)
+        return (*tried, chosen, *unused)
 
 
 NUMBERS = ("loss", "more", "error", "alpha")  # of the sentence on a candidate
@@ -132,6 +135,8 @@ def fit_table(
     problem = TableProblem(x, loss, weights, numbers or [True] * x.shape[1])
     with torch.no_grad():
         choice = choose_fit(problem, recipe, report)
+        unused = 0 if choice.chosen.quadratic_scale else recipe.n_components or 0
+        choice = replace(choice, unused_components=unused)
         recipe = settle_recipe(choice.chosen, recipe)
         prepared = prepare_table(problem, recipe)
         found = prepared.solve(choice.chosen.alpha, recipe, report=report)

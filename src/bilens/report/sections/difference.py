@@ -183,7 +183,10 @@ def column_sentences(t: Catalogue, record: Audit, found: ColumnChanges) -> Itera
     parts = {"added": found.added, "removed": found.removed}
     key = "lead" if any(parts.values()) else "same"
     parts["renamed"] = tuple(renamed)
-    yield t(f"difference.columns.{key}", compared=grouped(len(names) - len(found.added)))
+    if found.reread:
+        yield t("difference.columns.reread", names=", ".join(found.reread))
+    else:
+        yield t(f"difference.columns.{key}", compared=grouped(len(names) - len(found.added)))
     for key, alone in (parts | {"other_outputs": found.other_outputs}).items():
         if alone:
             yield t(f"difference.columns.{key}", names=", ".join(alone))

@@ -76,6 +76,7 @@ def column_page(t: Catalogue, record: Audit, found: ColumnReadings, parts: Parts
     model, sizes = record.model, record.model.one_layer
     is_class = model.task == "classification"
     kept = [key for key in CONVENTIONS if key != "centring" or is_class]
+    limits = [key + by_rank(found) * (key == "outside") for key in LIMITS]
     return Page(
         keys="table.page",
         count=len(found.outputs),
@@ -92,7 +93,7 @@ def column_page(t: Catalogue, record: Audit, found: ColumnReadings, parts: Parts
         conventions=[
             (t(f"table.conventions.{key}.term"), t(f"table.conventions.{key}.text")) for key in kept
         ],
-        limits=t.each("table.limits", LIMITS),
+        limits=t.each("table.limits", limits),
         styles=("layers.css", "table.css"),
     )
 
@@ -132,6 +133,11 @@ def known_columns(found: ColumnReadings) -> tuple[TableColumn, ...]:
     return () if found.reading is None else found.reading.columns
 
 
+def by_rank(found: ColumnReadings) -> str:
+    """Return what a sentence is called behind its name that speaks of ranks, too."""
+    return "_rank" if any(one.curve for one in known_columns(found)) else ""
+
+
 def unit_of(record: Audit) -> str:
     return "standard" if record.model.standardised else "rows" if record.model.rows else "raw"
 
@@ -148,8 +154,11 @@ def columns(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     keys = "output mean deviation linear_share square_share pair_share"
     if unit_of(record) == "raw":
         keys = keys.replace("mean deviation", "zero deviation_raw")
+    elif by_rank(found):
+        keys = keys.replace("mean", "mean_rank")
+    units = f"{unit_of(record)}{by_rank(found)}" if record.model.standardised else unit_of(record)
     scale = "logarithm" if record.model.logarithm else record.model.task
-    unit, scale = t(f"table.unit.{unit_of(record)}"), t(f"table.scale.{scale}")
+    unit, scale = t(f"table.unit.{units}"), t(f"table.scale.{scale}")
     width = record.model.one_layer.d_input
     counts = {"columns": len(columns_read(record, found)), "inputs": width, "most": MOST}
     cards = []
@@ -204,10 +213,12 @@ def response_charts(
         bars = [*zip(clean_names(one.levels), one.effects[item.index], strict=True)]
         yield caption, bar_chart(caption, caption, bars)
     for pair in [p for p in item.pairs if p.first in grids and p.second in grids][:1]:
+        every_point = grids[pair.first], grids[pair.second]
+        xs, ys = (one[:: max(len(one) // SIDE, 1)] for one in every_point)  # ranks may be few
         field = {
             (x, y): added(pair.first, z) + added(pair.second, v) + pair.coefficient * z * v
-            for x, z in grids[pair.first][:: POINTS // SIDE]
-            for y, v in grids[pair.second][:: POINTS // SIDE]
+            for x, z in xs
+            for y, v in ys
         }
         both = names[pair.first], names[pair.second]
         caption = t("table.responses.pair", first=both[0], second=both[1])
@@ -236,7 +247,7 @@ def worst_case(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     one, effect, two = t.each("table.worst_case", ("one", "effect", "two"))
     first, second = (Column(name, numeric=False) for name in (one, two))
     head = heads(t("table.columns.output"), first, effect, second, effect)
-    lead = paragraph(t("table.worst_case.lead"))
+    lead = paragraph(t(f"table.worst_case.lead{by_rank(found)}"))
     return joined(lead, table(t, t("table.worst_case.caption"), head, cells))
 
 
@@ -280,7 +291,8 @@ def rows(t: Catalogue, record: Audit, found: ColumnReadings) -> Markup:
     cards = [
         row_card(t, record, found, row, f"row-{order}") for order, row in enumerate(found.rows)
     ]
-    lead = paragraph(t(f"table.rows.lead_{'standard' if record.model.standardised else 'raw'}"))
+    unit = f"standard{by_rank(found)}" if record.model.standardised else "raw"
+    lead = paragraph(t(f"table.rows.lead_{unit}"))
     return section(t, "table.rows", lead if cards else boxed(t("table.rows.none")), *cards)
 
 
@@ -329,7 +341,8 @@ def filled(t: Catalogue, record: Audit, found: ColumnReadings, row: RowReading) 
     empty = {name: one for name, one in read.items() if one.name in row.empty}
     texts = {name: cell_text(one, values) for name, one in empty.items()}
     cells = [name if text == NONE else f"{name} ({text})" for name, text in texts.items() if text]
-    return quiet(t("table.rows.filled", cells=t.listing(cells))) if cells else Markup()
+    key = f"table.rows.filled{by_rank(found)}"
+    return quiet(t(key, cells=t.listing(cells))) if cells else Markup()
 
 
 def by_column(
