@@ -30,6 +30,8 @@ from bilens.data.sample_files import Port, find_samples
 from bilens.findings.seen_units import read_seen_units
 from bilens.io.runner import Entry
 from bilens.records.common import FileInterval
+from bilens.report.sections.decision_page import looked_lines
+from bilens.report.text import load_catalogue
 from bilens.train.recorded_files import Reservoir
 from builders import randn
 from commands import Shell
@@ -359,6 +361,8 @@ def test_an_audit_says_what_was_seen_and_of_which_files(tmp_path: Path) -> None:
     assert one["fit"]["assumed_input"].endswith("from 7 files of images that nothing was fitted to")
     assert one["seen"]["rows"] == 14 * 256
     assert document["data"]["num_images"] == 14
+    looked = dict(looked_lines(load_catalogue("en"), report.record))["What was looked at"]
+    assert any("The scale 0..1 is assumed" in one for one in looked), looked
     for lang, said in (
         ("en", "a unit that gives nothing on them may do so elsewhere"),
         ("ja", "の尺度"),

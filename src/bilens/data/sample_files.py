@@ -359,8 +359,8 @@ def find_samples(
             f"{path}: is one file of {kind}, or copies of one, and R² is of files that nothing was "
             "fitted to: give a folder with two or more."
         )
-    parts = {"files": tuple(known.values()), "sha256": tuple(known)}
-    return replace(samples, **parts, repeated=len(files) - len(known))
+    repeated = len(files) - len(known)
+    return replace(samples, files=(*known.values(),), sha256=(*known,), repeated=repeated)
 
 
 def is_one(path: Path, suffixes: Sequence[str]) -> bool:
