@@ -134,6 +134,20 @@ def test_an_onnx_file_gives_what_onnxruntime_gives(tmp_path: Path) -> None:
     assert "seen_assumed" not in notes
 
 
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_an_archive_of_torch_gives_what_hooks_see(how: str, tmp_path: Path) -> None:
+    folder, module = images(tmp_path / "images", 6), network()
+    x = torch.zeros(1, 3, 32, 32)
+    made: Any = torch.jit.script(module) if how == "script" else torch.jit.trace(module, x)
+    made.save(str(tmp_path / "m.pt"))
+    loaded = bl.load(tmp_path / "m.pt", trust_pickle=True)
+    found = bl.layer_inputs(loaded, folder, size=[32], normalise="-1..1")
+    check_rows(found, folder, lambda x: 2 * x - 1)
+    notes = {one.kind: one.values for one in found.data.notes}
+    assert "TorchScript" in str(notes["seen_rows"]["runner"])
+
+
 def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
     values = torch.arange(40_000.0).reshape(20, 2_000, 1)
 
