@@ -40,9 +40,15 @@ def read_torchscript(path: Path, file: WeightsFile) -> LoadedModel:
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
         graph = ScriptGraph(Operations(path, "TorchScript file", file.store), opened(path).double())
         plain = partial(outputs_of, opened(path))
-        runs: Any = {"where": graph.called.__getitem__, "runner": partial(open_torchscript, path)}
-        how = {"when": graph.when_run, **runs}
-        return graph.to.loaded(graph.ends, file.sha256, graph.compare, plain, **how)
+        return graph.to.loaded(
+            graph.ends,
+            file.sha256,
+            graph.compare,
+            plain,
+            when=graph.when_run,
+            where=lambda value: graph.called.get(value, ""),
+            runner=partial(open_torchscript, path),
+        )
 
 
 def opened(path: Path) -> Any:
