@@ -29,6 +29,9 @@ from bilens.base.errors import (
 from bilens.data.sample_files import ModelInput, find_samples
 from bilens.findings.seen_units import read_seen_units
 from bilens.io.runner import LayerEntry
+from bilens.records.common import FileInterval
+from bilens.report.sections.decision_page import looked_lines
+from bilens.report.text import load_catalogue
 from bilens.train.recorded_files import Reservoir
 from builders import randn
 from commands import Shell
@@ -131,6 +134,20 @@ def test_an_onnx_file_gives_what_onnxruntime_gives(tmp_path: Path) -> None:
     assert "seen_assumed" not in notes
 
 
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_an_archive_of_torch_gives_what_hooks_see(how: str, tmp_path: Path) -> None:
+    folder, module = images(tmp_path / "images", 6), network()
+    x = torch.zeros(1, 3, 32, 32)
+    made: Any = torch.jit.script(module) if how == "script" else torch.jit.trace(module, x)
+    made.save(str(tmp_path / "m.pt"))
+    loaded = bl.load(tmp_path / "m.pt", trust_pickle=True)
+    found = bl.layer_inputs(loaded, folder, size=[32], normalise="-1..1")
+    check_rows(found, folder, lambda x: 2 * x - 1)
+    notes = {one.kind: one.values for one in found.data.notes}
+    assert "TorchScript" in str(notes["seen_rows"]["runner"])
+
+
 def test_memory_is_bounded_and_rows_are_drawn_evenly() -> None:
     values = torch.arange(40_000.0).reshape(20, 2_000, 1)
 
@@ -183,6 +200,58 @@ def test_copies_are_known_by_their_content(tmp_path: Path) -> None:
         bl.layer_inputs(network(), twice)
 
 
+def test_what_is_given_to_the_model_is_on_one_side(tmp_path: Path) -> None:
+    folder = images(tmp_path / "images", 3)
+    Image.open(folder / "0.png").save(folder / "0.bmp")
+    Image.open(folder / "0.png").save(folder / "0 again.png", compress_level=0)
+    found = find_samples(folder, [ModelInput("image", (1, 3, 32, 32))])
+    assert [one.name for one in found.files] == ["0 again.png", "1.png", "2.png"]
+    assert (found.repeated, len({*found.sha256})) == (2, 3)
+    (tmp_path / "arrays").mkdir()
+    for number in range(2):
+        x = randn(6, 4, seed=number).float().numpy()
+        np.save(tmp_path / "arrays" / f"{number}.npy", x)
+        np.save(tmp_path / "arrays" / f"{number} by columns.npy", np.asfortranarray(x))
+        np.savez(tmp_path / "arrays" / f"{number}.npz", x=x.astype(float))
+    found = find_samples(tmp_path / "arrays", [ModelInput("x", (0, 4))])
+    assert (len(found.files), found.repeated) == (2, 4)
+    for number in range(2):  # one file in two calls, and its calls in two files
+        np.savez(tmp_path / "arrays" / f"{number}.npz", x=randn(2, 6, 4, seed=number + 5).numpy())
+    assert len(find_samples(tmp_path / "arrays", [ModelInput("x", (0, 4))]).files) == 4
+
+
+def test_pixels_of_16_bits_are_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        grey = np.linspace(number, 65535, 256).reshape(16, 16).astype(np.uint16)
+        Image.fromarray(grey).save(tmp_path / f"{number}.png")
+    with pytest.raises(DataError, match=r"0.png: has I;16 pixels; expected 8 bits a colour"):
+        find_samples(tmp_path, [ModelInput("x", (1, 1, 16, 16))])
+
+
+def test_whole_numbers_are_given_as_they_are_or_refused(tmp_path: Path) -> None:
+    for number in range(2):
+        pixels = np.arange(256, dtype=np.uint8).reshape(16, 16) ^ number
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    for dtype in ("uint8", "int16", "int64"):
+        samples = find_samples(tmp_path, [ModelInput("x", (1, 1, 16, 16), dtype)])
+        (call,) = samples.calls(samples.files[0])
+        assert call["x"].dtype == dtype
+        assert call["x"].ravel().tolist() == [*range(256)]
+    samples = find_samples(tmp_path, [ModelInput("x", (1, 1, 16, 16), "int8")], "-128..127")
+    assert next(samples.calls(samples.files[0]))["x"].ravel().tolist() == [*range(-128, 128)]
+    for dtype, scale, said in (
+        ("uint8", "-1..1", r"-1 to 1, .* holds 0 to 255.*--normalise"),
+        ("int8", None, r"0 to 255, .* holds -128 to 127.*--normalise"),
+    ):
+        with pytest.raises(DataError, match=said):
+            find_samples(tmp_path, [ModelInput("x", (1, 1, 16, 16), dtype)], scale)
+    for number in range(2):
+        (tmp_path / f"{number}.png").unlink()
+        np.save(tmp_path / f"{number}.npy", np.array([[number, 300]]))
+    with pytest.raises(DataError, match=r"0 to 300, .* holds 0 to 255"):
+        find_samples(tmp_path, [ModelInput("x", (1, 2), "uint8")])
+
+
 def test_r_squared_is_least_squares_on_rows_of_other_files(tmp_path: Path) -> None:
     folder, how = images(tmp_path, 12, 64), {"rows": 300, "layers": ["up"]}
     found = bl.layer_inputs(network(), folder, held_out=0.5, **how)
@@ -219,6 +288,10 @@ def test_an_interval_leaves_out_one_file_at_a_time() -> None:
     ends = whole - 2.4469 * error, min(whole + 2.4469 * error, 1.0)
     assert found == pytest.approx(ends, rel=1e-4)
     assert interval_over_files(y, predicted, torch.zeros(60)) is None
+    predicted = predicted[:, :3] * 0.9
+    for still in (files >= 0, files > 0, files < 0):  # all, all but one, none: each with its noise
+        flat = torch.where(still[:, None], 0.1 + 1e-17 * randn(60, 3, seed=2), y)
+        assert (interval_over_files(flat, predicted, files) is None) == bool(still.any())
 
 
 def test_units_are_silent_or_alike_on_what_was_seen_alone() -> None:
@@ -304,6 +377,8 @@ def test_an_audit_says_what_was_seen_and_of_which_files(tmp_path: Path) -> None:
     assert one["fit"]["assumed_input"].endswith("from 7 files of images that nothing was fitted to")
     assert one["seen"]["rows"] == 14 * 256
     assert document["data"]["num_images"] == 14
+    looked = dict(looked_lines(load_catalogue("en"), report.record))["What was looked at"]
+    assert any("The scale 0..1 is assumed" in one for one in looked), looked
     for lang, said in (
         ("en", "a unit that gives nothing on them may do so elsewhere"),
         ("ja", "の尺度"),
@@ -385,6 +460,30 @@ def test_an_operation_that_nobody_has_does_not_run(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(UsageError, match=r"onnxruntime .* does not run it .*leave --data out"):
         bl.layer_inputs(custom(tmp_path), images(tmp_path / "i", 2))
+
+
+def test_layers_that_read_the_input_itself_are_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    path = onnx_files.export(mlp, torch.zeros(2, 4), tmp_path / "m.onnx", input_names=["x"])
+    (tmp_path / "arrays").mkdir()
+    for number in range(4):
+        np.save(tmp_path / "arrays" / f"{number}.npy", randn(2, 4, seed=number).float().numpy())
+    found = bl.layer_inputs(bl.load(path), tmp_path / "arrays", held_out=0.25)
+    (name,) = found.sites
+    files = split(found, tmp_path / "arrays")["fit"]
+    assert np.array_equal(found.rows(name).x, np.concatenate([np.load(file) for file in files]))
+
+
+def test_constant_outputs_of_files_have_no_interval(tmp_path: Path) -> None:
+    module, folder = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), tmp_path / "x"
+    with torch.no_grad():
+        module[0].bias -= 100  # no unit gives anything on such inputs
+    folder.mkdir()
+    for number in range(4):
+        np.save(folder / f"{number}.npy", randn(40, 4, seed=number).float().numpy())
+    (fit,) = fit_on_inputs(bl.layer_inputs(module, folder, held_out=0.5)).fits
+    assert fit.over_files == FileInterval(2, None, None)
 
 
 def test_the_command_line_runs_a_model_on_files(

@@ -16,6 +16,7 @@ from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.idx import read_idx
 from bilens.data.images import ImageDataset, every_fifth
 from bilens.data.model_interface import ONLY_0_AND_1, ModelInterface
+from bilens.data.sample_files import check_pixels
 
 Given: TypeAlias = "Tensor | Array | Sequence[int] | str | Path"
 
@@ -93,7 +94,6 @@ def tensor_of(name: str, given: Given) -> Tensor:
 SUFFIXES = (".png", ".jpg", ".jpeg")
 # of files that lie beside images, and are none
 BESIDE = (".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".db", ".ini")
-EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # pixels, as Pillow has them
 
 
 def read_images(folder: Path, model: ModelInterface) -> tuple[list[Path], Array]:
@@ -134,8 +134,7 @@ def read_images(folder: Path, model: ModelInterface) -> tuple[list[Path], Array]
                     raise DataError(
                         f"{path}: is {rows} × {columns} pixels; the model reads {shape}: scale it."
                     )
-                if image.mode not in EIGHT_BITS:
-                    raise DataError(f"{path}: has {image.mode} pixels; expected 8 bits a colour.")
+                check_pixels(path, image.mode)
                 if len(shape) == 3 and shape[0] == shape[-1] == 3:
                     raise DataError(
                         f"{path}: the model reads {shape}, and nothing says whether colours or "

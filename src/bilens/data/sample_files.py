@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import wave
 from collections import Counter
@@ -12,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from bilens.base.errors import DataError, MissingExtraError, UsageError
-from bilens.base.files import file_sha256
 from bilens.data import arrays
 from bilens.data.arrays import Array, read_arrays
 from bilens.records.common import DataNote
 
 IMAGES, SOUND = (".png", ".jpg", ".jpeg", ".bmp", ".webp"), (".wav",)
 SIDES = 32  # of an image whose size nothing says: a multiple, for networks that halve it
+EIGHT_BITS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # pixels, as Pillow has them
 AT_ONCE = 64  # windows of sound
 RANGE = re.compile(r"(-?[\d.]+)\.\.(-?[\d.]+)")
 Call = Mapping[str, Array]  # input → what it is given
@@ -40,6 +41,10 @@ class ModelInput:
     @property
     def is_float(self) -> bool:
         return self.dtype.startswith(("float", "bfloat"))
+
+    @property
+    def is_whole(self) -> bool:
+        return self.dtype.startswith(("int", "uint"))
 
 
 @dataclass(frozen=True)
@@ -92,15 +97,15 @@ class InputScale:
 
 @dataclass(frozen=True)
 class SampleFiles:
-    """Files of one kind, each of other content, and how they are read for a model."""
+    """Files of one kind, each of other inputs, and how they are read for a model."""
 
     kind: str  # images, sound or arrays
     files: tuple[Path, ...]
-    sha256: tuple[str, ...]  # of each
+    sha256: tuple[str, ...]  # of what the model is given of each
     ports: tuple[ModelInput, ...]
     scale: InputScale | None  # None for arrays, which are as the model reads them
     size: tuple[int, ...]  # asked for
-    repeated: int = 0  # files with the content of another one, which are left out
+    repeated: int = 0  # files that give what another one gives, which are left out
     left: tuple[str, ...] = ()  # files of another kind
 
     def calls(self, path: Path) -> Iterator[Call]:
@@ -111,6 +116,14 @@ class SampleFiles:
                 if values.dtype.kind == "f" and not np.isfinite(values).all():
                     raise DataError(f"{path}: {name!r} holds NaN or infinity: leave the file out.")
             yield call
+
+    def given_sha256(self, path: Path) -> str:
+        """Return the hash of what the model is given of a file, whatever its bytes are."""
+        sha256 = hashlib.sha256()
+        for call in self.calls(path):
+            for name, values in sorted(call.items()):
+                sha256.update(f"{name} {values.dtype} {values.shape}".encode() + values.tobytes())
+        return sha256.hexdigest()
 
     def notes(self) -> list[DataNote]:
         """Return how inputs are made of the files."""
@@ -181,6 +194,7 @@ class SampleFiles:
         try:
             with Image.open(path) as opened:
                 wide, high = (max(SIDES, SIDES * round(side / SIDES)) for side in opened.size)
+                check_pixels(path, opened.mode)
                 image = opened.convert("RGB" if channels == 3 else "L")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise DataError(f"{path}: is no image, or is damaged ({error}).") from error
@@ -190,7 +204,7 @@ class SampleFiles:
         values = scale.rescale(values, channels)
         values = values.transpose(1, 2, 0) if last else values
         values = values if port.is_float else values.round()
-        yield {port.name: values[None].astype(port.dtype)}
+        yield {port.name: self.cast(path, values[None], port)}
 
     # ---- sound
 
@@ -262,7 +276,19 @@ class SampleFiles:
             )
         for number in range(counts.pop()):
             chosen = {n: found[n][number] if many else found[n] for n, many in several.items()}
-            yield {name: one.astype(ports[name].dtype) for name, one in chosen.items()}
+            yield {name: self.cast(path, one, ports[name]) for name, one in chosen.items()}
+
+    def cast(self, path: Path, values: Array, port: ModelInput) -> Array:
+        """Return values as an input takes them; refuse whole numbers that it does not hold."""
+        if port.is_whole and values.size:
+            held, low, high = np.iinfo(port.dtype), int(values.min()), int(values.max())
+            if low < held.min or high > held.max:
+                how = " (--normalise)" if self.scale else ""
+                raise DataError(
+                    f"{path}: gives numbers from {low} to {high}, and the model reads {port}, "
+                    f"which holds {held.min} to {held.max}: give numbers in this range{how}."
+                )
+        return values.astype(port.dtype)
 
 
 def takes_shape(port: ModelInput, shape: Sequence[int]) -> bool:
@@ -271,6 +297,12 @@ def takes_shape(port: ModelInput, shape: Sequence[int]) -> bool:
     return len(sides) == len(shape) and all(
         side in (0, own) for side, own in zip(sides, shape, strict=True)
     )
+
+
+def check_pixels(path: Path, mode: str) -> None:
+    """Refuse pixels that Pillow would cut off where it makes bytes of them."""
+    if mode not in EIGHT_BITS:
+        raise DataError(f"{path}: has {mode} pixels; expected 8 bits a colour.")
 
 
 def read_sound(path: Path) -> tuple[int, Array]:
@@ -293,7 +325,7 @@ def read_sound(path: Path) -> tuple[int, Array]:
 def find_samples(
     path: Path, ports: Sequence[ModelInput], normalise: str | None = None, size: Sequence[int] = ()
 ) -> SampleFiles:
-    """Return the files of one kind at a path, those with the same content once.
+    """Return the files of one kind at a path; those that give a model the same count once.
 
     Raises: DataError for a folder without any, or with several kinds; for a single file, beside
         which nothing can be held out.
@@ -309,32 +341,25 @@ def find_samples(
         raise DataError(f"{path}: holds {held}; expected files of one of these kinds.")
     (kind,) = counts
     files = [one for one in every if has_suffix(one, kinds[kind])]
+    left = tuple(str(one.relative_to(path)) for one in every if one not in files)
+    scale = None
+    if kind != "arrays":
+        is_bytes = any(port.is_whole for port in ports)
+        usual = "-1..1" if kind == "sound" else "0..255" if is_bytes else "0..1"
+        scale = InputScale.parse(normalise, usual, -1.0 if kind == "sound" else 0.0)
+    elif normalise or size:
+        raise UsageError("normalise, size (--normalise, --size): arrays are read as they are.")
+    samples = SampleFiles(kind, tuple(files), (), tuple(ports), scale, tuple(size), left=left)
     known: dict[str, Path] = {}
     for one in files:
-        known.setdefault(file_sha256(one), one)
+        known.setdefault(samples.given_sha256(one), one)
     if len(known) < 2:
         raise DataError(
             f"{path}: is one file of {kind}, or copies of one, and R² is of files that nothing was "
             "fitted to: give a folder with two or more."
         )
-    left = tuple(str(one.relative_to(path)) for one in every if one not in files)
-    scale = None
-    if kind != "arrays":
-        is_bytes = any(port.dtype == "uint8" for port in ports)
-        usual = "-1..1" if kind == "sound" else "0..255" if is_bytes else "0..1"
-        scale = InputScale.parse(normalise, usual, -1.0 if kind == "sound" else 0.0)
-    elif normalise or size:
-        raise UsageError("normalise, size (--normalise, --size): arrays are read as they are.")
-    return SampleFiles(
-        kind,
-        files=tuple(known.values()),
-        sha256=tuple(known),
-        ports=tuple(ports),
-        scale=scale,
-        size=tuple(size),
-        repeated=len(files) - len(known),
-        left=left,
-    )
+    repeated = len(files) - len(known)
+    return replace(samples, files=(*known.values(),), sha256=(*known,), repeated=repeated)
 
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:

@@ -109,7 +109,9 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
 
 
 def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[float, float] | None:
-    """Return a 95 % interval of R² whose rows depend on each other within a file; None for one.
+    """Return a 95 % interval of R² whose rows depend on each other within a file.
+
+    None for one file, and where outputs are constant, up to rounding, or are without one of them.
 
     Math: the jackknife over files, se² = (n − 1)/n Σ (R²₋ᵢ − mean)², R²₋ᵢ without file i, and
         Student's t of n − 1 degrees of freedom.
@@ -120,6 +122,7 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     n, shift = len(groups), y.mean(dim=0)
     if n < 2:
         return None
+    still = ROUNDING * float(y.square().sum())
     y = y - shift
 
     def summed(part: Tensor) -> Tensor:
@@ -129,8 +132,12 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     squares, sums, rows = summed(y.square().sum(dim=1)), summed(y), summed(torch.ones(len(y)).to(y))
     left = rows.sum() - rows
     spread = squares.sum() - squares - (sums.sum(dim=0) - sums).square().sum(dim=1) / left
+    total = float(squares.sum() - sums.sum(dim=0).square().sum() / len(y))
+    still += len(y) * torch.finfo(y.dtype).eps * float(squares.sum())  # of a difference of sums
+    if min(total, float(spread.min())) <= still:
+        return None
     without = 1 - (lost.sum() - lost) / spread
-    whole = 1 - float(lost.sum()) / float(squares.sum() - sums.sum(dim=0).square().sum() / len(y))
+    whole = 1 - float(lost.sum()) / total
     error = math.sqrt((n - 1) / n * float((without - without.mean()).square().sum()))
     reach = float(stdtrit(n - 1, 0.975)) * error
     return (whole - reach, min(whole + reach, 1.0)) if math.isfinite(reach) else None

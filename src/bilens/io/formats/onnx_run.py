@@ -60,7 +60,8 @@ def run_session(
     """Run a file and return the values that layers read."""
     made = sorted({entry.location for entry in entries.values()} - {*call})
     try:
-        values = dict(call) | dict(zip(made, session.run(made, dict(call)), strict=True))
+        found = session.run(made, dict(call)) if made else []  # of no names it gives all outputs
+        values = dict(call) | dict(zip(made, found, strict=True))
     except Exception as error:  # whatever onnxruntime says of a shape that does not fit
         raise does_not_run(f"{path}", call, error) from error
     return {name: torch.from_numpy(values[one.location]) for name, one in entries.items()}

@@ -5,7 +5,7 @@ its calls out in one graph; the operations of that graph are torch's own.
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.fx.node import Node
 from torch.nn import functional
 
+from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
+from bilens.data.sample_files import Call, ModelInput
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.safetensors_folder import WeightsFile
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.runner import LayerEntry, Runner, does_not_run
 from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.expression import FoundLayer
 from bilens.nn.mlp_search.observation import compared
@@ -37,7 +40,15 @@ def read_torchscript(path: Path, file: WeightsFile) -> LoadedModel:
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
         graph = ScriptGraph(Operations(path, "TorchScript file", file.store), opened(path).double())
         plain = partial(outputs_of, opened(path))
-        return graph.to.loaded(graph.ends, file.sha256, graph.compare, plain, when=graph.when_run)
+        return graph.to.loaded(
+            graph.ends,
+            file.sha256,
+            graph.compare,
+            plain,
+            when=graph.when_run,
+            where=lambda value: graph.called.get(value, ""),
+            runner=partial(open_torchscript, path),
+        )
 
 
 def opened(path: Path) -> Any:
@@ -55,6 +66,53 @@ def outputs_of(module: Any, x: Tensor) -> tuple[str, Tensor] | str:
     except Exception as error:  # somebody else's program
         why = f"{type(error).__name__}: {' '.join(str(error).split())[-120:]}"
         return f"the archive does not run on rows, to compare it with what was read ({why})"
+
+
+def open_torchscript(path: Path, entries: Mapping[str, LayerEntry]) -> Runner:
+    """Return an archive as what runs, in float64; it gives values of its graph by their names.
+
+    Those inside of a condition or a loop, or changed in place behind a layer, cannot be had.
+    """
+    module = opened(path).double()
+    names = [one.name for one in module.forward.schema.arguments][1:]
+    kernel = next((one for one in module.parameters() if one.ndim in (3, 4, 5)), None)
+    shape = None if kernel is None else (0, kernel.shape[1], *(0 for _ in kernel.shape[2:]))
+    with reading(path, "TorchScript file"):
+        tensors: dict[str, Any] = {}
+        graph = ScriptGraph(Operations(path, "TorchScript file", tensors), module)
+    kept = {
+        name: one
+        for name, one in entries.items()
+        if one.location not in graph.inside
+        and not graph.aliases.has_writers(graph.made[one.location])
+    }
+    if not kept:
+        raise UsageError(
+            f"{path}: what its layers read is in a condition or a loop of its program, or changed "
+            "in place, and cannot be had: leave --data out."
+        )
+    try:
+        run = graph.whole([one.location for one in kept.values()])
+    except LookupError as error:
+        raise UsageError(
+            f"{path}: its program keeps a state ({error}): leave --data out."
+        ) from error
+    whole = graph.reads_tokens()
+    ports = tuple(
+        ModelInput(name, None if whole else shape, "int64" if whole else "float64")
+        for name in names
+    )
+
+    def values(call: Call) -> dict[str, Tensor]:
+        try:
+            with torch.no_grad():
+                made = run(*(torch.from_numpy(call[name]) for name in names))
+        except Exception as error:  # somebody else's program
+            raise does_not_run(f"{path}", call, error) from error
+        rows = (one.float() if one.is_floating_point() else one for one in made)
+        return dict(zip(kept, rows, strict=True))
+
+    return Runner(ports, values, f"{SOURCE} of torch {torch.__version__}, in float64")
 
 
 class ScriptGraph:
@@ -186,6 +244,31 @@ class ScriptGraph:
         with torch.no_grad():
             made: Tensor = run(given)
         return made
+
+    def whole(self, names: Sequence[str]) -> Any:
+        """Return a function of all inputs that gives values of the graph."""
+        part: Any = torch._C.Graph()
+        copies = {one.debugName(): part.addInput() for one in [*self.script.graph.inputs()][1:]}
+
+        def copy_of(one: Any) -> Any:
+            return copies[one.debugName()]
+
+        for node in self.script.graph.nodes():
+            clone = part.createClone(node, copy_of)
+            part.appendNode(clone)
+            pairs = zip(node.outputs(), clone.outputs(), strict=True)
+            copies |= {one.debugName(): made for one, made in pairs}
+        ends = part.create("prim::TupleConstruct", [copies[name] for name in names], 1)
+        part.appendNode(ends)
+        ends.output().setType(torch._C.TupleType([copies[name].type() for name in names]))
+        part.registerOutput(ends.output())
+        return torch._C._create_function_from_graph("whole", part)
+
+    def reads_tokens(self) -> bool:
+        """Tell whether an input is looked up in a table."""
+        given = {one.debugName() for one in self.script.graph.inputs()}
+        found = self.script.graph.findAllNodes("aten::embedding")
+        return any([*node.inputs()][1].debugName() in given for node in found)
 
     def needed(self, start: str, end: str) -> Iterator[Any]:
         """Yield the nodes that lead from one value to another, in their order."""

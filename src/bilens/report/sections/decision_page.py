@@ -54,7 +54,8 @@ LOOKS: Final = {  # else unknown
 }
 SEARCHES: Final = {"trigger": "triggers", "overfitting": "overfitting"}  # rule: key
 # Notes on data that rest on what the model does not say.
-ASSUMED: Final = ("assumed_image", "own_scale", "by_position", "folders", "positions")
+READ_AS: Final = ("assumed_image", "own_scale", "seen_assumed")
+ASSUMED: Final = (*READ_AS, "by_position", "folders", "positions")
 LEFT_OUT: Final = 0.95  # of the parameters
 INDEXED: Final = "model outcome coverage risk"  # columns of the index of many audits
 SEVERITY: Final = ("unread", "do_not_use", "cannot_judge", "not_read", "conditions", "use")
@@ -137,8 +138,9 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     counts = {"count": grouped(found.inputs), "trained": grouped(trained)}
     measured = t(f"decision.{key}", name=name, **counts)
     (looked if found.inputs else unseen).append(measured)
-    notes = [one for one in (seen.notes if seen else ()) if one.kind in ASSUMED]
-    looked += [t(f"performance.note.{one.kind}", **one.values) for one in notes]
+    notes = (*(seen.notes if seen else ()), *(data.notes if data else ()))
+    said = [t(f"performance.note.{n.kind}", **n.values) for n in notes if n.kind in ASSUMED]
+    looked += dict.fromkeys(said)
     cautions = [finding.rule for finding in record.verdict if finding.outcome == "warn"]
     for rule, kind in SEARCHES.items():
         if (search := getattr(record, kind)) is None:  # of what is no image, or not known to be one
