@@ -23,6 +23,9 @@ from torch import nn
 
 import bilens as bl
 from bilens.base.errors import CheckpointError
+from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
 
@@ -354,3 +357,42 @@ def test_headers_are_read_without_torch_and_the_record_is_a_document(tmp_path: P
     )
     assert done.stderr.strip() == "False"
     assert read_document(Inventory, json.loads(done.stdout)) == bl.inventory(path)
+
+
+def compared(model: Path, baseline: Path) -> tuple[str, set[str]]:
+    """What two files are said to be, and the names of the tensors that changed."""
+    options = ReadOptions(allow_pickle=True)
+    both = (open_any(path, options, compared=True) for path in (model, baseline))
+    one, other = (opened.tensors for opened in both)
+    found = compare_tensors(one, other)
+    names = {change.name for change in found.changed if change.state != "moved"}
+    assert found.headline is not None
+    return found.headline.kind, names | {*found.model_alone}
+
+
+CHECKPOINTS: dict[str, tuple[Any, Any, str]] = {  # two, and a tensor that differs
+    "another head": ({"net": {"w": 1}, "head": {"w": 1}}, {"head": {"w": 2}}, "head.w"),
+    "an average": ({"model": {"w": 1}, "ema": {"w": 1}}, {"ema": {"w": 2}}, "ema.w"),
+    "a teacher": ({"state_dict": {"w": 1}, "teacher": {"w": 1}}, {"teacher": {"w": 2}}, "teacher.w"),
+    "inside": ({"model": {"net": {"w": 1}, "b": {"w": 1}}}, {"model": {"net": {"w": 1}, "b": {"w": 2}}}, "b.w"),
+    "a key that is a tuple": ({("x", 1): 1, "w": 1}, {("x", 1): 2}, "('x', 1)"),
+    "an optimizer": ({"model": {"w": 1}, "optimizer": {"state": 1}}, {"optimizer": {"state": 2}}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_what_stands_beside_the_weights_of_a_checkpoint_is_compared(
+    name: str, tmp_path: Path
+) -> None:
+    first, changed, differs = CHECKPOINTS[name]
+
+    def made(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: made(part) for key, part in one.items()}
+        return torch.randn(4, 4, generator=torch.Generator().manual_seed(one))
+
+    for file, content in (("a.pt", first), ("b.pt", {**first, **changed})):
+        torch.save(made(content), tmp_path / file)
+    kind, names = compared(tmp_path / "b.pt", tmp_path / "a.pt")
+    assert names == ({differs} if differs else set())
+    assert (kind in ("differ", "unrelated")) == bool(differs)

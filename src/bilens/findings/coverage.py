@@ -76,4 +76,5 @@ def measure_coverage(
 
 def is_parameter(name: str, tensor: StoredTensor) -> bool:
     """Tell whether a tensor holds weights, or their codes."""
-    return holds_weights(name, len(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return tensor.is_weight and holds_weights(name, len(tensor.shape), dtype)

@@ -67,7 +67,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
         found = open_tensors(path, options.allow_pickle)
-        store, sha256 = dict(found.store), found.sha256
+        store, sha256 = {**found.beside, **found.store}, found.sha256
     if held is None and not store:
         raise error from None
     if held is not None:

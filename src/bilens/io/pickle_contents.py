@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
@@ -25,11 +26,16 @@ STORAGES |= {"Bool": "bool"}
 FORBIDDEN = b"d\x91\x96\x82\x83\x84"
 
 
+PLAIN_KEYS, MOST_IN_KEY = (str, int, float, bool, type(None)), 8  # of dicts, as names
 # Where a checkpoint keeps the weights, the first that is there.
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
     "weights", "params", "ema", "model_ema", "ema_state_dict",
 )  # fmt: skip
+
+
+# Where it keeps what another training would go on from, which is no part of any network.
+OF_TRAINING = re.compile(r"optim|sched|scaler|rng|random|callback|loops?$|hyper_?param|config")
 
 
 class Made:
@@ -54,8 +60,10 @@ class Made:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if type(key) in (str, int):  # others have no name, and may take for ever to hash
-            self.items[str(key)] = value
+        # others may take for ever to hash, or to write
+        parts = key if type(key) is tuple and len(key) < MOST_IN_KEY else (key,)
+        plain = all(type(part) in PLAIN_KEYS for part in parts)
+        self.items[str(key) if plain else f"{type(key).__name__} {len(self.items)}"] = value
 
     def append(self, _: Any) -> None: ...
 
@@ -130,9 +138,9 @@ def tensor_of(value: Any) -> TensorAt | None:
     return None
 
 
-def weights_of(content: Made) -> tuple[Made, list[str]]:
-    """Return the part of a checkpoint that is the weights, and what else it holds, in words."""
-    left_out: list[str] = []
+def weights_of(content: Made) -> tuple[Made, dict[str, Any]]:
+    """Return the part of a checkpoint that is the weights, and what else it holds, by words."""
+    left_out: dict[str, Any] = {}
     for _ in range(8):  # checkpoints in one another
         parts = content.children()
         held = [key for key, one in parts.items() if flattened(one)]
@@ -140,7 +148,7 @@ def weights_of(content: Made) -> tuple[Made, list[str]]:
         chosen = inner[0] if inner else None
         if chosen is None:
             break
-        left_out += [f"{key}, beside {chosen}" for key in held if key != chosen]
+        left_out |= {f"{key}, beside {chosen}": parts[key] for key in held if key != chosen}
         content = parts[chosen]
     return content, left_out
 
@@ -163,6 +171,18 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): one for name, one in found.items()}
     return found
+
+
+def tensors_beside(left_out: Mapping[str, Any]) -> dict[str, TensorAt | None]:
+    """Return the tensors of what is left out, such as another head, but not of a training."""
+    return {
+        f"{key}.{name}" if name else key: one
+        for key, part in (
+            (words.rpartition(", beside ")[0], part) for words, part in left_out.items()
+        )
+        if not OF_TRAINING.search(key)
+        for name, one in flattened(part).items()
+    }
 
 
 def is_tensor(value: Any) -> bool:

@@ -71,7 +71,7 @@ def read_torch_contents(path: Path) -> Contents:
     calls = (match[1] or match[2] for match in OPERATION.finditer(code))
     found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
     found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))
-    weights, others = (content, []) if script else weights_of(content)
+    weights, others = (content, {}) if script else weights_of(content)
     found.notes += [f"not counted among its weights: {other}" for other in others]
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole

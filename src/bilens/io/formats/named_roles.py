@@ -112,7 +112,7 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
         provenance={"format": f"{file.kind} with named roles"},
         views=views,
         load_report=LoadReport(said, options.roles is None, {}, left_out),
-        stored=file.store,
+        stored={**file.beside, **file.store},
     )
 
 
