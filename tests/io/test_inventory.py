@@ -370,14 +370,15 @@ def compared(model: Path, baseline: Path) -> tuple[str, set[str]]:
     return found.headline.kind, names | {*found.model_alone}
 
 
-CHECKPOINTS: dict[str, tuple[Any, Any, str]] = {  # two, and a tensor that differs
-    "another head": ({"net": {"w": 1}, "head": {"w": 1}}, {"head": {"w": 2}}, "head.w"),
-    "an average": ({"model": {"w": 1}, "ema": {"w": 1}}, {"ema": {"w": 2}}, "ema.w"),
-    "a teacher": ({"state_dict": {"w": 1}, "teacher": {"w": 1}}, {"teacher": {"w": 2}}, "teacher.w"),
-    "inside": ({"model": {"net": {"w": 1}, "b": {"w": 1}}}, {"model": {"net": {"w": 1}, "b": {"w": 2}}}, "b.w"),
+HEAD, EMA, TEACHER = ({name: {"w": 2}} for name in ("head", "ema", "teacher"))
+CHECKPOINTS: dict[str, tuple[Any, Any, str]] = {  # one, what differs in the other, and its name
+    "another head": ({"net": {"w": 1}, "head": {"w": 1}}, HEAD, "head.w"),
+    "an average": ({"model": {"w": 1}, "ema": {"w": 1}}, EMA, "ema.w"),
+    "a teacher": ({"state_dict": {"w": 1}, "teacher": {"w": 1}}, TEACHER, "teacher.w"),
+    "inside": ({"model": {"net": {"w": 1}, "b": 1}}, {"model": {"net": {"w": 1}, "b": 2}}, "b"),
     "a key that is a tuple": ({("x", 1): 1, "w": 1}, {("x", 1): 2}, "('x', 1)"),
-    "an optimizer": ({"model": {"w": 1}, "optimizer": {"state": 1}}, {"optimizer": {"state": 2}}, ""),
-}  # fmt: skip
+    "an optimizer": ({"model": {"w": 1}, "optimizer": {"s": 1}}, {"optimizer": {"s": 2}}, ""),
+}
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -33,7 +33,9 @@ from bilens.nn.mlp_search.observation import compared
 COPIES = 4  # of the files: their bytes, and the tensors in float64
 # onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
-DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
+DOUBLE, TEXT = 11, 8
+# Whole numbers and truth values, such as places: compared with another file's, and no weights.
+PLACES = {6: torch.int32, 7: torch.int64, 9: torch.bool, 12: torch.int64, 13: torch.int64}
 # The first version that onnx's evaluator has of what means the same in earlier ones.
 SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
 PASSED = ("Identity", "Dropout")
@@ -51,12 +53,9 @@ FUNCTIONS |= {"Mul": operator.mul, "Div": operator.truediv}
 def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the MLPs of an ONNX file; no operation of it is run that is not also read."""
     options.refuse_residual(path, "is an ONNX file, which says what is added where")
-    onnx, kind = package(), "ONNX file"
+    kind = "ONNX file"
+    model, bodies, files = open_graph(path)
     with reading(path, kind):
-        check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
-        files = [path, *files_beside(path, model)]
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         if codes := dequantised(path, model):
             kind = f"ONNX file, {len(codes)} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
@@ -86,7 +85,9 @@ def package() -> Any:
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and message of every tensor of a graph and its nodes."""
     yield from ((proto.name, proto) for proto in graph.initializer)
-    yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name, sparse.values
+        yield f"{sparse.values.name}.indices", sparse.indices
     for node in graph.node:
         for part in node.attribute:
             name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
@@ -209,28 +210,38 @@ def runner_of(path: Path, model: Any) -> tuple[str, Callable[[Any], Any]]:
 
 
 def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield every tensor of weights by name, and widen it in the message to float64."""
+    """Yield every tensor of numbers by name, and widen weights in the message to float64.
+
+    As in an inventory, single numbers and places are no weights.
+    """
     numpy_helper = package().numpy_helper
     for name, proto in tensors_in(graph):
-        if proto.data_type in NO_WEIGHTS:
+        kind = proto.data_type
+        if kind == TEXT:
             continue
-        dtype = DTYPES.get(proto.data_type, torch.float32)
-        array = numpy_helper.to_array(proto).astype(np.float64)
-        if proto.data_type in DTYPES:
+        dtype = PLACES.get(kind) or DTYPES.get(kind, torch.float32)
+        array = numpy_helper.to_array(proto).astype(np.int64 if kind in PLACES else np.float64)
+        if kind in DTYPES:
             proto.CopyFrom(numpy_helper.from_array(array, proto.name))
-        if array.ndim:
-            data = torch.from_numpy(array).to(dtype)
-            yield name, StoredTensor(path, name, array.shape, dtype, data.__getitem__)
+        data, is_weight = torch.from_numpy(array).to(dtype), bool(array.ndim) and kind not in PLACES
+        fetch = data.__getitem__
+        yield name, StoredTensor(path, name, array.shape, dtype, fetch, is_weight=is_weight)
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Return every tensor of weights, of a file in which no MLP is found."""
+    """Return every tensor of numbers, of a file in which no MLP is found."""
+    return dict(stored_tensors(path, open_graph(path)[0].graph))
+
+
+def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
+    """Return a model as one graph, when each body of its nodes is run, and all its files."""
     onnx = package()
-    check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-    model = onnx.load(str(path), load_external_data=False)
-    files_beside(path, model)
-    onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    return dict(stored_tensors(path, model.graph))
+    with reading(path, "ONNX file"):
+        check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
+        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
+        files = [path, *files_beside(path, model)]
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        return model, bodies, files
 
 
 @dataclass(eq=False)
