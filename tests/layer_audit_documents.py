@@ -191,7 +191,7 @@ def make_comparison() -> dict[str, Any]:
     return document
 
 
-PAGES = ("new", "identical", "rounding", "low_rank", "unrelated")
+PAGES = ("new", "same", "rounding", "low_rank", "unrelated")
 
 
 @cache
@@ -215,7 +215,17 @@ def make_page(kind: str) -> dict[str, Any]:
 
 
 HEADLINES = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded")
-HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated")
+HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated", "not_compared")
+
+
+FEW_COMPARED: tuple[dict[str, Any], ...] = (
+    {"tensors": 0, "alone": 0, "operations": []},
+    {
+        "unread": [2, 3],
+        "names": ["a", "b"],
+        "operations": [{"name": "Relu", "before": 6, "after": 5}],
+    },
+)
 
 
 def every_change() -> dict[str, Any]:
@@ -442,6 +452,14 @@ def variants() -> dict[str, dict[str, Any]]:
         **{
             f"headline {kind}": {**make_layer_audit(), "difference": headlined(kind)}
             for kind in HEADLINES
+        },
+        **{
+            f"few of {kind} {'names' in few}": {
+                **make_layer_audit(),
+                "difference": headlined(kind, **few),
+            }
+            for kind in ("identical", "same_tensors", "not_compared", "differ")
+            for few in FEW_COMPARED
         },
         "same files": {
             **make_layer_audit(),

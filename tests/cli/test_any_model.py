@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
+from onnx_files import write
 
 FEW = ("--null-samples", 3)
 
@@ -76,6 +78,50 @@ def test_two_files_without_a_layer_are_compared(bilens: Shell, tmp_path: Path) -
     new = recurrent(tmp_path, "b.safetensors", **{"conv.bias": torch.ones(4)})
     document = read(bilens("audit", new, "--baseline", old, *FEW, "--json"))
     assert [one["name"] for one in document["difference"]["whole"]["changed"]] == ["conv.bias"]
+
+
+FILES = {  # name → bytes of which no tensor is read, and the same with another number
+    "m.json": [b'{"learner":{"gradient_booster":{"split_conditions":[%d.5]}}}' % k for k in (1, 2)],
+    "m.lz4": [b"\x04\x22\x4d\x18" + bytes([k]) * 20 for k in (1, 2)],
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_opened_is_a_copy_by_its_sha256_alone(
+    bilens: Shell, tmp_path: Path, name: str
+) -> None:
+    (old, new, copy) = (tmp_path / f"{one}-{name}" for one in ("old", "new", "copy"))
+    for path, content in zip((old, new, copy), (FILES[name][0], *FILES[name][::-1]), strict=True):
+        path.write_bytes(content)
+    for path, kind, decided in (
+        (new, "not_compared", "what was decided on the baseline does not hold"),
+        (copy, "identical", "what was decided on the baseline holds for it"),
+    ):
+        line = ("audit", path, "--baseline", old, *FEW)
+        document = read(bilens(*line, "--json"))
+        assert document["difference"]["whole"]["headline"]["kind"] == kind
+        assert "changed_tensors" not in [one["rule"] for one in document["verdict"]]
+        words = " ".join(bilens(*line).out.split())
+        assert decided in words
+        assert "0 tensors" not in words
+
+
+def test_a_graph_with_another_operation_is_no_copy(bilens: Shell, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    weights = {"w": np.ones((3, 4), np.float32), "v": np.arange(6, dtype=np.float32)[:, None]}
+    for name, kinds in (("old", "Relu Tanh"), ("new", "Sigmoid Tanh"), ("turned", "Tanh Relu")):
+        first, second = kinds.split()
+        nodes = [(first, "x", "a"), (second, "a", "b"), ("Einsum", "b w v", "y", {"equation": ""})]
+        write(tmp_path / f"{name}.onnx", nodes, weights)
+    for name, said in (
+        ("new", "Relu 1 → 0, Sigmoid 0 → 1"),
+        ("turned", "the settings of the operations were not compared"),
+    ):
+        result = bilens("audit", tmp_path / f"{name}.onnx", "--baseline", tmp_path / "old.onnx")
+        words = " ".join(result.out.split())
+        assert result.code == 0, result.err
+        assert said in words
+        assert "holds for it" not in words
 
 
 def test_what_is_damaged_or_cannot_be_run_is_still_one_sentence(

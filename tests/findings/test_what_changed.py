@@ -13,11 +13,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from bilens.base.errors import CheckpointError
+from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import tensors_at
+from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.records.layer_readings import FileChange
+from bilens.records.layer_readings import CountChange, FileChange, WholeDifference
 from bilens.report.sections.difference import headline_sentence
 from bilens.report.text import load_catalogue
 from builders import randn
@@ -254,6 +258,84 @@ def test_a_configuration_of_another_kind_is_not_identical() -> None:
             found = compare_tensors(store(net()), store(net()), beside, same_file=same)
             assert found.headline is not None
             assert found.headline.kind == kind
+
+
+def told(found: WholeDifference) -> tuple[str, str, str]:
+    """Return the kind of a headline, what can be decided from it, and its sentences."""
+    assert found.headline is not None
+    assert headline_sentence(load_catalogue("ja"), found)
+    words = headline_sentence(load_catalogue("en"), found)
+    return found.headline.kind, kind_of_change(found), words
+
+
+@pytest.mark.parametrize("sides", [({}, {}), ({}, net()), (net(), {})])
+def test_files_of_which_no_tensor_is_read_are_the_same_by_their_bytes_alone(
+    sides: tuple[Tensors, Tensors],
+) -> None:
+    both = [store(one) for one in sides]
+    kind, basis, words = told(compare_tensors(*both))
+    assert (kind, basis) == ("not_compared", "not_compared")
+    assert "The files differ; what they hold could not be compared." in words
+    assert "In one of the two alone" not in words
+    kind, basis, words = told(compare_tensors(*both, same_file=True))
+    assert (kind, basis) == ("identical", "identical")
+    assert words == "Identical to the baseline, byte for byte: the same SHA-256."
+
+
+def coded(tmp_path: Path, change: float = 0.0) -> Store:
+    """The tensors of a file with a matrix in codes, a matrix without a place, and a bias."""
+    path = tmp_path / f"{change}.tflite"
+    if not path.exists():
+        path.write_bytes(torch.arange(1.0, 5.0).add(change).numpy().tobytes() + bytes(range(12)))
+    held = [
+        HeldTensor("bias", (4,), "float32", 16, TensorBytes(path, 0, 16)),
+        HeldTensor("kernel", (3, 4), "int8", 12, TensorBytes(path, 16, 28), quantised=True),
+        HeldTensor("lost", (3, 4), "float32", 48),
+    ]
+    return tensors_at(path, Contents("codes", [path], held), CheckpointError("cannot be read"))
+
+
+def test_tensors_whose_numbers_are_not_read_are_counted_and_not_fetched(tmp_path: Path) -> None:
+    one, other = coded(tmp_path), coded(tmp_path)
+    assert told(compare_tensors(one, other, same_file=True))[:2] == ("identical", "identical")
+    kind, basis, words = told(compare_tensors(one, other))
+    assert (kind, basis) == ("not_compared", "not_compared")
+    assert "2 tensors of the model and 2 of the baseline" in words
+    kind, basis, words = told(compare_tensors(coded(tmp_path, 0.5), other))
+    assert (kind, basis) == ("differ", "changed")
+    assert "2 tensors of the model and 2 of the baseline" in words
+    floats = {"bias": torch.arange(1.0, 5.0), "kernel": randn(3, 4), "more": randn(7, 5)}
+    kind, _, words = told(compare_tensors(one, store(floats)))
+    assert kind == "not_compared"
+    assert "2 tensors of the model and 2 of the baseline" in words
+
+
+def test_the_same_tensors_are_no_copy_where_operations_are_others() -> None:
+    turned = (CountChange("Relu", 6, 5), CountChange("Sigmoid", 0, 1))
+    files = (FileChange("a.json", "same"),)
+    for beside in (None, files):
+        both = store(net()), store(net())
+        kind, basis, words = told(compare_tensors(*both, beside, operations=turned))
+        assert (kind, basis) == ("same_tensors", "changed")
+        assert "Relu 6 → 5, Sigmoid 0 → 1" in words
+        kind, basis, words = told(compare_tensors(*both, beside, operations=()))
+        assert (kind, basis) == ("same_tensors", "same")
+        assert "the order and the settings of the operations were not compared" in words
+    assert told(compare_tensors(*both))[:2] == ("same_tensors", "same")
+    half = {n: x.half() for n, x in net().items()}
+    rounded = compare_tensors(store(half), store(net()), operations=turned)
+    assert told(rounded)[:2] == ("rounded", "changed")
+
+
+def test_few_tensors_that_differ_are_named_and_numbers_of_constants_are_no_blocks() -> None:
+    words = told(compare_tensors(store(changed(UP, one_number)), store(net())))[2]
+    assert words == f"1 of 26 tensors differs, by rank 1: {UP}."
+    names = [f"{name}.w_0" for name in ("conv2d_251", "conv2d_702", "helper.constant")]
+    names += ["constant.23", "features.7.weight"]
+    old = {name: randn(9, 8, seed=k).float() for k, name in enumerate(names)}
+    found = compare_tensors(store({n: one_number(x) for n, x in old.items()}), store(old))
+    assert found.headline is not None
+    assert (found.headline.layers, found.headline.names) == ((7,), ())
 
 
 @pytest.mark.parametrize("along", [0, 1])

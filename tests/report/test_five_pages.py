@@ -16,7 +16,7 @@ from report_documents import page_of
 
 DECIDED = {
     "new": ("not_read", "owner_on_origin"),
-    "identical": ("not_read", "owner_on_origin"),
+    "same": ("not_read", "owner_on_origin"),
     "rounding": ("not_read", "owner_on_origin"),
     "low_rank": ("conditions", "owner_and_risk"),
     "unrelated": ("not_read", "owner_on_origin"),

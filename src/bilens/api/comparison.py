@@ -1,5 +1,6 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -28,12 +29,14 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.inventory import contents_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
     AnswerChanges,
     BaselineSource,
+    CountChange,
     Difference,
     FileChange,
     LayerDifference,
@@ -60,7 +63,8 @@ def whole_difference(
     files = compare_files(model, baseline)
     tensors = model.tensors, baseline.tensors
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    whole = compare_tensors(*tensors, files, same_file=same, progress=progress)
+    graphs = None if same else operations_changed(model, baseline)
+    whole = compare_tensors(*tensors, files, same_file=same, operations=graphs, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
@@ -71,6 +75,27 @@ def whole_difference(
     notes = (*around, *hooks_of_both(alignment))
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
+
+
+def operations_changed(model: LoadedModel, baseline: LoadedModel) -> tuple[CountChange, ...] | None:
+    """Return operations, inputs and outputs whose counts differ in two files of one format.
+
+    None where a file says none; their order, and what they are set to, is not compared.
+    """
+    counts, formats = list[Counter[str]](), set[str]()
+    for one in (baseline, model):
+        path = Path(one.source)
+        with suppress(BilensError, OSError):
+            if one.source and one.original is None and path.exists() and not one.below:
+                held = contents_at(path)
+                ports = (f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
+                counts += [held.operations + Counter(ports)] if held.operations else []
+                formats.add(held.format.split()[0].strip(","))
+    if len(counts) < 2 or len(formats) > 1:
+        return None
+    before, after = counts
+    names = [name for name in before | after if before[name] != after[name]]
+    return tuple(CountChange(name, before[name], after[name]) for name in names)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:

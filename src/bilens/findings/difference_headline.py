@@ -4,15 +4,25 @@ import math
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.tensor_likeness import Matching, TensorPair, is_beyond_chance, squeezed
-from bilens.records.layer_readings import DifferenceHeadline, TensorChange, WholeDifference
+from bilens.records.layer_readings import (
+    CountChange,
+    DifferenceHeadline,
+    TensorChange,
+    WholeDifference,
+)
 
 DEVIATIONS = 3  # of the mean correlation of independent tensors
 NAMED = ("name", "content", "transposed")  # ways in which both are whole tensors
 PLACES = ("moved", "reordered")
+FEW = 3  # tensors that are named
 
 
 def headline_of(
-    whole: WholeDifference, found: Matching, *, same_file: bool = False
+    whole: WholeDifference,
+    found: Matching,
+    *,
+    same_file: bool = False,
+    operations: tuple[CountChange, ...] | None = None,
 ) -> DifferenceHeadline:
     """Return the headline of a difference; `same_file` says that the SHA-256 is the same."""
     changed = whole.changed
@@ -25,11 +35,13 @@ def headline_of(
         one
         for one in (*found.model.values(), *found.baseline.values())
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
+        # a graph has numbers and places that a file of weights alone never has
+        if one.is_weight or (one.dtype.is_floating_point and math.prod(one.shape) > 1)
     ]
     more = any(math.prod(one.shape) > 1 for one in alone)
     ways = tuple(stored_otherwise(found)) or ("header",) * (not same_file or other_files(whole))
     return DifferenceHeadline(
-        kind_of_difference(whole, found, differing, same_file, more),
+        kind_of_difference(whole, found, differing, same_file, more, operations is not None),
         len(found.pairs),
         len(differing),
         len(alone),
@@ -44,6 +56,9 @@ def headline_of(
         if entries
         else None,
         DEVIATIONS / math.sqrt(entries) if entries else None,
+        tuple(one.name for one in differing) if len(differing) <= FEW else (),
+        found.unread,
+        operations,
     )
 
 
@@ -53,12 +68,20 @@ def kind_of_difference(
     differing: Sequence[TensorChange],
     same_file: bool,
     alone: bool,  # whether one of both holds more tensors, of more than one number
+    graphs: bool,  # whether both are graphs, of which tensors do not say all
 ) -> str:
     changed = whole.changed
-    if (alone or differing) and all(is_uninformative(pair) for pair in found.pairs):
+    nothing_told = all(is_uninformative(pair) for pair in found.pairs)
+    if any(found.unread) or not (found.pairs or found.model or found.baseline):
+        if same_file:
+            return "same_tensors" if other_files(whole) else "identical"
+        if not differing or nothing_told:
+            return "not_compared"
+    if (alone or differing) and nothing_told:
         return "unrelated"
     if not changed and not alone:
-        plain = not [*stored_otherwise(found)] and (same_file or whole.identical)
+        same = same_file or (whole.identical and not graphs)
+        plain = same and not [*stored_otherwise(found)]
         return "identical" if plain and not other_files(whole) else "same_tensors"
     if differing:
         if is_unrelated(found, differing):

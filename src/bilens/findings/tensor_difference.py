@@ -20,7 +20,7 @@ from bilens.findings.tensor_likeness import (
 from bilens.findings.tensor_matching import match_tensors
 from bilens.io.stored_mlp import Store
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
-from bilens.records.layer_readings import FileChange, TensorChange, WholeDifference
+from bilens.records.layer_readings import CountChange, FileChange, TensorChange, WholeDifference
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 AT_ONCE = 65_536  # blocks
@@ -32,11 +32,13 @@ def compare_tensors(
     files: tuple[FileChange, ...] | None = None,
     *,
     same_file: bool = False,
+    operations: tuple[CountChange, ...] | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
-    `files` are those beside the weights; `same_file` says that these have the same SHA-256.
+    `files` are those beside the weights; `same_file` says that these have the same SHA-256;
+    `operations` are those of the graphs that differ in number, None where they were not compared.
     """
     found = match_tensors(model, baseline, progress)
     changes = []
@@ -53,15 +55,15 @@ def compare_tensors(
         other_shape=tuple(names),
         files=files,
     )
-    return replace(whole, headline=headline_of(whole, found, same_file=same_file))
+    head = headline_of(whole, found, same_file=same_file, operations=operations)
+    return replace(whole, headline=head)
 
 
 def compare_pair(pair: TensorPair) -> TensorChange:
     """Compare two tensors that are not the same, bit for bit, or not under the same name."""
     old, new = pair.baseline, pair.model
     kinds = [kind_of(one.name, new.shape) for one in (new, old)]
-    # names that an exporter made up, onnx::MatMul_282, say nothing
-    said = [LAYER.search(one.name) for one in (new, old) if "::" not in one.name]
+    said = [LAYER.search(one.name) for one in (new, old)]
     kind, number = kinds[kinds[0] == "other"], next(filter(None, said), None)
     layer = int(number[1]) if number else None
     found = TensorChange(new.name, kind, layer, new.storage, old.storage, "not_finite")

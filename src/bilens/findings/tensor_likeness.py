@@ -46,6 +46,7 @@ class Matching:
     model: dict[str, StoredTensor] = field(default_factory=dict)
     baseline: dict[str, StoredTensor] = field(default_factory=dict)
     reordered: bool = False  # whether the files hold them in another order
+    unread: tuple[int, int] = (0, 0)  # of both, whose numbers or counterparts were not read
 
     def add(
         self,

@@ -39,7 +39,10 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     Cost: each named pair is read once. Of the others 96 operations a number and order of axes, and
     a comparison of each with its likeliest counterparts.
     """
-    model, baseline = ({n: replace(t, name=n) for n, t in one.items()} for one in (model, baseline))
+    stores = model, baseline
+    model, baseline = (
+        {n: replace(t, name=n) for n, t in one.items() if t.readable} for one in stores
+    )
     found, named = Matching([], dict(model), dict(baseline)), paired(model, baseline)
     for done, (name, other) in enumerate(named.items()):
         progress("matching", done, len(named))
@@ -56,6 +59,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
             found.add(new, old, "name", range(len(squeezed(new.shape))))
     match_parts(found)
     match_copies(found)
+    set_aside(found, stores)
     mark_moved(found, named)
     places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
     order = [
@@ -67,6 +71,17 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     theirs = [order[k][1] for k in ranked]
     found.reordered = theirs != sorted(theirs)
     return found
+
+
+def set_aside(found: Matching, stores: tuple[Store, Store]) -> None:
+    """Count what was not read, and what is left of the other file, which may be the same."""
+    counts = [sum(not one.readable for one in store.values()) for store in stores]
+    lacking = [count > 0 or not store for count, store in zip(counts, stores, strict=True)]
+    for side, left in enumerate((found.model, found.baseline)):
+        if lacking[1 - side]:
+            counts[side] += len(left)
+            left.clear()
+    found.unread = counts[0], counts[1]
 
 
 def mark_moved(found: Matching, named: Mapping[str, str]) -> None:

@@ -124,7 +124,9 @@ def tensors_at(path: Path, held: Contents, error: BilensError) -> Store:
         dtype, fetch = getattr(torch, one.dtype, None), cast(Callable[[Block], Tensor], refuse)
         plain = dtype if isinstance(dtype, torch.dtype) else torch.float32
         codes = "" if plain is dtype else one.dtype
-        if one.place is not None and plain is dtype and not one.quantised:
+        known = one.place is not None and plain is dtype and not one.quantised
+        if one.place is not None and known:
             fetch = Region(opened(one.place.path), one.place.start, one.shape, plain).fetch
-        store[one.name] = StoredTensor(path, one.name, one.shape, plain, fetch, quantised_as=codes)
+        found = StoredTensor(path, one.name, one.shape, plain, fetch, quantised_as=codes)
+        store[one.name] = replace(found, readable=known)
     return store

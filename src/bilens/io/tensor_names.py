@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 ENDING = re.compile(r"\.(?:weight|bias)$")
-LAYER = re.compile(r"(?:^|[._])(\d+)(?=\.|$)")
+# of its own between dots: in onnx::MatMul_282 and conv2d_251.w_0 an exporter counts
+LAYER = re.compile(r"(?:^|\.|(?:^|[._])(?:layers?|blocks?|blk|h)_)(\d+)\.")
 KINDS = {  # the first one that is found in a name counts
     "norm": r"norm|(?:^|[._])(?:ln|bn)_?\d*(?:_?f|$|\.)",
     "o": r"\bo_proj|out_proj|attn_output|att(?:entio)?n\.(?:output\.)?dense|attn\.c_proj"

@@ -142,6 +142,17 @@ class TensorChange(Record, frozen=True):
     baseline_rounded_to: Annotated[str, "type in which the baseline has the model’s numbers"] = ""
 
 
+class CountChange(Record, frozen=True):
+    """Operations of one kind, or an input or output, that are more or fewer than before."""
+
+    name: Annotated[str, "as the format calls them"]
+    before: Annotated[Count, "in the baseline"]
+    after: Annotated[Count, "in the model"]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.before} → {self.after}"
+
+
 class DifferenceHeadline(Record, frozen=True):
     """What became of the weights, in one word with its numbers."""
 
@@ -149,7 +160,7 @@ class DifferenceHeadline(Record, frozen=True):
         str,
         "`identical` bit for bit, `same_tensors` in another file, `same_numbers` in another type, "
         "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `reordered`, "
-        "`differ` or `unrelated`",
+        "`differ`, `unrelated` or `not_compared`",
     ]
     tensors: Annotated[Count, "that were compared"]
     differing: Annotated[Count, "of them by more than rounding and codes"] = 0
@@ -165,6 +176,14 @@ class DifferenceHeadline(Record, frozen=True):
     error: Annotated[float | None, View("‖ΔW‖ / ‖W‖ of all that changed", "quantity")] = None
     correlation: Annotated[float | None, "mean one of matrices that differ"] = None
     chance: Annotated[float | None, "three deviations of the mean of independent ones"] = None
+    names: Annotated[tuple[str, ...], "of those that differ, where they are three or fewer"] = ()
+    unread: Annotated[
+        tuple[Count, Count], "of model and baseline, not compared: one of a pair was not read"
+    ] = (0, 0)
+    operations: Annotated[
+        tuple[CountChange, ...] | None,
+        "with inputs and outputs, of which there are more or fewer; null where not compared",
+    ] = None
 
     @property
     def no_copy(self) -> bool:

@@ -295,20 +295,22 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
 
 
 HEADLINES: Final = {
-    **dict.fromkeys(("identical", "same_tensors", "same_numbers"), "identical"),
+    **dict.fromkeys(("same_tensors", "same_numbers"), "same"),
     **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised"), "rounding"),
-    "unrelated": "unrelated",
+    **{kind: kind for kind in ("identical", "unrelated", "not_compared")},
 }
 
 
 def kind_of_change(found: WholeDifference) -> str:
     """Return how a file differs from its baseline.
 
-    `identical`, but for `rounding`, by a `low_rank`, `changed` otherwise, or `unrelated`.
+    `identical`, of the `same` numbers, but for `rounding`, by a `low_rank`, `changed` otherwise,
+    `unrelated` or `not_compared`. Where operations are others, nothing less is `changed`.
     """
     if (head := found.headline) is None:  # of an older document
         return "changed"
-    return HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
+    kind = HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
+    return "changed" if head.operations and kind not in ("unrelated", "not_compared") else kind
 
 
 whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")
@@ -321,8 +323,10 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     variant=lambda values: {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone"),
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
-    if found := evidence.whole_change:
+    if (found := evidence.whole_change) and kind_of_change(found) != "not_compared":
         alone = len(found.model_alone + found.baseline_alone + found.other_shape)
+        if not found.tensors + alone:
+            return
         yield {
             "value": len(found.changed) + alone,
             "of": found.tensors + alone,

@@ -79,7 +79,8 @@ def stored_tensor(
         )
         if must:
             raise error
-        return StoredTensor(unchanged.path, name, (), dtype, partial(refuse, error))
+        fetch = partial(refuse, error)
+        return StoredTensor(unchanged.path, name, (), dtype, fetch, readable=False)
     fetch = partial(fetch_block, unchanged, file, dtype, one)
     return StoredTensor(unchanged.path, name, one.shape, dtype, fetch)
 

@@ -187,7 +187,7 @@ def group_lines(t: Catalogue, record: Audit) -> Iterator[GroupLine]:
 def answer_word(t: Catalogue, record: Audit) -> str:
     """Return the answer in a few words."""
     answer = decision_of(record).answer
-    compared = answer == "not_read" and basis_of(record) != "new"
+    compared = answer == "not_read" and basis_of(record) not in ("new", "not_compared")
     return t(f"decision.{answer}.compared" if compared else f"decision.{answer}")
 
 

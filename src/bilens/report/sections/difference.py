@@ -99,6 +99,9 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         *(t("difference.headline.layers", count=len(head.layers), names=one) for one in numbers),
         *t.each("difference.kind", head.kinds),
     ]
+    where = t("difference.headline.where", places=t.listing(places)) if places else ""
+    if head.names:
+        where = t("difference.headline.named", names=t.listing([*head.names]))
     rounded = [one.rounded_to or one.baseline_rounded_to for one in found.changed]
     values = {
         "tensors": grouped(head.tensors),
@@ -113,14 +116,23 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "correlation": NONE if head.correlation is None else signed_quantity(head.correlation),
         "chance": NONE if head.chance is None else quantity(head.chance),
         "rank": "",
-        "where": t("difference.headline.where", places=t.listing(places)) if places else "",
+        "where": where,
+        "unread": grouped(head.unread[0]),
+        "unread_baseline": grouped(head.unread[1]),
+        "operations": list_names([*map(str, head.operations or ())]),
     }
     if head.ranks is not None:
         ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
         values["rank"] = t("difference.headline.rank", rank=ranks)
     said = ["nothing" if head.kind == "unrelated" and head.correlation is None else head.kind]
-    said += ["alone"] if head.alone else []
-    said += ["no_copy"] if head.no_copy else []
+    lost, told_by_bytes = any(head.unread), head.kind in ("identical", "same_tensors")
+    if told_by_bytes and (lost or not head.tensors):
+        said, lost = [f"{head.kind}_bytes"], False
+    elif head.kind == "not_compared" and head.tensors:
+        said = ["not_compared_partly"]
+    more = {"alone": head.alone > 0, "no_copy": head.no_copy, "unread": lost}
+    more |= {"operations": bool(head.operations), "same_counts": head.operations == ()}
+    said += [key for key, holds in more.items() if holds]
     return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
 
 
