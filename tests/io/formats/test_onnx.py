@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -689,3 +690,17 @@ def test_tensors_of_a_body_without_nodes_are_listed(tmp_path: Path) -> None:
     bodies = {"then_branch": body, "else_branch": body}
     write(tmp_path / "m.onnx", [("If", "flag", "y", bodies)], {"flag": np.array(True)})
     assert bl.inventory(tmp_path / "m.onnx").parameters == 12
+
+
+def test_places_of_a_graph_are_nothing_more_than_its_weights(tmp_path: Path) -> None:
+    """A file of weights alone has none of them, and may hold the same weights."""
+    module, path = Gated(functional.silu, fused=True), tmp_path / "m.safetensors"
+    del module.up
+    save_file(module.state_dict(), path)
+    model = export(module, randn(2, D), tmp_path / "m.onnx", opset_version=13)
+    one, other = (open_any(each, ReadOptions(), compared=True).tensors for each in (model, path))
+    assert len(one) > len(other)
+    for pair in ((one, other), (other, one)):
+        found = compare_tensors(*pair)
+        assert found.headline is not None
+        assert (found.headline.kind, found.headline.alone) == ("same_tensors", 0)
