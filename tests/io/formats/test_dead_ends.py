@@ -214,7 +214,7 @@ ATTENTION: dict[str, tuple[Any, dict[str, Any]]] = {  # layers, and a row of ten
 @pytest.mark.parametrize("name", ATTENTION)
 def test_an_attention_is_never_taken_for_an_mlp(name: str, tmp_path: Path) -> None:
     make, roles = ATTENTION[name]
-    path = write(tmp_path / "m.safetensors", make().state_dict())
+    path = write(tmp_path, make().state_dict())
     for options in ({}, {"activation": "relu"}, {"activation": "relu", "transposed": True}):
         with pytest.raises(CheckpointError, match="holds no MLP that names and shapes give away"):
             bl.load(path, **options)
@@ -224,6 +224,6 @@ def test_an_attention_is_never_taken_for_an_mlp(name: str, tmp_path: Path) -> No
 
 def test_a_network_may_have_maps_of_such_names(tmp_path: Path) -> None:
     tensors = {"in_proj.weight": randn(H, D), "out_proj.weight": randn(3, H, seed=1)}
-    assert bl.load(write(tmp_path / "m.safetensors", tensors), activation="relu").layers
-    tensors = {"body.weight": randn(H, D), "critic.value.weight": randn(1, H, seed=1)}
-    assert bl.load(write(tmp_path / "n.safetensors", tensors), activation="relu").layers
+    assert bl.load(write(tmp_path, tensors), activation="relu").layers
+    tensors = {"body.weight": randn(H, D), "critic.value.weight": randn(3, H, seed=1)}
+    assert bl.load(write(tmp_path, tensors), activation="relu").layers
