@@ -225,5 +225,5 @@ def test_an_attention_is_never_taken_for_an_mlp(name: str, tmp_path: Path) -> No
 def test_a_network_may_have_maps_of_such_names(tmp_path: Path) -> None:
     tensors = {"in_proj.weight": randn(H, D), "out_proj.weight": randn(3, H, seed=1)}
     assert bl.load(write(tmp_path, tensors), activation="relu").layers
-    tensors = {"body.weight": randn(H, D), "critic.value.weight": randn(3, H, seed=1)}
+    tensors = {"stem.weight": randn(H, D), "critic.value.weight": randn(3, H, seed=1)}
     assert bl.load(write(tmp_path, tensors), activation="relu").layers
