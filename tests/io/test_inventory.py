@@ -397,3 +397,25 @@ def test_what_stands_beside_the_weights_of_a_checkpoint_is_compared(
     kind, names = compared(tmp_path / "b.pt", tmp_path / "a.pt")
     assert names == ({differs} if differs else set())
     assert (kind in ("differ", "unrelated")) == bool(differs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["license_plate_detector.safetensors", "notice_classifier.pt", "labels_net.pb", "readme.npz"],
+)
+def test_a_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    """Names of what stands beside a model are no ground to pass over one."""
+    path, weight = tmp_path / name, {"w": torch.ones(3, 3)}
+    if path.suffix == ".safetensors":
+        save_file(weight, path)
+    elif path.suffix == ".pt":
+        torch.save(weight, path)
+    elif path.suffix == ".npz":
+        np.savez(path, w=np.ones((3, 3)))
+    else:  # one node, a Placeholder that is called x
+        path.write_bytes(b"\x0a\x10\x0a\x01x\x12\x0bPlaceholder")
+    for beside in ("LICENSE", "config.json", "labels.txt", "keras_metadata.pb", "tokenizer.model"):
+        (tmp_path / beside).write_text("tree\n" if beside == "labels.txt" else "{}")
+    found = {one.name: one.state for one in bl.inventory(tmp_path).files}
+    assert found.pop(name) in ("read", "listed")
+    assert {*found.values()} == {"beside"}
