@@ -419,3 +419,35 @@ def test_a_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None
     found = {one.name: one.state for one in bl.inventory(tmp_path).files}
     assert found.pop(name) in ("read", "listed")
     assert {*found.values()} == {"beside"}
+
+
+def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> None:
+    marked = nn.Parameter(torch.ones(2, 7))
+    marked.tag = 1  # type: ignore[attr-defined]
+    numbers = torch.ones(4, 4)
+    held = {
+        "marked": (marked, "2 × 7", "float32", 56),
+        "f8": (numbers.to(torch.float8_e4m3fn), "4 × 4", "float8e4m3fn", 16),
+        "u16": (numbers.to(torch.uint16), "4 × 4", "uint16", 32),
+        "complex": (numbers.to(torch.complex64), "4 × 4", "complex64", 128),
+        "sparse": (torch.eye(3).to_sparse(), "3", "float32", 12),
+        "array": (np.ones((3, 5)), "3 × 5", "float64", 120),
+    }
+    torch.save({name: one for name, (one, *_) in held.items()}, tmp_path / "a.pt")
+    found = bl.inventory(tmp_path / "a.pt")
+    said = {one.name: (one.shape, one.dtype, one.bytes) for one in found.groups}
+    assert said == {name: tuple(expected) for name, (_, *expected) in held.items()}
+    changed = {name: one for name, (one, *_) in held.items()} | {"marked": 2 * marked.data}
+    torch.save(changed, tmp_path / "b.pt")
+    assert compared(tmp_path / "b.pt", tmp_path / "a.pt") == ("differ", {"marked"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_programs_are_listed(tmp_path: Path) -> None:
+    """Of a frozen archive they are constants; of torch.export they lie beside the program."""
+    net, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval(), torch.ones(1, 4)
+    torch.jit.save(torch.jit.freeze(torch.jit.script(net)), tmp_path / "frozen.pt")
+    torch.export.save(torch.export.export(net.float(), (x.float(),)), tmp_path / "m.pt2")
+    for name in ("frozen.pt", "m.pt2"):
+        found = bl.inventory(tmp_path / name)
+        assert (found.parameters, found.tensors) == (23, 4)

@@ -66,7 +66,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
-        found = open_tensors(path, options.allow_pickle)
+        found = open_tensors(path, options.allow_pickle, must=False)
         store, sha256 = {**found.beside, **found.store}, found.sha256
     if held is None and not store:
         raise error from None

@@ -22,6 +22,8 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save 
 STORAGES = {"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"}
 STORAGES |= {"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8"}
 STORAGES |= {"Bool": "bool"}
+OTHER_STORAGES = {"ComplexFloat": "complex64", "ComplexDouble": "complex128"}
+OTHER_STORAGES |= {f"Q{name}": f"q{name.lower()}" for name in ("Int8", "UInt8", "Int32")}
 # Steps that hash what is in the file, import by number or allocate at will; torch writes none.
 FORBIDDEN = b"d\x91\x96\x82\x83\x84"
 
@@ -123,19 +125,55 @@ class TensorAt(NamedTuple):
 
 
 def tensor_of(value: Any) -> TensorAt | None:
-    """Return a tensor of dense numbers in a storage; None for anything else."""
-    if isinstance(value, Made) and value.name == "torch._utils._rebuild_parameter":
-        value = value.arguments[0] if value.arguments else None
-    if not isinstance(value, Made) or value.name != "torch._utils._rebuild_tensor_v2":
+    """Return a tensor; one that is not of dense numbers in a storage has no key, or is None."""
+    while isinstance(value, Made) and value.name.startswith("torch._utils._rebuild_parameter"):
+        value = value.arguments[0] if value.arguments else None  # with or without its state
+    if not isinstance(value, Made):
         return None
-    match value.arguments:
-        case ((_, kind, str(key), *_), int(offset), tuple(shape), tuple(stride), *_):
-            numbers = (offset, *shape, *stride)
-            name = kind.name if isinstance(kind, type) and issubclass(kind, Made) else ""
-            dtype = STORAGES.get(name.removeprefix("torch.").removesuffix("Storage"))
-            if dtype and all(type(number) is int and number >= 0 for number in numbers):
-                return TensorAt(key, dtype, offset, shape, stride)
+    match value.name.rpartition(".")[2], value.arguments, value.state:
+        case "_rebuild_tensor_v2", ((_, kind, str(key), *_), int(offset), shape, stride, *_), _:
+            name = name_of(kind).removesuffix("Storage")
+            return placed(key, STORAGES.get(name, ""), offset, shape, stride) or placed(
+                "", OTHER_STORAGES.get(name, ""), 0, shape, stride
+            )
+        case "_rebuild_tensor_v3", (_, _, shape, stride, _, _, kind, *_), _:
+            return placed("", name_of(kind), 0, shape, stride)
+        case "_rebuild_qtensor", ((_, kind, *_), _, shape, stride, *_), _:
+            name = name_of(kind).removesuffix("Storage")
+            return placed("", OTHER_STORAGES.get(name, ""), 0, shape, stride)
+        case "_reconstruct", _, (_, shape, Made(arguments=(str(code), *_)), *_):
+            return placed("", code, 0, shape, (0,) * len(shape))
+        case "_rebuild_meta_tensor_no_storage", (kind, shape, stride, *_), _:
+            return placed("", name_of(kind), 0, shape, stride)
+        case "_rebuild_sparse_tensor", (_, (_, values, *_)), _:
+            return held_beside_places(values)
+        case "_rebuild_sparse_csr_tensor", (_, (_, _, values, *_)), _:
+            return held_beside_places(values)
     return None
+
+
+def held_beside_places(values: Any) -> TensorAt | None:
+    """Return the numbers of a sparse tensor, which mean nothing without their places."""
+    dense = isinstance(values, Made) and "sparse" not in values.name
+    found = tensor_of(values) if dense else None
+    return None if found is None else found._replace(key="")
+
+
+def name_of(kind: Any) -> str:
+    """Return how torch calls a dtype or the type of a storage; empty for anything else."""
+    named = isinstance(kind, type) and issubclass(kind, Made)
+    return kind.name.removeprefix("torch.") if named else ""
+
+
+def placed(key: str, dtype: str, offset: int, shape: Any, stride: Any) -> TensorAt | None:
+    """Return a tensor whose numbers are whole ones, none of them negative; None for another."""
+    if not dtype or type(shape) is not tuple or type(stride) is not tuple:
+        return None
+    if len(shape) != len(stride):
+        return None
+    numbers = (offset, *shape, *stride)
+    plain = all(type(number) is int and number >= 0 for number in numbers)
+    return TensorAt(key, dtype, offset, shape, stride) if plain else None
 
 
 def weights_of(content: Made) -> tuple[Made, dict[str, Any]]:

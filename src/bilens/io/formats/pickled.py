@@ -35,8 +35,11 @@ NOT_OPENED = {
 }
 
 
-def open_pickled(path: Path, allowed: bool) -> WeightsFile:
-    """Return the weights in a file of PyTorch, as its pickle names them, left where they lie."""
+def open_pickled(path: Path, allowed: bool, must: bool = True) -> WeightsFile:
+    """Return the weights in a file of PyTorch, as its pickle names them, left where they lie.
+
+    Numbers that are not dense are refused, at once where they `must` be read.
+    """
     unchanged, file = Unchanged.now(path), read_torch_file(path, allowed)
     content = file.content if isinstance(file.content, Made) else Made()
     refuse_modules(path, content)
@@ -49,7 +52,7 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
             "torch.save(model.state_dict(), path) writes it."
         )
     opened = partial(stored_tensor, unchanged, file)
-    store = {name: opened(name, one) for name, one in tensors.items()}
+    store = {name: opened(name, one, must=must) for name, one in tensors.items()}
     beside = {
         name: replace(opened(name, one, must=False), is_weight=False)
         for name, one in tensors_beside(left_out).items()
@@ -71,16 +74,17 @@ def stored_tensor(
     unchanged: Unchanged, file: TorchFile, name: str, one: TensorAt | None, *, must: bool = True
 ) -> StoredTensor:
     """Return a tensor; one whose numbers are not read is refused, at once where it must be."""
-    dtype: torch.dtype = getattr(torch, one.dtype if one else "uint8")
-    if one is None or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
+    known = getattr(torch, one.dtype, None) if one else None
+    dtype = known if isinstance(known, torch.dtype) else torch.uint8
+    if one is None or not one.key or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
         error = NoLayersError(
             f"{unchanged.path}: tensor {name!r} is not of dense numbers inside its storage (but "
             "sparse, quantised, expanded, or of 8-bit floats): save the weights again, dense."
         )
         if must:
             raise error
-        fetch = partial(refuse, error)
-        return StoredTensor(unchanged.path, name, (), dtype, fetch, readable=False)
+        fetch, shape = partial(refuse, error), one.shape if one else ()
+        return StoredTensor(unchanged.path, name, shape, dtype, fetch, readable=False)
     fetch = partial(fetch_block, unchanged, file, dtype, one)
     return StoredTensor(unchanged.path, name, one.shape, dtype, fetch)
 
