@@ -289,7 +289,8 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
     named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
     types = {"types": ["float16"], "baseline_types": ["float32"]}
-    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **more}
+    others = {"names": [], "unread": [0, 0], "operations": None}
+    head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
     found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
     return {**found, "whole": {**found["whole"], "headline": head}}
 

@@ -323,7 +323,8 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     variant=lambda values: {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone"),
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
-    if (found := evidence.whole_change) and kind_of_change(found) != "not_compared":
+    found = evidence.whole_change
+    if found and (kind := kind_of_change(found)) != "not_compared":
         alone = len(found.model_alone + found.baseline_alone + found.other_shape)
         if not found.tensors + alone:
             return
@@ -333,7 +334,7 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
             "alone": alone,
             "change": max((one.change or 0.0 for one in found.changed), default=0.0),
             "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
-            **({"outcome": "info"} if kind_of_change(found) == "rounding" else {}),
+            **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
         }
 
 
