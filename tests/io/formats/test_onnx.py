@@ -704,3 +704,21 @@ def test_places_of_a_graph_are_nothing_more_than_its_weights(tmp_path: Path) -> 
         found = compare_tensors(*pair)
         assert found.headline is not None
         assert (found.headline.kind, found.headline.alone) == ("same_tensors", 0)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(16, torch.bfloat16), (17, torch.float8_e4m3fn)])
+def test_narrow_floats_are_stored_as_they_are(
+    kind: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    weight = randn(4, 3).to(dtype)
+    raw = weight.view(torch.uint8).numpy().tobytes()
+    nodes: list[Any] = [("Cast", "w", "c", {"to": 1}), ("MatMul", "x c", "y")]
+    path, plain = write(tmp_path / "m.onnx", nodes, {}), tmp_path / "m.safetensors"
+    model = onnx.load(str(path))
+    model.graph.initializer.append(onnx.helper.make_tensor("w", kind, [4, 3], raw, raw=True))
+    onnx.save(model, str(path))
+    save_file({"w": weight}, plain)
+    one, other = (open_any(each, ReadOptions(), compared=True).tensors for each in (path, plain))
+    assert one["w"].dtype is dtype
+    found = compare_tensors(one, other)
+    assert (found.changed, found.model_alone) == ((), ())

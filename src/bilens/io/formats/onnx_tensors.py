@@ -17,6 +17,8 @@ from bilens.io.stored_mlp import StoredTensor
 COPIES = 4  # of the files: their bytes, and the tensors in float64
 # onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
+NARROW = {16: torch.bfloat16, 17: torch.float8_e4m3fn, 18: torch.float8_e4m3fnuz}
+NARROW |= {19: torch.float8_e5m2, 20: torch.float8_e5m2fnuz}
 DOUBLE, TEXT = 11, 8
 # Whole numbers and truth values, such as places: compared with another file's, and no weights.
 PLACES = {6: torch.int32, 7: torch.int64, 9: torch.bool, 12: torch.int64, 13: torch.int64}
@@ -77,7 +79,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
         kind = proto.data_type
         if kind == TEXT:
             continue
-        dtype = PLACES.get(kind) or DTYPES.get(kind, torch.float32)
+        dtype = {**DTYPES, **NARROW, **PLACES}.get(kind, torch.float32)
         array = numpy_helper.to_array(proto).astype(np.int64 if kind in PLACES else np.float64)
         if kind in DTYPES:
             proto.CopyFrom(numpy_helper.from_array(array, proto.name))
