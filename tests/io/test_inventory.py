@@ -23,6 +23,9 @@ from torch import nn
 
 import bilens as bl
 from bilens.base.errors import CheckpointError
+from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
 
@@ -354,3 +357,97 @@ def test_headers_are_read_without_torch_and_the_record_is_a_document(tmp_path: P
     )
     assert done.stderr.strip() == "False"
     assert read_document(Inventory, json.loads(done.stdout)) == bl.inventory(path)
+
+
+def compared(model: Path, baseline: Path) -> tuple[str, set[str]]:
+    """What two files are said to be, and the names of the tensors that changed."""
+    options = ReadOptions(allow_pickle=True)
+    both = (open_any(path, options, compared=True) for path in (model, baseline))
+    one, other = (opened.tensors for opened in both)
+    found = compare_tensors(one, other)
+    names = {change.name for change in found.changed if change.state != "moved"}
+    assert found.headline is not None
+    return found.headline.kind, names | {*found.model_alone}
+
+
+HEAD, EMA, TEACHER = ({name: {"w": 2}} for name in ("head", "ema", "teacher"))
+CHECKPOINTS: dict[str, tuple[Any, Any, str]] = {  # one, what differs in the other, and its name
+    "another head": ({"net": {"w": 1}, "head": {"w": 1}}, HEAD, "head.w"),
+    "an average": ({"model": {"w": 1}, "ema": {"w": 1}}, EMA, "ema.w"),
+    "a teacher": ({"state_dict": {"w": 1}, "teacher": {"w": 1}}, TEACHER, "teacher.w"),
+    "inside": ({"model": {"net": {"w": 1}, "b": 1}}, {"model": {"net": {"w": 1}, "b": 2}}, "b"),
+    "a key that is a tuple": ({("x", 1): 1, "w": 1}, {("x", 1): 2}, "('x', 1)"),
+    "an optimizer": ({"model": {"w": 1}, "optimizer": {"s": 1}}, {"optimizer": {"s": 2}}, ""),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_what_stands_beside_the_weights_of_a_checkpoint_is_compared(
+    name: str, tmp_path: Path
+) -> None:
+    first, changed, differs = CHECKPOINTS[name]
+
+    def made(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: made(part) for key, part in one.items()}
+        return torch.randn(4, 4, generator=torch.Generator().manual_seed(one))
+
+    for file, content in (("a.pt", first), ("b.pt", {**first, **changed})):
+        torch.save(made(content), tmp_path / file)
+    kind, names = compared(tmp_path / "b.pt", tmp_path / "a.pt")
+    assert names == ({differs} if differs else set())
+    assert (kind in ("differ", "unrelated")) == bool(differs)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["license_plate_detector.safetensors", "notice_classifier.pt", "labels_net.pb", "readme.npz"],
+)
+def test_a_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    """Names of what stands beside a model are no ground to pass over one."""
+    path, weight = tmp_path / name, {"w": torch.ones(3, 3)}
+    if path.suffix == ".safetensors":
+        save_file(weight, path)
+    elif path.suffix == ".pt":
+        torch.save(weight, path)
+    elif path.suffix == ".npz":
+        np.savez(path, w=np.ones((3, 3)))
+    else:  # one node, a Placeholder that is called x
+        path.write_bytes(b"\x0a\x10\x0a\x01x\x12\x0bPlaceholder")
+    for beside in ("LICENSE", "config.json", "labels.txt", "keras_metadata.pb", "tokenizer.model"):
+        (tmp_path / beside).write_text("tree\n" if beside == "labels.txt" else "{}")
+    found = {one.name: one.state for one in bl.inventory(tmp_path).files}
+    assert found.pop(name) in ("read", "listed")
+    assert {*found.values()} == {"beside"}
+
+
+def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> None:
+    marked = nn.Parameter(torch.ones(2, 7))
+    marked.tag = 1  # type: ignore[attr-defined]
+    numbers = torch.ones(4, 4)
+    held = {
+        "marked": (marked, "2 × 7", "float32", 56),
+        "f8": (numbers.to(torch.float8_e4m3fn), "4 × 4", "float8e4m3fn", 16),
+        "u16": (numbers.to(torch.uint16), "4 × 4", "uint16", 32),
+        "complex": (numbers.to(torch.complex64), "4 × 4", "complex64", 128),
+        "sparse": (torch.eye(3).to_sparse(), "3", "float32", 12),
+        "array": (np.ones((3, 5)), "3 × 5", "float64", 120),
+    }
+    torch.save({name: one for name, (one, *_) in held.items()}, tmp_path / "a.pt")
+    found = bl.inventory(tmp_path / "a.pt")
+    said = {one.name: (one.shape, one.dtype, one.bytes) for one in found.groups}
+    assert said == {name: tuple(expected) for name, (_, *expected) in held.items()}
+    changed = {name: one for name, (one, *_) in held.items()} | {"marked": 2 * marked.data}
+    torch.save(changed, tmp_path / "b.pt")
+    assert compared(tmp_path / "b.pt", tmp_path / "a.pt") == ("differ", {"marked"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_programs_are_listed(tmp_path: Path) -> None:
+    """Of a frozen archive they are constants; of torch.export they lie beside the program."""
+    net, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval(), torch.ones(1, 4)
+    torch.jit.save(torch.jit.freeze(torch.jit.script(net)), tmp_path / "frozen.pt")
+    torch.export.save(torch.export.export(net.float(), (x.float(),)), tmp_path / "m.pt2")
+    for name in ("frozen.pt", "m.pt2"):
+        found = bl.inventory(tmp_path / name)
+        assert (found.parameters, found.tensors) == (23, 4)

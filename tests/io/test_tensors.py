@@ -23,6 +23,7 @@ from bilens.base.errors import (
 from bilens.io import byte_ranges as module
 from bilens.io.byte_ranges import Unchanged
 from bilens.io.load import load
+from bilens.io.tensor_names import LAYER
 from bilens.io.tensors import check_kinds, read_safetensors
 from checkpoints import OFFICIAL_SHAPES, Header, entry, official, official_state, safetensors
 from raising import raising
@@ -284,3 +285,19 @@ def test_mutated_headers_never_end_in_another_exception(tmp_path: Path) -> None:
             messages.append(str(error))
     assert len(messages) > 300  # the others changed a name of the metadata, or a space
     assert all(message.startswith(f"{path}: ") for message in messages)
+
+
+def test_the_number_of_a_block_stands_behind_its_word() -> None:
+    numbers = {
+        "0.auto_model.encoder.layer.3.attention.self.query.weight": 3,
+        "model.layers.7.mlp.experts.5.w1.weight": 7,
+        "decoder.block.4.layer.2.DenseReluDense.wi": 4,
+        "blk.4.ffn_up.weight": 4,
+        "encoder.block_2.w": 2,
+        "h.11.ln": 11,
+        "features.0.weight": 0,
+        "2.weight": 2,
+        **dict.fromkeys(("val_12", "onnx::MatMul_282", "conv2d_251.w_0", "w.weight"), None),
+    }
+    found = {name: LAYER.search(name) for name in numbers}
+    assert {name: one and int(one[1]) for name, one in found.items()} == numbers

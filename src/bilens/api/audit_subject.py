@@ -187,7 +187,7 @@ def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> Mod
     kind = model.provenance.get("format", "layers of another library")
     kind = kind if module is None else type(module).__name__
     numbers = Counter[str]()  # by how they are stored
-    for tensor in model.tensors.values():
+    for tensor in filter(lambda one: one.is_weight, model.tensors.values()):
         numbers[tensor.storage] += math.prod(tensor.shape)
     stored = ", ".join(name for name, _ in numbers.most_common()) or "float64"
     found = ModelFacts(kind, len(model.layers), stored)

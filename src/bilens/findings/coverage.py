@@ -81,4 +81,5 @@ def find_not_finite(tensors: Store, layers: Iterable[LayerView]) -> tuple[int, t
 
 def is_parameter(name: str, tensor: StoredTensor) -> bool:
     """Tell whether a tensor holds weights, or their codes."""
-    return holds_weights(name, len(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    return tensor.is_weight and holds_weights(name, len(tensor.shape), dtype)

@@ -38,6 +38,8 @@ def headline_of(
         one
         for one in (*found.model.values(), *found.baseline.values())
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
+        # a graph has numbers and places that a file of weights alone never has
+        if one.is_weight or (one.dtype.is_floating_point and math.prod(one.shape) > 1)
     ]
     more = any(math.prod(one.shape) > 1 for one in alone)
     ways = tuple(stored_otherwise(found))

@@ -23,7 +23,7 @@ from bilens.io.file_kinds import find_model, kind_of
 from bilens.io.formats.gguf import parts_of, stored_tensors as tensors_of_gguf
 from bilens.io.formats.keras import read_hdf5
 from bilens.io.formats.named_roles import open_tensors
-from bilens.io.formats.onnx import read_tensors as tensors_of_onnx
+from bilens.io.formats.onnx_tensors import read_tensors as tensors_of_onnx
 from bilens.io.inventory import contents_at
 from bilens.io.load import PEFT, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
@@ -66,8 +66,8 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
-        found = open_tensors(path, options.allow_pickle)
-        store, sha256 = dict(found.store), found.sha256
+        found = open_tensors(path, options.allow_pickle, must=False)
+        store, sha256 = {**found.beside, **found.store}, found.sha256
     if held is None and not store:
         raise error from None
     if held is not None:

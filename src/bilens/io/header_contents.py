@@ -206,7 +206,25 @@ def read_exported(path: Path) -> Contents:
                 text = read_entry(archive, name).decode()
                 calls = re.findall(r'"target": ?"torch\.ops\.([\w.]+)"', text)
                 found.operations += Counter(calls)
+            if name.endswith("_config.json") and re.search("/data/(weights|constants)/", name):
+                held = json.loads(read_entry(archive, name))["config"]
+                found.tensors += [
+                    exported_tensor(*one) for one in held.items() if one[1].get("tensor_meta")
+                ]
+        if not found.tensors:
+            found.notes.append("its weights are not listed")
     return found
+
+
+EXPORTED = "uint8 int8 int16 int32 int64 float16 float32 float64 complex32 complex64 complex128"
+EXPORTED_DTYPES = dict(enumerate(EXPORTED.split(), 1)) | {12: "bool", 13: "bfloat16"}
+
+
+def exported_tensor(name: str, said: Any) -> Tensor:
+    meta = said["tensor_meta"]
+    shape = tuple(int(one["as_int"]) for one in meta["sizes"])
+    dtype = EXPORTED_DTYPES.get(meta["dtype"], "")
+    return Tensor(name, shape, dtype, size_of(shape, dtype), None, said["path_name"])
 
 
 # ---- trees and others without layers

@@ -58,6 +58,8 @@ BESIDE = re.compile(
     r"|manifest\.json|\.gitattributes",
     re.IGNORECASE,
 )
+OF_SAVED_MODEL = ("keras_metadata.pb", "fingerprint.pb")
+TEXTS = (".txt", ".md", ".rst", ".yaml", ".yml", ".cfg", ".jinja")  # are no models, though alike
 CARD = ["license", "license_name", "base_model", "datasets", "language", "library_name"]
 CARD += ["pipeline_tag", "tags"]
 CONFIG = ("license", "model_type", "architectures", "_name_or_path", "torch_dtype", "dtype")
@@ -207,7 +209,7 @@ def weights_of(folder: Path) -> list[Path]:
     if shards:
         best = ".safetensors" if ".safetensors" in ends else ".bin"
         return [path for path in shards if path.suffix == best]
-    models = [path for path in files if not BESIDE.fullmatch(path.name) and is_known(path)]
+    models = [path for path in files if not is_beside(path) and is_known(path)]
     return models if len(models) == 1 else []
 
 
@@ -236,7 +238,7 @@ def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> File
         size, sha256 = path.stat().st_size, file_sha256(path)
         if size == 0:
             return FileEntry(name, 0, "no_model", "", None, sha256)
-        if BESIDE.fullmatch(path.name) and path not in part_of:
+        if path not in part_of and is_beside(path):
             return FileEntry(name, size, "beside", "", None, sha256)
         found = read_contents(path)
     except UnknownKindError:  # such as the numbers beside an index
@@ -246,6 +248,13 @@ def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> File
         return FileEntry(name, size, kind, str(error).removeprefix(f"{path}: "), None, sha256)
     part_of |= {file: kind for file in found.files if file not in part_of}
     return FileEntry(name, size, kind, found.format, found.parameters, sha256)
+
+
+def is_beside(path: Path) -> bool:
+    """Tell whether a file describes a model: one whose bytes are those of a model is none."""
+    if not BESIDE.fullmatch(path.name):
+        return False
+    return path.suffix in TEXTS or path.name in OF_SAVED_MODEL or not is_known(path)
 
 
 # ---- what is said of a model

@@ -45,7 +45,7 @@ def read_onnx_contents(path: Path) -> Contents:
                 if part.t.data_type:
                     own = "" if name == "Constant" else f".{part.name}"
                     add_onnx_tensor(found, path, part.t, f"{node.output[0]}{own}", kinds)
-                graphs += [part.g] if part.g.node else []
+                graphs += [part.g] if part.HasField("g") else []
                 graphs += part.graphs
     held = {one.name for one in found.tensors}
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
@@ -21,15 +22,22 @@ LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch.save 
 STORAGES = {"Double": "float64", "Float": "float32", "Half": "float16", "BFloat16": "bfloat16"}
 STORAGES |= {"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8", "Byte": "uint8"}
 STORAGES |= {"Bool": "bool"}
+OTHER_STORAGES = {"ComplexFloat": "complex64", "ComplexDouble": "complex128"}
+OTHER_STORAGES |= {f"Q{name}": f"q{name.lower()}" for name in ("Int8", "UInt8", "Int32")}
 # Steps that hash what is in the file, import by number or allocate at will; torch writes none.
 FORBIDDEN = b"d\x91\x96\x82\x83\x84"
 
 
+PLAIN_KEYS, MOST_IN_KEY = (str, int, float, bool, type(None)), 8  # of dicts, as names
 # Where a checkpoint keeps the weights, the first that is there.
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
     "weights", "params", "ema", "model_ema", "ema_state_dict",
 )  # fmt: skip
+
+
+# Where it keeps what another training would go on from, which is no part of any network.
+OF_TRAINING = re.compile(r"optim|sched|scaler|rng|random|callback|loops?$|hyper_?param|config")
 
 
 class Made:
@@ -54,8 +62,10 @@ class Made:
         self.state = state
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if type(key) in (str, int):  # others have no name, and may take for ever to hash
-            self.items[str(key)] = value
+        # others may take for ever to hash, or to write
+        parts = key if type(key) is tuple and len(key) < MOST_IN_KEY else (key,)
+        plain = all(type(part) in PLAIN_KEYS for part in parts)
+        self.items[str(key) if plain else f"{type(key).__name__} {len(self.items)}"] = value
 
     def append(self, _: Any) -> None: ...
 
@@ -115,24 +125,60 @@ class TensorAt(NamedTuple):
 
 
 def tensor_of(value: Any) -> TensorAt | None:
-    """Return a tensor of dense numbers in a storage; None for anything else."""
-    if isinstance(value, Made) and value.name == "torch._utils._rebuild_parameter":
-        value = value.arguments[0] if value.arguments else None
-    if not isinstance(value, Made) or value.name != "torch._utils._rebuild_tensor_v2":
+    """Return a tensor; one that is not of dense numbers in a storage has no key, or is None."""
+    while isinstance(value, Made) and value.name.startswith("torch._utils._rebuild_parameter"):
+        value = value.arguments[0] if value.arguments else None  # with or without its state
+    if not isinstance(value, Made):
         return None
-    match value.arguments:
-        case ((_, kind, str(key), *_), int(offset), tuple(shape), tuple(stride), *_):
-            numbers = (offset, *shape, *stride)
-            name = kind.name if isinstance(kind, type) and issubclass(kind, Made) else ""
-            dtype = STORAGES.get(name.removeprefix("torch.").removesuffix("Storage"))
-            if dtype and all(type(number) is int and number >= 0 for number in numbers):
-                return TensorAt(key, dtype, offset, shape, stride)
+    match value.name.rpartition(".")[2], value.arguments, value.state:
+        case "_rebuild_tensor_v2", ((_, kind, str(key), *_), int(offset), shape, stride, *_), _:
+            name = name_of(kind).removesuffix("Storage")
+            return placed(key, STORAGES.get(name, ""), offset, shape, stride) or placed(
+                "", OTHER_STORAGES.get(name, ""), 0, shape, stride
+            )
+        case "_rebuild_tensor_v3", (_, _, shape, stride, _, _, kind, *_), _:
+            return placed("", name_of(kind), 0, shape, stride)
+        case "_rebuild_qtensor", ((_, kind, *_), _, shape, stride, *_), _:
+            name = name_of(kind).removesuffix("Storage")
+            return placed("", OTHER_STORAGES.get(name, ""), 0, shape, stride)
+        case "_reconstruct", _, (_, shape, Made(arguments=(str(code), *_)), *_):
+            return placed("", code, 0, shape, (0,) * len(shape))
+        case "_rebuild_meta_tensor_no_storage", (kind, shape, stride, *_), _:
+            return placed("", name_of(kind), 0, shape, stride)
+        case "_rebuild_sparse_tensor", (_, (_, values, *_)), _:
+            return held_beside_places(values)
+        case "_rebuild_sparse_csr_tensor", (_, (_, _, values, *_)), _:
+            return held_beside_places(values)
     return None
 
 
-def weights_of(content: Made) -> tuple[Made, list[str]]:
-    """Return the part of a checkpoint that is the weights, and what else it holds, in words."""
-    left_out: list[str] = []
+def held_beside_places(values: Any) -> TensorAt | None:
+    """Return the numbers of a sparse tensor, which mean nothing without their places."""
+    dense = isinstance(values, Made) and "sparse" not in values.name
+    found = tensor_of(values) if dense else None
+    return None if found is None else found._replace(key="")
+
+
+def name_of(kind: Any) -> str:
+    """Return how torch calls a dtype or the type of a storage; empty for anything else."""
+    named = isinstance(kind, type) and issubclass(kind, Made)
+    return kind.name.removeprefix("torch.") if named else ""
+
+
+def placed(key: str, dtype: str, offset: int, shape: Any, stride: Any) -> TensorAt | None:
+    """Return a tensor whose numbers are whole ones, none of them negative; None for another."""
+    if not dtype or type(shape) is not tuple or type(stride) is not tuple:
+        return None
+    if len(shape) != len(stride):
+        return None
+    numbers = (offset, *shape, *stride)
+    plain = all(type(number) is int and number >= 0 for number in numbers)
+    return TensorAt(key, dtype, offset, shape, stride) if plain else None
+
+
+def weights_of(content: Made) -> tuple[Made, dict[str, Any]]:
+    """Return the part of a checkpoint that is the weights, and what else it holds, by words."""
+    left_out: dict[str, Any] = {}
     for _ in range(8):  # checkpoints in one another
         parts = content.children()
         held = [key for key, one in parts.items() if flattened(one)]
@@ -140,7 +186,7 @@ def weights_of(content: Made) -> tuple[Made, list[str]]:
         chosen = inner[0] if inner else None
         if chosen is None:
             break
-        left_out += [f"{key}, beside {chosen}" for key in held if key != chosen]
+        left_out |= {f"{key}, beside {chosen}": parts[key] for key in held if key != chosen}
         content = parts[chosen]
     return content, left_out
 
@@ -163,6 +209,18 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): one for name, one in found.items()}
     return found
+
+
+def tensors_beside(left_out: Mapping[str, Any]) -> dict[str, TensorAt | None]:
+    """Return the tensors of what is left out, such as another head, but not of a training."""
+    return {
+        f"{key}.{name}" if name else key: one
+        for key, part in (
+            (words.rpartition(", beside ")[0], part) for words, part in left_out.items()
+        )
+        if not OF_TRAINING.search(key)
+        for name, one in flattened(part).items()
+    }
 
 
 def is_tensor(value: Any) -> bool:

@@ -63,22 +63,39 @@ def read_torch_contents(path: Path) -> Contents:
     calls = (match[1] or match[2] for match in OPERATION.finditer(code))
     found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
     found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))
-    weights, others = (content, []) if script else weights_of(content)
+    weights, others = (content, {}) if script else weights_of(content)
     found.notes += [f"not counted among its weights: {other}" for other in others]
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole
         if "_flat_weights" not in name:
             found.tensors.append(pickled_tensor(name, one, crcs))
+        if one is None:
+            found.notes.append(f"{name}: its shape is not read")
+    if script and not found.tensors:  # frozen, with its weights as constants of its program
+        found.tensors += constants_in(path)
     if not found.tensors and not modules:
         found.tensors += arrays_in(content)
     return found
+
+
+def constants_in(path: Path) -> Iterator[Tensor]:
+    """Yield the constants of the program of an archive of TorchScript."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            if entry.endswith("/constants.pkl") and entry.count("/") == 1:
+                held = PickleReader(io.BytesIO(read_entry(archive, entry))).load()
+                for name, one in flattened(held).items():
+                    yield pickled_tensor(f"constants.{name}", one and one._replace(key=""), {})
 
 
 def pickled_tensor(name: str, one: TensorAt | None, crcs: Mapping[str, tuple[int, int]]) -> Tensor:
     """Return a tensor; one that fills its storage is known by the checksum of that."""
     if one is None:
         return Tensor(name, (), "", 0)
-    size = size_of(one.shape, one.dtype)
+    dtype = numpy_name(one.dtype.replace("float8_", "float8"))
+    size = size_of(one.shape, dtype)
+    if not one.key:  # of numbers that are not dense
+        return Tensor(name, one.shape, dtype, size)
     whole = crcs.get(one.key, (0, 0))
     content = whole if whole[0] == size else (one.key, one.offset, one.stride)
     return Tensor(name, one.shape, one.dtype, size, None, content)

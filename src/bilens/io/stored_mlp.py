@@ -43,6 +43,7 @@ class StoredTensor:
     # the bytes that a block is made of; none for what no file holds byte by byte
     locate: Callable[[Block], tuple[Span, ...]] = lambda _: ()
     quantised_as: str = ""  # the format's name of codes that `read_tensor` turns into numbers
+    is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
 
     @property

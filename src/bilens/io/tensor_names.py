@@ -5,8 +5,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 
 ENDING = re.compile(r"\.(?:weight|bias)$")
-# of its own between dots: in onnx::MatMul_282 and conv2d_251.w_0 an exporter counts
-LAYER = re.compile(r"(?:^|\.|(?:^|[._])(?:layers?|blocks?|blk|h)_)(\d+)\.")
+# The number behind a word for a block, or else, where no such word is, the first one between dots:
+# in onnx::MatMul_282, val_12 and conv2d_251.w_0 an exporter counts.
+IN_BLOCK = r"(?:^|[._])(?:layers?|blocks?|blk|h)[._]"
+LAYER = re.compile(rf"(?:{IN_BLOCK}|^(?!.*{IN_BLOCK}\d+(?:\.|$))(?:.*?\.)?)(\d+)(?=\.)")
 KINDS = {  # the first one that is found in a name counts
     "norm": r"norm|(?:^|[._])(?:ln|bn)_?\d*(?:_?f|$|\.)",
     "o": r"\bo_proj|out_proj|attn_output|att(?:entio)?n\.(?:output\.)?dense|attn\.c_proj"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
@@ -193,3 +193,37 @@ def test_what_is_suggested_works_and_names_no_activation_that_nobody_said(
         beside = [name for name in tensors if name.endswith("bias")]
         assert not [name for name in beside if f"tensor {name}" in model.load_report.left_out]  # type: ignore[union-attr]
     assert read == count
+
+
+ATTENTION: dict[str, tuple[Any, dict[str, Any]]] = {  # layers, and a row of tensors that are none
+    "as torch has it": (lambda: nn.MultiheadAttention(8, 2), {}),
+    "in the middle": (lambda: nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2)}), {}),
+    "as matrices": (
+        lambda: nn.ModuleDict({f"{k}_proj": nn.Linear(8, 8, bias=False) for k in "qkvo"}),
+        {"up": "k_proj.weight", "down": "o_proj.weight"},
+    ),
+    "beside two maps": (
+        lambda: nn.ModuleDict(
+            {"a": nn.Linear(8, 9), "b": nn.Linear(9, 8), "attn": nn.MultiheadAttention(8, 2)}
+        ),
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_an_attention_is_never_taken_for_an_mlp(name: str, tmp_path: Path) -> None:
+    make, roles = ATTENTION[name]
+    path = write(tmp_path, make().state_dict())
+    for options in ({}, {"activation": "relu"}, {"activation": "relu", "transposed": True}):
+        with pytest.raises(CheckpointError, match="holds no MLP that names and shapes give away"):
+            bl.load(path, **options)
+    if roles:  # but where the caller says it
+        assert bl.load(path, roles=roles, activation="relu", transposed=False).layers
+
+
+def test_a_network_may_have_maps_of_such_names(tmp_path: Path) -> None:
+    tensors = {"in_proj.weight": randn(H, D), "out_proj.weight": randn(3, H, seed=1)}
+    assert bl.load(write(tmp_path, tensors), activation="relu").layers
+    tensors = {"stem.weight": randn(H, D), "critic.value.weight": randn(3, H, seed=1)}
+    assert bl.load(write(tmp_path, tensors), activation="relu").layers

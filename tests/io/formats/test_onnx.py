@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
 from bilens.base.errors import CheckpointError, MemoryLimitError, NonFiniteError, NumericalError
+from bilens.findings.coverage import measure_coverage
+from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from builders import randn
 from raising import refusal
 
@@ -112,9 +117,8 @@ def test_what_torch_exports_is_read(tmp_path: Path, name: str, opset: int) -> No
     with torch.no_grad():
         expected = module.double().eval()(x)
     torch.testing.assert_close(view.weights(torch.float64)(x), expected, atol=1e-6, rtol=1e-6)
-    assert sum(t.read_tensor().numel() for t in model.tensors.values()) == sum(
-        view.tensors.values()
-    )
+    weights = (t.read_tensor() for t in model.tensors.values() if t.is_weight)
+    assert sum(t.numel() for t in weights) == sum(view.tensors.values())
 
 
 def test_a_network_is_read_end_to_end(tmp_path: Path) -> None:
@@ -187,7 +191,9 @@ def test_every_tensor_is_listed_wherever_it_lies(tmp_path: Path) -> None:
     read = {name for view in model.layers.values() for name in view.tensors}
     assert read == {"w0", "b0", "w1", "b1"}
     deep = {"e.then_branch.deep", "e.else_branch.deep"}
-    assert {*model.tensors} == {*read, "packed", "k", *deep}  # and no numbers without axes
+    weights = {name for name, one in model.tensors.items() if one.is_weight}
+    assert weights == {*read, "packed", "k", *deep}  # and no numbers without axes
+    assert {*model.tensors} == {*weights, "flag"}  # which are compared with other files' alone
     assert model.tensors["packed"].dtype.is_floating_point  # counts as weights
     assert model.load_report is not None
     assert "tensor packed" in model.load_report.left_out
@@ -453,7 +459,7 @@ def test_layers_in_the_branches_of_an_if_are_read(tmp_path: Path, outside: list[
         made = view.weights(torch.float64)(way.double())
         torch.testing.assert_close(made, torch.from_numpy(told).double(), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(made, by_hand(held, way.double(), outer))
-    assert len(model.tensors) == 8 - len(outside)
+    assert len({*model.tensors} - {"zero"}) == 8 - len(outside)
 
 
 def test_layers_in_a_loop_and_in_a_scan_are_read(tmp_path: Path) -> None:
@@ -593,3 +599,126 @@ def test_a_limit_that_is_not_zero_is_no_relu(tmp_path: Path) -> None:
     nodes = [*CHAIN[:2], ("Max", "p low", "h"), *CHAIN[3:]]
     path = write(tmp_path / "m.onnx", nodes, {**matrices(D, H, 3), "low": np.float32(-2)})
     refusal(CheckpointError, "no MLP is found", bl.load, path)
+
+
+def in_function(numbers: Any) -> Any:
+    """A node of a function of the file, in whose body the numbers are."""
+    weights = onnx.numpy_helper.from_array(np.asarray(numbers, np.float32))
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["w"], value=weights),
+        onnx.helper.make_node("MatMul", ["x", "w"], ["y"]),
+    ]
+    versions = [onnx.helper.make_opsetid("", 20)]
+    return onnx.helper.make_function("own", "F", ["x"], ["y"], nodes, versions)
+
+
+def written(path: Path, kind: str, numbers: Any) -> Path:
+    """Write a file that holds numbers at a place of a kind."""
+    helper, array = onnx.helper, np.asarray(numbers)
+    wide = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+    if kind == "function":
+        write(path, [("F", "x", "y", {"domain": "own"})], {})
+        model = onnx.load(str(path))
+        model.functions.append(in_function(numbers))
+        model.opset_import.append(helper.make_opsetid("own", 1))
+        onnx.save(model, str(path))
+        return path
+    if kind == "sparse":
+        values, places = (
+            onnx.numpy_helper.from_array(*one)
+            for one in ((np.ones(3, np.float32), "s"), (array, "s_places"))
+        )
+        write(path, [("MatMul", "x s", "y")], {})
+        model = onnx.load(str(path))
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4, 4]))
+        onnx.save(model, str(path))
+        return path
+    if kind == "body":
+        weights = [onnx.numpy_helper.from_array(array.astype(np.float32), "w")]
+        end = helper.make_tensor_value_info("z", 1, None)
+        bodies = {
+            name: helper.make_graph(
+                [helper.make_node("MatMul", ["x", "w"], ["z"])], name, [], [end], weights
+            )
+            for name in ("then_branch", "else_branch")
+        }
+        return write(path, [("If", "flag", "y", bodies)], {"flag": np.array(True)})
+    nodes: dict[str, list[Any]] = {
+        "scalar": [("MatMul", "x w", "h"), ("Mul", "h n", "y")],
+        "scale": [("DequantizeLinear", "q n", "d"), ("MatMul", "x d", "y")],
+        "bias": [("DequantizeLinear", "n s", "d"), ("MatMul", "x w", "h"), ("Add", "h d", "y")],
+        "rows": [("Gather", "x n", "h"), ("MatMul", "h w", "y")],
+        "network": [
+            ("Gather", "x n", "h", {"axis": 1}), ("MatMul", "h w", "a"), ("Relu", "a", "r"),
+            ("MatMul", "r w1", "y"),
+        ],
+    }  # fmt: skip
+    more = {"w": wide, "w1": wide, "s": np.float32(0.1), "q": np.ones((4, 4), np.int8)}
+    return write(path, nodes[kind], {**more, "n": array})
+
+
+HELD: dict[str, tuple[Any, Any]] = {
+    "function": (np.eye(4), 3 * np.eye(4)),
+    "body": (np.eye(4), 3 * np.eye(4)),
+    "sparse": (np.array([0, 5, 9]), np.array([1, 2, 3])),
+    "scalar": (np.float32(1), np.float32(-5)),
+    "scale": (np.float32(0.1), np.float32(0.2)),
+    "bias": (np.array([1, 2, 3, 4], np.int32), np.array([1000, 2, 3, 4], np.int32)),
+    "rows": (np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])),
+    "network": (np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_all_numbers_of_a_graph_are_compared(kind: str, tmp_path: Path) -> None:
+    """In bodies and functions, of no axes, and whole ones, whether or not a layer is read."""
+    files = [written(tmp_path / f"{n}.onnx", kind, one) for n, one in enumerate(HELD[kind])]
+    one, other = (open_any(path, ReadOptions(), compared=True) for path in files)
+    assert (kind == "network") == bool(one.layers)
+    assert compare_tensors(one.tensors, one.tensors, same_file=False).changed == ()
+    changed = compare_tensors(other.tensors, one.tensors).changed
+    assert len(changed) == 1 + (kind == "body")
+    assert all(found.baseline_name == found.name for found in changed)
+    counted = measure_coverage(one.tensors, [], {}, "known", None, False).parameters
+    assert counted == bl.inventory(files[0]).parameters - 4 * (kind == "bias")
+
+
+def test_tensors_of_a_body_without_nodes_are_listed(tmp_path: Path) -> None:
+    held = [onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "z")]
+    end = onnx.helper.make_tensor_value_info("z", 1, None)
+    body = onnx.helper.make_graph([], "inner", [], [end], held)
+    bodies = {"then_branch": body, "else_branch": body}
+    write(tmp_path / "m.onnx", [("If", "flag", "y", bodies)], {"flag": np.array(True)})
+    assert bl.inventory(tmp_path / "m.onnx").parameters == 12
+
+
+def test_places_of_a_graph_are_nothing_more_than_its_weights(tmp_path: Path) -> None:
+    """A file of weights alone has none of them, and may hold the same weights."""
+    module, path = Gated(functional.silu, fused=True), tmp_path / "m.safetensors"
+    del module.up
+    save_file(module.state_dict(), path)
+    model = export(module, randn(2, D).float(), tmp_path / "m.onnx", opset_version=13)
+    one, other = (open_any(each, ReadOptions(), compared=True).tensors for each in (model, path))
+    assert len(one) > len(other)
+    for pair in ((one, other), (other, one)):
+        found = compare_tensors(*pair)
+        assert found.headline is not None
+        assert (found.headline.kind, found.headline.alone) == ("same_tensors", 0)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(16, torch.bfloat16), (17, torch.float8_e4m3fn)])
+def test_narrow_floats_are_stored_as_they_are(
+    kind: int, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    weight = randn(4, 3).to(dtype)
+    raw = weight.view(torch.uint8).numpy().tobytes()
+    nodes: list[Any] = [("Cast", "w", "c", {"to": 1}), ("MatMul", "x c", "y")]
+    path, plain = write(tmp_path / "m.onnx", nodes, {}), tmp_path / "m.safetensors"
+    model = onnx.load(str(path))
+    model.graph.initializer.append(onnx.helper.make_tensor("w", kind, [4, 3], raw, raw=True))
+    onnx.save(model, str(path))
+    save_file({"w": weight}, plain)
+    one, other = (open_any(each, ReadOptions(), compared=True).tensors for each in (path, plain))
+    assert one["w"].dtype is dtype
+    found = compare_tensors(one, other)
+    assert (found.changed, found.model_alone) == ((), ())

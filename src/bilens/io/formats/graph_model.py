@@ -105,7 +105,8 @@ class Operations:
         self.graph.output(ends)
         found = mlps_in_graph(self.root, self.graph, check)
         used = {name for view in found.layers.values() for name in view.tensors}
-        unread = [f"tensor {name}" for name in self.tensors if name not in used]
+        weights = (name for name, one in self.tensors.items() if one.is_weight)
+        unread = [f"tensor {name}" for name in weights if name not in used]
         left_out = (*found.left_out, *unread)
         read = {name: place.layer for name, place in found.places.items()}
         if not found.layers:

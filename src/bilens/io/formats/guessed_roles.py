@@ -13,6 +13,7 @@ from pathlib import Path
 from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.formats.families import FAMILIES, T5_ORDINARY
 from bilens.io.stored_mlp import MLPLocation
+from bilens.io.tensor_names import kind_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 GRAMMAR = (
@@ -52,6 +53,7 @@ ORDINARY = (
     ("W1", "W2"),
     ("W_in", "W_out"),
 )
+OF_ATTENTION = ("qkv", "q", "k", "v", "o")
 MOST_PERMUTED = 6  # matrices whose orders are all tried
 FIRST = {"encoder", "enc", "encode", "input", "in", "inp", "embed", "embedding", "first", "stem"}
 LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last", "final"}
@@ -66,8 +68,22 @@ BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
 
+def without_attention(shapes: Shapes) -> Shapes:
+    """Return the tensors without those of an attention, where queries and keys say that it is one.
+
+    Without them a network may well have a map called `value` or `out_proj`.
+    """
+    kinds = {name: kind_of(name, shape) for name, shape in shapes.items()}
+    three = [shapes[name] for name, kind in kinds.items() if kind == "qkv"]
+    joined = any(len(one) == 2 and max(one) == 3 * min(one) for one in three)
+    if not (joined or {"q", "k"} <= {*kinds.values()}):
+        return shapes
+    return {name: shape for name, shape in shapes.items() if kinds[name] not in OF_ATTENTION}
+
+
 def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     """Return the layers of a file that says nothing but names and shapes."""
+    everything, shapes = shapes, without_attention(shapes)
     # MLPs with names in wide use are what their names say. Where there are none, or an ordinary one
     # and more (fc1, fc2, fc3), and every tensor is a matrix that reads what the one before gives or
     # the bias of one, they are a network: in the order of their names, or else in the only order in
@@ -75,12 +91,13 @@ def guess_roles(path: Path, shapes: Shapes) -> list[MLPLocation]:
     blocks = blocks_by_name(shapes)
     read = {name for layer in blocks.values() for _, name in layer.named()}
     plain = len(blocks) == 1 and next(iter(blocks.values())).gate is None
-    layers = chain(path, shapes) if not blocks or (plain and read != {*shapes}) else []
+    alone = shapes is everything and (not blocks or (plain and read != {*shapes}))
+    layers = chain(path, shapes) if alone else []
     if len(blocks) == 1 and not plain:
         ((prefix, layer),) = blocks.items()
         refuse_numbered_gate(path, prefix, layer, shapes)
     if not layers and not blocks:
-        matrices = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) == 2]
+        matrices = [f"{name} {shape}" for name, shape in everything.items() if len(shape) == 2]
         more = f" and {len(matrices) - 8} more" if len(matrices) > 8 else ""
         raise NoLayersError(
             f"{path}: holds no MLP that names and shapes give away. Its matrices: "

@@ -43,8 +43,8 @@ def read_named_roles(path: Path, options: ReadOptions) -> LoadedModel:
     return read_roles(path, open_tensors(path), options)
 
 
-def open_tensors(path: Path, allow_pickle: bool = False) -> WeightsFile:
-    """Return the tensors of a file or of a folder of shards."""
+def open_tensors(path: Path, allow_pickle: bool = False, must: bool = True) -> WeightsFile:
+    """Return the tensors of a file or of a folder of shards; `must` as in `open_pickled`."""
     if path.is_dir():
         return WeightsFile(path, open_folder(path, lambda _: False))
     if path.suffix in WEIGHTS_ALONE:
@@ -52,7 +52,7 @@ def open_tensors(path: Path, allow_pickle: bool = False) -> WeightsFile:
     if path.suffix == ".safetensors":
         return WeightsFile(path, header(path, lambda _: False))
     if allow_pickle and kind_of(path) == "torch":
-        return open_pickled(path, allowed=True)
+        return open_pickled(path, allowed=True, must=must)
     raise CheckpointError(
         f"{path}: is no file of tensors under names, of which roles are said: leave them out."
     )
@@ -112,7 +112,7 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
         provenance={"format": f"{file.kind} with named roles"},
         views=views,
         load_report=LoadReport(said, options.roles is None, {}, left_out),
-        stored=file.store,
+        stored={**file.beside, **file.store},
     )
 
 

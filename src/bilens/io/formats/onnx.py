@@ -2,13 +2,13 @@
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +17,17 @@ from torch import Tensor
 from torch.fx.node import Node
 from torch.nn import functional
 
-from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
-from bilens.io.formats.onnx_bodies import TURN, without_bodies
+from bilens.io.formats.onnx_bodies import TURN
 from bilens.io.formats.onnx_run import open_onnx
-from bilens.io.formats.safetensors_folder import inside
+from bilens.io.formats.onnx_tensors import DOUBLE, DTYPES, open_graph, package, stored_tensors
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import StoredTensor
 from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.expression import FoundLayer
 from bilens.nn.mlp_search.observation import compared
 
-COPIES = 4  # of the files: their bytes, and the tensors in float64
-# onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
-DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
-DOUBLE, NO_WEIGHTS = 11, {6, 7, 8, 9, 12, 13}  # whole numbers, truth values and texts
 # The first version that onnx's evaluator has of what means the same in earlier ones.
 SINCE = {"BatchNormalization": 14, "DequantizeLinear": 19}
 PASSED = ("Identity", "Dropout")
@@ -51,12 +45,9 @@ FUNCTIONS |= {"Mul": operator.mul, "Div": operator.truediv}
 def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
     """Return the MLPs of an ONNX file; no operation of it is run that is not also read."""
     options.refuse_residual(path, "is an ONNX file, which says what is added where")
-    onnx, kind = package(), "ONNX file"
+    kind = "ONNX file"
+    model, bodies, files = open_graph(path)
     with reading(path, kind):
-        check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
-        files = [path, *files_beside(path, model)]
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         if codes := dequantised(path, model):
             kind = f"ONNX file, {len(codes)} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
@@ -77,38 +68,6 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
 
 
 ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
-
-
-def package() -> Any:
-    return optional_package("onnx", "onnx", "reading an ONNX file", "onnx.reference")
-
-
-def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
-    """Yield name and message of every tensor of a graph and its nodes."""
-    yield from ((proto.name, proto) for proto in graph.initializer)
-    yield from ((sparse.values.name, sparse.values) for sparse in graph.sparse_initializer)
-    for node in graph.node:
-        for part in node.attribute:
-            name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
-            if part.t.data_type:
-                yield name, part.t
-            if len(part.floats) > 1:  # the trees and linear models of scikit-learn
-                yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
-
-
-def files_beside(path: Path, model: Any) -> list[Path]:
-    """Return the files that tensors lie in; all of them lie beside the ONNX file."""
-    said = [entry for _, proto in tensors_in(model.graph) for entry in proto.external_data]
-    names = dict.fromkeys(entry.value for entry in said if entry.key == "location")
-    for name in names:
-        if PurePath(name).name != name:
-            raise CheckpointError(
-                f"{path}: keeps tensors in {name!r}, outside of its folder: put them beside it."
-            )
-    files = [inside(path.parent, path.parent / name) for name in names]
-    sizes = sum(file.stat().st_size for file in files)
-    check_memory(COPIES * sizes, f"{path}", "load a smaller file")
-    return files
 
 
 def dequantised(path: Path, model: Any) -> dict[str, str]:
@@ -206,31 +165,6 @@ def runner_of(path: Path, model: Any) -> tuple[str, Callable[[Any], Any]]:
             raise NotImplementedError("the evaluator takes another version of a node")
     evaluator = package().reference.ReferenceEvaluator(model)
     return "onnx's reference evaluator on the whole file", lambda g: evaluator.run(None, g)[0]
-
-
-def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield every tensor of weights by name, and widen it in the message to float64."""
-    numpy_helper = package().numpy_helper
-    for name, proto in tensors_in(graph):
-        if proto.data_type in NO_WEIGHTS:
-            continue
-        dtype = DTYPES.get(proto.data_type, torch.float32)
-        array = numpy_helper.to_array(proto).astype(np.float64)
-        if proto.data_type in DTYPES:
-            proto.CopyFrom(numpy_helper.from_array(array, proto.name))
-        if array.ndim:
-            data = torch.from_numpy(array).to(dtype)
-            yield name, StoredTensor(path, name, array.shape, dtype, data.__getitem__)
-
-
-def read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Return every tensor of weights, of a file in which no MLP is found."""
-    onnx = package()
-    check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-    model = onnx.load(str(path), load_external_data=False)
-    files_beside(path, model)
-    onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    return dict(stored_tensors(path, model.graph))
 
 
 @dataclass(eq=False)

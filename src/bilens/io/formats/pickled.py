@@ -1,6 +1,7 @@
 """PyTorch's own files: state dicts, checkpoints, TorchScript; no code of theirs is run."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from bilens.io.pickle_contents import (
     damaged,
     flattened,
     read_torch_file,
+    tensors_beside,
     weights_of,
 )
 from bilens.io.stored_mlp import Store, StoredTensor
@@ -33,12 +35,15 @@ NOT_OPENED = {
 }
 
 
-def open_pickled(path: Path, allowed: bool) -> WeightsFile:
-    """Return the weights in a file of PyTorch, as its pickle names them, left where they lie."""
+def open_pickled(path: Path, allowed: bool, must: bool = True) -> WeightsFile:
+    """Return the weights in a file of PyTorch, as its pickle names them, left where they lie.
+
+    Numbers that are not dense are refused, at once where they `must` be read.
+    """
     unchanged, file = Unchanged.now(path), read_torch_file(path, allowed)
     content = file.content if isinstance(file.content, Made) else Made()
     refuse_modules(path, content)
-    weights, left_out = (content, []) if file.is_script else weights_of(content)
+    weights, left_out = (content, {}) if file.is_script else weights_of(content)
     tensors = flattened(weights)
     if not tensors or "" in tensors or all(map(OF_OPTIMIZER.search, tensors)):
         raise NoLayersError(
@@ -46,26 +51,46 @@ def open_pickled(path: Path, allowed: bool) -> WeightsFile:
             "a state dict, as "
             "torch.save(model.state_dict(), path) writes it."
         )
-    store = {}
-    for name, one in tensors.items():
-        dtype: torch.dtype = getattr(torch, one.dtype if one else "uint8")
-        if one is None or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
-            raise NoLayersError(
-                f"{path}: tensor {name!r} is not of dense numbers inside its storage (but sparse, "
-                "quantised, expanded, or of 8-bit floats): save the weights again, dense."
-            )
-        fetch = partial(fetch_block, unchanged, file, dtype, one)
-        store[name] = StoredTensor(path, name, one.shape, dtype, fetch)
+    opened = partial(stored_tensor, unchanged, file)
+    store = {name: opened(name, one, must=must) for name, one in tensors.items()}
+    beside = {
+        name: replace(opened(name, one, must=False), is_weight=False)
+        for name, one in tensors_beside(left_out).items()
+    }
     config = content.children().get("config")
     said = config.children().get("residual") if isinstance(config, Made) else None
     return WeightsFile(
         path,
         store,
         SCRIPT if file.is_script else "state dict of PyTorch",
-        left_out,
+        [*left_out],
         said if isinstance(said, bool) else None,
         {} if allowed else NOT_OPENED,
+        beside,
     )
+
+
+def stored_tensor(
+    unchanged: Unchanged, file: TorchFile, name: str, one: TensorAt | None, *, must: bool = True
+) -> StoredTensor:
+    """Return a tensor; one whose numbers are not read is refused, at once where it must be."""
+    known = getattr(torch, one.dtype, None) if one else None
+    dtype = known if isinstance(known, torch.dtype) else torch.uint8
+    if one is None or not one.key or dtype.itemsize * one.end() > file.sizes.get(one.key, -1):
+        error = NoLayersError(
+            f"{unchanged.path}: tensor {name!r} is not of dense numbers inside its storage (but "
+            "sparse, quantised, expanded, or of 8-bit floats): save the weights again, dense."
+        )
+        if must:
+            raise error
+        fetch, shape = partial(refuse, error), one.shape if one else ()
+        return StoredTensor(unchanged.path, name, shape, dtype, fetch, readable=False)
+    fetch = partial(fetch_block, unchanged, file, dtype, one)
+    return StoredTensor(unchanged.path, name, one.shape, dtype, fetch)
+
+
+def refuse(error: NoLayersError, _: Block) -> Tensor:
+    raise error
 
 
 def refuse_modules(path: Path, content: Made) -> None:

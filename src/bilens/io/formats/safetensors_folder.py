@@ -31,6 +31,7 @@ class WeightsFile:
     residual: bool | None = None  # what a configuration in it says
     # what the caller has to say before it is read: the option, and why
     asks: Mapping[str, str] = field(default_factory=dict)
+    beside: Store = field(default_factory=dict)  # of `left_out`, which is compared all the same
 
     @cached_property
     def sha256(self) -> str:

@@ -1,0 +1,93 @@
+"""The tensors of an ONNX file: of its graph, of the graphs inside nodes, and of functions."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import torch
+
+from bilens.base.errors import CheckpointError, optional_package
+from bilens.base.memory import check_memory
+from bilens.io.formats.graph_model import reading
+from bilens.io.formats.onnx_bodies import without_bodies
+from bilens.io.formats.safetensors_folder import inside
+from bilens.io.stored_mlp import StoredTensor
+
+COPIES = 4  # of the files: their bytes, and the tensors in float64
+# onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
+DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
+NARROW = {16: torch.bfloat16, 17: torch.float8_e4m3fn, 18: torch.float8_e4m3fnuz}
+NARROW |= {19: torch.float8_e5m2, 20: torch.float8_e5m2fnuz}
+DOUBLE, TEXT = 11, 8
+# Whole numbers and truth values, such as places: compared with another file's, and no weights.
+PLACES = {6: torch.int32, 7: torch.int64, 9: torch.bool, 12: torch.int64, 13: torch.int64}
+
+
+def package() -> Any:
+    return optional_package("onnx", "onnx", "reading an ONNX file", "onnx.reference")
+
+
+def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
+    """Return a model as one graph, when each body of its nodes is run, and all its files."""
+    onnx = package()
+    with reading(path, "ONNX file"):
+        check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
+        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
+        files = [path, *files_beside(path, model)]
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+        return model, bodies, files
+
+
+def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and message of every tensor of a graph and its nodes."""
+    yield from ((proto.name, proto) for proto in graph.initializer)
+    for sparse in graph.sparse_initializer:
+        yield sparse.values.name, sparse.values
+        yield f"{sparse.values.name}.indices", sparse.indices
+    for node in graph.node:
+        for part in node.attribute:
+            name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
+            if part.t.data_type:
+                yield name, part.t
+            if len(part.floats) > 1:  # the trees and linear models of scikit-learn
+                yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
+
+
+def files_beside(path: Path, model: Any) -> list[Path]:
+    """Return the files that tensors lie in; all of them lie beside the ONNX file."""
+    said = [entry for _, proto in tensors_in(model.graph) for entry in proto.external_data]
+    names = dict.fromkeys(entry.value for entry in said if entry.key == "location")
+    for name in names:
+        if PurePath(name).name != name:
+            raise CheckpointError(
+                f"{path}: keeps tensors in {name!r}, outside of its folder: put them beside it."
+            )
+    files = [inside(path.parent, path.parent / name) for name in names]
+    sizes = sum(file.stat().st_size for file in files)
+    check_memory(COPIES * sizes, f"{path}", "load a smaller file")
+    return files
+
+
+def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield every tensor of numbers by name, and widen weights in the message to float64.
+
+    As in an inventory, single numbers and places are no weights.
+    """
+    numpy_helper = package().numpy_helper
+    for name, proto in tensors_in(graph):
+        kind = proto.data_type
+        if kind == TEXT:
+            continue
+        dtype = {**DTYPES, **NARROW, **PLACES}.get(kind, torch.float32)
+        array = numpy_helper.to_array(proto).astype(np.int64 if kind in PLACES else np.float64)
+        if kind in DTYPES:
+            proto.CopyFrom(numpy_helper.from_array(array, proto.name))
+        data, is_weight = torch.from_numpy(array).to(dtype), bool(array.ndim) and kind not in PLACES
+        fetch = data.__getitem__
+        yield name, StoredTensor(path, name, array.shape, dtype, fetch, is_weight=is_weight)
+
+
+def read_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return every tensor of numbers, of a file in which no MLP is found."""
+    return dict(stored_tensors(path, open_graph(path)[0].graph))
