@@ -254,7 +254,7 @@ def test_tables_are_small_enough_for_all_turned_networks(
     record = read(network)
     assert record.single_beyond is None  # 7 tokens on 7 outputs are too many
     assert {one.chance for one in record.single} == {None}
-    with pytest.raises(UsageError, match=r"samples \(--samples\) is 18: of fewer than 19"):
+    with pytest.raises(UsageError, match="samples is 18: of fewer than 19"):
         read(network, samples=18)
 
 

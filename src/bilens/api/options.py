@@ -183,6 +183,6 @@ class ReadNetworkOptions(JobOptions):
             check_count(name, getattr(self, name), minimum=least)
         if 0 < self.samples < LEAST_TURNED:
             raise UsageError(
-                f"samples (--samples) is {self.samples}: of fewer than {LEAST_TURNED} turned "
+                f"samples is {self.samples}: of fewer than {LEAST_TURNED} turned "
                 "networks one in twenty has larger interactions by chance; 0 for none."
             )
