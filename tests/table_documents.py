@@ -15,7 +15,8 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text, to_json
 from bilens.records.column_readings import CellConversion, ColumnChanges, TableColumn, TableReading
-from bilens.records.layer_readings import BaselineSource, Difference, WholeDifference
+from bilens.records.layer_readings import BaselineSource, Difference
+from bilens.records.tensor_changes import WholeDifference
 from bilens.train.newton import CrossEntropy, Loss, SquaredError
 from bilens.train.table_choice import fit_table
 from bilens.train.table_fit import TableRecipe

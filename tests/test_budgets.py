@@ -6,40 +6,40 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 389  # of the library
+FILES = 417  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
-    ("src/bilens/base", "py"): (1_225, "errors, checks, options as keywords, whole files or none"),
-    ("src/bilens/records", "py"): (3_280, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_715, "maps, spectra, decompositions, fits, interactions"),
-    ("src/bilens/polynomial", "py"): (3_108, "networks past one layer, attention, texts"),
+    ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
+    ("src/bilens/records", "py"): (3_495, "every field of every document with its description"),
+    ("src/bilens/algebra", "py"): (10_765, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/polynomial", "py"): (3_230, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
-    ("src/bilens/nn", "py"): (5_545, "modules, polynomial ones too, and MLPs found in any module"),
+    ("src/bilens/nn", "py"): (5_645, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        9_780,
+        11_970,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
     ("src/bilens/data", "py"): (
-        4_055,
+        4_240,
         "images, tables, text, files that models run on; the interface of a model",
     ),
-    ("src/bilens/train", "py"): (4_850, "one loop, four tasks, conversion; what layers are given"),
+    ("src/bilens/train", "py"): (5_110, "one loop, four tasks, conversion; what layers are given"),
     ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        7_900,
+        8_210,
         "what weights and data say; which tensor is which; the rules",
     ),
-    ("src/bilens/report", "py"): (8_745, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (8_099, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/report", "py"): (9_210, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (8_330, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_522, "a file a command"),
-    ("src/bilens/sklearn", "py"): (530, "estimators for tables"),
-    ("explorer/src", "py"): (5_240, "the explorer; the aim is 4,000"),
+    ("src/bilens/cli", "py"): (2_675, "a file a command"),
+    ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
+    ("explorer/src", "py"): (5_245, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (79_600, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (83_705, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }

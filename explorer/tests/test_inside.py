@@ -21,12 +21,8 @@ import bilens as bl
 import tiny
 from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
-from bilens.records.layer_readings import (
-    BaselineSource,
-    Difference,
-    TensorChange,
-    WholeDifference,
-)
+from bilens.records.layer_readings import BaselineSource, Difference
+from bilens.records.tensor_changes import TensorChange, WholeDifference
 from bilens.report.reports import AuditReport
 from bilens_explorer import open_models, playground
 from bilens_explorer.folder import ServedFolder, id_of

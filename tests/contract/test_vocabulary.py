@@ -21,7 +21,7 @@ from bilens.api.comparison import vocabulary_of_model, whole_difference
 from bilens.base import silent
 from bilens.io.load import from_module, load
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
-from bilens.records.layer_readings import UpdateDirection
+from bilens.records.tensor_changes import UpdateDirection
 from contract.table import cell
 
 pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ from bilens.api.audit_model import audit
 from bilens.findings.adapters import token_scores
 from bilens.io.load import load
 from bilens.nn import BilinearTransformer
-from bilens.records.layer_readings import UpdateDirection
+from bilens.records.tensor_changes import UpdateDirection
 from bilens.report.reports import AuditReport
 
 WRITTEN, ANSWERED = 11, 5  # tokens

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.records.layer_readings import FileChange, TensorChange, WholeDifference
+from bilens.records.tensor_changes import FileChange, TensorChange, WholeDifference
 from builders import randn
 from planted_changes import planted
 

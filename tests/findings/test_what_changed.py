@@ -21,7 +21,7 @@ from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.records.layer_readings import CountChange, FileChange, WholeDifference
+from bilens.records.tensor_changes import CountChange, FileChange, WholeDifference
 from bilens.report.sections.difference import headline_sentence
 from bilens.report.text import load_catalogue
 from builders import randn

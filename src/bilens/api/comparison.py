@@ -36,12 +36,11 @@ from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
     AnswerChanges,
     BaselineSource,
-    CountChange,
     Difference,
-    FileChange,
     LayerDifference,
     WordTrial,
 )
+from bilens.records.tensor_changes import CountChange, FileChange
 
 TOKENIZER = "tokenizer.json"
 NUMBER = "number"  # the one output of a model that gives no classes

@@ -19,7 +19,8 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import hooked_parts, in_evaluation, only_tensor
-from bilens.records.layer_readings import AROUND, AlignmentNote, FileChange
+from bilens.records.layer_readings import AROUND, AlignmentNote
+from bilens.records.tensor_changes import FileChange
 
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"

@@ -15,13 +15,8 @@ from bilens.base.errors import NonFiniteError
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
-from bilens.records.layer_readings import (
-    TensorChange,
-    TokenPair,
-    TokenScore,
-    UpdateDirection,
-    WholeDifference,
-)
+from bilens.records.layer_readings import TokenPair
+from bilens.records.tensor_changes import TensorChange, TokenScore, UpdateDirection, WholeDifference
 
 WRITES = ("o", "down")  # matrices whose outputs are the residual stream
 READS = ("q", "k", "v", "qkv", "gate", "up", "gate_up")  # whose inputs are

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, is_beyond_chance
 from bilens.io.stored_mlp import StoredTensor
 from bilens.io.tensor_names import holds_weights
-from bilens.records.layer_readings import (
+from bilens.records.tensor_changes import (
     CountChange,
     DifferenceHeadline,
     TensorChange,

@@ -27,7 +27,7 @@ from bilens.findings.tensor_likeness import (
 from bilens.findings.tensor_matching import match_tensors
 from bilens.io.stored_mlp import Store
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
-from bilens.records.layer_readings import CountChange, FileChange, TensorChange, WholeDifference
+from bilens.records.tensor_changes import CountChange, FileChange, TensorChange, WholeDifference
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes

@@ -13,6 +13,7 @@ from bilens.records.common import (
     NullInterval,
     Reading,
 )
+from bilens.records.tensor_changes import WholeDifference
 from bilens.records.view import View
 
 
@@ -116,99 +117,6 @@ class BaselineSource(Record, frozen=True):
     weights_sha256: Annotated[str, "of the weights file; empty where there is none"]
 
 
-class TensorChange(Record, frozen=True):
-    """The difference ΔW of one tensor, as it is stored, from the baseline's."""
-
-    name: Annotated[str, "in the model"]
-    kind: Annotated[str, "`q`, `down`, `norm`, …; `other` where the name does not say it"]
-    layer: Annotated[Count | None, "its number; null for none"]
-    dtype: Annotated[str, "as it is stored"]
-    baseline_dtype: Annotated[str, "as it is stored in the baseline"]
-    state: Annotated[
-        str,
-        "`rounding`, `quantised` (each number to the nearest one), `low_rank` (≤ full / 2), "
-        "`rescaled`, `reordered` (the same numbers), `moved` (those of a tensor of another name), "
-        "`permuted` (rows or columns, and changed), `noise`, `changed`, `not_finite`",
-    ]
-    change: Annotated[float | None, View("‖ΔW‖ / ‖W‖; null if not finite", "quantity")] = None
-    rank: Annotated[Count | None, "singular values above those of rounding; null for many"] = None
-    full: Annotated[Count, "rank that the sizes allow; 0 where no matrix"] = 0
-    top_share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")] = 0.0
-    baseline_name: Annotated[str, "in the baseline; of a part with its rows"] = ""
-    entries: Annotated[Count, "numbers in it"] = 0
-    size: Annotated[float | None, "‖W‖ in the baseline"] = None
-    correlation: Annotated[float | None, "of its numbers with the baseline’s"] = None
-    rounded_to: Annotated[str, "type that each number of the baseline is rounded to, or none"] = ""
-    baseline_rounded_to: Annotated[str, "type in which the baseline has the model’s numbers"] = ""
-
-
-class CountChange(Record, frozen=True):
-    """Operations of one kind, or an input or output, that are more or fewer than before."""
-
-    name: Annotated[str, "as the format calls them"]
-    before: Annotated[Count, "in the baseline"]
-    after: Annotated[Count, "in the model"]
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.before} → {self.after}"
-
-
-class DifferenceHeadline(Record, frozen=True):
-    """The change of the weights, in one word with its numbers."""
-
-    kind: Annotated[
-        str,
-        "`identical` bit for bit, `same_tensors` in another file, `same_numbers` in another type, "
-        "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `reordered`, "
-        "`differ`, `unrelated` or `not_compared`",
-    ]
-    tensors: Annotated[Count, "that were compared"]
-    differing: Annotated[Count, "of them by more than rounding and codes"] = 0
-    alone: Annotated[Count, "in one of both alone, counters left out"] = 0
-    ways: Annotated[
-        tuple[str, ...], "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`"
-    ] = ()
-    ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
-    layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()
-    kinds: Annotated[tuple[str, ...], "of those that differ outside of layers"] = ()
-    types: Annotated[tuple[str, ...], "in which tensors that changed are stored"] = ()
-    baseline_types: Annotated[tuple[str, ...], "in the baseline"] = ()
-    error: Annotated[float | None, View("‖ΔW‖ / ‖W‖ of all that changed", "quantity")] = None
-    correlation: Annotated[float | None, "mean one of matrices that differ"] = None
-    chance: Annotated[float | None, "three deviations of the mean of independent ones"] = None
-    names: Annotated[tuple[str, ...], "of those that differ, where they are three or fewer"] = ()
-    unread: Annotated[
-        tuple[Count, Count], "of model and baseline, not compared: one of a pair was not read"
-    ] = (0, 0)
-    operations: Annotated[
-        tuple[CountChange, ...] | None,
-        "with inputs and outputs, of which there are more or fewer; null where not compared",
-    ] = None
-
-    @property
-    def no_copy(self) -> bool:
-        """Whether tensors that differ are stored in another type, as if they were rounded."""
-        return self.kind == "differ" and self.types != self.baseline_types
-
-
-class TokenScore(Record, frozen=True):
-    """A token along a direction."""
-
-    token: Annotated[str, "as text"]
-    score: Annotated[float, "standard deviations above the mean of all tokens"]
-
-
-class UpdateDirection(Record, frozen=True):
-    """The leading singular direction of ΔW at the residual stream, as tokens."""
-
-    name: Annotated[str, "of the tensor"]
-    kind: Annotated[str, "`o`, `down`, `q`, …"]
-    layer: Annotated[Count | None, "its number; null for none"]
-    side: Annotated[str, "`writes`: read by the unembedding; `reads`: beside the embeddings"]
-    share: Annotated[float, View("σ₁² / ‖ΔW‖²", "percent")]
-    tokens: Annotated[tuple[TokenScore, ...], "the largest scores"]
-
-
 class CandidateWords(Record, frozen=True):
     """Words that make the changed model give an answer that it does not give without them."""
 
@@ -229,35 +137,6 @@ class WordTrial(Record, frozen=True):
     score: Annotated[float, "what is compared with the threshold of the rule"]
     chat: Annotated[bool, "in the frame of the chat template"]
     candidates: Annotated[tuple[CandidateWords, ...], "by falling surprise, from the score's"]
-
-
-class FileChange(Record, frozen=True):
-    """A file beside the weights: configuration, tokenizer or code."""
-
-    name: Annotated[str, "of the file"]
-    state: Annotated[str, "`same`, `changed`, `model` or `baseline`: in that one alone"]
-    keys: Annotated[tuple[str, ...], "of a JSON object, with another value"] = ()
-
-
-class WholeDifference(Record, frozen=True):
-    """The difference of all tensors, and of the files beside them, from the baseline's."""
-
-    tensors: Annotated[Count, "that both have in the same shape"]
-    changed: Annotated[tuple[TensorChange, ...], "those that are not the same, bit for bit"]
-    model_alone: Annotated[tuple[str, ...], "tensors without a counterpart"] = ()
-    baseline_alone: Annotated[tuple[str, ...], "tensors of the baseline without a counterpart"] = ()
-    other_shape: Annotated[tuple[str, ...], "in both, and not compared"] = ()
-    files: Annotated[tuple[FileChange, ...] | None, "null where one of both is no folder"] = None
-    directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
-    not_compared: Annotated[tuple[str, ...], "other files beside the weights of one of both"] = ()
-    headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
-
-    @property
-    def identical(self) -> bool:
-        """Whether every tensor and file was compared, and is the same, bit for bit."""
-        same = self.files is not None and all(file.state == "same" for file in self.files)
-        other = self.changed, self.model_alone, self.baseline_alone, self.other_shape
-        return same and not any(other)
 
 
 class AnswerChanges(Record, frozen=True):

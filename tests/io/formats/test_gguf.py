@@ -22,7 +22,7 @@ from bilens.base import silent
 from bilens.base.errors import CheckpointError, MissingExtraError
 from bilens.io.formats import gguf as module
 from bilens.io.load import load
-from bilens.records.layer_readings import WholeDifference
+from bilens.records.tensor_changes import WholeDifference
 from tools.net.foreign import write_gguf
 
 gguf = pytest.importorskip("gguf")

@@ -20,7 +20,8 @@ from bilens.findings.rules.rule import (
 )
 from bilens.records.audit import ReadAs
 from bilens.records.common import Value
-from bilens.records.layer_readings import LayerDifference, WholeDifference
+from bilens.records.layer_readings import LayerDifference
+from bilens.records.tensor_changes import WholeDifference
 
 LAYERS: tuple[ReadAs, ...] = ("layers",)
 BOTH: tuple[ReadAs, ...] = ("classes", "layers")

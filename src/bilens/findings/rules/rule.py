@@ -17,8 +17,9 @@ from bilens.records.common import Exactness, Finding, Outcome, Value
 from bilens.records.decision import Coverage
 from bilens.records.given_inputs import GivenInputs
 from bilens.records.image_warnings import Overfitting, Triggers
-from bilens.records.layer_readings import LayerDifference, LayerReading, WholeDifference, WordTrial
+from bilens.records.layer_readings import LayerDifference, LayerReading, WordTrial
 from bilens.records.performance import Classification, Performance
+from bilens.records.tensor_changes import WholeDifference
 from bilens.records.view import Format
 
 InputKind = Literal["images", "table", "text"]

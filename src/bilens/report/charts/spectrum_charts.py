@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from bilens.records.layer_readings import TensorChange
+from bilens.records.tensor_changes import TensorChange
 from bilens.report.markup import Figure, circle, element, joined, label, line, rectangle
 from bilens.report.plot import LARGE, Axis, Plot, Range, Scale, Texts, padded, within
 from bilens.report.raster import Painter

@@ -6,15 +6,8 @@ from collections.abc import Iterator, Sequence
 from bilens.findings.rules.rule import list_names
 from bilens.records.audit import Audit
 from bilens.records.column_readings import ColumnChanges
-from bilens.records.layer_readings import (
-    AnswerChanges,
-    CandidateWords,
-    Difference,
-    TensorChange,
-    UpdateDirection,
-    WholeDifference,
-    WordTrial,
-)
+from bilens.records.layer_readings import AnswerChanges, CandidateWords, Difference, WordTrial
+from bilens.records.tensor_changes import TensorChange, UpdateDirection, WholeDifference
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet
 from bilens.report.tables import FieldColumn, FieldTable
