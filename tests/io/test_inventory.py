@@ -451,3 +451,12 @@ def test_weights_of_programs_are_listed(tmp_path: Path) -> None:
     for name in ("frozen.pt", "m.pt2"):
         found = bl.inventory(tmp_path / name)
         assert (found.parameters, found.tensors) == (23, 4)
+
+
+@pytest.mark.parametrize("name", ["license", "licence.md", "LICENSE-MIT", "Copying"])
+def test_a_licence_is_told_however_its_name_is_written(name: str, tmp_path: Path) -> None:
+    for model in ("model", "license_plate"):
+        save_file({"w": torch.ones(2, 2)}, tmp_path / f"{model}.safetensors")
+    (tmp_path / name).write_text("MIT License\n")
+    said = [(one.name, one.value) for one in bl.inventory(tmp_path / "model.safetensors").card]
+    assert said == [("license", "MIT License")]
