@@ -421,6 +421,7 @@ def test_a_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None
     assert {*found.values()} == {"beside"}
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> None:
     marked = nn.Parameter(torch.ones(2, 7))
     marked.tag = 1  # type: ignore[attr-defined]
@@ -431,6 +432,7 @@ def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> N
         "u16": (numbers.to(torch.uint16), "4 × 4", "uint16", 32),
         "complex": (numbers.to(torch.complex64), "4 × 4", "complex64", 128),
         "sparse": (torch.eye(3).to_sparse(), "3", "float32", 12),
+        "rows": (torch.eye(5).to_sparse_csr(), "5", "float32", 20),
         "array": (np.ones((3, 5)), "3 × 5", "float64", 120),
     }
     torch.save({name: one for name, (one, *_) in held.items()}, tmp_path / "a.pt")
