@@ -421,6 +421,7 @@ def test_a_model_is_one_whatever_it_is_called(name: str, tmp_path: Path) -> None
     assert {*found.values()} == {"beside"}
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> None:
     marked = nn.Parameter(torch.ones(2, 7))
     marked.tag = 1  # type: ignore[attr-defined]
@@ -431,6 +432,7 @@ def test_tensors_of_every_kind_are_listed_with_their_shapes(tmp_path: Path) -> N
         "u16": (numbers.to(torch.uint16), "4 × 4", "uint16", 32),
         "complex": (numbers.to(torch.complex64), "4 × 4", "complex64", 128),
         "sparse": (torch.eye(3).to_sparse(), "3", "float32", 12),
+        "rows": (torch.eye(5).to_sparse_csr(), "5", "float32", 20),
         "array": (np.ones((3, 5)), "3 × 5", "float64", 120),
     }
     torch.save({name: one for name, (one, *_) in held.items()}, tmp_path / "a.pt")
@@ -451,3 +453,12 @@ def test_weights_of_programs_are_listed(tmp_path: Path) -> None:
     for name in ("frozen.pt", "m.pt2"):
         found = bl.inventory(tmp_path / name)
         assert (found.parameters, found.tensors) == (23, 4)
+
+
+@pytest.mark.parametrize("name", ["license", "licence.md", "LICENSE-MIT", "Copying"])
+def test_a_licence_is_told_however_its_name_is_written(name: str, tmp_path: Path) -> None:
+    for model in ("model", "license_plate"):
+        save_file({"w": torch.ones(2, 2)}, tmp_path / f"{model}.safetensors")
+    (tmp_path / name).write_text("MIT License\n")
+    said = [(one.name, one.value) for one in bl.inventory(tmp_path / "model.safetensors").card]
+    assert said == [("license", "MIT License")]

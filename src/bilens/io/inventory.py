@@ -276,8 +276,9 @@ def card_fields(path: Path, contents: Contents) -> Iterator[CardField]:
                 if value := said.get(name):
                     shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
                     yield CardField(name, shown, config.name)
-    for file in sorted(folder.glob("[LC][IiO][CcP][EeY]*")):
-        if file.is_file() and re.match(r"(licen[cs]e|copying)", file.name, re.IGNORECASE):
+    for file in sorted(folder.iterdir() if folder.is_dir() else ()):
+        named = re.match(r"(licen[cs]e|copying)", file.name, re.IGNORECASE)
+        if named and file.is_file() and is_beside(file):
             lines = file.read_text("utf-8", "replace")[:MOST_TEXT].splitlines()
             if first := next((line.strip() for line in lines if line.strip()), ""):
                 yield CardField("license", first, file.name)

@@ -145,17 +145,15 @@ def tensor_of(value: Any) -> TensorAt | None:
             return placed("", code, 0, shape, (0,) * len(shape))
         case "_rebuild_meta_tensor_no_storage", (kind, shape, stride, *_), _:
             return placed("", name_of(kind), 0, shape, stride)
-        case "_rebuild_sparse_tensor", (_, (_, values, *_)), _:
-            return held_beside_places(values)
-        case "_rebuild_sparse_csr_tensor", (_, (_, _, values, *_)), _:
-            return held_beside_places(values)
+        case "_rebuild_sparse_tensor", (_, (*parts,), *_), _:  # places, numbers and a shape
+            return held_beside_places([one for one in parts if is_tensor(one)])
     return None
 
 
-def held_beside_places(values: Any) -> TensorAt | None:
+def held_beside_places(parts: list[Any]) -> TensorAt | None:
     """Return the numbers of a sparse tensor, which mean nothing without their places."""
-    dense = isinstance(values, Made) and "sparse" not in values.name
-    found = tensor_of(values) if dense else None
+    dense = parts and "sparse" not in parts[-1].name
+    found = tensor_of(parts[-1]) if dense else None
     return None if found is None else found._replace(key="")
 
 

@@ -227,3 +227,13 @@ def test_a_network_may_have_maps_of_such_names(tmp_path: Path) -> None:
     assert bl.load(write(tmp_path, tensors), activation="relu").layers
     tensors = {"stem.weight": randn(H, D), "critic.value.weight": randn(3, H, seed=1)}
     assert bl.load(write(tmp_path, tensors), activation="relu").layers
+
+
+def test_a_gate_as_timm_names_it_has_the_activation(tmp_path: Path) -> None:
+    names = [f"blocks.0.mlp.{part}.weight" for part in ("fc1_g", "fc1_x", "fc2")]
+    gate, up, down = randn(H, D), randn(H, D, seed=1), randn(D, H, seed=2)
+    path = write(tmp_path, dict(zip(names, (gate, up, down), strict=True)))
+    (view,) = bl.load(path, activation="silu", transposed=False).layers.values()
+    x = randn(9, D, seed=3)
+    expected = (functional.silu(x @ gate.T) * (x @ up.T)) @ down.T
+    torch.testing.assert_close(view.weights(torch.float64)(x), expected)

@@ -40,6 +40,7 @@ FUSED = {
 GATED = (
     ("gate", "up", "down"),
     ("left", "right", "down"),
+    ("fc1_g", "fc1_x", "fc2"),  # of timm
     LENS,
     *((gate, up, down) for gate, up, down in NAMED if gate is not None and gate != up),
 )
