@@ -6,12 +6,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 417  # of the library
+FILES = 418  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
-    ("src/bilens/records", "py"): (3_495, "every field of every document with its description"),
+    ("src/bilens/records", "py"): (3_505, "every field of every document with its description"),
     ("src/bilens/algebra", "py"): (10_765, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_230, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
@@ -39,7 +39,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_245, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (83_705, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (83_730, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }
