@@ -37,7 +37,7 @@ CONTRIBUTIONS: dict[str, Edits] = {
             "    if layers := evidence.layers:\n"
             "        odd = {layer.name: layer.d_input % 2 for layer in layers}\n"
             "        yield total(odd, len(layers))\n\n\n",
-            '@rule(counted, readings=LAYERS, beyond="fail")\n',
+            '@rule(\n    counted,\n    readings=LAYERS,\n    beyond="fail",\n',
         ),
         SRC / "report/strings/en.json": sentences("English"),
         SRC / "report/strings/ja.json": sentences("Japanese"),
