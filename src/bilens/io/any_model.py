@@ -44,7 +44,9 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         model = load_with(path, options)
     except (CheckpointError, UsageError) as error:
         named = options.name_roles or PEFT.matches(path)
-        if named or not (compared or isinstance(error, NoLayersError)):
+        # an MLP whose activation nobody said is a file like others, until somebody does
+        asked = isinstance(error, UsageError) and error.retries and options.activation is None
+        if named or not (compared or asked or isinstance(error, NoLayersError)):
             raise
         return without_layers(path, options, error)
     if isinstance(model.module, TopKSAE):
