@@ -175,9 +175,10 @@ def done_lines(t: Catalogue, record: Audit) -> Iterator[str]:
     if (found := record.inventory) is not None and found.tensors:
         counts = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
         yield t("decision.inventoried", **counts)
-    if record.difference is not None and (whole := record.difference.whole) is not None:
-        if every := whole.tensors + len(whole.model_alone + whole.other_shape):
-            yield t("decision.compared", count=grouped(whole.tensors), of=grouped(every))
+    whole = None if record.difference is None else record.difference.whole
+    every = 0 if whole is None else whole.tensors + len(whole.model_alone + whole.other_shape)
+    if whole is not None and every:
+        yield t("decision.compared", count=grouped(whole.tensors), of=grouped(every))
     for note in () if record.data is None else record.data.notes:
         if note.kind in ("seen_files", "seen_left"):
             yield t(f"performance.note.{note.kind}", **note.values)
