@@ -71,7 +71,9 @@ def find_not_finite(tensors: Store, layers: Iterable[LayerView]) -> tuple[int, t
         read.update(layer.tensors)
     looked, broken = 0, list[str]()
     for name, one in tensors.items():
-        if one.dtype.is_floating_point and read[name] < prod(one.shape):
+        # masks and single numbers of a graph may be infinite; codes cannot
+        plain = is_parameter(name, one) and one.dtype.is_floating_point
+        if plain and read[name] < prod(one.shape):
             with suppress(BilensError):
                 finite = bool(one.fetch(one.block).isfinite().all())
                 looked += 1
