@@ -448,6 +448,7 @@ def unread() -> dict[str, Any]:
 def guessed(layout: str = "guessed") -> dict[str, Any]:
     """An audit of layers that are less than a twentieth of the model; one of them was seen."""
     document = seen() | {"decision": None}
+    document["layers"]["readings"][0]["fit"]["over_files"]["low"] = 0.99  # of other files, too
     told = structs.replace(make_coverage(1, "assumed"), layout=layout, checked_against="")
     told = structs.replace(told, parameters=10**6, unread=10**6 - told.exact - told.approximate)
     return document | {"coverage": to_json(told)}

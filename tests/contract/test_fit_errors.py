@@ -162,7 +162,7 @@ def test_an_audit_does_not_vouch_where_one_row_carries_much(heavy: bool) -> None
     assert fit.usable
     for lang, said in (
         ("en", "R² is uncertain by a tenth or more"),
-        ("ja", "R²には0.1以上の不確かさ"),
+        ("ja", "R²に0.1以上の不確かさ"),
     ):
         assert (said in report.to_html(lang=lang)) == heavy
     (found,) = [one for one in report.record.verdict if one.rule == "r2"]

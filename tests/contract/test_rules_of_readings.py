@@ -78,13 +78,43 @@ def a_tensor_that_is_in_no_layer(folder: Path) -> Shown:
     return found, {"layout.warn_guessed": {}, "coverage.pass": share}
 
 
-@CASES.say("layers", "coverage.warn_none")
+@CASES.say("layers", "coverage.warn_none", "non_finite.pass_tensors")
 def tensors_of_no_layer(folder: Path) -> Shown:
     """Of nothing that was read, nothing can be read wrongly: `layout` has nothing to say."""
     save_file(nn.Conv2d(3, 4, 3).state_dict(), folder / "model.safetensors")
     found = audited(open_any(folder / "model.safetensors", ReadOptions()))
-    assert [one.rule for one in found.record.verdict] == ["coverage"]
-    return found, {"coverage.warn_none": {"value": 0.0, "said": "None of the parameters"}}
+    assert {one.rule for one in found.record.verdict} == {"coverage", "non_finite"}
+    return found, {
+        "coverage.warn_none": {"value": 0.0, "said": "None of the parameters"},
+        "non_finite.pass_tensors": {"value": 0, "tensors": 2},
+    }
+
+
+@CASES.say("layers", "non_finite.fail_tensors")
+def nan_in_a_tensor_of_no_layer(folder: Path) -> Shown:
+    weights = nn.Conv2d(3, 4, 3).state_dict()
+    weights["bias"][1] = torch.nan
+    save_file(weights, folder / "model.safetensors")
+    found = audited(open_any(folder / "model.safetensors", ReadOptions()))
+    return found, {"non_finite.fail_tensors": {"value": 1, "tensors": 2, "layers": "bias"}}
+
+
+def beside_two_layers(folder: Path, other: Tensor) -> Any:
+    path = stored(folder, **{"attention.query": other})
+    return audited(bl.load(path, roles=ROLES, activation="relu", transposed=False))
+
+
+@CASES.say("layers", "non_finite.pass_all")
+def a_tensor_beside_layers(folder: Path) -> Shown:
+    found = beside_two_layers(folder, randn(3, 3))
+    return found, {"non_finite.pass_all": {"value": 0, "of": 2, "tensors": 1}}
+
+
+@CASES.say("layers", "non_finite.fail_all")
+def infinity_beside_layers(folder: Path) -> Shown:
+    found = beside_two_layers(folder, randn(3, 3) / 0.0)
+    told = {"value": 1, "of": 2, "tensors": 1, "layers": "attention.query"}
+    return found, {"non_finite.fail_all": told}
 
 
 class NotRun(Stack):

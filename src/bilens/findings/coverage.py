@@ -75,7 +75,7 @@ def find_not_finite(tensors: Store, layers: Iterable[LayerView]) -> tuple[int, t
         plain = is_parameter(name, one) and one.dtype.is_floating_point
         if plain and read[name] < prod(one.shape):
             with suppress(BilensError):
-                finite = bool(one.fetch(one.block).isfinite().all())
+                finite = bool(one.fetch(one.block).float().isfinite().all())  # of 8 bits, too
                 looked += 1
                 broken += [] if finite else [name]
     return looked, tuple(broken)
