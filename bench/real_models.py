@@ -231,7 +231,7 @@ def measure(folder: Path, only: str = "", skip: tuple[str, ...] = ()) -> dict[st
                 result["recorded"] += [one.as_json() for one in seen]
     result["limits"] = {"seconds": SECONDS, "mib": MIB}
     result["load"] = os.getloadavg()[0]
-    result["run"] = to_json(describe_run(None, 0))
+    result["run"] = to_json(describe_run("make bench-real DATA=folder", 0))
     return result
 
 

@@ -127,13 +127,15 @@ def outputs_of(path: Path, x: Tensor) -> tuple[str, Tensor] | str:
             raise TypeError("it reads no numbers that torch has")
         shape, array = sides_of(given), x.numpy()
         source, run = runner_of(path, model)
-        # one row at a time where the file says so
-        parts = np.split(array, len(array)) if shape[:1] == [1] else [array]
+        # as many rows at a time as the file says, the last ones made up by the first
+        step = (shape[:1] or [0])[0] or len(array)
+        padded = np.concatenate([array, array[: -len(array) % step]])
+        parts = np.split(padded, len(padded) // step)
         sizes = shape[1:] if shape and all(shape[1:]) else [-1]
         sized = [one.reshape(len(one), *sizes) for one in parts]
         with np.errstate(all="ignore"):  # it may overflow
             made = np.concatenate([run({given.name: one}).reshape(len(one), -1) for one in sized])
-        return source, torch.from_numpy(made)
+        return source, torch.from_numpy(made[: len(array)])
     except Exception as error:  # a runtime may lack an operation, a version or a type
         why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
         return f"no runtime here ran the whole file, to compare it with what was read ({why})"
