@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -226,6 +227,28 @@ def test_packed_weights_of_any_version_are_unpacked(
     torch.testing.assert_close(layer.up_bias, bias)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("off", [1e-3, -1e-3])
+def test_packed_weights_that_are_unpacked_wrongly_are_found(tmp_path: Path, off: float) -> None:
+    """The tolerance is that of rounding: a scale that is one part in a thousand off is beyond."""
+    from bilens.io.formats import onnx as reader
+
+    packed = np.random.default_rng(0).integers(0, 255, (D, H)).astype(np.uint8)
+    nodes: list[Any] = [("DequantizeLinear", "q s z", "w0"), *CHAIN]
+    rest = {name: one for name, one in matrices(D, H, 3).items() if name != "w0"}
+    tensors = {"q": packed, "s": np.float32(0.02), "z": np.uint8(120), **rest}
+    path = write(tmp_path / "m.onnx", nodes, tensors, 13)
+    assert len(bl.load(path).layers) == 1
+    with pytest.MonkeyPatch.context() as patch:
+        run = reader.run_nodes
+
+        def unpack(model: Any, nodes: list[Any], *given: Any) -> Any:
+            is_code = nodes[0].op_type == "DequantizeLinear"
+            return run(model, nodes, *given) * (1 + off if is_code else 1)
+
+        patch.setattr(reader, "run_nodes", unpack)
+        refusal(NumericalError, "another function than its source", bl.load, path)
+
+
 @pytest.mark.parametrize(
     "names", [("half", "train"), ("fc.float", "fc"), ("a", "a.b"), ("x..y", ".")]
 )
@@ -259,7 +282,8 @@ class RuntimeHere:
 
     factor: float | None = 1.0  # None where it opens no file
 
-    def __init__(self, path: str, providers: list[str]) -> None:
+    def __init__(self, path: str, options: Any, providers: list[str]) -> None:
+        options.add_session_config_entry.assert_called_with("session.disable_quant_qdq", "1")
         if self.factor is None:
             raise RuntimeError("Unsupported model IR version")
         assert providers == ["CPUExecutionProvider"]
@@ -289,7 +313,8 @@ def test_onnxruntime_goes_before_the_evaluator_and_decides(
 ) -> None:
     pytest.importorskip("onnx.reference")
     path = tmp_path / "m.onnx"
-    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace(InferenceSession=RuntimeHere))
+    runtime = SimpleNamespace(InferenceSession=RuntimeHere, SessionOptions=Mock)
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
     assert whole_file(path) == "onnxruntime on the whole file"
     monkeypatch.setattr(RuntimeHere, "factor", 1.01)
     refusal(NumericalError, "another function than its source", bl.load, path)

@@ -21,7 +21,7 @@ from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.onnx_bodies import TURN
-from bilens.io.formats.onnx_run import open_onnx
+from bilens.io.formats.onnx_run import open_onnx, open_session
 from bilens.io.formats.onnx_tensors import DOUBLE, DTYPES, open_graph, package, stored_tensors
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.nn.agreement import Agreement
@@ -157,7 +157,7 @@ def runner_of(path: Path, model: Any) -> tuple[str, Callable[[Any], Any]]:
     with suppress(Exception):  # it is not installed, or older than an operation of the file
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = open_session(onnxruntime, str(path))
         return "onnxruntime on the whole file", lambda given: session.run(None, given)[0]
     for one in model.opset_import:  # of version 13 to those, what else there is means the same
         first = max((SINCE.get(node.op_type, 0) for node in model.graph.node), default=0)
