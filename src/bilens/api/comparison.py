@@ -29,6 +29,7 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.contents import INPUTS, Contents
 from bilens.io.inventory import contents_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
@@ -40,7 +41,7 @@ from bilens.records.layer_readings import (
     LayerDifference,
     WordTrial,
 )
-from bilens.records.tensor_changes import CountChange, FileChange
+from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, SettingChange
 
 TOKENIZER = "tokenizer.json"
 NUMBER = "number"  # the one output of a model that gives no classes
@@ -62,8 +63,8 @@ def whole_difference(
     files = compare_files(model, baseline)
     tensors = model.tensors, baseline.tensors
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graphs = None if same else operations_changed(model, baseline)
-    whole = compare_tensors(*tensors, files, same_file=same, operations=graphs, progress=progress)
+    graph = None if same else changed_graph(model, baseline)
+    whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
@@ -76,25 +77,70 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def operations_changed(model: LoadedModel, baseline: LoadedModel) -> tuple[CountChange, ...] | None:
-    """Return operations, inputs and outputs whose counts differ in two files of one format.
+def changed_graph(model: LoadedModel, baseline: LoadedModel) -> GraphChange | None:
+    """Return the operations, inputs and outputs of two files of one format that are others.
 
-    None where a file says none; their order, and what they are set to, is not compared.
+    None where a file says none.
     """
-    counts, formats = list[Counter[str]](), set[str]()
+    found, formats = list[Contents](), set[str]()
     for one in (baseline, model):
         path = Path(one.source)
         with suppress(BilensError, OSError):
             if one.source and one.original is None and path.exists() and not one.below:
                 held = contents_at(path)
-                ports = (f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
-                counts += [held.operations + Counter(ports)] if held.operations else []
+                found += [held] if held.settings or held.operations else []
                 formats.add(held.format.split()[0].strip(","))
-    if len(counts) < 2 or len(formats) > 1:
+    if len(found) < 2 or len(formats) > 1:
         return None
+    counts = list[Counter[str]]()
+    for held in found:
+        ports = (f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
+        counts.append(held.operations + Counter(ports))
     before, after = counts
-    names = [name for name in before | after if before[name] != after[name]]
-    return tuple(CountChange(name, before[name], after[name]) for name in names)
+    changed = [
+        CountChange(name, before[name], after[name])
+        for name in before | after
+        if before[name] != after[name]
+    ]
+    operations = tuple(changed) if before and after else None
+    if not all(held.settings for held in found):
+        return GraphChange(operations, None, False)
+    return GraphChange(operations, *changed_settings(*found))
+
+
+def changed_settings(before: Contents, after: Contents) -> tuple[tuple[SettingChange, ...], bool]:
+    """Compare what operations are set to and read, those of other names by kind and how often.
+
+    What they read is compared where all names are the same; that is told beside the changes.
+    """
+    both = before.settings, after.settings
+    names = [{*one.names(), *(name for _, name in one.settings)} for one in (before, after)]
+    renamed = names[0] ^ names[1]
+    found = list[SettingChange]()
+    for key in both[0].keys() & both[1].keys():
+        old, new = (one[key] for one in both)
+        for name in {**old, **new}:
+            pair = [said.get(name, "") for said in (old, new)]
+            if name == INPUTS:  # what has another name may be the same
+                pair = [" ".join(x for x in text.split(", ") if x not in renamed) for text in pair]
+            if pair[0] != pair[1]:
+                found.append(SettingChange(" ".join(key).strip(), name, *pair))
+    others = [{key: one[key] for key in one if not all(key in x for x in both)} for one in both]
+    kinds = [Counter(kind for kind, _ in one) for one in others]
+    sides = [
+        Counter(
+            (kind, f"{name} {value}")
+            for (kind, _), said in one.items()
+            for name, value in said.items()
+            if name != INPUTS and kinds[0][kind] == kinds[1][kind]
+        )
+        for one in others
+    ]
+    for kind, said in sorted(sides[0] | sides[1]):
+        times = [str(side[kind, said]) for side in sides]
+        if times[0] != times[1]:
+            found.append(SettingChange(kind, said, *times))
+    return tuple(found), not any(others)
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:

@@ -7,8 +7,8 @@ from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, is_beyon
 from bilens.io.stored_mlp import StoredTensor
 from bilens.io.tensor_names import holds_weights
 from bilens.records.tensor_changes import (
-    CountChange,
     DifferenceHeadline,
+    GraphChange,
     TensorChange,
     WholeDifference,
 )
@@ -24,7 +24,7 @@ def headline_of(
     found: Matching,
     *,
     same_file: bool = False,
-    operations: tuple[CountChange, ...] | None = None,
+    graph: GraphChange | None = None,
 ) -> DifferenceHeadline:
     """Return the headline of a difference; `same_file` says that the SHA-256 is the same."""
     changed = whole.changed
@@ -46,7 +46,7 @@ def headline_of(
     if not ways and (not same_file or other_files(whole)):
         ways = ("header",)
     return DifferenceHeadline(
-        kind_of_difference(whole, found, differing, same_file, more, operations is not None),
+        kind_of_difference(whole, found, differing, same_file, more, graph is not None),
         len(found.pairs),
         len(differing),
         len(alone),
@@ -63,7 +63,7 @@ def headline_of(
         DEVIATIONS / math.sqrt(entries) if entries else None,
         tuple(one.name for one in differing) if len(differing) <= FEW else (),
         found.unread,
-        operations,
+        graph,
     )
 
 

@@ -27,7 +27,7 @@ from bilens.findings.tensor_likeness import (
 from bilens.findings.tensor_matching import match_tensors
 from bilens.io.stored_mlp import Store
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
-from bilens.records.tensor_changes import CountChange, FileChange, TensorChange, WholeDifference
+from bilens.records.tensor_changes import FileChange, GraphChange, TensorChange, WholeDifference
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
@@ -45,13 +45,13 @@ def compare_tensors(
     files: tuple[FileChange, ...] | None = None,
     *,
     same_file: bool = False,
-    operations: tuple[CountChange, ...] | None = None,
+    graph: GraphChange | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
     `files` are those beside the weights; `same_file` says that these have the same SHA-256;
-    `operations` are those of the graphs that differ in number, None where they were not compared.
+    `graph` is what their operations differ in, None where these were not compared.
     """
     found = match_tensors(model, baseline, progress)
     changes = []
@@ -68,7 +68,7 @@ def compare_tensors(
         other_shape=tuple(names),
         files=files,
     )
-    head = headline_of(whole, found, same_file=same_file, operations=operations)
+    head = headline_of(whole, found, same_file=same_file, graph=graph)
     return replace(whole, headline=head)
 
 

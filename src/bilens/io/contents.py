@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -39,6 +39,7 @@ OPERATION = {kind: re.compile(pattern) for kind, pattern in OPERATIONS.items()}
 # Types of numbers that may be codes of others, and the bits of those whose names do not say them.
 CODES = ("int8", "uint8", "int4", "uint4", "int16", "uint16", "float8e4m3fn", "float8e5m2")
 BITS = {"bool": 8, "string": 0, "float8e4m3fn": 8, "float8e5m2": 8, "float4e2m1": 4}
+INPUTS = "inputs"  # a setting of an operation: the values that it reads
 MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for
 
@@ -61,6 +62,7 @@ class Tensor(NamedTuple):
     place: TensorBytes | None = None
     content: object = None  # the same for tensors of one storage or of the same bytes
     quantised: bool = False
+    counted: bool = True  # or it is a constant beside the variables of a graph
 
 
 class UnknownKindError(CheckpointError):
@@ -77,6 +79,8 @@ class Contents:
     operations: Counter[str] = field(default_factory=Counter)
     ports: list[Port] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)  # by the file, of the model
+    # (kind, name) of an operation, or of what else stands in the file → what it is set to
+    settings: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     imports: tuple[str, ...] = ()
     parts: Counter[str] = field(default_factory=Counter)  # that the format tells itself
@@ -87,10 +91,16 @@ class Contents:
         """Yield the tensors that hold weights; of a graph single numbers and places are none."""
         for one in self.tensors:
             is_place = one.dtype in ("int32", "uint32") and not one.quantised
-            if self.is_graph and (is_place or not one.shape):
+            if not one.counted or (self.is_graph and (is_place or not one.shape)):
                 continue
             if holds_weights(one.name, len(one.shape), one.dtype):
                 yield one
+
+    def set_operation(self, kind: str, name: str, settings: Mapping[str, str]) -> None:
+        """Keep what an operation is set to; of one that is met again, in a body, both."""
+        while (kind, name) in self.settings:
+            name += "'"
+        self.settings[kind, name] = dict(settings)
 
     def mark_codes(self, names: Collection[str]) -> None:
         """Mark the tensors with these names as quantised where their numbers may be codes."""
@@ -232,6 +242,12 @@ def read_entry(archive: ZipFile, name: str) -> bytes:
     if (size := archive.getinfo(name).file_size) > MOST_TEXT:
         raise ValueError(f"{name} has {size} bytes")
     return archive.read(name)
+
+
+def short_text(value: str) -> str:
+    """Return a value, of a long one its beginning and a part of its SHA-256."""
+    digest = hashlib.sha256(value.encode()).hexdigest()[:8]
+    return value if len(value) <= 60 else f"{value[:40]}… (SHA-256 {digest})"
 
 
 def shape_text(shape: Iterable[int | str]) -> str:

@@ -68,8 +68,9 @@ def find_model(given: Path, any_kind: bool = False) -> Path:
         path = one_of_folder(given, path, any_kind) if path.is_dir() else path
         if not path.is_dir():
             check_regular_file(path, "expected a model file")
-            if not any_kind:
-                refuse_file(path, kind_of(path))
+            kind = kind_of(path)
+            if not any_kind or kind == "other":
+                refuse_file(path, kind)
     except OSError as error:
         raise CheckpointError(f"{given}: {why_unreadable(error)}") from error
     return path
@@ -95,19 +96,33 @@ def cached(given: Path) -> Path:
 
 
 def one_of_folder(given: Path, folder: Path, any_kind: bool) -> Path:
-    """Return a folder that is a model, or the only one in it."""
+    """Return a folder that is a model, or the only one in it.
+
+    With `any_kind` a folder will do that has parts of one in folders below.
+    """
     models = models_in(folder, any_kind)
     if len(models) == 1:
         return models[0]
+    if not models and (parts := parts_below(folder)):
+        if any_kind:
+            return folder
+        raise NoLayersError(
+            f"{given}: holds no model itself, but parts of one in folders below, such as "
+            f"{parts[0].relative_to(folder)}: `bilens inspect` lists them."
+        )
     if models:
         raise CheckpointError(
             f"{given}: holds {len(models)} models, of which one is read at a time.",
             [Retry(str(given), path=str(item)) for item in models[:8]],
         )
+    raise no_model_in(folder, given)
+
+
+def no_model_in(folder: Path, given: Path) -> CheckpointError:
     more = ""
     if (folder / "checkpoints").is_dir():
         more = " Its training has not finished: repeat its `bilens train` command with --resume."
-    raise CheckpointError(
+    return CheckpointError(
         f"{given}: holds no model; expected config.json and model.safetensors in it.{more}"
     )
 
@@ -118,6 +133,11 @@ def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
         return [folder]
     inside = sorted(folder.iterdir())
     return [path for path in inside if is_model(path) or (any_kind and is_known(path))]
+
+
+def parts_below(folder: Path) -> list[Path]:
+    """Return the files of known kinds at any depth below a folder."""
+    return [path for path in sorted(folder.rglob("*")) if is_known(path)]
 
 
 def is_known(path: Path) -> bool:
@@ -137,7 +157,7 @@ def refuse_file(path: Path, kind: str) -> None:
     """Refuse a file that no reader takes."""
     if kind == "trees":
         raise no_weights(path)
-    if kind in NOT_READ and path.suffix not in MODELS:
+    if kind in NOT_READ:
         raise NoLayersError(
             f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` lists what "
             "it holds."

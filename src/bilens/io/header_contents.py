@@ -19,12 +19,14 @@ import msgspec
 from bilens.base.errors import MissingExtraError, optional_package
 from bilens.io.byte_ranges import opened, read_header
 from bilens.io.contents import (
+    INPUTS,
     Contents,
     Tensor,
     TensorBytes,
     numpy_name,
     read_entry,
     shape_text,
+    short_text,
     size_of,
 )
 from bilens.io.formats.gguf_header import HeaderReader
@@ -64,7 +66,9 @@ def read_gguf_contents(path: Path) -> Contents:
     parts = [path.with_name(f"{first[1]}-{n:05}-of-{first[2]}.gguf") for n in others if first]
     said = {key: str(value) for key, value in header.values.items()}
     architecture = said.get("general.architecture", "")
+    own = {k: short_text(v) for k, v in said.items() if k.partition(".")[0] == architecture}
     found = Contents(f"GGUF {architecture}".strip(), [path])
+    found.set_operation("header", "", own)
     found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
     gguf = None
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
@@ -168,6 +172,10 @@ def add_keras_layers(found: Contents, config: Any) -> None:
         elif name := one.get("class_name"):
             found.operations[str(name)] += 1
             inner = inner if isinstance(inner, dict) else {}
+            said = {**inner, INPUTS: one.get("inbound_nodes", [])}
+            texts = {key: short_text(json.dumps(value)) for key, value in said.items()}
+            kept = {key: text for key, text in texts.items() if not NOT_SET.search(key)}
+            found.set_operation(str(name), str(inner.get("name", "")), kept)
             todo += [inner[key] for key in AROUND if key in inner]
             if name == "InputLayer" and inner:
                 shape = inner.get("batch_shape") or inner.get("batch_input_shape") or ()
@@ -177,6 +185,8 @@ def add_keras_layers(found: Contents, config: Any) -> None:
                 found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
 
 
+# What a layer is called, or was trained by: nothing that it computes.
+NOT_SET = re.compile(r"^(name|trainable|build_config)$|_(initializer|regularizer|constraint)$")
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
 
 

@@ -10,7 +10,8 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from bilens.base.errors import BilensError, CheckpointError, MissingExtraError
 from bilens.base.files import check_path, check_regular_file, file_sha256, why_unreadable
 from bilens.io import header_contents as headers
 from bilens.io.contents import Contents, UnknownKindError
-from bilens.io.file_kinds import OTHERS, is_known, kind_of
+from bilens.io.file_kinds import OTHERS, is_known, kind_of, models_in, no_model_in, parts_below
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
 from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
@@ -48,6 +49,7 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "compressed": partial(headers.name_unopened, "compressed file"),
 }
 SHARDS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+PART = re.compile(r"(.*-)\d{5}(-of-)(\d{5})(\.\w+)")
 INDEX = re.compile(r"(model\.safetensors|pytorch_model\.bin)\.index\.json")
 # What stands beside a model and describes it.
 BESIDE = re.compile(
@@ -93,6 +95,7 @@ def take_inventory(path: Path, read: Known | None = None) -> Inventory:
     """Return the inventory of a path; `read` names the tensors in layers that were read."""
     files = tuple(list_files(path)) if path.is_dir() else ()
     contents = contents_at(path)
+    contents.notes += other_parts(contents.files)
     contents.hashes = {path / one.name: one.sha256 for one in files}
     size = sum(file.stat().st_size for file in contents.files)
     if path.is_dir() and not contents.files:
@@ -116,7 +119,7 @@ def inventory_of(
         format=contents.format,
         bytes=size,
         sha256=contents.sha256,
-        parameters=contents.parameters,
+        parameters=contents.parameters if contents.tensors else None,
         tensors=len(contents.tensors),
         operations=tuple(CountedName(name, n) for name, n in contents.operations.most_common()),
         parts=contents.counted_parts(read),
@@ -132,6 +135,18 @@ def inventory_of(
 
 def contents_at(path: Path) -> Contents:
     return folder_contents(path) if path.is_dir() else read_contents(path)
+
+
+def other_parts(files: Sequence[Path]) -> Iterator[str]:
+    """Yield, of a model in several files, those that were not read."""
+    for match in (PART.fullmatch(file.name) for file in files):
+        for number in range(1, int(match[3]) + 1) if match else ():
+            other = files[0].with_name(f"{match[1]}{number:05}{match[2]}{match[3]}{match[4]}")
+            if other not in files:
+                why = "was not read with it" if other.exists() else "is not there"
+                yield f"{other.name}, a part of the model, {why}"
+        if match:
+            return
 
 
 # ---- one file
@@ -180,15 +195,27 @@ def folder_contents(folder: Path) -> Contents:
     if (folder / "saved_model.pb").is_file():
         return READERS["tensorflow"](folder)
     weights = weights_of(folder)
-    if not weights:
+    if not weights and models_in(folder, any_kind=True):  # several
         return Contents("folder", [])
-    parts = [read_contents(file) for file in weights]
-    whole = replace(parts[0], tensors=[*parts[0].tensors])
-    for part in parts[1:]:
-        whole.tensors += part.tensors
+    if not weights:  # a pipeline, or a package: parts in folders below
+        found = [file for file in parts_below(folder) if not is_beside(file)]
+        return joined(folder, [read_contents(file) for file in found])
+    return joined(None, [read_contents(file) for file in weights])
+
+
+def joined(folder: Path | None, parts: list[Contents]) -> Contents:
+    """Return parts of a model as one; tensors of those below a folder have the path in front."""
+    if folder is not None and not parts:
+        raise no_model_in(folder, folder)
+    whole = replace(parts[0], tensors=[], files=[], operations=Counter(), notes=[])
+    for part in parts:
+        path = "" if folder is None else f"{part.files[0].parent.relative_to(folder).as_posix()}/"
+        whole.tensors += [one._replace(name=f"{path}{one.name}") for one in part.tensors]
         whole.files += part.files
-    if len(parts) > 1:
-        whole.format += f", {len(parts)} files"
+        whole.operations += part.operations
+        whole.notes += part.notes
+    formats = [*dict.fromkeys(part.format for part in parts)]
+    whole.format = ", ".join([*formats, f"{len(parts)} files"] if len(parts) > 1 else formats)
     return whole
 
 
@@ -221,7 +248,8 @@ def list_files(folder: Path) -> Iterator[FileEntry]:
     count = 0
     for home, folders, names in os.walk(folder):
         folders.sort()
-        for path in (Path(home) / name for name in sorted(names)):
+        links = [name for name in folders if (Path(home) / name).is_symlink()]  # not followed
+        for path in (Path(home) / name for name in sorted([*names, *links])):
             count += 1
             if count > MOST_FILES:
                 raise CheckpointError(f"{folder}: holds over {MOST_FILES} files: name one model.")
@@ -233,7 +261,8 @@ def file_entry(folder: Path, path: Path, part_of: dict[Path, FileState]) -> File
     name, size, sha256 = path.relative_to(folder).as_posix(), 0, ""
     kind = part_of.get(path, "listed")
     if not path.is_file():
-        return FileEntry(name, 0, "refused", "is no regular file", None, "")
+        why = "is a link to a folder, not followed" if path.is_dir() else "is no regular file"
+        return FileEntry(name, 0, "refused", why, None, "")
     try:
         size, sha256 = path.stat().st_size, file_sha256(path)
         if size == 0:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import optional_package
-from bilens.io.contents import Contents, Tensor, TensorBytes, bits_of, hash_of, shape_text
+from bilens.io.contents import (
+    INPUTS,
+    Contents,
+    Tensor,
+    TensorBytes,
+    bits_of,
+    hash_of,
+    shape_text,
+    short_text,
+)
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -24,6 +35,7 @@ def read_onnx_contents(path: Path) -> Contents:
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
     graphs = [model.graph, *model.functions]
+    opsets = {one.domain: one.version for one in model.opset_import}
     users: set[str] = set()
     while graphs:  # graphs inside If and Loop, and functions, stand behind
         graph = graphs.pop(0)
@@ -37,6 +49,7 @@ def read_onnx_contents(path: Path) -> Contents:
             plain = node.domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
             found.operations[name if plain else f"{node.domain}.{name}"] += 1
             found.parts["attention"] += reads_softmax(node, made)
+            found.set_operation(name, (*node.output, "")[0], node_settings(onnx, node, opsets))
             if name.startswith("TreeEnsemble"):
                 trees = {at for x in node.attribute if x.name == "nodes_treeids" for at in x.ints}
                 found.parts["trees"] += len(trees)
@@ -56,7 +69,32 @@ def read_onnx_contents(path: Path) -> Contents:
     found.said = {entry.key: entry.value for entry in model.metadata_props}
     versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
     found.said |= {"opset": ", ".join(versions)}
+    found.set_operation("graph", "", {"opset": found.said["opset"]})
     return found
+
+
+def node_settings(onnx: Any, node: Any, versions: Mapping[str, int]) -> dict[str, str]:
+    """Return what a node is set to, with what it is where the file leaves it out, and its inputs.
+
+    Tensors and graphs in it stand for themselves.
+    """
+    found = {}
+    with suppress(Exception):  # of an operation that onnx does not know
+        known = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
+        for name, one in known.attributes.items():
+            found |= (
+                {name: attribute_text(onnx, one.default_value)} if one.default_value.type else {}
+            )
+    for one in node.attribute:
+        if not (one.t.data_type or one.HasField("g") or one.graphs or one.tensors):
+            found[one.name] = attribute_text(onnx, one)
+    return found | {INPUTS: ", ".join(node.input)}
+
+
+def attribute_text(onnx: Any, attribute: Any) -> str:
+    value = onnx.helper.get_attribute_value(attribute)
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return short_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
 
 
 def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: Any) -> None:

@@ -11,7 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import Contents, Tensor, UnknownKindError, numpy_name, read_entry, size_of
+from bilens.io.contents import (
+    Contents,
+    Tensor,
+    UnknownKindError,
+    numpy_name,
+    read_entry,
+    short_text,
+    size_of,
+)
 from bilens.io.pickle_contents import (
     LEGACY,
     Made,
@@ -60,6 +68,10 @@ def read_torch_contents(path: Path) -> Contents:
     elif isinstance(content, Made) and is_module(content):
         kind = f"module of PyTorch ({content.name}), pickled whole"
     found = Contents(f"{kind}{' (before 1.6)' if old else ''}", [path], operations=modules)
+    if code:
+        found.set_operation(
+            "program", "", {"code": short_text(re.sub(r"___torch_mangle_\d+\.", "", code))}
+        )
     calls = (match[1] or match[2] for match in OPERATION.finditer(code))
     found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
     found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))

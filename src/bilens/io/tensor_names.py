@@ -50,7 +50,7 @@ IN_MIXTRAL = {"w1": "gate_proj", "w2": "down_proj", "w3": "up_proj"}
 # Numbers that follow from a configuration or from data: stored with the weights, never trained.
 BUFFERS = re.compile(
     r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
-    r"|num_batches_tracked)$"
+    r"|num_batches_tracked|(weight_)?g_idx)$"
 )
 PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")

@@ -5,13 +5,24 @@ Both formats are read field by field: nothing of TensorFlow is needed, and nothi
 
 from __future__ import annotations
 
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from bilens.io.contents import CODES, Contents, Tensor, TensorBytes, hash_of, shape_text, size_of
+from bilens.io.contents import (
+    CODES,
+    INPUTS,
+    Contents,
+    Tensor,
+    TensorBytes,
+    hash_of,
+    shape_text,
+    short_text,
+    size_of,
+)
 from bilens.records.inventory import Port
 
 # ---- TensorFlow: messages of protobuf, read field by field
@@ -20,7 +31,7 @@ TF_NUMBERS = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 5: "int16", 6:
 TF_NUMBERS |= {7: "string", 9: "int64", 10: "bool", 14: "bfloat16", 19: "float16"}
 TF_NUMBERS |= {20: "resource", 22: "uint32"}
 # Entries of an index of variables that are none of the model.
-OF_TRAINING = (b"_CHECKPOINTABLE", b"keras_api/", b"optimizer", b"save_counter")
+OF_TRAINING = re.compile(rb"_CHECKPOINTABLE|keras_api/|optimizer|save_counter|.*/\.OPTIMIZER_SLOT/")
 Message = dict[int, list[Any]]
 
 
@@ -93,7 +104,8 @@ def read_tensorflow(path: Path) -> Contents:
         raise ValueError("a graph without operations")
     index = folder / "variables" / "variables.index"
     if saved and index.is_file():
-        found.tensors += tf_variables(index.read_bytes())
+        constants = [one._replace(counted=False) for one in found.tensors]
+        found.tensors = [*constants, *tf_variables(index.read_bytes())]
         found.files += [index, *sorted(index.parent.glob("variables.data-*"))]
     return found
 
@@ -128,11 +140,15 @@ def count_operations(
     total = Counter[str]()
     for node in nodes:
         name, called = node[2][0].decode(), []
+        said = {INPUTS: b", ".join(node.get(3, [])).decode()}
         for entry in map(read_message, node.get(5, [])):
+            if name != "Const" and not entry[1][0].startswith(b"_"):
+                said[entry[1][0].decode()] = short_text(b"".join(entry.get(2, [])).hex(" "))
             value = read_message(entry[2][0]) if 2 in entry else {}
             called += [read_message(one)[1][0] for one in value.get(10, [])]
             if name == "Const" and entry[1][0] == b"value":
                 add_constant(found, node[1][0].decode(), read_message(value[8][0]))
+        found.set_operation(name, node[1][0].decode(), said)
         known = [one for one in called if one in functions]
         for function in known:
             if function not in done:
@@ -162,7 +178,7 @@ def tf_variables(data: bytes) -> Iterator[Tensor]:
         (start, size), _ = read_varint_pair(handle, 0)
         for name, entry in table_entries(data[start : start + size]):
             about = read_message(entry)
-            if name and not name.startswith(OF_TRAINING):
+            if name and not OF_TRAINING.match(name):
                 dtype = TF_NUMBERS.get(about.get(1, [0])[0], "")
                 shape = tf_shape(about.get(2, [b""])[0])
                 label = name.decode().removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
@@ -247,6 +263,11 @@ class Table:
             raise ValueError("a vector behind the end")
         return at + 4, int(count)
 
+    def bytes_in_line(self) -> bytes:
+        """Return the numbers in the table itself, without what it points to."""
+        (size,) = struct.unpack_from("<H", self.data, self.fields + 2)
+        return self.data[self.at + 4 : self.at + size]
+
     def integers(self, number: int) -> list[int]:
         at, count = self.vector(number)
         return [*struct.unpack_from(f"<{count}i", self.data, at)] if count else []
@@ -274,8 +295,14 @@ def read_tflite(path: Path) -> Contents:
     buffers = [table.vector(0) for table in model.tables(4)]
     for number, graph in enumerate(model.tables(2)):
         tensors = graph.tables(0)
-        used = Counter(one.scalar(0, "I") for one in graph.tables(3))
-        found.operations += Counter({names[code]: count for code, count in used.items()})
+        for one in graph.tables(3):
+            given, made = (
+                [tensors[at].text(3) for at in one.integers(k) if at >= 0] for k in (1, 2)
+            )
+            said = {"options": "".join(part.bytes_in_line().hex(" ") for part in one.table(4))}
+            kind = names[one.scalar(0, "I")]
+            found.operations[kind] += 1
+            found.set_operation(kind, "".join(made[:1]), said | {INPUTS: ", ".join(given)})
         for tensor in tensors:
             at, size = buffers[tensor.scalar(2, "I")]
             name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)

@@ -82,7 +82,9 @@ class Inventory(Reading, Document, frozen=True, kw_only=True):
     format: Annotated[str, "of the file, and what made it where it says so"]
     bytes: Annotated[Count | None, View("of all its files; null in memory", "count")]
     sha256: Annotated[str, "of the file; of several files that of their SHA-256; empty in memory"]
-    parameters: Annotated[Count, View("numbers in its tensors, buffers left out", "count")]
+    parameters: Annotated[
+        Count | None, View("numbers in its tensors, buffers left out; null without any", "count")
+    ]
     tensors: Annotated[Count, View("how many there are", "count")]
     operations: Annotated[tuple[CountedName, ...], "operations or modules, the most first"]
     parts: Annotated[tuple[PartCount, ...], "what it is made of"]

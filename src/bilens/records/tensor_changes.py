@@ -45,6 +45,36 @@ class CountChange(Record, frozen=True):
         return f"{self.name} {self.before} → {self.after}"
 
 
+class SettingChange(Record, frozen=True):
+    """What an operation is set to, or reads, otherwise than before."""
+
+    operation: Annotated[str, "its kind and name; its kind alone where names are others"]
+    setting: Annotated[str, "as the format calls it; `inputs` for what it reads"]
+    before: Annotated[str, "in the baseline; how often, where names are others"]
+    after: Annotated[str, "in the model"]
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.setting} {self.before or '–'} → {self.after or '–'}"
+
+
+class GraphChange(Record, frozen=True):
+    """What two files say beside their tensors: operations, and what these are set to."""
+
+    operations: Annotated[
+        tuple[CountChange, ...] | None,
+        "with inputs and outputs, of which there are more or fewer; null where not compared",
+    ] = None
+    settings: Annotated[
+        tuple[SettingChange, ...] | None, "of operations, or of a header; null where not compared"
+    ] = None
+    joined: Annotated[bool, "whether what each operation reads was compared, too"] = False
+
+    @property
+    def is_other(self) -> bool:
+        """Whether anything that was compared is not the same."""
+        return bool(self.operations or self.settings)
+
+
 class DifferenceHeadline(Record, frozen=True):
     """The change of the weights, in one word with its numbers."""
 
@@ -72,10 +102,7 @@ class DifferenceHeadline(Record, frozen=True):
     unread: Annotated[
         tuple[Count, Count], "of model and baseline, not compared: one of a pair was not read"
     ] = (0, 0)
-    operations: Annotated[
-        tuple[CountChange, ...] | None,
-        "with inputs and outputs, of which there are more or fewer; null where not compared",
-    ] = None
+    graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
 
     @property
     def no_copy(self) -> bool:

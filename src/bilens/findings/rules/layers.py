@@ -319,7 +319,8 @@ def kind_of_change(found: WholeDifference) -> str:
     if (head := found.headline) is None:  # of an older document
         return "changed"
     kind = HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
-    return "changed" if head.operations and kind not in ("unrelated", "not_compared") else kind
+    other = head.graph is not None and head.graph.is_other
+    return "changed" if other and kind not in ("unrelated", "not_compared") else kind
 
 
 whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")

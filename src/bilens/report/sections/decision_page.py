@@ -172,7 +172,7 @@ def done_lines(t: Catalogue, record: Audit) -> Iterator[str]:
     layers = () if record.layers is None else record.layers.readings
     if assumed := [one for one in layers if one.how_read == "assumed"]:
         yield t("decision.assumed", count=grouped(len(assumed)))
-    if (found := record.inventory) is not None and found.tensors:
+    if (found := record.inventory) is not None and found.parameters is not None:
         counts = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
         yield t("decision.inventoried", **counts)
     whole = None if record.difference is None else record.difference.whole

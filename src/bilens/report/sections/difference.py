@@ -7,7 +7,12 @@ from bilens.findings.rules.rule import list_names
 from bilens.records.audit import Audit
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import AnswerChanges, CandidateWords, Difference, WordTrial
-from bilens.records.tensor_changes import TensorChange, UpdateDirection, WholeDifference
+from bilens.records.tensor_changes import (
+    GraphChange,
+    TensorChange,
+    UpdateDirection,
+    WholeDifference,
+)
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet
 from bilens.report.tables import FieldColumn, FieldTable
@@ -87,6 +92,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     """Return in one sentence or two what became of the weights; empty of an older document."""
     if (head := found.headline) is None:
         return ""
+    graph = head.graph or GraphChange()
     numbers = [number_ranges(head.layers)] if head.layers else []
     places = [
         *(t("difference.headline.layers", count=len(head.layers), names=one) for one in numbers),
@@ -112,7 +118,8 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "where": where,
         "unread": grouped(head.unread[0]),
         "unread_baseline": grouped(head.unread[1]),
-        "operations": list_names([*map(str, head.operations or ())]),
+        "operations": list_names([*map(str, graph.operations or ())]),
+        "settings": list_names([*map(str, graph.settings or ())]),
     }
     if head.ranks is not None:
         ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
@@ -124,7 +131,10 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
     more = {"alone": head.alone > 0, "no_copy": head.no_copy, "unread": lost}
-    more |= {"operations": bool(head.operations), "same_counts": head.operations == ()}
+    more |= {"operations": bool(graph.operations), "settings": bool(graph.settings)}
+    if graph.operations == () and not graph.settings:
+        compared = "same_graph" if graph.joined else "same_settings"
+        more["same_counts" if graph.settings is None else compared] = True
     said += [key for key, holds in more.items() if holds]
     return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
 

@@ -123,7 +123,6 @@ def inventory_tables(found: Inventory) -> Iterator[tuple[FieldTable, Sequence[Re
 
 def inventory_lines(t: Catalogue, found: Inventory) -> Iterator[str]:
     """Yield what a file is in sentences."""
-    numbers = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
     stored = Counter[str]()
     for group in found.groups:
         stored[stored_as(t, group)] += group.parameters
@@ -131,7 +130,8 @@ def inventory_lines(t: Catalogue, found: Inventory) -> Iterator[str]:
     size = "" if found.bytes is None else size_text(found.bytes)
     key = "file" if found.sha256 else "folder" if found.files else "memory"
     yield t(f"inventory.{key}", format=found.format, size=size, sha256=found.sha256)
-    if found.tensors:
+    if found.parameters is not None:
+        numbers = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
         yield t("inventory.tensors", dtypes=kinds or NONE, **numbers)
     if found.operations:
         named = [f"{grouped(one.count)} {one.name}" for one in found.operations[:MOST_NAMED]]
