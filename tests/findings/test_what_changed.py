@@ -28,7 +28,7 @@ from bilens.records.tensor_changes import (
     SettingChange,
     WholeDifference,
 )
-from bilens.report.sections.difference import headline_sentence
+from bilens.report.sections.difference import difference_sentences, headline_sentence
 from bilens.report.text import load_catalogue
 from builders import randn
 from onnx_files import export
@@ -518,10 +518,11 @@ def test_a_code_that_stands_for_another_number_is_seen_among_few_levels() -> Non
     """Of 255 levels sixteen are there, sixteen apart: three more, and each is still the nearest."""
     old = torch.arange(-120.0, 128, 16).repeat(8, 2)
     old[:, 0] = -127
-    new = old.clone()
+    new, numbers = old.clone(), old + 0.25
     new[3, 8] += 3
+    numbers[:, 0] = -127  # the largest number of a block, which its scale is made of
     for tensor, kind in ((old, "quantised"), (new, "differ")):
-        codes, exact = store({UP: tensor}, "Q8_0"), store({UP: old + 0.25})
+        codes, exact = store({UP: tensor}, "Q8_0"), store({UP: numbers})
         head = compare_tensors(codes, exact).headline
         assert head is not None
         assert head.kind == kind
@@ -546,6 +547,105 @@ def test_blocks_of_llama_cpp_are_the_same_weights_but_for_codes(kind: str, plain
         head = compare_tensors(*map(store, sides, coded)).headline
         assert head is not None
         assert (head.kind, head.differing) == ("quantised", 0)
+
+
+def eight_bits(tensor: Tensor) -> Tensor:
+    """Return a tensor as llama.cpp packs it: blocks of 32, each with a scale in float16."""
+    quants, gguf = pytest.importorskip("gguf.quants"), pytest.importorskip("gguf")
+    code = gguf.GGMLQuantizationType.Q8_0
+    return torch.from_numpy(quants.dequantize(quants.quantize(tensor.numpy(), code), code))
+
+
+def rescaled(tensor: Tensor, row: int, spacings: int) -> Tensor:
+    """Return a tensor in codes whose first block of a row has another scale."""
+    found, block = tensor.clone(), tensor[row, :32]
+    scale = (block.abs().max() / 127).half()
+    bits = (scale.view(torch.int16) + spacings).view(torch.float16)
+    found[row, :32] = block / scale.float() * bits.float()
+    return found
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 3e-4])
+@pytest.mark.parametrize("through", [None, torch.float16, torch.bfloat16])
+def test_a_faithful_quantisation_is_one_however_large_its_numbers_are(
+    size: float, through: torch.dtype | None
+) -> None:
+    exact = size * net()[UP]
+    packed = eight_bits(exact if through is None else exact.to(through).float())
+    found = compare_tensors(store({UP: packed}, "Q8_0"), store({UP: exact}))
+    assert [one.state for one in found.changed] == ["quantised"]
+
+
+@pytest.mark.parametrize("spacings", [-3, 3, 9])
+@pytest.mark.parametrize("row", [0, 7])
+def test_a_block_whose_scale_is_off_is_named(row: int, spacings: int) -> None:
+    exact = net()[UP]
+    codes = store({UP: rescaled(eight_bits(exact), row, spacings)}, "Q8_0")
+    for one, other in ((codes, store({UP: exact})), (store({UP: exact}), codes)):
+        found = compare_tensors(one, other)
+        (change,) = found.changed
+        assert (change.state, change.blocks_off) == ("codes", 1)
+        assert change.places == (f"[{row}, 0:32]",)
+        assert told(found)[:2] == ("differ", "changed")
+        said = [*difference_sentences(load_catalogue("en"), found)]
+        assert any(f"[{row}, 0:32]" in line for line in said)
+
+
+def with_norm(kind: str, names: str, bias: bool, epsilon: float) -> tuple[Tensors, Tensors]:
+    """Return a map or convolution and its normalisation, and both as one map."""
+    torch.manual_seed(3)
+    build: dict[str, Callable[[], nn.Module]] = {
+        "linear": lambda: nn.Linear(24, 16, bias),
+        "conv": lambda: nn.Conv2d(8, 16, 3, bias=bias),
+        "depthwise": lambda: nn.Conv2d(16, 16, 3, groups=16, bias=bias),
+        "transposed": lambda: nn.ConvTranspose2d(8, 16, 3, bias=bias),
+    }
+    norm = (nn.BatchNorm1d if kind == "linear" else nn.BatchNorm2d)(16, eps=epsilon)
+    for one in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        assert one is not None
+        one.data = torch.rand(16) + 0.2
+    layer = build[kind]()
+    fuse = nn.utils.fusion
+    made = (
+        fuse.fuse_linear_bn_eval(layer.eval(), norm.eval())  # type: ignore[type-var]
+        if kind == "linear"
+        else fuse.fuse_conv_bn_eval(layer.eval(), norm.eval(), kind == "transposed")  # type: ignore[type-var]
+    )
+    ends = dict(zip(("weight", "bias", "running_mean", "running_var"), names.split(), strict=True))
+    apart = {f"net.0.{n}": x.detach() for n, x in layer.state_dict().items()}
+    apart |= {f"net.1.{ends[n]}": x.detach() for n, x in norm.state_dict().items() if n in ends}
+    rest = {"net.3.weight": randn(16, 16, seed=8).float()}
+    return apart | rest, {f"net.0.{n}": x.detach() for n, x in made.state_dict().items()} | rest
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "depthwise", "transposed"])
+@pytest.mark.parametrize(
+    "names", ["weight bias running_mean running_var", "gamma beta moving_mean moving_variance"]
+)
+@pytest.mark.parametrize(("bias", "epsilon"), [(True, 1e-5), (False, 1e-3)])
+def test_a_normalisation_that_is_multiplied_in_is_told(
+    kind: str, names: str, bias: bool, epsilon: float
+) -> None:
+    apart, whole = with_norm(kind, names, bias, epsilon)
+    turned = {f"graph.{at}": x for at, x in enumerate(whole.values())}
+    for one, other in ((whole, apart), (apart, whole), (turned, apart)):
+        found = compare_tensors(store(one), store(other))
+        kind_told, basis, words = told(found)
+        assert (kind_told, basis) == ("folded", "rounding"), words
+        assert "1 batch normalisation (net.1) of the one" in words
+        (change,) = [one for one in found.changed if one.state == "folded"]
+        assert change.residual is not None
+        assert change.residual < 1e-6
+
+
+@pytest.mark.parametrize("changed_one", ["net.0.weight", "net.0.bias", "net.3.weight"])
+def test_what_else_changed_beside_a_normalisation_is_told(changed_one: str) -> None:
+    apart, whole = with_norm("conv", "weight bias running_mean running_var", True, 1e-5)
+    other = {n: x.clone() for n, x in whole.items()}
+    other[changed_one].flatten()[3] += 0.01
+    head = compare_tensors(store(other), store(apart)).headline
+    assert head is not None
+    assert head.kind == "differ"
 
 
 def error_of(old: Tensors, new: Tensors) -> float:

@@ -15,6 +15,7 @@ from bilens.records.tensor_changes import (
 
 DEVIATIONS = 3  # of the mean correlation of independent tensors
 NAMED = ("name", "content", "transposed")  # ways in which both are whole tensors
+STORED = ("rounding", "quantised", "folded")  # states of the same weights, stored otherwise
 PLACES = ("moved", "reordered")
 FEW = 3  # tensors that are named
 
@@ -29,7 +30,7 @@ def headline_of(
     """Return the headline of a difference; `same_file` says that the SHA-256 is the same."""
     changed = whole.changed
     # by more than the type, or codes, that a tensor is stored in
-    differing = [one for one in changed if one.state not in ("rounding", "quantised")]
+    differing = [one for one in changed if one.state not in STORED]
     matrices = [one for one in differing if one.full and one.correlation is not None]
     entries = sum(one.entries for one in matrices)
     sizes = [(one.size, one.size * (one.change or 0.0)) for one in changed if one.size]
@@ -96,6 +97,8 @@ def kind_of_difference(
         return "reordered" if moved else "differ"
     if alone:
         return "differ"
+    if "folded" in [one.state for one in changed]:
+        return "folded"
     if all(one.change == 0 for one in changed):
         return "same_numbers"
     if all(one.rounded_to or one.change == 0 for one in changed):

@@ -1,6 +1,5 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
-import re
 from math import prod
 
 import torch
@@ -17,6 +16,8 @@ from bilens.algebra.matrix_change import (
 from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.findings.difference_headline import headline_of
+from bilens.findings.folded_norms import match_folded
+from bilens.findings.quantised_blocks import blocks_off
 from bilens.findings.tensor_likeness import (
     TensorPair,
     are_elsewhere,
@@ -29,14 +30,8 @@ from bilens.io.stored_mlp import Store
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.tensor_changes import FileChange, GraphChange, TensorChange, WholeDifference
 
-BLOCK = 16  # numbers with one scale, in all formats of codes, or more
-PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
-BITS = re.compile(r"I?Q([2-8])_([01])?")  # of a code of a ggml type; 0 and 1: a scale for 32
-AT_ONCE = 65_536  # blocks
+NAMED = 5  # blocks of codes that are named
 FEW = 4  # spacings: that of each of two sums, and what was added, are half of one away or less
-# of the largest number of a block: what scale and minimum in float16, each half a spacing away,
-# move two levels apart
-SLACK = 3 * torch.finfo(torch.float16).eps
 
 
 def compare_tensors(
@@ -54,10 +49,10 @@ def compare_tensors(
     `graph` is what their operations differ in, None where these were not compared.
     """
     found = match_tensors(model, baseline, progress)
-    changes = []
+    changes = match_folded(found)
     for done, pair in enumerate(found.pairs):
         progress("tensors", done, len(found.pairs))
-        if not pair.same or pair.moved:
+        if pair.how != "folded" and (not pair.same or pair.moved):
             changes.append(compare_pair(pair))
     names = paired(found.model, found.baseline)
     whole = WholeDifference(
@@ -105,10 +100,10 @@ def compare_pair(pair: TensorPair) -> TensorChange:
     coded = new.quantised_as != old.quantised_as
     if rounded or widened:
         found = replace(found, state="rounding", rank=0 if found.full else None)
-    elif coded and (
-        is_nearest(before, after, new.quantised_as) or is_nearest(after, before, old.quantised_as)
-    ):
+    elif coded and (off := blocks_off(before, after, new.quantised_as, old.quantised_as)) == ():
         found = replace(found, state="quantised")
+    elif coded and off is not None:
+        found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
     elif same_numbers(before, after):
         found = replace(found, state="reordered")
     else:
@@ -165,59 +160,6 @@ def same_numbers(one: Tensor, other: Tensor) -> bool:
     sums = [float(part.double().sum()) for part in (one, other)]
     near = abs(sums[0] - sums[1]) <= 1e-9 * float(one.double().abs().sum())
     return near and torch.equal(one.flatten().sort().values, other.flatten().sort().values)
-
-
-def is_nearest(exact: Tensor, levels: Tensor, codes: str) -> bool:
-    """Tell whether numbers were each rounded to the nearest that codes can say, in every block.
-
-    Blocks have one scale: of sixteen along rows, as no format has smaller ones, or along columns.
-    No number may be more than one step of a known type away, nor, where all levels of a block are
-    equal, one that is seen.
-    """
-    if codes in PLAIN:
-        return False
-    bits = BITS.match(codes)
-    for turn in (False, True):
-        both = [part.flatten(1).T if turn and part.ndim > 1 else part for part in (exact, levels)]
-        if both[0].shape[-1] % BLOCK == 0:
-            one, other = (part.reshape(-1, BLOCK) for part in both)
-            largest = pooled(-other.abs().amax(1), 2).neg()
-            slack, away = SLACK * largest, (one - other).abs().amax(1)
-            if bits:
-                scale = largest if bits[2] else largest.max()
-                if bool((away > scale / (2 ** (int(bits[1]) - 1) - 1) + slack).any()):
-                    continue
-            blocks = zip(*(torch.split(part, AT_ONCE) for part in (one, other, slack)), strict=True)
-            if all(are_nearest(*block) for block in blocks):
-                step = steps_of(other, both[0].shape[-1] // BLOCK)
-                if bool(((away <= step + slack) | (other != other[:, :1]).any(1)).all()):
-                    return True
-    return False
-
-
-def are_nearest(exact: Tensor, levels: Tensor, slack: Tensor) -> bool:
-    """Tell whether each number of each block is nearer to its own level than to the others."""
-    away = (exact[:, :, None] - levels[:, None, :]).abs()
-    return bool((away.diagonal(dim1=1, dim2=2) <= away.amin(2) + slack[:, None]).all())
-
-
-def steps_of(blocks: Tensor, in_line: int) -> Tensor:
-    """Return the least distance of two levels of each block; where all are equal, of those around.
-
-    Those are the block beside it, else the line, else the tensor; 0 where all levels are equal.
-    """
-    apart = blocks.sort(1).values.diff(dim=1)
-    found = torch.where(apart > 0, apart, torch.inf).amin(1)
-    for count in (2, in_line, len(blocks)):
-        found = torch.where(found.isinf(), pooled(found, count), found)
-    return torch.where(found.isinf(), 0, found)
-
-
-def pooled(values: Tensor, count: int) -> Tensor:
-    """Return of each value the least one of so many side by side, among which it is."""
-    if len(values) % count:
-        return values
-    return values.reshape(-1, count).amin(1).repeat_interleave(count)
 
 
 def matrices(name: str, tensor: Tensor) -> list[Tensor]:

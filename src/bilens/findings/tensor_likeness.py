@@ -18,7 +18,7 @@ from torch import Tensor
 from bilens.io.byte_ranges import Block
 from bilens.io.stored_mlp import StoredTensor
 
-How: TypeAlias = Literal["name", "content", "transposed", "part", "tied"]
+How: TypeAlias = Literal["name", "content", "transposed", "part", "tied", "folded"]
 HALF, DEVIATIONS = 0.5, 6.0
 LONG = 65_536  # numbers along an axis that a sketch is of, the first ones
 NEARLY, SAMPLED = 0.9, 64  # cosine of rows, and how many are looked for

@@ -139,14 +139,14 @@ def contents_at(path: Path) -> Contents:
 
 def other_parts(files: Sequence[Path]) -> Iterator[str]:
     """Yield, of a model in several files, those that were not read."""
-    for match in (PART.fullmatch(file.name) for file in files):
-        for number in range(1, int(match[3]) + 1) if match else ():
-            other = files[0].with_name(f"{match[1]}{number:05}{match[2]}{match[3]}{match[4]}")
-            if other not in files:
-                why = "was not read with it" if other.exists() else "is not there"
-                yield f"{other.name}, a part of the model, {why}"
-        if match:
-            return
+    found = next(filter(None, (PART.fullmatch(file.name) for file in files)), None)
+    if found is None:
+        return
+    for number in range(1, int(found[3]) + 1):
+        other = files[0].with_name(f"{found[1]}{number:05}{found[2]}{found[3]}{found[4]}")
+        if other not in files:
+            why = "was not read with it" if other.exists() else "is not there"
+            yield f"{other.name}, a part of the model, {why}"
 
 
 # ---- one file

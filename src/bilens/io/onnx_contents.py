@@ -78,7 +78,7 @@ def node_settings(onnx: Any, node: Any, versions: Mapping[str, int]) -> dict[str
 
     Tensors and graphs in it stand for themselves.
     """
-    found = {}
+    found = dict[str, str]()
     with suppress(Exception):  # of an operation that onnx does not know
         known = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
         for name, one in known.attributes.items():

@@ -18,7 +18,8 @@ class TensorChange(Record, frozen=True):
     baseline_dtype: Annotated[str, "as it is stored in the baseline"]
     state: Annotated[
         str,
-        "`rounding`, `quantised` (each number to the nearest one), `low_rank` (≤ full / 2), "
+        "`rounding`, `quantised` (each number to the nearest one), `codes` (but for some blocks), "
+        "`folded` (with a normalisation that the other file has), `low_rank` (≤ full / 2), "
         "`rescaled`, `reordered` (the same numbers), `moved` (those of a tensor of another name), "
         "`permuted` (rows or columns, and changed), `noise`, `changed`, `not_finite`",
     ]
@@ -32,6 +33,12 @@ class TensorChange(Record, frozen=True):
     correlation: Annotated[float | None, "of its numbers with the baseline’s"] = None
     rounded_to: Annotated[str, "type that each number of the baseline is rounded to, or none"] = ""
     baseline_rounded_to: Annotated[str, "type in which the baseline has the model’s numbers"] = ""
+    blocks_off: Annotated[Count, "of codes, that are further away than rounding goes"] = 0
+    places: Annotated[tuple[str, ...], "the first of them, by row and columns"] = ()
+    norm: Annotated[str, "the normalisation that is part of it, in the other file"] = ""
+    residual: Annotated[
+        float | None, View("‖W − W of the norm multiplied out‖ / ‖W‖", "quantity")
+    ] = None
 
 
 class CountChange(Record, frozen=True):
@@ -81,7 +88,8 @@ class DifferenceHeadline(Record, frozen=True):
     kind: Annotated[
         str,
         "`identical` bit for bit, `same_tensors` in another file, `same_numbers` in another type, "
-        "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `reordered`, "
+        "`rounded`, `baseline_rounded`, `rounding` (no more than it), `quantised`, `folded` "
+        "(normalisations are part of other weights, or no longer), `reordered`, "
         "`differ`, `unrelated` or `not_compared`",
     ]
     tensors: Annotated[Count, "that were compared"]

@@ -305,7 +305,7 @@ def concentrated_change(evidence: Evidence) -> Iterator[Values]:
 
 HEADLINES: Final = {
     **dict.fromkeys(("same_tensors", "same_numbers"), "same"),
-    **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised"), "rounding"),
+    **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised", "folded"), "rounding"),
     **{kind: kind for kind in ("identical", "unrelated", "not_compared")},
 }
 

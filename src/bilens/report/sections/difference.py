@@ -65,6 +65,10 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
         states = Counter(one.state for one in found.changed).most_common()
         parts = [t(f"difference.count.{state}", count=grouped(count)) for state, count in states]
         yield t("difference.states", states=t.listing(parts))
+    for one in found.changed:
+        if one.blocks_off:
+            off, places = grouped(one.blocks_off), list_names(one.places)
+            yield t("difference.blocks", name=one.name, off=off, places=places)
     for mine, theirs in sorted({(one.dtype, one.baseline_dtype) for one in found.changed}):
         if mine != theirs:
             yield t("difference.dtypes", model=mine, baseline=theirs)
@@ -101,6 +105,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     where = t("difference.headline.where", places=t.listing(places)) if places else ""
     if head.names:
         where = t("difference.headline.named", names=t.listing([*head.names]))
+    folded = [one for one in found.changed if one.norm]
     rounded = [one.rounded_to or one.baseline_rounded_to for one in found.changed]
     values = {
         "tensors": grouped(head.tensors),
@@ -115,6 +120,9 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "correlation": NONE if head.correlation is None else signed_quantity(head.correlation),
         "chance": NONE if head.chance is None else quantity(head.chance),
         "rank": "",
+        "folded": grouped(len(folded)),
+        "norms": list_names([one.norm for one in folded]),
+        "residual": quantity(max((one.residual or 0.0 for one in folded), default=0.0)),
         "where": where,
         "unread": grouped(head.unread[0]),
         "unread_baseline": grouped(head.unread[1]),
