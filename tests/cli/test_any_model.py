@@ -1,6 +1,8 @@
 """Models of which no layer is read: an audit says what they are, and compares them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,53 @@ def test_a_file_that_is_not_opened_is_a_copy_by_its_sha256_alone(
         words = " ".join(bilens(*line).out.split())
         assert decided in words
         assert "0 tensors" not in words
+
+
+UNKNOWN = {  # name of a kind → name of a file of it, and how it begins
+    "fasttext": ("lid.bin", b"\xba\x16\x4f\x2f" + bytes(80)),
+    "compressed": ("w.pt", b"\x1f\x8b" + bytes(40)),
+    "dynet": ("net.model", b"#Parameter# /w {2,3} 7 ZERO_GRAD\n+1 +2 +3 +4 +5 +6\n"),
+    "coreml": ("net.mlmodel", b"\x08\x06"),
+    "trees": ("trees.bin", b"tree\nversion=v4\n\nTree=0\n"),
+    "lightgbm": ("trees.txt", b"tree\nversion=v4\n\nTree=0\n"),
+    "catboost": ("m.ckpt", b"CBM1" + bytes(20)),
+}
+
+
+@pytest.mark.parametrize("kind", [*UNKNOWN, "pipeline", "package"])
+def test_an_audit_of_what_can_be_inventoried_ends_in_the_inventory(
+    bilens: Shell, tmp_path: Path, kind: str
+) -> None:
+    """Whatever the kind and however the file is called."""
+    path = tmp_path / "m"
+    path.mkdir()
+    if kind == "pipeline":
+        (path / "ner").mkdir()
+        np.savez(path / "ner" / "model", w=np.ones((2, 3)))
+    elif kind == "package":
+        (path / "Data" / "com").mkdir(parents=True)
+        (path / "Data" / "com" / "model.mlmodel").write_bytes(b"\x08\x06")
+        (path / "Manifest.json").write_text("{}")
+    else:
+        name, start = UNKNOWN[kind]
+        path = path / name
+        path.write_bytes(start)
+    assert bilens("inspect", path).code == 0
+    result = bilens("audit", path, *FEW)
+    assert result.code == 0, result.err
+    assert "Inventoried; its function was not read" in " ".join(result.out.split())
+
+
+def test_a_file_of_no_known_kind_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "x.dat").write_bytes(b"no weights at all")
+    code = (
+        "import sys; from bilens.cli import main; sys.argv = ['bilens', 'audit', sys.argv[1]]\n"
+        "try: main()\nfinally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "x.dat"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.strip()) == (3, "False")
 
 
 def test_a_graph_with_another_operation_is_no_copy(bilens: Shell, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -462,3 +463,108 @@ def test_a_licence_is_told_however_its_name_is_written(name: str, tmp_path: Path
     (tmp_path / name).write_text("MIT License\n")
     said = [(one.name, one.value) for one in bl.inventory(tmp_path / "model.safetensors").card]
     assert said == [("license", "MIT License")]
+
+
+def test_a_link_to_a_folder_is_listed_and_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    written(tmp_path / "model", "safetensors")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model" / "linked").symlink_to(tmp_path / "elsewhere")
+    (entry,) = (one for one in bl.inventory(tmp_path / "model").files if one.name == "linked")
+    assert (entry.state, entry.said) == ("refused", "is a link to a folder, not followed")
+
+
+def split_gguf(folder: Path, parts: int) -> list[Path]:
+    gguf = pytest.importorskip("gguf")
+    paths = []
+    for number in range(1, parts + 1):
+        paths.append(folder / f"m-{number:05}-of-{parts:05}.gguf")
+        writer = gguf.GGUFWriter(paths[-1], "mamba")
+        writer.add_tensor(f"a{number}", np.ones((2, 32), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return paths
+
+
+def test_parts_that_are_not_there_are_noted(tmp_path: Path) -> None:
+    first, second, third = split_gguf(tmp_path, 3)
+    assert bl.inventory(first).notes == ()
+    assert bl.inventory(third).notes == tuple(
+        f"{one.name}, a part of the model, was not read with it" for one in (first, second)
+    )
+    second.unlink()
+    assert bl.inventory(first).notes == (f"{second.name}, a part of the model, is not there",)
+    for number in (1, 2, 3):
+        save_file(
+            {f"w{number}": torch.ones(2)}, tmp_path / f"model-{number:05}-of-00003.safetensors"
+        )
+    first.unlink()
+    third.unlink()
+    assert bl.inventory(tmp_path).notes == ()
+    (tmp_path / "model-00002-of-00003.safetensors").unlink()
+    assert bl.inventory(tmp_path).notes == (
+        "model-00002-of-00003.safetensors, a part of the model, is not there",
+    )
+
+
+def test_the_places_of_a_quantised_weight_are_no_parameters(tmp_path: Path) -> None:
+    packed = {
+        "up.qweight": torch.ones(4, 8, dtype=torch.int32),
+        "up.g_idx": torch.arange(32, dtype=torch.int32),
+        "up.scales": torch.ones(2, 8),
+    }
+    save_file(packed, tmp_path / "m.safetensors")
+    assert bl.inventory(tmp_path / "m.safetensors").parameters == 32 + 16
+
+
+def test_a_file_whose_tensors_are_not_listed_tells_no_number_of_them(tmp_path: Path) -> None:
+    (tmp_path / "m.lz4").write_bytes(b"\x04\x22\x4d\x18" + bytes(20))
+    found = bl.inventory(tmp_path / "m.lz4")
+    assert (found.parameters, found.tensors) == (None, 0)
+
+
+def varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def block(entries: Mapping[bytes, bytes]) -> bytes:
+    """Write a block of a table of names, none of which shares its start with the one before."""
+    rows = (varint(0) + varint(len(k)) + varint(len(v)) + k + v for k, v in entries.items())
+    return b"".join(rows) + struct.pack("<II", 0, 1)
+
+
+def test_the_variables_of_a_saved_model_are_its_weights(tmp_path: Path) -> None:
+    """Constants of its graph are listed, the state of an optimizer is not; neither is counted."""
+    shape = b"".join(field(2, field(1, side)) for side in (2, 3))
+    proto = field(1, 1) + field(2, shape) + field(4, struct.pack("<6f", *range(6)))
+    value = field(5, field(1, b"value") + field(2, field(8, proto)))
+    graph = node(b"w", b"Const", value) + node(b"m", b"MatMul")
+    (tmp_path / "variables").mkdir()
+    (tmp_path / "saved_model.pb").write_bytes(field(2, field(2, graph)))
+    sizes = field(1, 1) + field(2, field(2, field(1, 4)))
+    end = b"/.ATTRIBUTES/VARIABLE_VALUE"
+    slot = b"dense/kernel/.OPTIMIZER_SLOT/optimizer/m" + end
+    names = block({b"dense/kernel" + end: sizes, slot: sizes})
+    index = block({b"z": varint(0) + varint(len(names))})
+    footer = varint(0) + varint(0) + varint(len(names)) + varint(len(index))
+    content = names + index + footer.ljust(40, b"\0") + bytes(8)
+    (tmp_path / "variables" / "variables.index").write_bytes(content)
+    found = bl.inventory(tmp_path)
+    assert [one.name for one in found.groups] == ["w", "dense/kernel"]
+    assert found.parameters == 4
+
+
+def test_parts_in_folders_below_are_one_model(tmp_path: Path) -> None:
+    for name in ("tagger", "parser"):
+        (tmp_path / "pipeline" / name).mkdir(parents=True)
+        np.savez(tmp_path / "pipeline" / name / "model.npz", w=np.ones((2, 3)))
+    found = bl.inventory(tmp_path / "pipeline")
+    assert (found.format, found.parameters) == ("arrays of NumPy, 2 files", 12)
+    assert [one.name for one in found.groups] == ["parser/w", "tagger/w"]
+    assert {one.state for one in found.files} == {"read"}
+    (tmp_path / "empty" / "deep").mkdir(parents=True)
+    (tmp_path / "empty" / "deep" / "notes.txt").write_text("nothing")
+    with pytest.raises(CheckpointError, match="holds no model"):
+        bl.inventory(tmp_path / "empty")
