@@ -4,9 +4,10 @@ Rows lie one behind the other (q, k and v; a stack of experts), take turns (gate
 head by head, or are those of one tensor whose blocks stand in another order (gates of a GRU).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from bilens.findings.tensor_likeness import (
     HALF,
     Matching,
+    TensorPair,
     agree,
     in_shape_of,
     numbers_in,
@@ -25,9 +27,17 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.io.byte_ranges import Block
 from bilens.io.stored_mlp import StoredTensor
+from bilens.records.tensor_changes import TensorChange
 
 AT_ONCE = 1024  # rows whose nearest ones are looked for
 PROBED = 32  # rows that are looked for first
+# Gain, shift, mean and variance, as torch, Keras and Paddle call them.
+NORMS = (
+    ("weight", "bias", "running_mean", "running_var"),
+    ("gamma", "beta", "moving_mean", "moving_variance"),
+    ("w_0", "b_0", "w_1", "w_2"),
+)
+LARGEST_EPSILON, ROUNDINGS = 0.1, 16  # these of the coarser type: of products, sums and a root
 FEW = 4  # one row in so many may not be found behind the one before, or there is no order in them
 
 Part: TypeAlias = tuple[StoredTensor, StoredTensor, tuple[int, ...]]  # part, whose, order of axes
@@ -183,3 +193,272 @@ def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> Stored
 
 def read_rows(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
     return numbers_in(whole).reshape(matrix_sides(whole)).permute(order)[rows][block]
+
+
+# ---- batch normalisations that are multiplied into the weights before them
+
+
+def match_folded(found: Matching) -> list[TensorChange]:
+    """Take normalisations of one file that are part of weights of the other out of a matching.
+
+    Math: (W x + b − mean) γ / √(variance + ε) + β is one map again, s W and s (b − mean) + β with
+        s = γ / √(variance + ε). All four tensors have to be left, and ε is what W says.
+    """
+    changes = list[TensorChange]()
+    for side, other in (("baseline", "model"), ("model", "baseline")):
+        left = getattr(found, side)
+        for names in [*norms_in(left)]:
+            norm = [numbers_in(left[one]).double() for one in names]
+            for plain, made, axis in weights_of(found, side, other, len(norm[0])):
+                whole = [numbers_in(one).double() for one in (plain, made)]
+                rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
+                ratio = (rows * scaled).sum(1) / rows.square().sum(1)
+                epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
+                scale = norm[0] / (norm[3] + epsilon).sqrt()
+                residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
+                most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
+                bias = bias_of(found, side, other, norm, scale, most)
+                if epsilon <= LARGEST_EPSILON and residual <= most and bias:
+                    used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
+                    take_out(found, used)
+                    new, old = (made, plain) if side == "baseline" else (plain, made)
+                    found.pairs.append(TensorPair(new, old, "folded"))
+                    change = TensorChange(
+                        new.name,
+                        "other",
+                        None,
+                        new.storage,
+                        old.storage,
+                        "folded",
+                        baseline_name=old.name,
+                        entries=prod(new.shape),
+                        size=float(whole[side == "model"].norm()),
+                        norm=names[0].replace("/", ".").rpartition(".")[0],
+                        residual=residual,
+                    )
+                    changes.append(change)
+                    break
+
+
+def matrix_sides(tensor: StoredTensor) -> tuple[int, ...]:
+    """Return the shape of a tensor as a matrix, or a vector: a stack has all rows in one."""
+    first, *rest = squeezed(tensor.shape) or (1,)
+    return (first * rest[0], rest[1]) if len(rest) == 2 else (first, *rest)
+
+
+def orders_of(tensor: StoredTensor) -> list[tuple[int, ...]]:
+    """Return the orders of the axes of a matrix or a stack, or of a vector; else none."""
+    axes = len(squeezed(tensor.shape))
+    known: dict[int, list[tuple[int, ...]]] = {1: [(0,)], 2: [(0, 1), (1, 0)], 3: [(0, 1)]}
+    return known.get(axes, [])
+
+
+def parts_of(
+    side: str,
+    whole: StoredTensor,
+    order: tuple[int, ...],
+    others: Sequence[StoredTensor],
+    sketches: Sketches,
+) -> tuple[list[Part], StoredTensor | None]:
+    """Return the tensors that are parts of one, and the rows of it that are left."""
+    count, *width = (matrix_sides(whole)[axis] for axis in order)
+    free, found, taken_ones = torch.ones(count, dtype=torch.bool), list[Part](), set[str]()
+    kept = [item for item in fitting(others, width) if 0 < item[2] <= count]
+    keys = [(side, whole.name, order), *(("", f"{side} {s.name}", way) for s, way, _ in kept)]
+    for key, one in zip(keys, (whole, *(small for small, _, _ in kept)), strict=True):
+        if key not in sketches:
+            sketches[key] = sketch_rows(one, key[2])
+    rows, *smaller = (sketches[key] for key in keys)
+    near = are_near(rows, smaller)
+    for (small, way, height), sketch, likely in zip(kept, smaller, near, strict=True):
+        if not likely or small.name in taken_ones or height > int(free.sum()):
+            continue
+        for place in find_rows(rows, sketch, free):
+            part = rows_of(whole, order, place)
+            if agree(numbers_in(part), numbers_in(in_shape_of(part, small, way))):
+                found.append((part, small, way))
+                free[place] = False
+                taken_ones.add(small.name)
+                break
+    rest = free.nonzero()[:, 0]
+    last = rows_of(whole, order, rest) if found and len(rest) else None
+    fits: list[Part] = [
+        (last, small, way)
+        for small, way, height in fitting(others, width)
+        if last is not None and small.name not in taken_ones and height == len(rest)
+    ]
+    if len(fits) == 1:
+        found, last = found + fits, None
+    grown = len(found) == 1 and last is not None  # one tensor that became larger is another one
+    return ([], None) if grown else (found, last)
+
+
+def fitting(
+    others: Sequence[StoredTensor], width: Sequence[int]
+) -> Iterator[tuple[StoredTensor, tuple[int, ...], int]]:
+    """Yield the tensors whose rows are as wide, with the order of their axes and their number."""
+    for one in others:
+        for way in orders_of(one) if len(squeezed(one.shape)) < 3 else ():
+            height, *rest = (matrix_sides(one)[axis] for axis in way)
+            if rest == [*width]:
+                yield one, way, height
+
+
+def sketch_rows(one: StoredTensor, order: tuple[int, ...]) -> Tensor:
+    """Return (rows, directions) what rows are along random directions; of a vector its numbers."""
+    rows = numbers_in(one).float().reshape(matrix_sides(one)).permute(order)
+    return rows @ random_directions(1, rows.shape[1]).T if rows.ndim == 2 else rows[:, None]
+
+
+def find_rows(whole: Tensor, small: Tensor, free: Tensor) -> Iterator[Tensor]:
+    """Yield the rows of a whole that may be those of a part, by their sketches."""
+    left, steps = free.nonzero()[:, 0], torch.arange(len(small))
+    most = HALF * float(small.square().sum()) / len(small)
+    first = left[: len(small)]
+    if float((whole[first] - small).square().sum()) <= most * len(small):
+        yield first
+    place = left[torch.cat([part.indices for part in nearest_rows(whole[left], small)])]
+    moves = place.diff()
+    in_turns = len(moves) > 0 and bool((moves == moves[0]).all())
+    in_blocks = int((moves != 1).sum()) * FEW <= len(place)
+    if (in_turns or in_blocks) and len({*place.tolist()}) == len(place):
+        yield place
+    start = int((place - steps).mode().values)
+    if 0 <= start <= len(whole) - len(small) and bool(free[steps + start].all()):
+        yield steps + start
+
+
+def are_near(whole: Tensor, others: Sequence[Tensor]) -> list[bool]:
+    """Tell of each of several tensors whether rows like some of its own are in a whole."""
+    if whole.shape[1] == 1 or not others:  # some number or other is near to each
+        return [True] * len(others)
+    probes = [one[:: max(len(one) // PROBED, 1)] for one in others]
+    away = torch.cat([part.values for part in nearest_rows(whole, torch.cat(probes))]).square()
+    parts = zip(torch.split(away, [len(one) for one in probes]), probes, strict=True)
+    return [bool(part.sum() <= HALF * probe.square().sum()) for part, probe in parts]
+
+
+def nearest_rows(whole: Tensor, rows: Tensor) -> list[Any]:
+    """Return how far the nearest row of a whole is from each, and which, a block at a time."""
+    exact = "donot_use_mm_for_euclid_dist" if rows.shape[1] == 1 else "use_mm_for_euclid_dist"
+    return [
+        torch.cdist(part, whole, compute_mode=exact).min(1) for part in torch.split(rows, AT_ONCE)
+    ]
+
+
+def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> StoredTensor:
+    """Return rows of a tensor, or its columns, as a tensor of its own."""
+    width = [matrix_sides(whole)[axis] for axis in order[1:]]
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    step = int(rows[1] - rows[0]) if len(rows) > 1 else 1
+    said = f"{':, ' if order == (1, 0) else ''}{first}:{last}{f':{step}' if step != 1 else ''}"
+    if len(squeezed(whole.shape)) == 3 and len(rows) == squeezed(whole.shape)[1]:
+        said = str(first // len(rows))  # a matrix of a stack
+    return replace(
+        whole,
+        name=f"{whole.name}[{said}]",
+        shape=(len(rows), *width),
+        block=(),
+        fetch=partial(read_rows, whole, order, rows),
+        locate=lambda _: (),
+    )
+
+
+def read_rows(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
+    return numbers_in(whole).reshape(matrix_sides(whole)).permute(order)[rows][block]
+
+
+# ---- batch normalisations that are multiplied into the weights before them
+
+
+def match_folded(found: Matching) -> list[TensorChange]:
+    """Take normalisations of one file that are part of weights of the other out of a matching.
+
+    Math: (W x + b − mean) γ / √(variance + ε) + β is one map again, s W and s (b − mean) + β with
+        s = γ / √(variance + ε). All four tensors have to be left, and ε is what W says.
+    """
+    changes = list[TensorChange]()
+    for side, other in (("baseline", "model"), ("model", "baseline")):
+        left = getattr(found, side)
+        for names in [*norms_in(left)]:
+            norm = [numbers_in(left[one]).double() for one in names]
+            for plain, made, axis in weights_of(found, side, other, len(norm[0])):
+                whole = [numbers_in(one).double() for one in (plain, made)]
+                rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
+                ratio = (rows * scaled).sum(1) / rows.square().sum(1)
+                epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
+                scale = norm[0] / (norm[3] + epsilon).sqrt()
+                residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
+                most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
+                bias = bias_of(found, side, other, norm, scale, most)
+                if epsilon <= LARGEST_EPSILON and residual <= most and bias:
+                    used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
+                    take_out(found, used)
+                    new, old = (made, plain) if side == "baseline" else (plain, made)
+                    found.pairs.append(TensorPair(new, old, "folded"))
+                    change = TensorChange(
+                        new.name, "other", None, new.storage, old.storage, "folded"
+                    )
+                    size = float(whole[side == "model"].norm())
+                    norm_name = names[0].rpartition(".")[0] or names[0].rpartition("/")[0]
+                    numbers = {"entries": prod(new.shape), "size": size, "residual": residual}
+                    changes.append(
+                        msgspec.structs.replace(
+                            change, baseline_name=old.name, norm=norm_name, **numbers
+                        )
+                    )
+                    break
+    return changes
+
+
+def norms_in(left: Mapping[str, StoredTensor]) -> Iterator[tuple[str, ...]]:
+    """Yield gain, shift, mean and variance of the normalisations of which all four are there."""
+    for name in left:
+        for gain, shift, mean, variance in NORMS:
+            stem, ending, more = name.rpartition(mean)
+            names = tuple(f"{stem}{one}{more}" for one in (gain, shift, mean, variance))
+            shapes = {left[one].shape if one in left else () for one in names}
+            if ending and more in ("", ":0") and shapes == {left[name].shape[:1]}:
+                yield names
+
+
+def weights_of(
+    found: Matching, side: str, other: str, outputs: int
+) -> Iterator[tuple[StoredTensor, StoredTensor, int]]:
+    """Yield weights with so many outputs, what may be the same in the other file, and the axis."""
+    both = [(getattr(x, side), getattr(x, other)) for x in found.pairs if not x.same]
+    both += product(getattr(found, side).values(), getattr(found, other).values())
+    for plain, made in both:
+        turned = len(made.shape) == 2 and plain.shape == made.shape[::-1] != made.shape
+        plain = in_shape_of(made, plain, (1, 0)) if turned else plain
+        for axis in (0, 1, -1) if len(made.shape) > 1 and plain.shape == made.shape else ():
+            if made.shape[axis] == outputs:
+                yield plain, made, axis
+
+
+def bias_of(
+    found: Matching, side: str, other: str, norm: list[Tensor], scale: Tensor, most: float
+) -> tuple[str, ...]:
+    """Return the bias with a normalisation in it, and the one before it where there is any."""
+    mine, theirs = (
+        [*getattr(found, one).values(), *(getattr(pair, one) for pair in found.pairs)]
+        for one in (side, other)
+    )
+    _, shift, mean, _ = norm
+    for made in (one for one in theirs if one.shape == shift.shape):
+        for bias in (None, *(one for one in mine if one.shape == shift.shape)):
+            given = 0 * shift if bias is None else numbers_in(bias).double()
+            parts = shift, -scale * mean, scale * given
+            away = numbers_in(made).double() - sum(parts)
+            if away.norm() <= most * sum(part.norm() for part in parts):
+                return (made.name,) if bias is None else (made.name, bias.name)
+    return ()
+
+
+def take_out(found: Matching, used: Mapping[str, set[str]]) -> None:
+    """Take tensors by their names out of what is left of each file, and out of pairs."""
+    for side, names in used.items():
+        left = getattr(found, side)
+        for name in names & left.keys():
+            del left[name]
+        found.pairs[:] = [one for one in found.pairs if getattr(one, side).name not in names]

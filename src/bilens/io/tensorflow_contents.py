@@ -20,7 +20,6 @@ from bilens.io.contents import (
     TensorBytes,
     hash_of,
     shape_text,
-    short_text,
     size_of,
 )
 from bilens.records.inventory import Port
@@ -140,15 +139,11 @@ def count_operations(
     total = Counter[str]()
     for node in nodes:
         name, called = node[2][0].decode(), []
-        said = {INPUTS: b", ".join(node.get(3, [])).decode()}
         for entry in map(read_message, node.get(5, [])):
-            if name != "Const" and not entry[1][0].startswith(b"_"):
-                said[entry[1][0].decode()] = short_text(b"".join(entry.get(2, [])).hex(" "))
             value = read_message(entry[2][0]) if 2 in entry else {}
             called += [read_message(one)[1][0] for one in value.get(10, [])]
             if name == "Const" and entry[1][0] == b"value":
                 add_constant(found, node[1][0].decode(), read_message(value[8][0]))
-        found.set_operation(name, node[1][0].decode(), said)
         known = [one for one in called if one in functions]
         for function in known:
             if function not in done:
