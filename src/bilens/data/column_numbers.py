@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilens.records.column_readings import CellConversion
+
 if TYPE_CHECKING:  # pages read columns without torch
     from torch import Tensor
 
@@ -62,6 +64,21 @@ def follow_curves(x: Tensor, curves: Sequence[Curve]) -> Tensor:
     parts = zip(x.T, curves, strict=True)
     columns = [follow_curve(column.tolist(), curve) for column, curve in parts]
     return x.double().new_tensor(columns).T.contiguous()
+
+
+def odd_numbers(name: str, values: Sequence[float]) -> list[CellConversion]:
+    """Return a sentence on each value of a column that may stand for none."""
+    return [
+        CellConversion.of_kind(
+            "sentinel",
+            column=name,
+            count=count,
+            text=f"{value:.10g}",
+            low=f"{low:.10g}",
+            high=f"{high:.10g}",
+        )
+        for value, count, low, high in stand_ins(values)
+    ]
 
 
 def stand_ins(values: Sequence[float]) -> list[tuple[float, int, float, float]]:

@@ -3,7 +3,7 @@
 import hashlib
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -15,7 +15,16 @@ from torch import Tensor
 from bilens.base.errors import DataError, UsageError
 from bilens.data.cells import DECIMAL, is_missing, is_nearly_all, parse_number
 from bilens.data.table_checks import checked, decided
-from bilens.data.table_columns import Cells, encoded, fitted_column, spelling_key, varies, votes_of
+from bilens.data.table_columns import (
+    MISSING,
+    Cells,
+    encoded,
+    fitted_column,
+    plain_column,
+    spelling_key,
+    varies,
+    votes_of,
+)
 from bilens.data.table_file import RawTable
 from bilens.records.column_readings import CellConversion, TableColumn, TableReading
 from bilens.records.common import Value
@@ -69,7 +78,9 @@ def columns_of(
     done, found, empty = list(table.done), dict[str, list[float]](), Empty()
     twice = {one.values["old"] for one in table.done if one.kind == "renamed" and reading is None}
     twice |= {name for name, count in Counter(map(str.strip, names)).items() if count > 1}
-    columns = implied_columns(table, names) if reading is None else reading.columns
+    columns = implied_columns(
+        table, map(plain_column, names) if reading is None else reading.columns
+    )
     used = [column for column in columns if column.inputs]
     check_columns(table, [column.name for column in used], twice)
     votes = votes_of(table)
@@ -104,14 +115,18 @@ def check_columns(table: RawTable, wanted: Sequence[str], twice: Collection[Valu
         )
 
 
-def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
-    """Return the columns of a model that does not say how its table was read, by its names."""
+def implied_columns(table: RawTable, columns: Iterable[TableColumn]) -> list[TableColumn]:
+    """Return how a table is read: of what is known by its name alone, as that name says."""
     found: dict[str, TableColumn] = {}
-    for name in map(str.strip, names):
+    for one in columns:
+        name = one.name.strip()
+        if one != plain_column(one.name):
+            found[name] = one
+            continue
         splits = [(name[:at], name[at + 1 :]) for at, mark in enumerate(name) if mark == "="]
         known = [split for split in splits if split[0] in table.positions]
         if name in table.positions or not known:
-            found[name] = TableColumn(name, "number", (name,), decimal="")
+            found[name] = plain_column(name)
             continue
         held = [split for split in known if split[1] in table.column(split[0])]
         column, level = (held or known[-1:])[0]
@@ -216,7 +231,9 @@ def with_columns(
     if len(inputs) > len(rows):
         done.append(CellConversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
-    done += decided(columns, part, goal[rows], class_names)
+    for name in (one.name for one in columns if one.inputs):
+        texts = [MISSING if is_missing(cell) else cell for cell in part.column(name)]
+        done += decided(name, np.array(texts, object), goal[rows].numpy(), class_names)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)
     return TrainingTable(values, names, goal, class_names, reading, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,19 +22,22 @@ from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit_model import audit
 from bilens.api.provenance import READING
-from bilens.base.errors import UsageError
-from bilens.data.column_numbers import follow_curves
+from bilens.base.errors import BilensWarning, UsageError
+from bilens.data.column_numbers import follow_curves, odd_numbers
 from bilens.data.model_interface import ClassIndex
-from bilens.data.table_columns import read_by_curve
+from bilens.data.table_checks import decided
+from bilens.data.table_columns import plain_column, read_by_curve
 from bilens.findings.column_effects import output_effects
 from bilens.findings.subject import gauge_free
 from bilens.io.estimator import is_of_sklearn
 from bilens.io.loaded_model import NUMBERED, LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.records.base import json_text
+from bilens.records.base import displayable, json_text
 from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
+from bilens.report.sections.table_page import conversion_lines
+from bilens.report.text import load_catalogue
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.recipes import ColumnScale
 from bilens.train.table_choice import fit_table
@@ -90,6 +94,19 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             raise ValueError("sample_weight must hold no negative weight, and one above 0.")
         counted = weights > 0
         return [X[counted], y[counted], weights[counted]]
+
+    def _warn_of_columns(
+        self, x: np.ndarray, y: np.ndarray, class_names: Sequence[object] | None = None
+    ) -> None:
+        """Name columns with a value that may stand for none, or that may hold the answer."""
+        self.odd_columns_ = [
+            sentence
+            for name, column in zip(self._names(), x.T, strict=True)
+            for sentence in (*odd_numbers(name, column), *decided(name, column, y, class_names))
+        ]
+        if self.odd_columns_:
+            for line in conversion_lines(load_catalogue("en"), displayable(self.odd_columns_)):
+                warnings.warn(line, BilensWarning, stacklevel=4)
 
     def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss) -> None:
         """Fit, and set the attributes that both kinds have."""
@@ -283,9 +300,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             )
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
         columns = self._columns()
-        reading = TableReading(columns, self.choice_.conversions())
-        # without ranks the inputs are the columns, whose names may be of indicators
-        said = {READING: json_text(reading)} if any(self.curves_) else {}
+        done = (*self.odd_columns_, *self.choice_.conversions())
+        said = {READING: json_text(TableReading(columns, done))}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
@@ -308,8 +324,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _columns(self) -> tuple[TableColumn, ...]:
         """Return how each column is read."""
-        plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
-        return tuple(map(read_by_curve, plain, self.curves_))
+        return tuple(map(read_by_curve, map(plain_column, self._names()), self.curves_))
 
     def _input_names(self) -> list[str]:
         check_is_fitted(self)

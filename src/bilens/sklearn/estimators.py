@@ -115,6 +115,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             of_class = np.array([float(given.get(name, 1.0)) for name in known])
         weighted = weights * of_class[labels]
         target = torch.nn.functional.one_hot(torch.from_numpy(labels), len(self.classes_))
+        self._warn_of_columns(X, labels, self.classes_)
         self._fit_map(X, weighted, CrossEntropy(target.double()))
         if self.class_weight is not None:
             self._read_against(X, weights)
@@ -180,6 +181,7 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
         """
         X, y, weights = self._checked(X, y, sample_weight, y_numeric=True)
         target, mean, deviation = scaled_target(as_tensor(y), as_tensor(weights))
+        self._warn_of_columns(X, y)
         self._fit_map(X, weights, SquaredError(target[:, None]))
         self.standard_map_ = self.standard_map_.compose_output(torch.diag(deviation), mean)
         return self
