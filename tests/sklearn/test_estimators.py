@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import bilens as bl
-from bilens.base.errors import MissingExtraError, UsageError
+from bilens.base.errors import BilensWarning, MissingExtraError, UsageError
 
 WINE = load_wine(as_frame=True)
 DIABETES = load_diabetes(as_frame=True)
@@ -213,6 +213,41 @@ def test_an_estimator_is_audited_as_the_model_that_it_saves(tmp_path: Path) -> N
     assert share.value == pytest.approx(model.score(WINE.data, WINE.target))
     with pytest.raises(UsageError, match=r"pass it alone, pipeline\[-1\]"):
         bl.audit(make_pipeline(StandardScaler(), bl.sklearn.BilinearClassifier()))
+
+
+def test_odd_columns_are_named_before_the_fit_and_stay_with_the_model(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(50, 9, (200, 3)), columns=["income", "age", "days"])
+    frame.loc[::40, "income"], frame.loc[::2, "days"] = 999999.4, 7
+    target = np.where(frame.days == 7, "no", np.where(frame.age > 50, "yes", "no"))
+    with pytest.warns(BilensWarning) as told:
+        model = bl.sklearn.BilinearClassifier().fit(frame, target)
+    odd, deciding = (str(one.message) for one in told)
+    assert odd.startswith("income: 5 cells of the training rows hold 999999.4, far outside all")
+    assert "days: in all training rows where it is “7” (100 rows, 50%" in deciding
+    assert "the answer is “no”" in deciding
+    assert {one.filename for one in told} == {__file__}  # where the user fits
+    loaded = bl.load(model.save(tmp_path / "model"))
+    for each in (model, loaded):
+        done = bl.audit(each, (frame, target)).record.columns.reading.done
+        assert [one.kind for one in done[:2]] == ["sentinel", "decides"]
+        assert done[2:] == model.choice_.conversions()
+    with pytest.warns(BilensWarning, match=r"x0: 5 cells .* hold 999999\.4"):
+        bl.sklearn.BilinearRegressor().fit(frame.to_numpy(), frame.age)
+
+
+def test_the_choice_goes_along_without_ranks_and_indicators_are_still_read(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"age": random.normal(50, 9, 200), "colour": ["red", "blue"] * 100})
+    target = table.age + 9 * (table.colour == "red")
+    model = bl.sklearn.BilinearRegressor(column_scale="standard")
+    model.fit(pd.get_dummies(table, prefix_sep="=").astype(float), target)
+    assert not any(model.curves_)
+    table.assign(answer=target).to_csv(tmp_path / "rows.csv", index=False)
+    loaded = bl.load(model.save(tmp_path / "model"))
+    found = bl.audit(loaded, tmp_path / "rows.csv", labels="answer").record
+    assert found.columns.reading.done == model.choice_.conversions()
+    assert found.performance.regression.r_squared == pytest.approx(1, abs=1e-3)
 
 
 def test_what_changed_does_not_depend_on_the_units_of_the_columns() -> None:

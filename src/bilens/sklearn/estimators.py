@@ -26,8 +26,9 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
     The columns are standardised, and the penalised cross-entropy is minimised, a convex problem:
     its solution is the only one. Logistic regression is the special case `quadratic_scale=0`.
     What is fitted is a bilinear layer, and can be read like one. What is None is chosen by five
-    folds of the rows of `fit`: the simplest candidate within a standard error of the best, linear
-    models first, by at most 140 fits of four fifths of the rows.
+    folds of the rows of `fit`: scikit-learn's logistic regression, unless another candidate is
+    better by more than two standard errors of the loss, with no more wrong classes. `fit` warns of
+    columns that may hold the answer, and of values that may stand for none.
 
     Args:
         alpha: the penalty of all coefficients of standardised columns, as in ridge regression.
@@ -51,6 +52,7 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
             `sample_weight`. The fit itself standardises by class weights, too.
         standard_map_: the map of standardised columns, to class-centred logits.
         choice_, chosen_: the candidates with their losses, and the one that was taken.
+        odd_columns_: what `fit` warned of.
         alpha_, n_iter_, loss_curve_: its penalty, and how the fit to all rows went.
 
     Source: arXiv:2410.08417 for the reading; the fit is kernel logistic regression with the kernel
@@ -163,8 +165,8 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
 
     Attributes:
         standard_map_: the map of standardised columns, to the target in its own unit.
-        n_features_in_, feature_names_in_, curves_, mean_, scale_, choice_, chosen_, alpha_,
-            n_iter_, loss_curve_: as of `BilinearClassifier`, losses of the standardised target.
+        n_features_in_, feature_names_in_, curves_, mean_, scale_, choice_, chosen_, odd_columns_,
+            alpha_, n_iter_, loss_curve_: as of `BilinearClassifier`; losses of the scaled target.
 
     Source: arXiv:2410.08417 for the reading; the fit is kernel ridge regression with the kernel
         z·z' + scale² (z·z')², whose solution has a bilinear layer's form.
