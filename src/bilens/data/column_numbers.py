@@ -68,17 +68,11 @@ def follow_curves(x: Tensor, curves: Sequence[Curve]) -> Tensor:
 
 def odd_numbers(name: str, values: Sequence[float]) -> list[CellConversion]:
     """Return a sentence on each value of a column that may stand for none."""
-    return [
-        CellConversion.of_kind(
-            "sentinel",
-            column=name,
-            count=count,
-            text=f"{value:.10g}",
-            low=f"{low:.10g}",
-            high=f"{high:.10g}",
-        )
-        for value, count, low, high in stand_ins(values)
-    ]
+    found = []
+    for value, count, low, high in stand_ins(values):
+        said = {"text": f"{value:.10g}", "low": f"{low:.10g}", "high": f"{high:.10g}"}
+        found.append(CellConversion.of_kind("sentinel", column=name, count=count, **said))
+    return found
 
 
 def stand_ins(values: Sequence[float]) -> list[tuple[float, int, float, float]]:

@@ -25,9 +25,9 @@ from bilens.data.model_interface import (
     ModelInterface,
 )
 from bilens.data.own_images import read_images
-from bilens.data.table_columns import Cells, curves_of, plain_column, read_by_curve, spelling_key
+from bilens.data.table_columns import Cells, curves_of, read_by_curve, spelling_key
 from bilens.data.table_file import RawTable, read_table
-from bilens.data.table_rows import columns_of, with_target
+from bilens.data.table_rows import columns_of, plain_column, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")

@@ -11,6 +11,7 @@ import numpy as np
 from msgspec import structs
 from torch import Tensor
 
+from bilens.data.table_columns import MISSING
 from bilens.records.column_readings import CellConversion, TableColumn
 
 LEAST_ROWS, MOST_ROWS = 30, 5000  # rows that such a question needs, and that are looked at
@@ -107,12 +108,12 @@ def names_rows(key: np.ndarray, column: TableColumn) -> bool:
 def decided(
     name: str, keys: np.ndarray, target: np.ndarray, class_names: Sequence[object] | None
 ) -> list[CellConversion]:
-    """Return a sentence on the value of a column, text or number, whose rows have one answer."""
+    """Return a sentence on a value of a column whose rows have one answer; "" is no value."""
     found = deciding_value(keys, target) if len(target) >= LEAST_ROWS else None
     if found is None:
         return []
     value, count, answer = found
-    text = value[:40] if isinstance(value, str) else f"{value:.10g}"
+    text = value[:40] or MISSING if isinstance(value, str) else f"{value:.10g}"
     said = f"{answer:g}" if class_names is None else str(class_names[int(answer)])
     about = {"column": name, "text": text, "answer": said, "share": f"{count / len(keys):.0%}"}
     return [CellConversion.of_kind("decides", count=count, **about)]

@@ -288,11 +288,6 @@ def unseen_texts(cells: Iterable[str], column: TableColumn) -> set[str]:
     return {cell for cell in new if column.merged is not None and text_hash(cell) not in merged}
 
 
-def plain_column(name: str) -> TableColumn:
-    """Return a column of numbers of which nothing but its name is known."""
-    return TableColumn(name, "number", (name,), decimal="")
-
-
 def read_by_curve(column: TableColumn, curve: Curve) -> TableColumn:
     """Return a column of numbers whose input is their rank; without a curve as it is."""
     if not curve:

@@ -15,16 +15,7 @@ from torch import Tensor
 from bilens.base.errors import DataError, UsageError
 from bilens.data.cells import DECIMAL, is_missing, is_nearly_all, parse_number
 from bilens.data.table_checks import checked, decided
-from bilens.data.table_columns import (
-    MISSING,
-    Cells,
-    encoded,
-    fitted_column,
-    plain_column,
-    spelling_key,
-    varies,
-    votes_of,
-)
+from bilens.data.table_columns import Cells, encoded, fitted_column, spelling_key, varies, votes_of
 from bilens.data.table_file import RawTable
 from bilens.records.column_readings import CellConversion, TableColumn, TableReading
 from bilens.records.common import Value
@@ -78,9 +69,8 @@ def columns_of(
     done, found, empty = list(table.done), dict[str, list[float]](), Empty()
     twice = {one.values["old"] for one in table.done if one.kind == "renamed" and reading is None}
     twice |= {name for name, count in Counter(map(str.strip, names)).items() if count > 1}
-    columns = implied_columns(
-        table, map(plain_column, names) if reading is None else reading.columns
-    )
+    known = map(plain_column, names) if reading is None else reading.columns
+    columns = implied_columns(table, known)
     used = [column for column in columns if column.inputs]
     check_columns(table, [column.name for column in used], twice)
     votes = votes_of(table)
@@ -113,6 +103,11 @@ def check_columns(table: RawTable, wanted: Sequence[str], twice: Collection[Valu
             f"the model reads {len(wanted)} columns and the table has "
             f"{', '.join(table.names[:8])}{', …' if len(table.names) > 8 else ''}."
         )
+
+
+def plain_column(name: str) -> TableColumn:
+    """Return a column of numbers of which nothing but its name is known."""
+    return TableColumn(name, "number", (name,), decimal="")
 
 
 def implied_columns(table: RawTable, columns: Iterable[TableColumn]) -> list[TableColumn]:
@@ -209,6 +204,7 @@ def with_columns(
     votes, done = votes_of(part), list(table.done)
     inputs: dict[str, list[float]] = {}
     columns: list[TableColumn] = []
+    looked_at: list[Cells] = []
     for name in read:
         cells = Cells(part, name, f"leave it out with --drop {name!r}")
         column, parts = fitted_column(cells, votes)
@@ -222,6 +218,7 @@ def with_columns(
             )
         inputs |= parts
         columns.append(column)
+        looked_at += [cells] if column.inputs else []
         done += cells.done
     if not inputs:
         raise DataError(f"{table.path}: no column is left to predict {target!r} from.")
@@ -231,9 +228,9 @@ def with_columns(
     if len(inputs) > len(rows):
         done.append(CellConversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
-    for name in (one.name for one in columns if one.inputs):
-        texts = [MISSING if is_missing(cell) else cell for cell in part.column(name)]
-        done += decided(name, np.array(texts, object), goal[rows].numpy(), class_names)
+    for cells in looked_at:
+        texts = np.array([cell or "" for _, cell in cells.every], object)
+        done += decided(cells.name, texts, goal[rows].numpy(), class_names)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)
     return TrainingTable(values, names, goal, class_names, reading, table)

@@ -26,18 +26,18 @@ from bilens.base.errors import BilensWarning, UsageError
 from bilens.data.column_numbers import follow_curves, odd_numbers
 from bilens.data.model_interface import ClassIndex
 from bilens.data.table_checks import decided
-from bilens.data.table_columns import plain_column, read_by_curve
+from bilens.data.table_columns import read_by_curve
+from bilens.data.table_rows import plain_column
 from bilens.findings.column_effects import output_effects
 from bilens.findings.subject import gauge_free
 from bilens.io.estimator import is_of_sklearn
 from bilens.io.loaded_model import NUMBERED, LoadedModel
 from bilens.io.model_folder import save
 from bilens.nn.classifier import classifier_of_map
-from bilens.records.base import displayable, json_text
+from bilens.records.base import json_text
 from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
-from bilens.report.sections.table_page import conversion_lines
-from bilens.report.text import load_catalogue
+from bilens.report.sections.table_page import lines_on
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.recipes import ColumnScale
 from bilens.train.table_choice import fit_table
@@ -104,9 +104,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             for name, column in zip(self._names(), x.T, strict=True)
             for sentence in (*odd_numbers(name, column), *decided(name, column, y, class_names))
         ]
-        if self.odd_columns_:
-            for line in conversion_lines(load_catalogue("en"), displayable(self.odd_columns_)):
-                warnings.warn(line, BilensWarning, stacklevel=4)
+        for line in lines_on(self.odd_columns_) if self.odd_columns_ else ():
+            warnings.warn(line, BilensWarning, stacklevel=4)
 
     def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss) -> None:
         """Fit, and set the attributes that both kinds have."""

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_float_tensor
@@ -110,13 +109,8 @@ class TableFit:
     converged: bool
 
     def to(self, device: torch.device) -> TableFit:
-        f = self.standard_map
-        tensor = f.tensor
-        down, left, right = (x.to(device) for x in (tensor.down, tensor.left, tensor.right))
-        linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
-        moved = QuadraticMap(BilinearTensor(down, left, right), linear, constant)
-        mean, scale = self.mean.to(device), self.scale.to(device)
-        return replace(self, standard_map=moved, mean=mean, scale=scale)
+        parts = {name: getattr(self, name).to(device) for name in ("standard_map", "mean", "scale")}
+        return replace(self, **parts)
 
 
 def fit_table(
@@ -145,9 +139,8 @@ def fit_table(
         recipe = settle_recipe(choice.chosen, recipe)
         prepared = prepare_table(problem, recipe)
         found = prepared.solve(choice.chosen.alpha, recipe, report=report)
-        f = prepared.map_of(found)
         return TableFit(
-            f,
+            prepared.map_of(found),
             curves=prepared.curves,
             mean=prepared.mean,
             scale=prepared.scale,
@@ -225,24 +218,22 @@ def judge_candidate(
     rough = settle_recipe(TableCandidate(column_scale, scale, 1.0), recipe)
     rough = replace(rough, tol=max(recipe.tol, ROUGH))
     rows = searched_rows(problem, recipe, scale)
-    parts = [
-        (prepare_table(problem.at((folds != fold) & rows), rough), folds == fold)
-        for folds in dealt
-        for fold in range(FOLDS)
-    ]
+    parts = []
+    for known in (folds != fold for folds in dealt for fold in range(FOLDS)):
+        prepared, new = prepare_table(problem.at(known & rows), rough), problem.at(~known)
+        parts.append((prepared, ~known, new.loss, prepared.read_rows(new.x)))
     starts: list[Tensor | None] = [None] * len(parts)
     counts = problem.weights * (dealt[0] >= 0)
     kept: tuple[float, float, Tensor] | None = None
     tried = since = 0
     for alpha in penalties:
         told = problem.weights.new_zeros(2, len(problem.x))
-        for part, (prepared, held_out) in enumerate(parts):
+        for part, (prepared, held_out, loss, z) in enumerate(parts):
             solution = prepared.solve(alpha, rough, starts[part], report)
             starts[part] = solution.coefficients
-            new = problem.at(held_out)
-            outputs = prepared.map_of(solution)(prepared.read_rows(new.x))
-            losses = new.loss.values(outputs).clamp(max=MOST_LOSS)
-            told[:, held_out] += torch.stack([losses, new.loss.misses(outputs)]) / len(dealt)
+            outputs = prepared.map_of(solution)(z)
+            losses = loss.values(outputs).clamp(max=MOST_LOSS)
+            told[:, held_out] += torch.stack([losses, loss.misses(outputs)]) / len(dealt)
         mean, tried = float(counts @ told[0] / counts.sum()), tried + 1
         since += 1
         if kept is None or mean < kept[0]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
+from bilens.records.base import displayable
 from bilens.records.column_readings import (
     CellConversion,
     ColumnReadings,
@@ -54,6 +55,7 @@ from bilens.report.text import (
     adding_up,
     decimals,
     grouped,
+    load_catalogue,
     percents,
     quantity,
     shortened,
@@ -113,6 +115,11 @@ def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
 
 def conversion_lines(t: Catalogue, done: Iterable[CellConversion]) -> list[str]:
     return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
+
+
+def lines_on(done: Sequence[CellConversion]) -> list[str]:
+    """Return sentences on conversions and on the choice of a fit, in English; one if none is."""
+    return conversion_lines(load_catalogue("en"), displayable(done))
 
 
 def shown_inputs(record: Audit, found: ColumnReadings) -> list[str]:
