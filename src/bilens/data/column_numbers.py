@@ -61,8 +61,7 @@ def follow_curves(x: Tensor, curves: Sequence[Curve]) -> Tensor:
     """Return rows as a model reads them, a curve for each column of x, (rows, columns)."""
     if not any(curves):
         return x
-    parts = zip(x.T, curves, strict=True)
-    columns = [follow_curve(column.tolist(), curve) for column, curve in parts]
+    columns = [follow_curve(part.tolist(), curve) for part, curve in zip(x.T, curves, strict=True)]
     return x.double().new_tensor(columns).T.contiguous()
 
 

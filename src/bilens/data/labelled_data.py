@@ -175,7 +175,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
             model.note("label_as_input", name=", ".join(called))
         if reading is not None:  # of columns that were numbered
             pairs = zip(wanted, reading.columns, strict=True)
-            columns = (read_by_curve(plain_column(name), one.curve) for name, one in pairs)
+            columns = [read_by_curve(plain_column(name), one.curve) for name, one in pairs]
             reading = structs.replace(reading, columns=tuple(columns))
             wanted = tuple(name for one in reading.columns for name in one.inputs)
     found = columns_of(table, wanted, reading, model.fill)

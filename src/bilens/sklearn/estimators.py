@@ -94,14 +94,14 @@ class BilinearClassifier(ClassifierMixin, TableEstimator):  # type: ignore[misc]
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y holds one class, {_plain(self.classes_[0])!r}; a classifier needs at least 2 "
+                f"y holds one class, {self.classes_.tolist()[0]!r}; a classifier needs at least 2 "
                 "classes."
             )
         if self.class_weight == "balanced":
             counts = np.bincount(labels, weights)
             of_class = weights.sum() / (len(self.classes_) * counts)
         else:
-            given, known = self.class_weight or {}, [_plain(name) for name in self.classes_]
+            given, known = self.class_weight or {}, self.classes_.tolist()
             whole = {*known} <= given.keys()  # then others may be of rows that are not here
             for name, value in given.items():
                 if name not in known and not whole:
@@ -198,8 +198,3 @@ class BilinearRegressor(RegressorMixin, TableEstimator):  # type: ignore[misc]
 
     def _targets(self, y: Any) -> torch.Tensor:
         return as_tensor(column_or_1d(y))
-
-
-def _plain(name: Any) -> Any:
-    """Return a class as a plain Python value, as a dict of weights has it."""
-    return name.item() if isinstance(name, np.generic) else name

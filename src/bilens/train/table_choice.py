@@ -84,12 +84,11 @@ class TableChoice:
         unused = (of_kind("unused_components", count=count),) if count else ()
         if not self.tried:
             return unused
-        alpha = f"{self.chosen.alpha:.4g}"
         tried = (
             of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
             for one in self.tried
         )
-        about = {"alpha": alpha, "folds": self.folds, "fits": self.fits}
+        about = {"folds": self.folds, "fits": self.fits, "alpha": f"{self.chosen.alpha:.4g}"}
         chosen = of_kind(f"chosen.{self.chosen.kind}", **about)
         why = "first_kept" if self.chosen == self.tried[0] else "best_taken"
         return (*tried, chosen, of_kind(why, margin=f"{CLEARLY:g}"), *unused)
