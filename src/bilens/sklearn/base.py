@@ -36,7 +36,7 @@ from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
 from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
-from bilens.report.sections.table_page import lines_on
+from bilens.report.sections.table_cells import lines_on
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.recipes import ColumnScale
 from bilens.train.table_choice import fit_table

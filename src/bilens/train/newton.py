@@ -38,10 +38,6 @@ class Loss(ABC):
     def values(self, outputs: Tensor) -> Tensor:
         """Return the loss of each row, (rows,)."""
 
-    def misses(self, outputs: Tensor) -> Tensor:
-        """Return 1 for each row whose class is told wrong, and 0 for others, as for numbers."""
-        return outputs.new_zeros(len(outputs))
-
     @abstractmethod
     def gradient(self, outputs: Tensor) -> Tensor:
         """Return the derivative of each row's loss by its outputs."""
@@ -79,9 +75,6 @@ class CrossEntropy(Loss):
 
     def values(self, outputs: Tensor) -> Tensor:
         return outputs.logsumexp(dim=1) - (outputs * self.target).sum(dim=1)
-
-    def misses(self, outputs: Tensor) -> Tensor:
-        return (outputs.argmax(dim=1) != self.target.argmax(dim=1)).to(outputs)
 
     def gradient(self, outputs: Tensor) -> Tensor:
         return torch.softmax(outputs, dim=1) - self.target

@@ -37,7 +37,6 @@ ROUGH = 1e-2  # tolerance of the gradient: the loss is right to about its square
 MOST_LOSS = 10.0  # of a row: a cell far outside is no reason for or against a candidate by itself
 PRODUCTS = 0.1  # quadratic_scale where products are tried
 USUAL = 3.0  # alpha where nothing is chosen
-PLAIN = 1.0  # alpha of ridge regression, and of logistic regression, where nobody says one
 WORK = 2e9  # rows · features² of a fit: more rows than that, and than FEWEST, do not choose
 FEWEST, MOST = 2000, 20_000
 
@@ -162,9 +161,7 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     scale = recipe.quadratic_scale
     scales = (0.0, PRODUCTS) if scale is None else (scale,)
     penalties = PENALTIES if recipe.alpha is None else (recipe.alpha,)
-    usual = TableCandidate(
-        column_scales[0], scales[0], USUAL if recipe.alpha is None else recipe.alpha
-    )
+    usual = TableCandidate(column_scales[0], scales[0], recipe.alpha or USUAL)
     if len(column_scales) == len(scales) == len(penalties) == 1:
         return TableChoice(usual)
     dealings = range(2 if len(problem.x) <= TWICE else 1)
@@ -176,8 +173,8 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     found = [judged(one, scales[0], penalties) for one in column_scales]
     if penalties is PENALTIES and not scales[0]:
         # of two classes a logistic regression penalises w, and a softmax its halves w/2 and −w/2
-        plain = PLAIN * (2 if problem.loss.target.shape[1] == 2 else 1)
-        found.insert(0, judged(column_scales[0], 0.0, (plain,)))
+        plain = (2.0 if problem.loss.target.shape[1] == 2 else 1.0,)
+        found.insert(0, judged(column_scales[0], 0.0, plain))
     better = min(found, key=lambda one: one[0].loss or 0.0)[0].column_scale
     found += [judged(better, products, penalties) for products in scales[1:]]
     best = min(range(len(found)), key=lambda at: found[at][0].loss or 0.0)
@@ -232,7 +229,8 @@ def judge_candidate(
             starts[part] = solution.coefficients
             outputs = prepared.map_of(solution)(z)
             losses = loss.values(outputs).clamp(max=MOST_LOSS)
-            told[:, held_out] += torch.stack([losses, loss.misses(outputs)]) / len(dealt)
+            wrong = outputs.argmax(dim=1) != loss.target.argmax(dim=1)  # none where it is a number
+            told[:, held_out] += torch.stack([losses, wrong.double()]) / len(dealt)
         mean, tried = float(counts @ told[0] / counts.sum()), tried + 1
         since += 1
         if kept is None or mean < kept[0]:
@@ -264,7 +262,7 @@ def deal_rows(problem: TableProblem, seed: int, dealing: int = 0) -> tuple[Tenso
     rows of one stay. Neither order nor copies of rows change it.
     """
     values = problem.x.nan_to_num().cpu().numpy()
-    labels = problem.labels.cpu().numpy()
+    labels = problem.loss.target.argmax(dim=1).cpu().numpy()  # one for all numbers
     _, groups = np.unique(values, axis=0, return_inverse=True)
     if (groups.max() + 1) * COPIES <= len(values):
         groups = np.arange(len(values))
@@ -277,8 +275,8 @@ def deal_rows(problem: TableProblem, seed: int, dealing: int = 0) -> tuple[Tenso
         own = order[label[order] == each]
         if len(own) > 1:
             fold[own] = [next(start) % FOLDS for _ in own]
-    found = torch.from_numpy(fold[groups]), torch.from_numpy(groups)
-    return found[0].to(problem.x.device), found[1].to(problem.x.device)
+    device = problem.x.device
+    return torch.from_numpy(fold[groups]).to(device), torch.from_numpy(groups).to(device)
 
 
 def paired_difference(

@@ -46,7 +46,7 @@ def reading_lines(reading: TableReading) -> list[str]:
     from bilens.findings.rules.registry import judge
     from bilens.findings.rules.rule import Evidence
     from bilens.report.sections.overview import finding_line
-    from bilens.report.sections.table_page import lines_on
+    from bilens.report.sections.table_cells import lines_on
     from bilens.report.text import load_catalogue
 
     t, found = load_catalogue("en"), judge("columns", Evidence(reading=reading))
@@ -85,7 +85,7 @@ def train_table(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.base.files import file_sha256
-    from bilens.report.sections.table_page import lines_on
+    from bilens.report.sections.table_cells import lines_on
     from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
     from bilens.train.tasks.table import TableTask, train_table_in_folder

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from markupsafe import Markup
 
 from bilens.records.audit import Audit
-from bilens.records.base import displayable
 from bilens.records.column_readings import (
-    CellConversion,
     ColumnReadings,
     InputAttribution,
     InputValues,
@@ -48,14 +46,13 @@ from bilens.report.sections.overview import (
     file_facts,
 )
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
-from bilens.report.sections.table_cells import MISSING, cell_text
+from bilens.report.sections.table_cells import MISSING, cell_text, conversion_lines
 from bilens.report.text import (
     NONE,
     Catalogue,
     adding_up,
     decimals,
     grouped,
-    load_catalogue,
     percents,
     quantity,
     shortened,
@@ -111,15 +108,6 @@ def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
             items(conversion_lines(t, done), "sentences"),
         ]
     return section(t, "table.reading", *blocks)
-
-
-def conversion_lines(t: Catalogue, done: Iterable[CellConversion]) -> list[str]:
-    return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
-
-
-def lines_on(done: Sequence[CellConversion]) -> list[str]:
-    """Return sentences on conversions and on the choice of a fit, in English; one if none is."""
-    return conversion_lines(load_catalogue("en"), displayable(done))
 
 
 def shown_inputs(record: Audit, found: ColumnReadings) -> list[str]:
