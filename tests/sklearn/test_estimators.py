@@ -1,7 +1,6 @@
 """The estimators, as scikit-learn and its users meet them."""
 
 import importlib
-import pickle
 import sys
 import warnings
 from pathlib import Path
@@ -51,19 +50,6 @@ def test_the_map_in_units_of_the_columns_is_what_is_predicted() -> None:
     x = torch.tensor(DIABETES.data.to_numpy())
     outputs = regressor.quadratic_map_(x)[:, 0].numpy()
     np.testing.assert_allclose(outputs, regressor.predict(DIABETES.data), rtol=1e-9)
-
-
-@pytest.mark.parametrize("data", [WINE, DIABETES], ids=["classes", "numbers"])
-def test_a_weight_counts_rows(data: Any) -> None:
-    kind = bl.sklearn.BilinearClassifier if data is WINE else bl.sklearn.BilinearRegressor
-    weights = np.random.default_rng(0).integers(0, 4, len(data.target))
-    rows = np.repeat(np.arange(len(weights)), weights)
-    weighted = kind().fit(data.data, data.target, sample_weight=weights)
-    repeated = kind().fit(data.data.iloc[rows], data.target.iloc[rows])
-    x = torch.tensor(data.data.to_numpy())
-    torch.testing.assert_close(
-        weighted.quadratic_map_(x), repeated.quadratic_map_(x), rtol=1e-7, atol=1e-7
-    )
 
 
 @pytest.mark.parametrize("data", [WINE, DIABETES], ids=["classes", "numbers"])
@@ -213,8 +199,6 @@ def test_odd_columns_are_named_before_the_fit_and_stay_with_the_model(tmp_path: 
         done = bl.audit(each, (frame, target)).record.columns.reading.done
         assert [one.kind for one in done[:2]] == ["sentinel", "decides"]
         assert done[2:] == model.choice_.conversions()
-    with pytest.warns(BilensWarning, match=r"x0: 5 cells .* hold 999999\.4"):
-        bl.sklearn.BilinearRegressor().fit(frame.to_numpy(), frame.age)
 
 
 def test_the_choice_goes_along_without_ranks_and_indicators_are_still_read(tmp_path: Path) -> None:
@@ -256,12 +240,6 @@ def test_constant_columns_take_no_part() -> None:
         model.predict_proba(data), wine().predict_proba(WINE.data), atol=1e-10
     )
     assert not model.effects_.set_index("column").loc["constant", "size"].any()
-
-
-def test_an_estimator_can_be_pickled() -> None:
-    model = wine()
-    twin = pickle.loads(pickle.dumps(model))  # noqa: S301 - our own
-    np.testing.assert_array_equal(twin.predict(WINE.data), model.predict(WINE.data))
 
 
 def test_a_report_names_the_columns(tmp_path: Path) -> None:

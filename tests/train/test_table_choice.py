@@ -45,7 +45,7 @@ def numbers(value: Tensor, noise: float = 0.5) -> SquaredError:
 
 @pytest.mark.parametrize(
     ("gain", "misses", "taken"),
-    [(0.05, 0, 0), (0.11, 0, 0), (0.13, 0, 3), (0.13, 1, 0), (0.13, -1, 3), (-0.13, 0, 0)],
+    [(0.11, 0, 0), (0.13, 0, 3), (0.13, 1, 0), (0.13, -1, 3), (-0.13, 0, 0)],
 )
 def test_the_first_stays_unless_the_best_is_clearly_better(
     monkeypatch: pytest.MonkeyPatch, gain: float, misses: int, taken: int
@@ -64,9 +64,7 @@ def test_the_first_stays_unless_the_best_is_clearly_better(
     monkeypatch.setattr(table_choice, "judge_candidate", judged)
     choice = fitted(x, classes(x[:, 0])).choice
     assert choice.tried.index(choice.chosen) == taken
-    said = [one.kind for one in choice.conversions()]
-    assert said[-1] == ("best_taken" if taken else "first_kept")
-    assert said[-2] == f"chosen.{choice.chosen.kind}"
+    assert choice.conversions()[-1].kind == ("best_taken" if taken else "first_kept")
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -147,9 +145,6 @@ def test_a_seed_decides_the_folds_and_neither_order_nor_copies_of_rows_do() -> N
     copied = TableProblem(x, loss, weights, [True] * 5).at(twice)
     assert torch.equal(deal_rows(copied, 1)[0], folds[twice])
     assert not torch.equal(deal_rows(TableProblem(x, loss, weights, [True] * 5), 1, 1)[0], folds)
-    assert one.folds == 10
-    many = drawn(5, 2, 1001)
-    assert fitted(many, SquaredError(many[:, :1])).choice.folds == 5
 
 
 def test_the_only_row_of_a_class_is_never_held_out() -> None:

@@ -87,8 +87,8 @@ class TableChoice:
             of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
             for one in self.tried
         )
-        about = {"folds": self.folds, "fits": self.fits, "alpha": f"{self.chosen.alpha:.4g}"}
-        chosen = of_kind(f"chosen.{self.chosen.kind}", **about)
+        alpha, fits = f"{self.chosen.alpha:.4g}", self.fits
+        chosen = of_kind(f"chosen.{self.chosen.kind}", alpha=alpha, folds=self.folds, fits=fits)
         why = "first_kept" if self.chosen == self.tried[0] else "best_taken"
         return (*tried, chosen, of_kind(why, margin=f"{CLEARLY:g}"), *unused)
 
