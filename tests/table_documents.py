@@ -83,7 +83,7 @@ def conversions() -> tuple[CellConversion, ...]:
     """One of every kind, with a value for every place of its sentence."""
     names = "column count row text old new position encoding separator suffix kind sheet others"
     names += " unit first last kept rows inputs value"
-    names += " loss more error alpha folds fits low high share answer"
+    names += " loss more error alpha folds fits margin low high share answer"
     values = {name: 3 if name in ("count", "row", "position") else name for name in names.split()}
     kinds = [key.removeprefix("reading.") for key in SENTENCES if key.startswith("reading.")]
     return tuple(CellConversion(kind, dict(values)) for kind in kinds)

@@ -10,11 +10,8 @@ from msgspec import structs
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.records.column_readings import PairEffect, TableColumn, TableReading
 from bilens.report.reports import AuditReport
-from bilens.report.sections.table_page import (
-    by_column,
-    conversion_lines,
-    pair_label,
-)
+from bilens.report.sections.table_cells import conversion_lines
+from bilens.report.sections.table_page import by_column, pair_label
 from bilens.report.text import load_catalogue
 from table_documents import conversions, finding_of, make_table, read_table_document, variants
 

@@ -259,8 +259,8 @@ class QuadraticMap:
         """Return x ↦ f(x) − g(x), as `f + (-1) * g`; errors are those of a sum."""
         return self + -other if isinstance(other, QuadraticMap) else NotImplemented
 
-    def to(self, dtype: torch.dtype) -> QuadraticMap:
-        """Return the same map in another dtype."""
+    def to(self, dtype: torch.dtype | torch.device) -> QuadraticMap:
+        """Return the same map in another dtype, or on another device."""
         return self._each_part(lambda part: part.to(dtype))
 
     def detach(self) -> QuadraticMap:

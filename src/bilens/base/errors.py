@@ -141,7 +141,7 @@ class InterruptedRunError(BilensError):
 
 
 class BilensWarning(UserWarning):
-    """Base of every warning that bilens gives: a wish that could not be granted in full."""
+    """Base of every warning that bilens gives: a wish granted in part, or data to look at."""
 
 
 class TruncationWarning(BilensWarning):

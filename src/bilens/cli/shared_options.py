@@ -239,11 +239,9 @@ class DataFiles:
         given = self.path, self.dataset, self.labels, say, interface, self.encoding, training
         found = find_data(model, *given)
         if done := getattr(found, "done", ()):  # to a table
-            from bilens.records.base import displayable
-            from bilens.report.sections.table_page import conversion_lines
-            from bilens.report.text import load_catalogue
+            from bilens.report.sections.table_cells import lines_on
 
-            for line in conversion_lines(load_catalogue("en"), displayable(done)):
+            for line in lines_on(done):
                 say(line)
         return found
 

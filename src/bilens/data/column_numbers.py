@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bilens.records.column_readings import CellConversion
+
 if TYPE_CHECKING:  # pages read columns without torch
     from torch import Tensor
 
@@ -59,9 +61,17 @@ def follow_curves(x: Tensor, curves: Sequence[Curve]) -> Tensor:
     """Return rows as a model reads them, a curve for each column of x, (rows, columns)."""
     if not any(curves):
         return x
-    parts = zip(x.T, curves, strict=True)
-    columns = [follow_curve(column.tolist(), curve) for column, curve in parts]
+    columns = [follow_curve(part.tolist(), curve) for part, curve in zip(x.T, curves, strict=True)]
     return x.double().new_tensor(columns).T.contiguous()
+
+
+def odd_numbers(name: str, values: Sequence[float]) -> list[CellConversion]:
+    """Return a sentence on each value of a column that may stand for none."""
+    found = []
+    for value, count, low, high in stand_ins(values):
+        said = {"text": f"{value:.10g}", "low": f"{low:.10g}", "high": f"{high:.10g}"}
+        found.append(CellConversion.of_kind("sentinel", column=name, count=count, **said))
+    return found
 
 
 def stand_ins(values: Sequence[float]) -> list[tuple[float, int, float, float]]:

@@ -27,8 +27,7 @@ from bilens.data.model_interface import (
 from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells, curves_of, read_by_curve, spelling_key
 from bilens.data.table_file import RawTable, read_table
-from bilens.data.table_rows import columns_of, with_target
-from bilens.records.column_readings import TableColumn
+from bilens.data.table_rows import columns_of, plain_column, with_target
 from bilens.records.common import DataOrigin
 
 INPUT_KEYS = ("x_test", "X_test", "x", "X", "images", "data", "inputs", "features")
@@ -176,10 +175,7 @@ def from_table(path: Path, labels: str | None, model: ModelInterface) -> Read:
             model.note("label_as_input", name=", ".join(called))
         if reading is not None:  # of columns that were numbered
             pairs = zip(wanted, reading.columns, strict=True)
-            columns = (
-                read_by_curve(TableColumn(name, "number", (name,), decimal=""), one.curve)
-                for name, one in pairs
-            )
+            columns = [read_by_curve(plain_column(name), one.curve) for name, one in pairs]
             reading = structs.replace(reading, columns=tuple(columns))
             wanted = tuple(name for one in reading.columns for name in one.inputs)
     found = columns_of(table, wanted, reading, model.fill)

@@ -11,9 +11,7 @@ import numpy as np
 from msgspec import structs
 from torch import Tensor
 
-from bilens.data.cells import is_missing
 from bilens.data.table_columns import MISSING
-from bilens.data.table_file import RawTable
 from bilens.records.column_readings import CellConversion, TableColumn
 
 LEAST_ROWS, MOST_ROWS = 30, 5000  # rows that such a question needs, and that are looked at
@@ -108,27 +106,20 @@ def names_rows(key: np.ndarray, column: TableColumn) -> bool:
 
 
 def decided(
-    columns: Sequence[TableColumn],
-    table: RawTable,
-    target: Tensor,
-    class_names: tuple[str, ...] | None,
+    name: str, keys: np.ndarray, target: np.ndarray, class_names: Sequence[object] | None
 ) -> list[CellConversion]:
-    """Return one sentence on each column with a value whose rows all have one answer."""
-    done = []
-    for column in columns if len(target) >= LEAST_ROWS else ():
-        texts = [MISSING if is_missing(cell) else cell for cell in table.column(column.name)]
-        codes = {text: at for at, text in enumerate(dict.fromkeys(texts))}
-        found = deciding_value(np.array([codes[text] for text in texts]), target.numpy())
-        if found is not None and column.inputs:
-            value, count, answer = found
-            said = f"{answer:g}" if class_names is None else class_names[int(answer)]
-            about = {"column": column.name, "text": [*codes][int(value)][:40], "answer": said}
-            share = f"{count / len(texts):.0%}"
-            done.append(CellConversion.of_kind("decides", count=count, share=share, **about))
-    return done
+    """Return a sentence on a value of a column whose rows have one answer; "" is no value."""
+    found = deciding_value(keys, target) if len(target) >= LEAST_ROWS else None
+    if found is None:
+        return []
+    value, count, answer = found
+    text = value[:40] or MISSING if isinstance(value, str) else f"{value:.10g}"
+    said = f"{answer:g}" if class_names is None else str(class_names[int(answer)])
+    about = {"column": name, "text": text, "answer": said, "share": f"{count / len(keys):.0%}"}
+    return [CellConversion.of_kind("decides", count=count, **about)]
 
 
-def deciding_value(keys: np.ndarray, target: np.ndarray) -> tuple[float, int, float] | None:
+def deciding_value(keys: np.ndarray, target: np.ndarray) -> tuple[str | float, int, float] | None:
     """Return the value of a column, in most rows, whose rows all have one answer: it and how many.
 
     None where it is in few rows, or where rows drawn at random would often have one answer, too.
@@ -140,5 +131,5 @@ def deciding_value(keys: np.ndarray, target: np.ndarray) -> tuple[float, int, fl
             return None
         held = codes[places == at]
         if (held == held[0]).all() and (totals[held[0]] / len(keys)) ** counts[at] < CHANCE:
-            return float(values[at]), int(counts[at]), float(answers[held[0]])
+            return values[at], int(counts[at]), float(answers[held[0]])
     return None

@@ -26,7 +26,7 @@ from bilens.data.cells import (
     parse_number,
     plain_number,
 )
-from bilens.data.column_numbers import Curve, follow_curve, stand_ins
+from bilens.data.column_numbers import Curve, follow_curve, odd_numbers
 from bilens.data.table_file import RawTable
 from bilens.records.column_readings import OTHER, CellConversion, TableColumn, names_of
 
@@ -203,9 +203,7 @@ def number_column(cells: Cells, votes: Counter[str]) -> TableColumn | None:
         text, value = told[0]
         kind = "number.unit" if unit else "number"
         cells.say(kind, text=text[:40], value=f"{value:.15g}", unit=unit)
-    for value, count, low, high in stand_ins([one[0] for _, one in pairs]):
-        said = {"text": f"{value:.10g}", "low": f"{low:.10g}", "high": f"{high:.10g}"}
-        cells.say("sentinel", count=count, **said)
+    cells.done += odd_numbers(cells.name, [one[0] for _, one in pairs])
     saved, groups = cells.to_save(DECIMAL, votes, decimal), cells.has_groups(decimal)
     return TableColumn(cells.name, "number", (), unit, saved, groups)
 

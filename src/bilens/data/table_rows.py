@@ -3,7 +3,7 @@
 import hashlib
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, get_args
@@ -67,10 +67,11 @@ def columns_of(
 ) -> NamedRows:
     """Return the rows of a table as a model reads them."""
     done, found, empty = list(table.done), dict[str, list[float]](), Empty()
-    twice = {one.values["old"] for one in table.done if one.kind == "renamed" and reading is None}
+    known = [*map(plain_column, names)] if reading is None else reading.columns
+    by_name = any(one == plain_column(one.name) for one in known)
+    twice = {one.values["old"] for one in table.done if one.kind == "renamed" and by_name}
     twice |= {name for name, count in Counter(map(str.strip, names)).items() if count > 1}
-    columns = implied_columns(table, names) if reading is None else reading.columns
-    used = [column for column in columns if column.inputs]
+    used = [column for column in implied_columns(table, known) if column.inputs]
     check_columns(table, [column.name for column in used], twice)
     votes = votes_of(table)
     for column in used:
@@ -104,14 +105,20 @@ def check_columns(table: RawTable, wanted: Sequence[str], twice: Collection[Valu
         )
 
 
-def implied_columns(table: RawTable, names: Sequence[str]) -> list[TableColumn]:
-    """Return the columns of a model that does not say how its table was read, by its names."""
+def plain_column(name: str) -> TableColumn:
+    """Return a column of numbers of which nothing but its name is known."""
+    return TableColumn(name, "number", (name,), decimal="")
+
+
+def implied_columns(table: RawTable, columns: Iterable[TableColumn]) -> list[TableColumn]:
+    """Return how a table is read: of what is known by its name alone, as that name says."""
     found: dict[str, TableColumn] = {}
-    for name in map(str.strip, names):
+    for one in columns:
+        name, is_plain = one.name.strip(), one == plain_column(one.name)
         splits = [(name[:at], name[at + 1 :]) for at, mark in enumerate(name) if mark == "="]
         known = [split for split in splits if split[0] in table.positions]
-        if name in table.positions or not known:
-            found[name] = TableColumn(name, "number", (name,), decimal="")
+        if not is_plain or name in table.positions or not known:
+            found[name] = plain_column(name) if is_plain else one
             continue
         held = [split for split in known if split[1] in table.column(split[0])]
         column, level = (held or known[-1:])[0]
@@ -216,7 +223,9 @@ def with_columns(
     if len(inputs) > len(rows):
         done.append(CellConversion.of_kind("wide", inputs=len(inputs), rows=len(rows)))
     names = tuple(inputs)
-    done += decided(columns, part, goal[rows], class_names)
+    for name in (one.name for one in columns if one.inputs):
+        texts = np.array([cell or "" for _, cell in Cells(part, name).every], object)
+        done += decided(name, texts, goal[rows].numpy(), class_names)
     read_columns = checked(columns, values[rows], names, goal[rows])
     reading = TableReading(read_columns, tuple(done), target=target_column)
     return TrainingTable(values, names, goal, class_names, reading, table)
@@ -269,8 +278,6 @@ def as_target(table: RawTable, name: str, task: Task) -> Answers:
 # ---- rows of a training, known again by their fingerprints
 
 ROWS_KEY = "training_rows"  # in the provenance of a model: the fingerprints of its training rows
-
-
 FITTED_KEY = "fitted_rows"  # likewise of what a conversion was fitted to, which reads no answers
 
 

@@ -21,10 +21,12 @@ from bilens.algebra.attribution import attribute
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.audit_model import audit
 from bilens.api.provenance import READING
-from bilens.base.errors import UsageError
-from bilens.data.column_numbers import follow_curves
+from bilens.base.errors import BilensWarning, UsageError
+from bilens.data.column_numbers import follow_curves, odd_numbers
 from bilens.data.model_interface import ClassIndex
+from bilens.data.table_checks import decided
 from bilens.data.table_columns import read_by_curve
+from bilens.data.table_rows import plain_column
 from bilens.findings.column_effects import output_effects
 from bilens.findings.subject import gauge_free
 from bilens.io.estimator import is_of_sklearn
@@ -34,6 +36,7 @@ from bilens.nn.classifier import classifier_of_map
 from bilens.records.base import json_text
 from bilens.records.column_readings import OutputEffects, TableColumn, TableReading
 from bilens.report.reports import AuditReport
+from bilens.report.sections.table_cells import lines_on
 from bilens.train.newton import Loss, NewtonStep
 from bilens.train.recipes import ColumnScale
 from bilens.train.table_choice import fit_table
@@ -45,6 +48,7 @@ STRONGEST_PAIRS = 100  # rows of `interactions_` for each output
 class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """The parameters, the fit and the readings."""
 
+    standard_map_: QuadraticMap
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "alpha": [Interval(Real, 0, None, closed="neither"), None],
         "column_scale": [StrOptions({"standard", "rank"}), None],
@@ -91,6 +95,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         counted = weights > 0
         return [X[counted], y[counted], weights[counted]]
 
+    def _warn_of_columns(self, x: np.ndarray, y: np.ndarray, class_names: Any = None) -> None:
+        """Name columns with a value that may stand for none, or that may hold the answer."""
+        self.odd_columns_ = []
+        for name, column in zip(self._names(), x.T, strict=True):
+            self.odd_columns_ += odd_numbers(name, column) + decided(name, column, y, class_names)
+        for line in lines_on(self.odd_columns_) if self.odd_columns_ else ():
+            warnings.warn(line, BilensWarning, stacklevel=4)
+
     def _fit_map(self, x: np.ndarray, weights: np.ndarray, loss: Loss) -> None:
         """Fit, and set the attributes that both kinds have."""
         random, seed = self.random_state, 0
@@ -107,12 +119,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         )
         fit = fit_table(as_tensor(x), loss, as_tensor(weights), recipe, self._say)
         if not fit.converged:
-            warnings.warn(
-                f"Newton's method did not converge in {self.max_iter} iterations: raise max_iter "
-                "or alpha.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+            said = f"did not converge in {self.max_iter} iterations: raise max_iter or alpha."
+            warnings.warn(f"Newton's method {said}", ConvergenceWarning, stacklevel=4)
         self.n_iter_ = len(fit.steps)
         self.choice_, self.chosen_ = fit.choice, fit.choice.chosen
         self.alpha_ = self.chosen_.alpha
@@ -126,17 +134,14 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         read = follow_curves(as_tensor(x), self.curves_)
         mean, scale, _ = standardisation(read, as_tensor(weights))
         shift, own = as_tensor(self.mean_), as_tensor(self.scale_)
-        standard: QuadraticMap = self.standard_map_
-        self.standard_map_ = standard.compose_input(torch.diag(scale / own), (mean - shift) / own)
+        units = torch.diag(scale / own), (mean - shift) / own
+        self.standard_map_ = self.standard_map_.compose_input(*units)
         self.mean_, self.scale_ = mean.numpy(), scale.numpy()
 
     def _say(self, alpha: float, number: int, step: NewtonStep) -> None:
         if self.verbose:
-            print(  # noqa: T201 - what `verbose` asks for
-                f"alpha {alpha:g}, iteration {number}: loss {step.objective:.8g}, "
-                f"gradient {step.gradient:.1e}",
-                flush=True,
-            )
+            at = f"alpha {alpha:g}, iteration {number}: loss {step.objective:.8g}"
+            print(f"{at}, gradient {step.gradient:.1e}", flush=True)  # noqa: T201 - is asked for
 
     def _rows(self, X: Any) -> Tensor:
         check_is_fitted(self)
@@ -144,8 +149,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _outputs(self, X: Any) -> Tensor:
         z = self._standardised(X)  # says first if there was no fit
-        outputs: Tensor = self.standard_map_(z)
-        return outputs
+        return self.standard_map_(z)
 
     def _standardised(self, X: Any) -> Tensor:
         return (self._encoded(X) - as_tensor(self.mean_)) / as_tensor(self.scale_)
@@ -166,8 +170,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         """
         check_is_fitted(self)
         shift, scale = as_tensor(self.mean_), as_tensor(self.scale_)
-        standard: QuadraticMap = self.standard_map_
-        return standard.compose_input(torch.diag(1 / scale), -shift / scale)
+        return self.standard_map_.compose_input(torch.diag(1 / scale), -shift / scale)
 
     @property
     def effects_(self) -> pd.DataFrame:
@@ -282,10 +285,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
                 "not read: fit the estimator of bl.sklearn that it was made of."
             )
         numbered = {} if hasattr(self, "feature_names_in_") else {NUMBERED: "numbered from x0"}
-        columns = self._columns()
-        reading = TableReading(columns, self.choice_.conversions())
-        # without ranks the inputs are the columns, whose names may be of indicators
-        said = {READING: json_text(reading)} if any(self.curves_) else {}
+        done = (*self.odd_columns_, *self.choice_.conversions())
+        said = {READING: json_text(TableReading(self._columns(), done))}
         return LoadedModel(
             classifier_of_map(self.standard_map_, as_tensor(self.mean_), as_tensor(self.scale_)),
             "",
@@ -308,8 +309,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
     def _columns(self) -> tuple[TableColumn, ...]:
         """Return how each column is read."""
-        plain = (TableColumn(name, "number", (name,), decimal="") for name in self._names())
-        return tuple(map(read_by_curve, plain, self.curves_))
+        return tuple(map(read_by_curve, map(plain_column, self._names()), self.curves_))
 
     def _input_names(self) -> list[str]:
         check_is_fitted(self)

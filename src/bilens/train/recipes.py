@@ -288,7 +288,7 @@ class TableRecipe(Recipe):
     """The convex problem of a table, and how it is solved."""
 
     # what is None is chosen: each candidate is fitted to four fifths of the rows and judged on the
-    # last one, five times, and the simplest within a standard error of the best is taken
+    # last one, five times, and the best is taken if it is clearly better than the linear model
     alpha: float | None = option(
         None, "Penalty of all coefficients, above 0; left out: chosen in folds of the rows."
     )

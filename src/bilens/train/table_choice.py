@@ -1,8 +1,8 @@
 """How columns are read, whether there are products, and the penalty: chosen by rows held out.
 
 Each candidate is fitted to four fifths of the training rows and judged on the last one, five times;
-whatever is read off rows, ranks and means too, is read off the four fifths alone. Of the candidates
-within one standard error of the best, the simplest is taken.
+whatever is read off rows, ranks and means too, is read off the four fifths alone. The first one,
+the linear model that everybody has, gives way to the best only where that is clearly better.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base import silent
 from bilens.base.checks import check_float_tensor
@@ -29,6 +28,8 @@ from bilens.train.recipes import ColumnScale, TableRecipe
 from bilens.train.table_fit import COPIES, Report, TableProblem, prepare_table
 
 FOLDS = 5
+TWICE = 1000  # rows; so many and fewer are dealt into folds twice
+CLEARLY = 2.0  # standard errors by which the best has to be better than the first candidate
 LEAST_ROWS = 20  # different ones; fewer choose nothing
 PENALTIES = tuple(10.0 ** (2.5 - step / 2) for step in range(9))  # from 316 to 0.03
 PATIENCE = 2  # penalties in a row that may bring nothing before the rest are left out
@@ -36,7 +37,6 @@ ROUGH = 1e-2  # tolerance of the gradient: the loss is right to about its square
 MOST_LOSS = 10.0  # of a row: a cell far outside is no reason for or against a candidate by itself
 PRODUCTS = 0.1  # quadratic_scale where products are tried
 USUAL = 3.0  # alpha where nothing is chosen
-PLAIN = 1.0  # alpha of ridge and logistic regression where nobody says one: the first candidate
 WORK = 2e9  # rows · features² of a fit: more rows than that, and than FEWEST, do not choose
 FEWEST, MOST = 2000, 20_000
 
@@ -69,12 +69,13 @@ class TableChoice:
 
     chosen: TableCandidate
     tried: tuple[TableCandidate, ...] = field(default=())
+    folds: int = FOLDS  # in which rows were held out, of all dealings
     unused_components: int = 0  # that were asked for, where no products were chosen
 
     @property
     def fits(self) -> int:
         """How many fits it took, the last one to all rows included."""
-        return 1 + FOLDS * sum(one.penalties for one in self.tried)
+        return 1 + self.folds * sum(one.penalties for one in self.tried)
 
     def conversions(self) -> tuple[CellConversion, ...]:
         """Return sentences on the choice, for page and terminal."""
@@ -82,13 +83,14 @@ class TableChoice:
         unused = (of_kind("unused_components", count=count),) if count else ()
         if not self.tried:
             return unused
-        alpha = f"{self.chosen.alpha:.4g}"
         tried = (
             of_kind(f"tried.{one.kind}", **{n: f"{getattr(one, n):.4g}" for n in NUMBERS})
             for one in self.tried
         )
-        chosen = of_kind(f"chosen.{self.chosen.kind}", alpha=alpha, folds=FOLDS, fits=self.fits)
-        return (*tried, chosen, *unused)
+        alpha, fits = f"{self.chosen.alpha:.4g}", self.fits
+        chosen = of_kind(f"chosen.{self.chosen.kind}", alpha=alpha, folds=self.folds, fits=fits)
+        why = "first_kept" if self.chosen == self.tried[0] else "best_taken"
+        return (*tried, chosen, of_kind(why, margin=f"{CLEARLY:g}"), *unused)
 
 
 NUMBERS = ("loss", "more", "error", "alpha")  # of the sentence on a candidate
@@ -105,13 +107,8 @@ class TableFit:
     converged: bool
 
     def to(self, device: torch.device) -> TableFit:
-        f = self.standard_map
-        tensor = f.tensor
-        down, left, right = (x.to(device) for x in (tensor.down, tensor.left, tensor.right))
-        linear, constant = (None if x is None else x.to(device) for x in (f.linear, f.constant))
-        moved = QuadraticMap(BilinearTensor(down, left, right), linear, constant)
-        mean, scale = self.mean.to(device), self.scale.to(device)
-        return replace(self, standard_map=moved, mean=mean, scale=scale)
+        parts = {name: getattr(self, name).to(device) for name in ("standard_map", "mean", "scale")}
+        return replace(self, **parts)
 
 
 def fit_table(
@@ -140,9 +137,8 @@ def fit_table(
         recipe = settle_recipe(choice.chosen, recipe)
         prepared = prepare_table(problem, recipe)
         found = prepared.solve(choice.chosen.alpha, recipe, report=report)
-        f = prepared.map_of(found)
         return TableFit(
-            f,
+            prepared.map_of(found),
             curves=prepared.curves,
             mean=prepared.mean,
             scale=prepared.scale,
@@ -153,7 +149,10 @@ def fit_table(
 
 
 def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> TableChoice:
-    """Return the simplest candidate within one standard error of the best."""
+    """Return the best candidate where it is clearly better than the first, and else the first.
+
+    Clearly: by so many standard errors of the loss, and without more wrong classes.
+    """
     column_scales: tuple[ColumnScale, ...] = ("standard", "rank")
     if recipe.column_scale is not None:
         column_scales = (recipe.column_scale,)
@@ -162,26 +161,32 @@ def choose_fit(problem: TableProblem, recipe: TableRecipe, report: Report) -> Ta
     scale = recipe.quadratic_scale
     scales = (0.0, PRODUCTS) if scale is None else (scale,)
     penalties = PENALTIES if recipe.alpha is None else (recipe.alpha,)
-    usual = TableCandidate(
-        column_scales[0], scales[0], USUAL if recipe.alpha is None else recipe.alpha
-    )
+    usual = TableCandidate(column_scales[0], scales[0], recipe.alpha or USUAL)
     if len(column_scales) == len(scales) == len(penalties) == 1:
         return TableChoice(usual)
-    folds, groups = deal_rows(problem, recipe.seed)
-    if int(groups.max()) + 1 < LEAST_ROWS or not bool((folds >= 0).any()):
+    dealings = range(2 if len(problem.x) <= TWICE else 1)
+    dealt, groups = zip(*(deal_rows(problem, recipe.seed, one) for one in dealings), strict=True)
+    counted = dealt[0] >= 0
+    if int(groups[0].max()) + 1 < LEAST_ROWS or not bool(counted.any()):
         return TableChoice(usual)
-    judged = partial(judge_candidate, problem, recipe, folds=folds, report=report)
+    judged = partial(judge_candidate, problem, recipe, dealt=dealt, report=report)
     found = [judged(one, scales[0], penalties) for one in column_scales]
-    if penalties is PENALTIES and not scales[0]:  # the linear model that everybody has
-        found.insert(0, judged(column_scales[0], 0.0, (PLAIN,)))
+    if penalties is PENALTIES and not scales[0]:
+        # of two classes a logistic regression penalises w, and a softmax its halves w/2 and −w/2
+        plain = (2.0 if problem.loss.target.shape[1] == 2 else 1.0,)
+        found.insert(0, judged(column_scales[0], 0.0, plain))
     better = min(found, key=lambda one: one[0].loss or 0.0)[0].column_scale
     found += [judged(better, products, penalties) for products in scales[1:]]
-    _, best = min(found, key=lambda one: one[0].loss or 0.0)
+    best = min(range(len(found)), key=lambda at: found[at][0].loss or 0.0)
     tried = []
-    for one, losses in found:
-        more, error = paired_difference(losses - best, problem.weights, groups, folds >= 0)
+    for one, (losses, _) in found:
+        differences = losses - found[best][1][0]
+        more, error = paired_difference(differences, problem.weights, groups[0], counted)
         tried.append(replace(one, more=more, error=error))
-    return TableChoice(next(one for one in tried if one.more <= one.error), tuple(tried))
+    wrong = [float(problem.weights @ misses) for _, (_, misses) in found]
+    first = tried[0]
+    is_clear = first.more > CLEARLY * first.error and wrong[best] <= wrong[0]
+    return TableChoice(tried[best if is_clear else 0], tuple(tried), FOLDS * len(dealings))
 
 
 def settle_recipe(one: TableCandidate, recipe: TableRecipe) -> TableRecipe:
@@ -202,38 +207,39 @@ def judge_candidate(
     column_scale: ColumnScale,
     scale: float,
     penalties: tuple[float, ...],
-    folds: Tensor,
+    dealt: Sequence[Tensor],
     report: Report,
 ) -> tuple[TableCandidate, Tensor]:
-    """Return a candidate with its best penalty, and the loss of each row held out."""
+    """Return a candidate with its best penalty, and of each row held out its loss and misses."""
     rough = settle_recipe(TableCandidate(column_scale, scale, 1.0), recipe)
     rough = replace(rough, tol=max(recipe.tol, ROUGH))
     rows = searched_rows(problem, recipe, scale)
-    parts = [
-        (prepare_table(problem.at((folds != fold) & rows), rough), folds == fold)
-        for fold in range(FOLDS)
-    ]
-    starts: list[Tensor | None] = [None] * FOLDS
-    counts = problem.weights * (folds >= 0)
+    parts = []
+    for known in (folds != fold for folds in dealt for fold in range(FOLDS)):
+        prepared, new = prepare_table(problem.at(known & rows), rough), problem.at(~known)
+        parts.append((prepared, ~known, new.loss, prepared.read_rows(new.x)))
+    starts: list[Tensor | None] = [None] * len(parts)
+    counts = problem.weights * (dealt[0] >= 0)
     kept: tuple[float, float, Tensor] | None = None
     tried = since = 0
     for alpha in penalties:
-        losses = torch.zeros_like(problem.weights)
-        for fold, (prepared, held_out) in enumerate(parts):
-            solution = prepared.solve(alpha, rough, starts[fold], report)
-            starts[fold] = solution.coefficients
-            new = problem.at(held_out)
-            values = new.loss.values(prepared.map_of(solution)(prepared.read_rows(new.x)))
-            losses[held_out] = values.clamp(max=MOST_LOSS)
-        mean, tried = float(counts @ losses / counts.sum()), tried + 1
+        told = problem.weights.new_zeros(2, len(problem.x))
+        for part, (prepared, held_out, loss, z) in enumerate(parts):
+            solution = prepared.solve(alpha, rough, starts[part], report)
+            starts[part] = solution.coefficients
+            outputs = prepared.map_of(solution)(z)
+            losses = loss.values(outputs).clamp(max=MOST_LOSS)
+            wrong = outputs.argmax(dim=1) != loss.target.argmax(dim=1)  # none where it is a number
+            told[:, held_out] += torch.stack([losses, wrong.double()]) / len(dealt)
+        mean, tried = float(counts @ told[0] / counts.sum()), tried + 1
         since += 1
         if kept is None or mean < kept[0]:
-            kept, since = (mean, alpha, losses), 0
+            kept, since = (mean, alpha, told), 0
         if since >= PATIENCE:
             break
     assert kept is not None, "there is a penalty"
-    mean, alpha, losses = kept
-    return TableCandidate(column_scale, scale, alpha, mean, penalties=tried), losses
+    mean, alpha, told = kept
+    return TableCandidate(column_scale, scale, alpha, mean, penalties=tried), told
 
 
 def searched_rows(problem: TableProblem, recipe: TableRecipe, scale: float) -> Tensor:
@@ -248,7 +254,7 @@ def searched_rows(problem: TableProblem, recipe: TableRecipe, scale: float) -> T
     return kept
 
 
-def deal_rows(problem: TableProblem, seed: int) -> tuple[Tensor, Tensor]:
+def deal_rows(problem: TableProblem, seed: int, dealing: int = 0) -> tuple[Tensor, Tensor]:
     """Return the fold of each row, −1 for what stays in all, and which rows go together.
 
     Rows of equal inputs go together, unless most of a table is made of few: what occurs `COPIES`
@@ -256,21 +262,21 @@ def deal_rows(problem: TableProblem, seed: int) -> tuple[Tensor, Tensor]:
     rows of one stay. Neither order nor copies of rows change it.
     """
     values = problem.x.nan_to_num().cpu().numpy()
-    labels = problem.labels.cpu().numpy()
+    labels = problem.loss.target.argmax(dim=1).cpu().numpy()  # one for all numbers
     _, groups = np.unique(values, axis=0, return_inverse=True)
     if (groups.max() + 1) * COPIES <= len(values):
         groups = np.arange(len(values))
     label = np.zeros(groups.max() + 1, dtype=np.int64)
     np.maximum.at(label, groups, labels)
-    order = np.random.default_rng(seed).permutation(len(label))
+    order = np.random.default_rng([seed, dealing]).permutation(len(label))
     fold = np.full(len(label), -1)
     start = itertools.count()
     for each in np.unique(label):
         own = order[label[order] == each]
         if len(own) > 1:
             fold[own] = [next(start) % FOLDS for _ in own]
-    found = torch.from_numpy(fold[groups]), torch.from_numpy(groups)
-    return found[0].to(problem.x.device), found[1].to(problem.x.device)
+    device = problem.x.device
+    return torch.from_numpy(fold[groups]).to(device), torch.from_numpy(groups).to(device)
 
 
 def paired_difference(

@@ -52,11 +52,6 @@ class TableProblem:
         loss = replace(self.loss, target=self.loss.target[rows])
         return replace(self, x=self.x[rows], loss=loss, weights=self.weights[rows])
 
-    @property
-    def labels(self) -> Tensor:
-        """The classes that a split keeps in their shares; one for all numbers."""
-        return self.loss.target.argmax(dim=1)
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedTable:

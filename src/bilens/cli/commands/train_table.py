@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,7 +14,7 @@ from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
     from bilens.data.table_rows import TrainingTable
-    from bilens.records.column_readings import CellConversion, TableReading
+    from bilens.records.column_readings import TableReading
     from bilens.train.newton import NewtonStep
     from bilens.train.tasks.table import TableMetrics
 
@@ -47,6 +46,7 @@ def reading_lines(reading: TableReading) -> list[str]:
     from bilens.findings.rules.registry import judge
     from bilens.findings.rules.rule import Evidence
     from bilens.report.sections.overview import finding_line
+    from bilens.report.sections.table_cells import lines_on
     from bilens.report.text import load_catalogue
 
     t, found = load_catalogue("en"), judge("columns", Evidence(reading=reading))
@@ -55,15 +55,6 @@ def reading_lines(reading: TableReading) -> list[str]:
     plain = [one for one in reading.done if one not in odd]
     warned += lines_on(odd) if odd else []
     return [*lines_on(plain), *(f"! {line}" for line in warned)]
-
-
-def lines_on(done: Sequence[CellConversion]) -> list[str]:
-    """Return sentences on conversions and on the choice of the fit; one where there is none."""
-    from bilens.records.base import displayable
-    from bilens.report.sections.table_page import conversion_lines
-    from bilens.report.text import load_catalogue
-
-    return conversion_lines(load_catalogue("en"), displayable(done))
 
 
 def score_line(metrics: TableMetrics, plain: str) -> str:
@@ -94,6 +85,7 @@ def train_table(
     """
     from bilens.api.provenance import this_command, versions
     from bilens.base.files import file_sha256
+    from bilens.report.sections.table_cells import lines_on
     from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
     from bilens.train.tasks.table import TableTask, train_table_in_folder

@@ -1,11 +1,12 @@
-"""Texts of the cells of a row, from the inputs that they became: values as a user knows them."""
+"""Texts of the cells of a row, from the inputs that they became, and of what was done to them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from bilens.data.column_numbers import value_at
-from bilens.records.column_readings import TableColumn, TableReading, names_of
-from bilens.report.text import NONE, quantity
+from bilens.records.base import displayable
+from bilens.records.column_readings import CellConversion, TableColumn, TableReading, names_of
+from bilens.report.text import NONE, Catalogue, load_catalogue, quantity
 
 MISSING = "(missing)"  # behind a column: the input that says that its cell is empty
 
@@ -39,3 +40,12 @@ def input_labels(
         if one.kind == "number" and name in values:
             found[name] = f"{one.name} = {cell_text(one, values)}"
     return tuple(found.values())
+
+
+def conversion_lines(t: Catalogue, done: Iterable[CellConversion]) -> list[str]:
+    return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
+
+
+def lines_on(done: Sequence[CellConversion]) -> list[str]:
+    """Return sentences on conversions and on the choice of a fit, in English; one if none is."""
+    return conversion_lines(load_catalogue("en"), displayable(done))

@@ -6,7 +6,6 @@ from markupsafe import Markup
 
 from bilens.records.audit import Audit
 from bilens.records.column_readings import (
-    CellConversion,
     ColumnReadings,
     InputAttribution,
     InputValues,
@@ -47,7 +46,7 @@ from bilens.report.sections.overview import (
     file_facts,
 )
 from bilens.report.sections.predictions import outcome_badge, outcome_of, prediction_article
-from bilens.report.sections.table_cells import MISSING, cell_text
+from bilens.report.sections.table_cells import MISSING, cell_text, conversion_lines
 from bilens.report.text import (
     NONE,
     Catalogue,
@@ -109,10 +108,6 @@ def reading(t: Catalogue, _: Audit, found: ColumnReadings) -> Markup:
             items(conversion_lines(t, done), "sentences"),
         ]
     return section(t, "table.reading", *blocks)
-
-
-def conversion_lines(t: Catalogue, done: Iterable[CellConversion]) -> list[str]:
-    return [t(f"reading.{one.kind}", **one.values) for one in done] or [t("table.reading.plain")]
 
 
 def shown_inputs(record: Audit, found: ColumnReadings) -> list[str]:
