@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
@@ -14,11 +14,11 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention, KeysAndValues
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("map", "residual")
 class QuadraticLayer:
     """x ↦ f(x), or x + f(x) with a residual path: a bilinear layer, or a linear map.
 
@@ -26,8 +26,6 @@ class QuadraticLayer:
         map: f, from the stream to the stream.
         residual: whether f is added to the stream, or takes its place.
     """
-
-    _repr_html_ = html_summary("map", "residual")
 
     map: QuadraticMap
     residual: bool = True
@@ -38,7 +36,7 @@ Part: TypeAlias = BilinearAttention | QuadraticLayer
 Cache: TypeAlias = tuple[KeysAndValues | None, ...]  # of each part of the network
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("part_names", "degree", "num_tokens", "d_in", "d_out")
 class PolynomialNetwork:
     """A network that is a polynomial of its inputs: no softmax, no norm, no activation function.
 
@@ -70,8 +68,6 @@ class PolynomialNetwork:
     n_ctx: int | None = None
     part_names: tuple[str, ...] = ()
     checked_against: str = field(default="", init=False)
-
-    _repr_html_ = html_summary("part_names", "degree", "num_tokens", "d_in", "d_out")
 
     def __post_init__(self) -> None:
         width = (
