@@ -5,6 +5,8 @@ how well interactions read from the weights alone predict what removing or repla
 and what share of the loss they explain. Run it with
 `make bench-polynomial-language CORPUS=file OUT=folder SEEDS="0 1 2"`; models that are in the folder
 already are not trained again. It writes docs/benchmarks/polynomial_language.json and the page.
+With CHANGE="order_penalty=0.2" one polynomial model of another recipe, of the first seed, is told
+beside those that are there.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from bench.polynomial_measures import (
     RULES,
     SEEN,
     measure,
+    measure_recipe,
 )
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
@@ -67,6 +70,18 @@ def folder_of(out: Path, seed: int, polynomial: bool) -> Path:
     return out / f"seed-{seed}" / ("polynomial" if polynomial else "softmax")
 
 
+def try_recipe(corpus: str, out: Path, seed: int, tokens: int, change: str) -> dict[str, Any]:
+    """Train a polynomial model of another recipe, such as "pairs=2", and measure it."""
+    changes = {
+        name: json.loads(value) for name, _, value in (one.partition("=") for one in change.split())
+    }
+    steps = tokens // (RECIPE["batch_size"] * RECIPE["n_ctx"])
+    folder = out / f"seed-{seed}" / change.replace(" ", ",")
+    wanted = RECIPE | {"steps": steps, "seed": seed, "polynomial": True} | changes
+    bl.train_language(corpus, folder, resume=folder.exists(), say=print, **wanted)
+    return {"change": change, "seed": seed, **measure_recipe(folder)}
+
+
 def over_seeds(values: list[float]) -> dict[str, Any]:
     """Return the mean over seeds, with the interval of Student's t where there are several."""
     mean, found = statistics.fmean(values), None
@@ -100,6 +115,19 @@ def share_over(cases: list[dict[str, Any]], base: str, key: str) -> float:
     """Return which share of the gain over some bigrams is there behind an order, mean of seeds."""
     losses = [case["shares"]["losses"] for case in cases]
     return statistics.fmean((one[base] - one[key]) / (one[base] - one["whole"]) for one in losses)
+
+
+def tried_rows(result: dict[str, Any]) -> list[str]:
+    """Return the rows of recipes that were tried: the usual one and each change of it."""
+    first = result["cases"][0]
+    usual = {name: first["removals"][name]["pearson"]["value"] for name in ("two", "three")}
+    usual |= {"change": "as above", "loss": first["losses"][0]}
+    rows = [usual, *(one for one in result.get("tried", ()) if one["seed"] == first["seed"])]
+    return [
+        f"| {one['change']} | {one['loss']:.3f} | {one['loss'] - first['losses'][1]:+.3f} | "
+        f"{one['two']:.3f} | {one['three']:.3f} |"
+        for one in rows
+    ]
 
 
 def page(result: dict[str, Any]) -> str:
@@ -150,6 +178,7 @@ def page(result: dict[str, Any]) -> str:
             ("distances", distances),
             ("orders", orders),
             ("rules", rules),
+            ("tried", tried_rows(result)),
         )
     }
     apart = between(losses["difference"])
@@ -186,6 +215,16 @@ say it, by exact interactions of two tokens (the removed and the last one) and o
 | places back | two tokens | two and three | control |
 |---|---|---|---|
 {lines["distances"]}
+
+## Recipes that were tried
+
+Seed {first["seed"]} alone: what makes two tokens tell more, and what it costs beside the same twin.
+`order_penalty=` is the weight of a penalty on what takes three tokens or more, told by drawn
+parts of each text while training: [training](../polynomial.md#training).
+
+| change of the recipe | loss | beside the twin | two tokens, Pearson | two and three |
+|---|---|---|---|---|
+{lines["tried"]}
 
 ## What the orders explain
 
@@ -239,6 +278,13 @@ def summary(cases: list[dict[str, Any]], corpus: str, tokens: int) -> dict[str, 
     }
 
 
+def write_result(result: dict[str, Any]) -> None:
+    """Write the result and the page that is generated from it."""
+    (PAGE / "polynomial_language.json").write_text(json.dumps(result, indent=1) + "\n")
+    (PAGE / "polynomial_language.md").write_text(page(result))
+    print(page(result))
+
+
 def main() -> None:
     """Train what is not there yet, measure, and write the result and its page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -247,17 +293,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tokens", type=int, default=1_800_000, help="to train on, with repeats")
     parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--change", help='of the recipe, such as "pairs=2": told beside the others')
     given = parser.parse_args()
+    if given.change:
+        result = json.loads((PAGE / "polynomial_language.json").read_text())
+        found = try_recipe(given.corpus, given.out, given.seeds[0], given.tokens, given.change)
+        others = (one for one in result.get("tried", ()) if one["change"] != given.change)
+        write_result(result | {"tried": [*others, found]})
+        return
     for seed in given.seeds:
         train_pair(given.corpus, given.out, seed, given.tokens, RECIPE)
     if given.train_only:
         return
     folders = [[folder_of(given.out, seed, kind) for kind in (True, False)] for seed in given.seeds]
     cases = [measure((a, b), seed) for (a, b), seed in zip(folders, given.seeds, strict=True)]
-    result = summary(cases, given.corpus, given.tokens)
-    (PAGE / "polynomial_language.json").write_text(json.dumps(result, indent=1) + "\n")
-    (PAGE / "polynomial_language.md").write_text(page(result))
-    print(page(result))
+    write_result(summary(cases, given.corpus, given.tokens))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.largest_products import factored_singular_values, largest_products
-from bilens.polynomial.network import INTEGERS, PolynomialNetwork
+from bilens.polynomial.network import INTEGERS, PolynomialNetwork, check_ids
 from bilens.polynomial.rotary import rotary_frequencies, rotate
 from bilens.polynomial.score_form import ScoreForm
 
@@ -307,15 +307,10 @@ class AttentionHead:
                 "the tokens of the model are not known: it reads vectors, or has no embedding and "
                 "head beside it; scores(queries, keys) takes vectors."
             )
-        count = len(self.tokens.embedding)
         if ids is not None:
             if not isinstance(ids, Tensor) or ids.ndim != 1 or ids.dtype not in INTEGERS:
                 raise ShapeError("tokens are given as a tensor of whole numbers, (n,).")
-            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < count:
-                raise UsageError(
-                    f"tokens run from {int(ids.min())} to {int(ids.max())}; the model "
-                    f"knows 0 to {count - 1}."
-                )
+            check_ids(ids, len(self.tokens.embedding), "model")
         return self.tokens
 
 

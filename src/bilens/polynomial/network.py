@@ -223,11 +223,7 @@ class PolynomialNetwork:
             return given
         if not isinstance(given, Tensor) or given.dtype not in INTEGERS:
             raise ShapeError("tokens must be a tensor of integers.")
-        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < self.num_tokens:
-            raise UsageError(
-                f"tokens run from {int(given.min())} to {int(given.max())}; the network knows 0 to "
-                f"{self.num_tokens - 1}."
-            )
+        check_ids(given, self.num_tokens, "network")
         return self.embedding[given.long()]
 
     def check_positions(self, places: Sequence[int]) -> None:
@@ -286,6 +282,15 @@ class PolynomialNetwork:
         """Apply the head."""
         y = stream if self.head is None else stream @ self.head.T
         return check_finite("the output", y if self.head_bias is None else y + self.head_bias)
+
+
+def check_ids(tokens: Tensor, known: int, owner: str) -> None:
+    """Refuse ids of tokens that a network or a model does not know."""
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
+        raise UsageError(
+            f"tokens run from {int(tokens.min())} to {int(tokens.max())}; the {owner} knows 0 to "
+            f"{known - 1}."
+        )
 
 
 def widths(part: Part) -> tuple[int, int]:

@@ -173,6 +173,9 @@ class LanguageRecipe(Recipe):
     pairs: int = option(
         1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
     )
+    order_penalty: float = option(
+        0.0, "Weight of a penalty on what a polynomial model does with three tokens or more."
+    )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)
     # None, for "word" alone, is every word
@@ -210,7 +213,7 @@ class LanguageRecipe(Recipe):
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON values; what only a polynomial model has, of one alone."""
         found = super().to_dict()
-        alone = () if self.polynomial else ("polynomial", "pairs")
+        alone = () if self.polynomial else ("polynomial", "pairs", "order_penalty")
         return {name: value for name, value in found.items() if name not in alone}
 
 

@@ -35,6 +35,7 @@ from bilens.train.processes import ALONE, Processes
 from bilens.train.randomness import ActivationNoise, seeded_initialisation
 from bilens.train.recipes import LanguageRecipe as LanguageRecipe
 from bilens.train.run_folder import TOKENIZER_NAME
+from bilens.train.tasks.order_penalty import PenalisedLoss
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
@@ -152,7 +153,10 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE)
     with seeded_initialisation(recipe.seed):
         model = model_of(recipe, vocab_size).to(group.device)
     blank = group.blank(model)
-    loss = group.learner(model, model.next_token_loss, [*model.blocks])
+    measure: Callable[[Tensor], Tensor] = model.next_token_loss
+    if isinstance(model, PolynomialTransformer) and recipe.order_penalty:
+        measure = PenalisedLoss(model, recipe.order_penalty, recipe.seed)
+    loss = group.learner(model, measure, [*model.blocks])
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
