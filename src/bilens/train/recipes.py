@@ -174,7 +174,7 @@ class LanguageRecipe(Recipe):
         1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
     )
     order_penalty: float = option(
-        0.0, "Weight of a penalty on what a polynomial model does with three tokens or more."
+        0.0, "Penalty on what takes three tokens; polynomial models of a text: 0.2 if left out."
     )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)
@@ -217,6 +217,7 @@ class LanguageRecipe(Recipe):
         return {name: value for name, value in found.items() if name not in alone}
 
 
+ORDER_PENALTY = 0.2  # of polynomial models of a text
 TEXT_RECIPE = LanguageRecipe()
 GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off one MLP
     d_model=64,
@@ -236,10 +237,12 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 def default_recipe(corpus: str | tuple[str, ...], polynomial: bool = False) -> LanguageRecipe:
     """Return the recipe for a corpus: generated stories, or texts.
 
-    Products multiply the noise of dropout: polynomial models have none.
+    Products multiply the noise of dropout: polynomial models have none. The penalty lets pairs of
+    tokens explain more of such a model; the rule of the stories is of more than two tokens.
     """
     usual = GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
-    return replace(usual, dropout=0.0) if polynomial else usual
+    penalty = 0.0 if corpus == "grammar" else ORDER_PENALTY
+    return replace(usual, dropout=0.0, order_penalty=penalty) if polynomial else usual
 
 
 @dataclass(frozen=True)

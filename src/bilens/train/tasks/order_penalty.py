@@ -11,8 +11,8 @@ from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.tokens import mean_cross_entropy
 from bilens.train.randomness import NOISE, stream
 
-APART = 1 / 8  # share of the positions that are set apart from the others
-EVERY = 8  # one text of so many is penalised: each takes three more runs
+APART = 1 / 8  # share of the positions of a text that are set apart from the others
+PENALISED = 1 / 8  # share of the texts that are penalised: each takes three more runs
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class PenalisedLoss:
     Math: with f(S) the logit of the true next token at a position when only those before it in S
         hold a token, f(all) − f(S) − f(all ∖ S) + f(∅) is the sum of all its interactions of three
         tokens or more that have earlier ones on both sides: zero where pairs explain everything.
-        S is drawn anew for each batch, and the mean of squares times `weight` is added.
+        Texts and S are drawn, and the mean of squares times `weight` is added.
     """
 
     model: PolynomialTransformer
@@ -31,36 +31,45 @@ class PenalisedLoss:
 
     def __call__(self, texts: Tensor) -> Tensor:
         """Compute the cross-entropy of texts, (batch, tokens + 1)."""
-        if not torch.is_grad_enabled():  # an evaluation
+        drawn = self.draw(texts) if torch.is_grad_enabled() else {}
+        if not drawn:  # in an evaluation, too
             return self.model.next_token_loss(texts)
-        # a stream of the texts: what is drawn is the same in a run that is resumed
-        drawn = torch.rand(texts[::EVERY, 1:].shape, generator=self.stream_of(texts))
-        x, high = split_by_order(self.model, texts, drawn.to(texts.device) < APART)
-        head, then = self.model.unembed.weight, texts[:, 1:]
-        loss = mean_cross_entropy(x.flatten(0, 1), head, then.flatten().long())
-        rows = head[then[::EVERY]] - head.mean(dim=0)
-        penalty = self.weight * (high * rows).sum(dim=-1).square().mean()
+        rows, apart = [*drawn], torch.stack([*drawn.values()]).to(texts.device)
+        x, high = split_by_order(self.model, texts[:, :-1], rows, apart)
+        head, then = self.model.unembed.weight, texts[:, 1:].long()
+        loss = mean_cross_entropy(x.flatten(0, 1), head, then.flatten())
+        squares = (high * (head[then[rows]] - head.mean(dim=0))).sum(dim=-1).square()
+        penalty = self.weight / PENALISED * squares.sum() / then.numel()
         return loss + (penalty - penalty.detach())
 
-    def stream_of(self, texts: Tensor) -> torch.Generator:
-        """Return the generator of a batch."""
-        return stream(self.seed, NOISE, int(texts.sum()))
+    def draw(self, texts: Tensor) -> dict[int, Tensor]:
+        """Draw which texts are penalised, and which positions of each are set apart.
+
+        Each text has a stream of its own: what is drawn is the same however a batch is divided,
+        and in a run that is resumed.
+        """
+        drawn = {}
+        for row, text in enumerate(texts.tolist()):
+            numbers = torch.rand(len(text), generator=stream(self.seed, NOISE, *text))
+            if numbers[-1] < PENALISED:
+                drawn[row] = numbers[:-1] < APART
+        return drawn
 
 
 def split_by_order(
-    model: PolynomialTransformer, texts: Tensor, apart: Tensor
+    model: PolynomialTransformer, tokens: Tensor, rows: list[int], apart: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute what the head reads of texts, and what of it has earlier tokens on both sides.
 
     Args:
         model: all runs are one call of its parts.
-        texts: (batch, tokens + 1), the last token of each not read.
-        apart: (every EVERY-th text, tokens), which positions are on one side.
+        tokens: (batch, tokens).
+        rows: the texts that are split.
+        apart: (rows, tokens), which positions are on one side.
     """
-    tokens, few = texts[:, :-1], texts[::EVERY, :-1]
-    everything, nothing = torch.ones_like(tokens, dtype=torch.bool), torch.zeros_like(apart)
+    few, nothing = tokens[rows], torch.zeros_like(apart)
+    everything = torch.ones_like(tokens, dtype=torch.bool)
     read = torch.cat([everything, apart, ~apart, nothing])
     x = model.final_scale(model.stream(torch.cat([tokens, few, few, few]), read))
-    whole = x[: len(texts)]
-    one_side, other_side, alone = x[len(texts) :].chunk(3)
-    return whole, whole[::EVERY] - one_side - other_side + alone
+    one_side, other_side, alone = x[len(tokens) :].chunk(3)
+    return x[: len(tokens)], x[rows] - one_side - other_side + alone
