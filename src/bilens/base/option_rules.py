@@ -111,7 +111,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "train language": {
         "without steps": {"epochs": None},
-        "with polynomial": {"pairs": 1, "order_penalty": 0.0},
+        "with polynomial": {"pairs": 1, "order_penalty": None},
     },
     "train table": {
         "with a quadratic_scale above 0": {"n_components": None},

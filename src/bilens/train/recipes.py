@@ -173,8 +173,11 @@ class LanguageRecipe(Recipe):
     pairs: int = option(
         1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
     )
-    order_penalty: float = option(
-        0.0, "Penalty on what takes three tokens; polynomial models of a text: 0.2 if left out."
+    order_penalty: float | None = option(  # None is 0
+        None,
+        "Penalty on what takes three tokens; left out: 0.2, and 0 of the grammar.",
+        min=0,
+        panel=MODEL,
     )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)

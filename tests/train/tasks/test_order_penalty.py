@@ -79,7 +79,7 @@ def test_training_with_it_leaves_less_to_three_tokens(tmp_path: Path) -> None:
 def test_it_is_of_polynomial_models_of_a_text(tmp_path: Path) -> None:
     assert default_recipe("stories.txt", polynomial=True).order_penalty == ORDER_PENALTY
     assert default_recipe("grammar", polynomial=True).order_penalty == 0
-    assert default_recipe("stories.txt").order_penalty == 0
+    assert default_recipe("stories.txt").order_penalty is None
     with pytest.raises(UsageError, match=r"order_penalty.*with polynomial"):
         bl.train_language(STORIES, tmp_path, order_penalty=0.1)
     with pytest.raises(UsageError, match="order_penalty must be a finite number"):
