@@ -14,7 +14,7 @@ import bilens as bl
 from bilens.base.errors import UsageError
 from bilens.polynomial.token_interactions import interactions_of
 from bilens.train.recipes import ORDER_PENALTY, LanguageRecipe, default_recipe
-from bilens.train.tasks.order_penalty import PenalisedLoss, split_by_order
+from bilens.train.tasks.language import PenalisedLoss, split_by_order
 from polynomial.test_reading import transformer
 
 TEXTS = torch.randint(7, (24, 10), generator=torch.Generator().manual_seed(3))
