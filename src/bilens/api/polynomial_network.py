@@ -219,15 +219,6 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
         assert found is not None, "only optional roles have no name"
         return found
 
-    def scale(name: str | None, width: int, block: int | None = None) -> Tensor:
-        found = tensor(name, block)
-        found = torch.ones(width, dtype=torch.float64) if found is None else found
-        if found.shape != (width,):
-            raise ShapeError(
-                f"{name} has shape {tuple(found.shape)}; expected ({width},), a channel each."
-            )
-        return found
-
     used: set[str] = set()
     parts: list[Part] = []
     names: list[str] = []
@@ -239,17 +230,19 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
         value, out = needed(roles.value, block), needed(roles.out, block)
         decay = None if roles.decay is None else value.new_tensor(roles.decay)
         attention = BilinearAttention(pairs, value, out, roles.n_head, roles.rotary_base, decay)
+        if (scale := tensor(roles.attention_scale, block)) is not None:
+            attention = attention.scaled(scale)
         down, left = needed(roles.down, block), needed(roles.left, block)
         layer = QuadraticMap(BilinearTensor(down, left, needed(roles.right, block)))
-        parts += [
-            attention.scaled(scale(roles.attention_scale, value.shape[1], block)),
-            QuadraticLayer(
-                layer.compose_input(torch.diag(scale(roles.mlp_scale, layer.sizes.d_in, block)))
-            ),
-        ]
+        if (scale := tensor(roles.mlp_scale, block)) is not None:
+            check_scale(roles.mlp_scale, scale, layer.sizes.d_in)
+            layer = layer.compose_input(torch.diag(scale))
+        parts += [attention, QuadraticLayer(layer)]
         names += [f"attention {block}", f"mlp {block}"]
     head = needed(roles.head)
-    head = head * scale(roles.head_scale, head.shape[-1])
+    if (scale := tensor(roles.head_scale)) is not None:
+        check_scale(roles.head_scale, scale, head.shape[-1])
+        head = head * scale
     embedding = needed(roles.embedding)
     if not probed and (more := [*{*store} - used]):
         raise CheckpointError(
@@ -280,6 +273,13 @@ def blocks_of(path: Path, roles: TransformerRoles, store: Mapping[str, object]) 
             f"1, … without a gap. It has {', '.join([*store][:8])}, …"
         )
     return range(len(found))
+
+
+def check_scale(name: str | None, scale: Tensor, width: int) -> None:
+    if scale.shape != (width,):
+        raise ShapeError(
+            f"{name} has shape {tuple(scale.shape)}; expected ({width},), a channel each."
+        )
 
 
 def check_probe(network: PolynomialNetwork, probe: tuple[Tensor, Tensor]) -> PolynomialNetwork:

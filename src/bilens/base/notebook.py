@@ -59,14 +59,14 @@ class html_summary:  # noqa: N801 - stands for a method
 def frozen_result(*names: str, **renamed: str) -> Callable[[Kind], Kind]:
     """Make a frozen dataclass of a class, equal to itself alone, with an `html_summary`."""
 
-    def made(kind: Kind) -> Kind:
+    def freeze(kind: Kind) -> Kind:
         summary = html_summary(*names, **renamed)
         cls: Any = kind
         cls._repr_html_ = summary
         summary.__set_name__(cls, "_repr_html_")  # before the dataclass, which would write a repr
         return cast(Kind, dataclasses.dataclass(frozen=True, eq=False)(cls))
 
-    return made
+    return freeze
 
 
 def one_line(record: object, rows: Mapping[str, object] | None = None) -> str:

@@ -1,6 +1,7 @@
 """Tokens: what a language model may be given, how well it predicts them, and how it draws them."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -106,12 +107,12 @@ class TextModel(nn.Module):
 
     config: Any  # has vocab_size and n_ctx
 
+    @abstractmethod
     def next_logits(self, texts: Tensor, total: int) -> Callable[[Tensor], Tensor]:
         """Return a function that reads on: the new tokens of each text, (batch, new), to logits.
 
         `texts` are those that are continued, to `total` tokens at most; they are read first.
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def generate(
