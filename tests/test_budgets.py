@@ -45,7 +45,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_245, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (83_810, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (83_815, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }

@@ -13,7 +13,7 @@ import torch
 import bilens as bl
 from bilens.base.errors import UsageError
 from bilens.polynomial.token_interactions import interactions_of
-from bilens.train.recipes import ORDER_PENALTY, LanguageRecipe, default_recipe
+from bilens.train.recipes import ORDER_PENALTY, default_recipe
 from bilens.train.tasks.language import PenalisedLoss, split_by_order
 from polynomial.test_reading import transformer
 
@@ -44,7 +44,7 @@ def gradient(loss: PenalisedLoss, *batches: torch.Tensor) -> torch.Tensor:
 def test_the_loss_that_is_told_is_the_cross_entropy() -> None:
     model = transformer().double()
     plain = model.next_token_loss(TEXTS)
-    losses = [PenalisedLoss(model, weight, 0) for weight in (0.0, 0.1, 0.3)]
+    losses = [PenalisedLoss(model, weight, 0) for weight in (0.0, 1e4, 3e4)]
     assert losses[0].draw(TEXTS)
     for loss in losses:
         torch.testing.assert_close(loss(TEXTS), plain)
@@ -89,5 +89,3 @@ def test_it_is_of_polynomial_models_of_a_text(tmp_path: Path) -> None:
     assert default_recipe("stories.txt").order_penalty is None
     with pytest.raises(UsageError, match=r"order_penalty.*with polynomial"):
         bl.train_language(sums(), tmp_path, order_penalty=0.1)
-    with pytest.raises(UsageError, match="order_penalty must be a finite number"):
-        LanguageRecipe(order_penalty=-1.0)
