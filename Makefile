@@ -91,8 +91,8 @@ bench-two-layers: .venv/test     ## moments and similarity of two layers beside 
 bench-ground-truth: .venv/test   ## a transformer with known rules, read from its weights (DATA)
 	$(BIN)/python -m bench.ground_truth $(DATA)
 
-bench-polynomial-language: .venv/test  ## a language model that is a polynomial, beside its twin (CORPUS, OUT, SEEDS)
-	$(BIN)/python -m bench.polynomial_language $(CORPUS) $(OUT) $(if $(SEEDS),--seeds $(SEEDS))
+bench-polynomial-language: .venv/test  ## a language model that is a polynomial, beside its twin (CORPUS, OUT, SEEDS, CHANGE)
+	$(BIN)/python -m bench.polynomial_language $(CORPUS) $(OUT) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(CHANGE),--change "$(CHANGE)")
 
 bench-tracing: .venv/test        ## all latents of a layer against the dense way
 	$(BIN)/python -m bench.tracing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,14 @@ from bench.token_effects import (
     replacements,
 )
 from bilens.data.tokenizer import Tokenizer
-from bilens.train.corpus import CorpusDescription, measured_texts, open_model_bundle, tokens_of
+from bilens.train.corpus import (
+    CorpusDescription,
+    CorpusTokens,
+    ModelBundle,
+    measured_texts,
+    open_model_bundle,
+    tokens_of,
+)
 
 DISTANCES = range(1, 17)  # of a removed token
 LENGTH, PER_STORY = 48, 2  # tokens of a context, and contexts of a story
@@ -164,35 +172,70 @@ def measure_rules(
     }
 
 
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A polynomial model with its text, and what its tokens do at places of held-out stories."""
+
+    bundle: ModelBundle
+    data: CorpusTokens
+    network: bl.PolynomialNetwork
+    contexts: Contexts
+    effects: Effects
+
+    @classmethod
+    def open(cls, folder: Path, length: int = LENGTH) -> Trained:
+        """Open a folder, and compute all interactions of two and three tokens there."""
+        bundle = open_model_bundle(folder)
+        text = CorpusDescription.read_from(bundle.folder).load()
+        data = tokens_of(text, bundle.tokenizer, bundle.model.config.n_ctx)
+        network = bl.polynomial_network(bundle.model)
+        end = (data.held_out == bundle.tokenizer.end_of_text).nonzero()[:, 0].tolist()
+        stories = [data.held_out[a:b] for a, b in zip([0, *end], [*end, None], strict=True)]
+        contexts = Contexts.draw(stories, length, PER_STORY, SEED)
+        return cls(bundle, data, network, contexts, effects_of(network, contexts.tokens))
+
+    @property
+    def texts(self) -> Tensor:
+        """The texts on which losses are measured."""
+        return measured_texts(self.data.held_out, self.bundle.model.config.n_ctx)
+
+
+def measure_recipe(folder: Path) -> dict[str, float]:
+    """Measure the loss of a polynomial model, and how well its weights tell what removing does."""
+    trained = Trained.open(folder)
+    measured = removals(trained.network, trained.contexts, DISTANCES).numpy().ravel()
+    rows = centred_rows(trained.network, trained.contexts.then)
+    two, three = readings(trained.effects, rows, DISTANCES)
+    return {
+        "loss": float(losses_of(trained.bundle.model, trained.texts).mean()),
+        "two": float(stats.pearsonr(two.numpy().ravel(), measured)[0]),
+        "three": float(stats.pearsonr(three.numpy().ravel(), measured)[0]),
+    }
+
+
 def measure(
     folders: tuple[Path, Path], seed: int, length: int = LENGTH, num: int = 0
 ) -> dict[str, Any]:
     """Measure a polynomial model and its twin; of the rules' tokens at most `num`, 0 for all."""
     began = time.perf_counter()
-    bundles = [open_model_bundle(folder) for folder in folders]
-    bundle = bundles[0]
-    text, n_ctx = CorpusDescription.read_from(bundle.folder).load(), bundle.model.config.n_ctx
-    data = tokens_of(text, bundle.tokenizer, n_ctx)
-    texts = measured_texts(data.held_out, n_ctx)
+    trained = Trained.open(folders[0], length)
+    bundles = [trained.bundle, open_model_bundle(folders[1])]
+    data, texts = trained.data, trained.texts
     losses = [losses_of(one.model, texts) for one in bundles]
     difference, generator = (losses[0] - losses[1]).numpy(), np.random.default_rng(SEED)
     draws = [generator.choice(difference, len(difference)).mean() for _ in range(DRAWS)]
-    network = bl.polynomial_network(bundle.model)
-    end = (data.held_out == bundle.tokenizer.end_of_text).nonzero()[:, 0].tolist()
-    stories = [data.held_out[a:b] for a, b in zip([0, *end], [*end, None], strict=True)]
-    contexts = Contexts.draw(stories, length, PER_STORY, SEED)
-    effects = effects_of(network, contexts.tokens)
+    network, contexts, effects = trained.network, trained.contexts, trained.effects
     bigrams = bigrams_of(data.train, network.num_tokens)
-    weights = [sum(one.numel() for one in bundle.model.parameters()) for bundle in bundles]
+    tokenizer = trained.bundle.tokenizer
     return {
         "seed": seed,
-        "weights": weights,
+        "weights": [sum(one.numel() for one in bundle.model.parameters()) for bundle in bundles],
         "checked_against": network.checked_against,
         "losses": [float(one.mean()) for one in losses],
         "difference_interval": interval(draws),
         "held_out_tokens": texts[:, 1:].numel(),
         "removals": measure_removals(network, contexts, effects),
         "shares": measure_shares(network, contexts, effects, bigrams),
-        "rules": measure_rules(network, data.train, data.held_out, bundle.tokenizer, length, num),
+        "rules": measure_rules(network, data.train, data.held_out, tokenizer, length, num),
         "seconds": time.perf_counter() - began,
     }

@@ -65,11 +65,10 @@ def attributions() -> Work:
 
 
 def tracing() -> Work:
-    from bench.tracing import WISHES, layer
-    from bilens.interp.layer_trace import trace_layer
+    from bench.tracing import layer, trace_all
 
     f, encoder, dictionary = layer("planted")
-    return lambda: trace_layer(f, dictionary, directions=encoder, **WISHES)
+    return lambda: trace_all(f, encoder, dictionary)
 
 
 def image_training() -> Work:

@@ -10,14 +10,17 @@ FILES = 415  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
-    ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
+    ("src/bilens/base", "py"): (
+        1_257,
+        "errors, checks, options as keywords, files, tables of results",
+    ),
     ("src/bilens/records", "py"): (3_505, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_760, "maps, spectra, decompositions, fits, interactions"),
-    ("src/bilens/polynomial", "py"): (3_230, "networks past one layer, attention, texts"),
-    ("src/bilens/certify", "py"): (2_745, "proofs"),
-    ("src/bilens/nn", "py"): (5_650, "modules, polynomial ones too, and MLPs found in any module"),
+    ("src/bilens/algebra", "py"): (10_710, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/polynomial", "py"): (3_185, "networks past one layer, attention, texts"),
+    ("src/bilens/certify", "py"): (2_705, "proofs"),
+    ("src/bilens/nn", "py"): (5_625, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        11_975,
+        11_970,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
@@ -25,21 +28,24 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         4_240,
         "images, tables, text, files that models run on; the interface of a model",
     ),
-    ("src/bilens/train", "py"): (5_110, "one loop, four tasks, conversion; what layers are given"),
-    ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
+    ("src/bilens/train", "py"): (
+        5_185,
+        "one loop, four tasks, a penalty, conversion; layers' inputs",
+    ),
+    ("src/bilens/interp", "py"): (1_670, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
         8_205,
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_210, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (8_330, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/api", "py"): (8_320, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_675, "a file a command"),
     ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
     ("explorer/src", "py"): (5_245, "the explorer; the aim is 4,000"),
     ("explorer/src", "js"): (4_070, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (83_760, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (83_815, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }

@@ -21,9 +21,9 @@ FROZEN = {
     "train language": (
         "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
         "--vocabulary --model-width --hidden --layers --heads --context-length --gate --mlp "
-        "--polynomial --pairs --tied --epochs --steps --batch-size --learning-rate --schedule "
-        "--warmup --weight-decay --clip --dropout --evaluations --precision --shard "
-        "--texts-at-once --device --seed --resume --overwrite --json"
+        "--polynomial --pairs --order-penalty --tied --epochs --steps --batch-size "
+        "--learning-rate --schedule --warmup --weight-decay --clip --dropout --evaluations "
+        "--precision --shard --texts-at-once --device --seed --resume --overwrite --json"
     ),
     "train table": (
         "data --target --out --task --drop --encoding --alpha --column-scale --quadratic-scale "

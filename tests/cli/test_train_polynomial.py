@@ -44,6 +44,7 @@ def test_it_learns_and_equal_seeds_give_equal_bits() -> None:
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "pairs": {"pairs": 2},
+    "order_penalty": {"order_penalty": 1.0},
     "steps": {"steps": 13},
     "learning_rate": {"learning_rate": 0.01},
     "warmup": {"warmup": 0.5},
@@ -75,7 +76,7 @@ def test_dropout_acts_on_the_embedding_and_on_what_blocks_add() -> None:
 
 
 def test_parts_of_a_batch_add_up_to_the_same() -> None:
-    recipe = language_runs.changed(polynomial=True, dropout=0.0)
+    recipe = language_runs.changed(polynomial=True, dropout=0.0, order_penalty=0.2)
     whole, task = language_runs.trained(recipe), language_runs.task(recipe)
     task.texts_at_once = 5
     run = task.start()
@@ -112,7 +113,7 @@ def test_pairs_are_one_or_two_and_of_a_polynomial_model(bilens: Shell, tmp_path:
 def test_a_recipe_without_it_is_written_as_before() -> None:
     """A run that was begun before there were polynomial models is resumed."""
     usual, polynomial = LanguageRecipe(), LanguageRecipe(polynomial=True, pairs=2)
-    assert not {"polynomial", "pairs"} & usual.to_dict().keys()
+    assert not {"polynomial", "pairs", "order_penalty"} & usual.to_dict().keys()
     assert LanguageRecipe.from_dict(usual.to_dict()) == usual
     assert LanguageRecipe.from_dict(polynomial.to_dict()) == polynomial
 

@@ -224,22 +224,6 @@ def test_pairs_are_second_derivatives_of_the_modules_own_mlp() -> None:
     assert torch.allclose(map_(stream), held_mlp, atol=1e-10)
 
 
-def test_the_held_network_is_a_polynomial_whose_second_derivative_is_autograds() -> None:
-    """Of one block the logits are quadratic in the embeddings; on a line they are a parabola."""
-    network = bl.read_at_text(ours(1), TEXT)
-    direction = torch.randn_like(network.embedded)
-
-    def along(step: Tensor) -> Tensor:
-        return network(network.embedded + step * direction)[-1, 3]
-
-    zero = torch.zeros(()).double()
-    first = torch.autograd.functional.jacobian(along, zero)
-    second = torch.autograd.functional.hessian(along, zero)
-    for step in (-2.0, 0.7, 3.0):
-        parabola = along(zero) + step * first + step**2 / 2 * second
-        assert torch.isclose(along(torch.tensor(step).double()), parabola)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_in_float32_is_compared_to_its_own_rounding(tied: bool) -> None:
     model = ours(tied=tied).float()

@@ -21,7 +21,7 @@ from bilens.base.errors import (
 )
 from bilens.io import attention_tensors
 from bilens.polynomial import largest_products as products
-from bilens.polynomial.attention_head import AttentionHead, TokenStream
+from bilens.polynomial.attention_head import AttentionHead
 from bilens.polynomial.score_form import ScoreForm
 from builders import randn
 
@@ -276,15 +276,6 @@ def test_what_is_written_is_the_map_and_its_logits() -> None:
     eigenvalues = torch.linalg.eigvals(whole)  # tokens × tokens, never formed by the head
     score = eigenvalues.real.sum() / eigenvalues.abs().sum()
     assert found.copying_score == pytest.approx(float(score), abs=1e-8)
-
-
-def test_a_head_that_copies_has_the_score_one() -> None:
-    for sign in (1, -1):
-        none, eye = torch.zeros(4).double(), torch.eye(4).double()
-        tokens = TokenStream(eye, unembedding=sign * eye)
-        form = ScoreForm(eye, eye, none, none)
-        head = AttentionHead(0, 0, (form,), eye, none, eye, tokens=tokens)
-        assert head.copying_score == pytest.approx(sign)
 
 
 def test_files_are_read_alike_and_not_verified(tmp_path: Path) -> None:

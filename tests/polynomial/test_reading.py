@@ -193,6 +193,7 @@ def test_16_bits_are_another_function() -> None:
     network = bl.polynomial_network(transformer())
     assert network.to(torch.float32).checked_against
     assert not network.to(torch.bfloat16).checked_against
+    assert not bl.polynomial_network(transformer().bfloat16()).checked_against
 
 
 def test_a_network_with_another_head_was_compared_with_nothing() -> None:

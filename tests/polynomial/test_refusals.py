@@ -116,10 +116,6 @@ def test_what_is_read_is_a_copy() -> None:
     assert not networks[1].changed(torch.zeros_like).checked_against
 
 
-def test_16_bits_are_read_and_said_to_be_unverified() -> None:
-    assert bl.polynomial_network(transformer().bfloat16()).checked_against == ""
-
-
 def test_a_file_with_a_gap_or_more_than_the_roles_is_refused(tmp_path: Path) -> None:
     state, file = transformer().state_dict(), tmp_path / "n.safetensors"
     save_file({k: v for k, v in state.items() if k != "blocks.1.attention.value.weight"}, file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from bilens.base.checks import as_integer, check_count, check_finite, check_floa
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import MemoryEstimate, check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 WORK_BYTES = 128 * 2**20  # what the rows at work may take beside the result
 
@@ -233,7 +232,7 @@ def rows_at_work(f: QuadraticMap, batch: int, d_out: int, limit: int | str | Non
 BLOCK_BYTES = 64 * 2**20  # a block of the matrix that is streamed
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class TopInteractions:
     """The pairs of inputs that interact most, by falling |value|.
 
@@ -247,8 +246,6 @@ class TopInteractions:
     first: Tensor
     second: Tensor
     values: Tensor
-
-    _repr_html_ = html_summary()
     to_frame = frame("values", "place")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from bilens.algebra.gram.inner_products import (
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
 class FactorSizes(NamedTuple):
@@ -50,7 +50,7 @@ def check_factors(down: Tensor, left: Tensor, right: Tensor) -> FactorSizes:
     return FactorSizes(d_out, d_hidden, d_in)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("sizes")
 class BilinearTensor:
     """B[o, i, j] = Σ_h down[o, h] left[h, i] right[h, j], kept as factors and never built.
 
@@ -72,8 +72,6 @@ class BilinearTensor:
     left: Tensor
     right: Tensor
     sizes: FactorSizes = field(init=False)
-
-    _repr_html_ = html_summary("sizes")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", check_factors(self.down, self.left, self.right))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from bilens.base.checks import (
 )
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -155,7 +154,7 @@ def from_centred_basis(direction: Tensor) -> Tensor:
     return result
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class DualExpression:
     """f ≈ Σ_k dual_k q_k with q_k = u_k·f, for given output directions u_k; float64.
 
@@ -187,8 +186,6 @@ class DualExpression:
     condition: float
     biorthogonal: bool
     map: QuadraticMap
-
-    _repr_html_ = html_summary()
     to_frame = frame("duals", "output", "direction", without=("directions", "forms"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -15,14 +14,14 @@ from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 Method = Literal["assignment", "subspace"]
 TIE = 1e-9  # relative: scores that agree to this are equal, so that rounding decides nothing
 Group = tuple[int, ...]  # positions of eigenvectors that belong together
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("method", "score", "chance", "p_value", "cosines")
 class EigenvectorMatch:
     """The eigenvectors of two decompositions in pairs, with the overlap of each pair.
 
@@ -49,8 +48,6 @@ class EigenvectorMatch:
     chance_cosine: float
     p_value: float
     num_samples: int
-
-    _repr_html_ = html_summary("method", "score", "chance", "p_value", "cosines")
     to_frame = frame("cosines", "match")
 
 

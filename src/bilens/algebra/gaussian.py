@@ -15,7 +15,7 @@ from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 EPS = torch.finfo(torch.float64).eps
 ROWS = 4096  # inputs that are widened at a time
@@ -153,7 +153,7 @@ def whiten(f: QuadraticMap, covariance: Tensor, mean: Tensor | None = None) -> Q
     return f.detach().to(torch.float64).compose_input(root, mean, basis=name)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class GaussianMoments:
     """Moments of f(x) for x ~ N(μ, Σ), exact up to rounding.
 
@@ -164,8 +164,6 @@ class GaussianMoments:
 
     mean: Tensor
     variance: Tensor
-
-    _repr_html_ = html_summary()
     to_frame = frame("mean", "output")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -25,14 +25,14 @@ from bilens.base.checks import check_count, check_type
 from bilens.base.errors import UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory, memory_limit as allowed_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 TINY = 1e-300  # keeps 0 / 0 from a division
 ARRAYS = 8  # (n, n) float64 arrays alive at once: found, left over, the Gram matrix, its vectors
 STAGES = 3  # (hidden, n) float64 arrays alive at once while slices are combined
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("rank", "singular_values", "output_directions")
 class HOSVD:
     """B = Σ_i u_i ⊗ Q_{u_i}: output directions in the order of how much of the tensor they carry.
 
@@ -51,8 +51,6 @@ class HOSVD:
     rank: int | None
     output: ModeSpectrum
     limit_bytes: int
-
-    _repr_html_ = html_summary("rank", "singular_values", "output_directions")
     to_frame = frame("singular_values", "direction")
 
     @property
@@ -226,15 +224,13 @@ def leading(name: str, count: int, directions: Tensor) -> Tensor:
     return directions[:count]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class TuckerError:
     exact: Tensor  # ‖B − B'‖_F, a float64 scalar
     # √(Σ σ² of what was left out along the outputs + twice that along the inputs), which needs the
     # singular values alone; never below `exact`, but for rounding
     bound: Tensor
     rounding: Tensor  # estimate of how far `exact` is from its exact value
-
-    _repr_html_ = html_summary()
 
 
 def squared_outside(factors: BlockedTensor, columns: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from bilens.algebra.gram.inner_products import no_negative, output_gram, outputs
 from bilens.base.checks import DTYPES, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("d_in", "d_hidden")
 class InteractionMatrix:
     """Q = ½ Σ_h weight_h (left_h right_hᵀ + right_h left_hᵀ), symmetric by construction.
 
@@ -31,8 +31,6 @@ class InteractionMatrix:
     left: Tensor
     right: Tensor
     weight: Tensor
-
-    _repr_html_ = html_summary("d_in", "d_hidden")
 
     def __post_init__(self) -> None:
         (d_hidden,) = check_float_tensor("weight", self.weight, num_axes=1)
@@ -157,7 +155,7 @@ def check_inputs(x: Tensor, d_in: int, dtype: torch.dtype, converts: str = "") -
     return x
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("d_in", "basis", "linear", "constant")
 class QuadraticForm:
     """q(x) = xᵀQx + linear·x + constant, with Q symmetric and factored.
 
@@ -175,8 +173,6 @@ class QuadraticForm:
     linear: Tensor
     constant: Tensor
     basis: str = "input"
-
-    _repr_html_ = html_summary("d_in", "basis", "linear", "constant")
 
     def __post_init__(self) -> None:
         check_type("matrix", self.matrix, InteractionMatrix, "use QuadraticMap.form(u)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs, is_number
 from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
 def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
@@ -23,7 +23,7 @@ def add(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return first + second
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("sizes", "dtype", "basis", "linear", "constant")
 class QuadraticMap:
     """f(x) = down[(left x)∘(right x)] + linear x + constant: exact for one bilinear layer.
 
@@ -44,8 +44,6 @@ class QuadraticMap:
     linear: Tensor | None = None
     constant: Tensor | None = None
     basis: str = "input"
-
-    _repr_html_ = html_summary("sizes", "dtype", "basis", "linear", "constant")
 
     def __post_init__(self) -> None:
         check_type("tensor", self.tensor, BilinearTensor, "use BilinearTensor(down, left, right)")

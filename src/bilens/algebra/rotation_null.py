@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -31,12 +31,12 @@ from bilens.base.checks import (
 )
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 CHUNK_BYTES = 256 * 2**20  # more of them together are no faster
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("num_samples", "largest", "smallest", "effective_rank", "status")
 class RotationNull:
     """Spectra of a map one of whose branches was rotated at random: their null distribution.
 
@@ -57,8 +57,6 @@ class RotationNull:
     effective_rank: Tensor
     status: tuple[Status, ...]
     basis: str = "input"
-
-    _repr_html_ = html_summary("num_samples", "largest", "smallest", "effective_rank", "status")
     to_frame = frame("effective_rank", "sample", "direction", without=("status",))
 
     @property
@@ -163,7 +161,7 @@ class RotationNull:
         return tail(-observed if lower else observed, self.both_ends)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class SignificantEigenvalues:
     """Eigenvalues beyond the null distribution.
 
@@ -178,8 +176,6 @@ class SignificantEigenvalues:
     negative: Tensor
     p_values: Tensor
     level: float
-
-    _repr_html_ = html_summary()
     to_frame = frame("p_values", "direction", "pair")
 
 

@@ -20,7 +20,7 @@ from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import run_as_owner, what_may_differ
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart, NetworkAtText
-from bilens.polynomial.network import INTEGERS
+from bilens.polynomial.network import INTEGERS, check_ids
 from bilens.polynomial.rotary import rotate, rotation_table
 
 # Of the largest logit, by the dtype of the model; transformers rounds to float32 inside.
@@ -94,12 +94,8 @@ def check_text(tokens: object, model: nn.Module) -> Tensor:
             f"tokens are {tokens!r:.60}; expected the ids of one text, (n,), at least one."
         )
     config: Any = getattr(model, "config", None)
-    known = getattr(config, "vocab_size", None)
-    if known is not None and not 0 <= int(text.min()) <= int(text.max()) < known:
-        raise UsageError(
-            f"tokens run from {int(text.min())} to {int(text.max())}; the model knows 0 to "
-            f"{known - 1}."
-        )
+    if (known := getattr(config, "vocab_size", None)) is not None:
+        check_ids(text, known, "model")
     longest = getattr(config, "n_ctx", None) or getattr(config, "max_position_embeddings", None)
     if longest is not None and len(text) > longest:
         raise UsageError(f"the text has {len(text)} tokens; the model reads at most {longest}.")

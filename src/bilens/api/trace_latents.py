@@ -87,14 +87,9 @@ def latent_findings(
     measured = measured_autoencoders(layer, saes, text, progress)
     reader = read_text(layer, before, behind, text, options)
     generator = reader.generator  # of the random dictionaries, one after the other
-    trace = trace_layer(
-        reader.g,
-        reader.dictionary,
-        bias=reader.bias,
-        top=options.top,
-        k=min(options.pairs, layer.module.config.d_model),
-        progress=lambda done, total: progress("interactions", done, total),
-    )
+    progress("eigenvectors", 0, 1)
+    most = min(options.pairs, layer.module.config.d_model)
+    trace = trace_layer(reader.g, reader.dictionary, k=most)
     progress("agreement on text", 0, 1)
     fit = low_rank_fit(
         reader.g, trace.eigenpairs, reader.inputs, reader.activations > 0, reader.generator

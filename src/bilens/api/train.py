@@ -3,7 +3,7 @@
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, new_folder, write_file
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
@@ -84,7 +84,7 @@ def run_announced(
     return run_in_folder(folder, job, on_epoch=lambda line: on_line(line, job.epochs), **more)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("folder", "history", "source", "num_weights", "sample")
 class LanguageTraining(TrainingResult[LanguageMetrics]):
     """A finished run of a language model, and a text that it writes."""
 
@@ -92,8 +92,6 @@ class LanguageTraining(TrainingResult[LanguageMetrics]):
     source: str
     num_weights: int
     sample: str
-
-    _repr_html_ = html_summary("folder", "history", "source", "num_weights", "sample")
 
     def to_dict(self) -> dict[str, Any]:
         last = self.history[-1]
@@ -161,14 +159,12 @@ def sample_text(model: Transformer, tokenizer: Tokenizer, seed: int) -> str:
     return tokenizer.decode(list(ids)).strip()
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("folder", "history", "folders", "metrics")
 class SAETraining(TrainingResult[SAELine]):
     """A finished run of sparse autoencoders; metrics by hook point where a model stands behind."""
 
     folders: dict[str, Path]
     metrics: dict[str, HookMetrics]
-
-    _repr_html_ = html_summary("folder", "history", "folders", "metrics")
 
     def to_dict(self) -> dict[str, Any]:
         last = self.history[-1]

@@ -8,12 +8,13 @@ from contextlib import suppress
 from enum import Enum
 from html import escape
 from operator import attrgetter
-from typing import Protocol, SupportsInt, runtime_checkable
+from typing import Any, Protocol, SupportsInt, TypeVar, cast, dataclass_transform, runtime_checkable
 
 from bilens.base.errors import UsageError
 
 MOST = 6  # numbers or names that are listed
 LONGEST = 120  # characters of a text
+Kind = TypeVar("Kind", bound=type)
 
 
 @runtime_checkable
@@ -52,6 +53,20 @@ class html_summary:  # noqa: N801 - stands for a method
             with suppress(UsageError):  # this one does not have it: an autoencoder has no layers
                 rows[label] = attrgetter(name)(record)
         return rows
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(dataclasses.field,))
+def frozen_result(*names: str, **renamed: str) -> Callable[[Kind], Kind]:
+    """Make a frozen dataclass of a class, equal to itself alone, with an `html_summary`."""
+
+    def freeze(kind: Kind) -> Kind:
+        summary = html_summary(*names, **renamed)
+        cls: Any = kind
+        cls._repr_html_ = summary
+        summary.__set_name__(cls, "_repr_html_")  # before the dataclass, which would write a repr
+        return cast(Kind, dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+    return freeze
 
 
 def one_line(record: object, rows: Mapping[str, object] | None = None) -> str:

@@ -109,7 +109,10 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         IN_MEMORY: {"labels": None, "test": None, "class_names": None},
         "with a folder of IDX files": {"dataset": "mnist"},
     },
-    "train language": {"without steps": {"epochs": None}, "with polynomial": {"pairs": 1}},
+    "train language": {
+        "without steps": {"epochs": None},
+        "with polynomial": {"pairs": 1, "order_penalty": None},
+    },
     "train table": {
         "with a quadratic_scale above 0": {"n_components": None},
     },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 
 import torch
@@ -18,13 +18,13 @@ from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.trust_region import EPS, norm_of, solve_trust_region
 
 STEP = 32  # eigenvalues of a pair are kept in multiples of it
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class Contrast:
     """The margin m = f_first − f_second around any input, in coordinates where it is diagonal.
 
@@ -52,8 +52,6 @@ class Contrast:
     linear_error: float
     size: float
 
-    _repr_html_ = html_summary()
-
     def turned(self) -> Contrast:
         """Return the same pair with the roles exchanged: −m."""
         return replace(
@@ -71,7 +69,7 @@ class Contrast:
         return 2 * matrix * lengths + self.linear_error
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class PairSpectra:
     """The contrasts of pairs of outputs of one map, made once and used for any input.
 
@@ -82,8 +80,6 @@ class PairSpectra:
 
     f: QuadraticMap
     contrasts: dict[tuple[int, int], Contrast]
-
-    _repr_html_ = html_summary()
 
     def contrast(self, first: int, second: int) -> Contrast:
         """Return m = f_first − f_second, in either order.
@@ -193,7 +189,7 @@ def with_outside(values: Tensor, vectors: Tensor, b: Tensor) -> tuple[Tensor, Te
     return torch.cat([values, values.new_zeros(1)]), torch.cat([vectors, direction[None]])
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class UniversalPerturbation:
     """The change of input that lowers the mean margin most, for each length allowed.
 
@@ -212,8 +208,6 @@ class UniversalPerturbation:
     radius: Tensor
     source: int
     target: int
-
-    _repr_html_ = html_summary()
     to_frame = frame("change", "place")
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -15,7 +14,7 @@ from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.input_use import EPS, InputRows, checked_indices, checked_map, linear_part
 from bilens.certify.inputs import checked_number
 from bilens.certify.trust_region import solve_trust_region
@@ -23,7 +22,7 @@ from bilens.certify.trust_region import solve_trust_region
 Box = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class InfluenceRange:
     """max |f(x with x_i = a) − f(x with x_i = a′)| over a box, reached by two of its points.
 
@@ -44,8 +43,6 @@ class InfluenceRange:
     input: int
     output: int
     assumption: str
-
-    _repr_html_ = html_summary()
 
 
 def influence_range(f: QuadraticMap, i: int, box: Box, output: int) -> InfluenceRange:
@@ -123,7 +120,7 @@ def checked_box(box: Box, d_in: int) -> Box:
     return low, high
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class RemovedInputs:
     """A map that ignores some inputs, and how far its outputs are from those of the whole map.
 
@@ -149,8 +146,6 @@ class RemovedInputs:
     inputs: tuple[int, ...]
     radius: float
     assumption: str
-
-    _repr_html_ = html_summary()
 
 
 def remove_inputs(

@@ -13,7 +13,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_finite, check_type
 from bilens.base.errors import UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.inputs import checked_number
 from bilens.certify.trust_region import shifted
 
@@ -102,7 +102,7 @@ def checked_indices(name: str, indices: Sequence[int], size: int) -> list[int]:
 BLOCK_BYTES = 64 * 2**20  # rows of the interaction matrices at a time
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class UnusedInputs:
     """How much of each output each input can reach, and which inputs are proven unused.
 
@@ -123,8 +123,6 @@ class UnusedInputs:
     undecided: Tensor
     tolerance: float
     assumption: str
-
-    _repr_html_ = html_summary()
     to_frame = frame("quadratic", "output", "input", without=("unused", "undecided"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -14,14 +13,14 @@ from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.contrast import Contrast, PairSpectra, contrast_of
 from bilens.certify.inputs import RadiusStatus, Samples, crossed, margins, samples_of, statuses
 from bilens.certify.quadric_distance import QuadricDistance, distance_to_quadric
 from bilens.certify.trust_region import EPS
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class L2Radius:
     """How far each input can move before the map may give it to another output.
 
@@ -50,8 +49,6 @@ class L2Radius:
     margin: Tensor
     label: Tensor
     status: tuple[RadiusStatus, ...]
-
-    _repr_html_ = html_summary()
     to_frame = frame("radius", "row")
 
     @property

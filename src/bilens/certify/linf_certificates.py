@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from bilens.base.checks import check_count, check_type, generator_of
 from bilens.base.errors import NumericalError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.inputs import (
     RadiusStatus,
     Samples,
@@ -28,7 +27,7 @@ from bilens.certify.inputs import (
 from bilens.certify.trust_region import EPS, SMALLEST, norm_of
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class LinfRadius:
     """How far every entry of an input can move: radius ≤ true distance ≤ upper.
 
@@ -50,8 +49,6 @@ class LinfRadius:
     per_rival: Tensor
     margin: Tensor
     status: tuple[RadiusStatus, ...]
-
-    _repr_html_ = html_summary()
     to_frame = frame("radius", "row")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.trust_region import (
     EPS,
     SMALLEST,
@@ -124,7 +124,7 @@ POOR = 1e-8  # of ‖δ‖²: larger gaps are worth a search for a better multip
 CANCELLED = 1e-2  # where the bound is a small difference of numbers of the size of the constant
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class QuadricDistance:
     """The distance of the origin to {δ : m(δ) ≤ 0}, enclosed: radius ≤ true distance ≤ distance.
 
@@ -137,8 +137,6 @@ class QuadricDistance:
     radius: Tensor
     distance: Tensor
     point: Tensor
-
-    _repr_html_ = html_summary()
     to_frame = frame("distance", "row")
 
     @property

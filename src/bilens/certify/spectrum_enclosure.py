@@ -11,7 +11,7 @@ from bilens.algebra.eigen.ranking import TIE
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.trust_region import norm_of
 
 EPS = torch.finfo(torch.float64).eps
@@ -42,7 +42,7 @@ class TruncationResidual:
         return max(abs(self.low), abs(self.high)) + self.slack
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("low", "high", "slack")
 class SpectrumEnclosure:
     """A decomposition of one form, with an interval for what it does not hold.
 
@@ -56,8 +56,6 @@ class SpectrumEnclosure:
         slack: what residuals, rounding and vectors that are not orthonormal add to the bounds, as
             in `TruncationResidual`.
     """
-
-    _repr_html_ = html_summary("low", "high", "slack")
 
     eig: EigenDecomposition
     low: float

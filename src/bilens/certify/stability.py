@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -21,7 +20,7 @@ from bilens.base.checks import check_type
 from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.spectrum_enclosure import enclose_spectrum, quadratic_difference
 from bilens.certify.truncation import frobenius_bound, truncation_error
 
@@ -29,7 +28,7 @@ ARRAYS = 5  # (in, in) float64 arrays alive at once while ‖Δ‖₂ is proven
 Norm = Literal["spectral", "frobenius"]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class SpectrumStability:
     """Proven bounds on how far a change of weights Δ moves the eigenpairs of a form.
 
@@ -54,12 +53,10 @@ class SpectrumStability:
     movement: float
     gap: Tensor
     sine: Tensor
-
-    _repr_html_ = html_summary()
     to_frame = frame("gap", "pair")
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class QuantisationStability:
     """Proven bounds on how far rounding the weights moves the eigenpairs of a map.
 
@@ -72,8 +69,6 @@ class QuantisationStability:
     kind: Kind
     quadratic_map: QuadraticMap
     forms: tuple[SpectrumStability, ...]
-
-    _repr_html_ = html_summary()
 
 
 def spectrum_stability(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -14,13 +12,13 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.inputs import checked_inputs
 from bilens.certify.spectrum_enclosure import EPS
 from bilens.certify.truncation import truncated_input_bound
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class CertifiedAgreement:
     """How many predictions of the truncated map are proven to be those of the whole one.
 
@@ -45,8 +43,6 @@ class CertifiedAgreement:
     k: int
     certified_share: float
     agreeing_share: float
-
-    _repr_html_ = html_summary()
     to_frame = frame("margin", "row")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from bilens.algebra.quadratic_form import QuadraticForm, checked_vector
 from bilens.base.checks import check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.certify.inputs import checked_inputs, checked_number
 from bilens.certify.spectrum_enclosure import (
     check_finite_bound,
@@ -33,7 +32,7 @@ NOT_PROVEN = (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class TruncationError:
     """sup |q(x) − q_k(x)| over ‖x‖ ≤ radius, of one form or a batch of them.
 
@@ -59,12 +58,10 @@ class TruncationError:
     k: int
     radius: float
     basis: str
-
-    _repr_html_ = html_summary()
     to_frame = frame("bound", "form")
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class InputBounds:
     """low ≤ q(x) − q_k(x) ≤ high for each input.
 
@@ -79,8 +76,6 @@ class InputBounds:
     high: Tensor
     left: Tensor
     k: int
-
-    _repr_html_ = html_summary()
     to_frame = frame("low", "form", "row")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 EPS = torch.finfo(torch.float64).eps
 SMALLEST = 2.0**-1022  # below it float64 loses digits
@@ -148,7 +148,7 @@ def checked_problems(values: Tensor, linear: Tensor) -> tuple[Tensor, Tensor]:
     return values, linear
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class TrustRegion:
     """The least value of m(δ) = g·δ + Σ λ_i δ_i² in a ball, enclosed: lower ≤ least ≤ value.
 
@@ -161,8 +161,6 @@ class TrustRegion:
     point: Tensor
     value: Tensor
     lower: Tensor
-
-    _repr_html_ = html_summary()
 
     @property
     def gap(self) -> Tensor:

@@ -14,7 +14,6 @@ import math
 import os
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -27,7 +26,7 @@ from torch import Tensor
 from bilens.base.checks import check_finite
 from bilens.base.errors import DataError, MissingExtraError, ShapeError, UsageError
 from bilens.base.files import check_path
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.data.idx import (
     FILES,
     SUBFOLDERS,
@@ -54,7 +53,7 @@ CLASS_NAMES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class ImageDataset:
     """Grey images with a class each, split into training and test images."""
 
@@ -68,8 +67,6 @@ class ImageDataset:
     source: str  # where the images came from, one plain sentence for people
     source_kind: SourceKind
     named: bool = True  # whether somebody named the classes; else they are numbered
-
-    _repr_html_ = html_summary()
 
     def __post_init__(self) -> None:
         for split, images, labels in (

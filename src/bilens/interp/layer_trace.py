@@ -17,13 +17,7 @@ from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.algebra.eigen.solver import Precision
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
-from bilens.algebra.interactions.feature_factors import (
-    Progress,
-    check_dictionary,
-    checked_rows,
-)
-from bilens.algebra.interactions.listed_interactions import listed_interactions
-from bilens.algebra.interactions.record import ListedInteractions
+from bilens.algebra.interactions.feature_factors import check_dictionary, checked_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -45,7 +39,6 @@ class NearestLatents:
 
 @dataclass(frozen=True, eq=False)
 class LayerTrace:
-    interactions: ListedInteractions
     eigenpairs: EigenDecomposition
     nearest: NearestLatents
 
@@ -92,18 +85,14 @@ def trace_layer(
     dictionary: Tensor,
     *,
     directions: Tensor | None = None,
-    bias: Tensor | None = None,
-    top: int = 20,
     k: int = 4,
     precision: Precision = "float64",
-    progress: Progress | None = None,
 ) -> LayerTrace:
-    """Return interactions, eigenpairs and the input latents nearest to them, for output latents."""
+    """Return eigenpairs of output latents and the input latents nearest to them."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
     rows = checked_rows(directions, g.sizes.d_out)
-    interactions = listed_interactions(g, dictionary, rows, bias=bias, top=top, progress=progress)
     pairs = eigendecompose_all(g, rows, k=min(k, g.sizes.d_in), precision=precision)
-    return LayerTrace(interactions, pairs, nearest_latents(g, pairs.eigenvectors, dictionary))
+    return LayerTrace(pairs, nearest_latents(g, pairs.eigenvectors, dictionary))
 
 
 def only(g: QuadraticMap, latents: Tensor) -> QuadraticMap:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.nn.agreement import Agreement
 
 LINES = 12  # of a kind that are shown
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("guessed", "checks", "left_out")
 class LoadReport:
     """The roles that a reader gave to tensors, said so that they can be looked over.
 
@@ -34,8 +33,6 @@ class LoadReport:
     head: str | None = None
     unverified: tuple[str, ...] = ()
     hooks: tuple[str, ...] = ()
-
-    _repr_html_ = html_summary("guessed", "checks", "left_out")
 
     @property
     def verified(self) -> bool:

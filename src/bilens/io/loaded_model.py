@@ -17,7 +17,7 @@ from bilens.algebra.approximation.activation import Activation
 from bilens.algebra.quadratic_map import STREAMS, basis_of
 from bilens.base.errors import CheckpointError, NonFiniteError, UsageError
 from bilens.base.files import read_json
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.io.formats.ends import Ends
 from bilens.io.load_report import LoadReport
 from bilens.io.remote import RemotePath
@@ -39,7 +39,7 @@ OUR_EMBEDDING = "embed"  # of a transformer of ours
 NAMING_TOKENS = 512  # the first ones, whose embeddings give a residual stream its name
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("source", "layers", "input_shape", "output_names", "weights_sha256")
 class LoadedModel:
     """A model read from disk, or from an object in memory.
 
@@ -103,8 +103,6 @@ class LoadedModel:
     ends: Ends | None = None
     entries: Mapping[str, LayerEntry] = field(default_factory=dict)
     runner: OpenRunner | None = None
-
-    _repr_html_ = html_summary("source", "layers", "input_shape", "output_names", "weights_sha256")
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:

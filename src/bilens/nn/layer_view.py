@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 from weakref import ReferenceType, ref
@@ -18,7 +18,7 @@ from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.records.sweep import StoredPart
 
 
@@ -31,7 +31,7 @@ Reads = Literal["inputs", "neurons", "residual stream", "activations"]
 Gives = Literal["logits", "neurons", "outputs"]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("name", "sizes", "activation", "exact", "about_input", "dtype")
 class LayerView:
     """One layer of a model, read as a quadratic map of its input.
 
@@ -83,8 +83,6 @@ class LayerView:
     centre: Tensor | None = None
     assumed_input: Callable[[], GaussianInput | None] = nothing_assumed
     _alive: dict[str, ReferenceType[Any]] = field(default_factory=dict, init=False, repr=False)
-
-    _repr_html_ = html_summary("name", "sizes", "activation", "exact", "about_input", "dtype")
 
     @property
     def exact(self) -> bool:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bilens.base.checks import as_integer, check_count, generator_of
+from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import UsageError
 from bilens.nn.block import SIZES
 from bilens.nn.mlp import BilinearMLP, check_linear
-from bilens.nn.tokens import (
-    Sampler,
-    check_continuation,
-    check_tokens,
-    continue_texts,
-    mean_cross_entropy,
-)
+from bilens.nn.tokens import TextModel, check_tokens, mean_cross_entropy
 from bilens.polynomial.attention import BilinearAttention, QueryKeyPair, fading
 from bilens.polynomial.network import Part, PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
@@ -109,8 +104,11 @@ class PolynomialAttention(nn.Module):
         self.value = nn.Linear(config.d_model, width, bias=False)
         self.out = nn.Linear(width, config.d_model, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute what the heads add to the stream, (batch, tokens, d_model) → the same."""
+    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
+        """Compute what the heads add to the stream, (batch, tokens, d_model) → the same.
+
+        `read`, (batch, tokens), is which positions others may read; each reads itself. None: all.
+        """
         batch, tokens, _ = x.shape
         shape = (batch, tokens, self.config.n_head, -1)
         width, base = int(self.config.d_head or 0), self.config.rotary_base
@@ -119,6 +117,9 @@ class PolynomialAttention(nn.Module):
         table = rotation_table(size, width, base, x.dtype, x.device)
         cosines, sines = (part[None, :tokens, None] for part in table)
         pattern = x.new_ones(tokens, tokens).tril()
+        if read is not None:
+            own = torch.eye(tokens, dtype=torch.bool, device=x.device)
+            pattern = pattern * (read[:, None, None, :] | own)
         if (rates := self.config.rates(x)) is not None:
             pattern = pattern * fading(rates, torch.arange(tokens, device=x.device))
         for query, key in zip(self.queries, self.keys, strict=True):
@@ -140,14 +141,14 @@ class PolynomialBlock(nn.Module):
         self.mlp_scale = ChannelScale(config.d_model)
         self.mlp = BilinearMLP(config.d_model, config.d_hidden)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, read: Tensor | None = None) -> Tensor:
         """Compute the stream behind the block, (batch, tokens, d_model) → the same."""
-        x = x + self.attention(self.attention_scale(x))
+        x = x + self.attention(self.attention_scale(x), read)
         y: Tensor = x + self.mlp(self.mlp_scale(x))
         return y
 
 
-class PolynomialTransformer(nn.Module):
+class PolynomialTransformer(TextModel):
     """Tokens → logits of the next token, (batch, tokens) → (batch, tokens, vocab_size).
 
     Every logit is a polynomial of the embeddings: attention multiplies its patterns without a
@@ -206,51 +207,27 @@ class PolynomialTransformer(nn.Module):
         y: Tensor = self.unembed(self.final_scale(self.stream(tokens)))
         return y
 
-    def stream(self, tokens: Tensor) -> Tensor:
-        """Compute the residual stream behind the last block, (batch, tokens, d_model)."""
+    def stream(self, tokens: Tensor, read: Tensor | None = None) -> Tensor:
+        """Compute the residual stream behind the last block, (batch, tokens, d_model).
+
+        `read`, (batch, tokens), is which positions hold a token for the others; None: all.
+        """
         x: Tensor = self.embed(tokens)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, read)
         return x
 
-    @torch.no_grad()
-    def generate(
-        self,
-        tokens: Tensor,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | torch.Generator | None = None,
-        end_token: int | None = None,
-    ) -> Tensor:
-        """Continue texts, (batch, tokens) → (batch, tokens + new), as `BilinearTransformer` does.
+    def next_logits(self, texts: Tensor, total: int) -> Callable[[Tensor], Tensor]:  # noqa: ARG002
+        """Return a function that runs all that was read for each new token; see `TextModel`."""
+        so_far = [texts[:, :0]]
 
-        Cost: a run of the whole text for each new token.
-
-        Args:
-            tokens: (batch, tokens), texts of one length.
-            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
-            temperature: the logits are divided by it; 0 takes the most probable token.
-            top_k: draw among so many most probable tokens; None for all.
-            seed: of the tokens drawn, or a generator; None for torch's own.
-            end_token: behind it a text goes on with this token alone; None for never.
-
-        Raises:
-            UsageError: If a number is out of range, or the texts would outgrow the context.
-            ShapeError: If the tokens are no batch of texts.
-        """
-        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
-        sizes = self.config.vocab_size, self.config.n_ctx
-        check_continuation(tokens, max_new_tokens, end_token, *sizes)
-        so_far = [tokens[:, :0]]
-
-        def next_logits(new: Tensor) -> Tensor:
+        def read_on(new: Tensor) -> Tensor:
             so_far.append(new)
             last = self.stream(torch.cat(so_far, dim=1))[:, -1]
             y: Tensor = self.unembed(self.final_scale(last))
             return y
 
-        return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
+        return read_on
 
     def next_token_loss(self, texts: Tensor) -> Tensor:
         """Compute the mean cross-entropy of each token given those before it, in nats."""

@@ -1,16 +1,17 @@
 """Tokens: what a language model may be given, how well it predicts them, and how it draws them."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from bilens.base.checks import as_integer, check_count
+from bilens.base.checks import as_integer, check_count, generator_of
 from bilens.base.errors import ShapeError, UsageError
 
 
@@ -101,25 +102,59 @@ class Sampler:
         return torch.multinomial(logits.softmax(dim=-1), 1, generator=self.generator)
 
 
-def continue_texts(
-    next_logits: Callable[[Tensor], Tensor],
-    tokens: Tensor,
-    max_new_tokens: int,
-    sampler: Sampler,
-    end_token: int | None,
-) -> Tensor:
-    """Return texts with up to `max_new_tokens` behind them."""
-    ended = torch.zeros(len(tokens), 1, dtype=torch.bool, device=tokens.device)
-    text, new = [tokens], tokens
-    for _ in range(max_new_tokens):
-        new = sampler.draw(next_logits(new)).to(tokens.dtype)
-        if end_token is not None:
-            new = new.masked_fill(ended, end_token)
-            ended = ended | (new == end_token)
-        text.append(new)
-        if bool(ended.all()):
-            break
-    return torch.cat(text, dim=1)
+class TextModel(nn.Module):
+    """A language model that continues texts, drawing one token after another."""
+
+    config: Any  # has vocab_size and n_ctx
+
+    @abstractmethod
+    def next_logits(self, texts: Tensor, total: int) -> Callable[[Tensor], Tensor]:
+        """Return a function that reads on: the new tokens of each text, (batch, new), to logits.
+
+        `texts` are those that are continued, to `total` tokens at most; they are read first.
+        """
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        max_new_tokens: int,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int | torch.Generator | None = None,
+        end_token: int | None = None,
+    ) -> Tensor:
+        """Return the texts with new tokens behind them, (batch, tokens + new).
+
+        Args:
+            tokens: (batch, tokens), texts of one length.
+            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
+            temperature: the logits are divided by it; 0 takes the most probable token.
+            top_k: draw among so many most probable tokens; None for all.
+            seed: of the tokens drawn; or a generator, which goes on from where it is; None for
+                torch's own.
+            end_token: behind it a text goes on with this token alone, and when all texts have it
+                the run ends; None for never.
+
+        Raises:
+            UsageError: If a number is out of range, or the texts would outgrow the context.
+            ShapeError: If the tokens are no batch of texts.
+        """
+        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
+        sizes = self.config.vocab_size, self.config.n_ctx
+        total = check_continuation(tokens, max_new_tokens, end_token, *sizes)
+        read_on = self.next_logits(tokens, total)
+        ended = torch.zeros(len(tokens), 1, dtype=torch.bool, device=tokens.device)
+        text, new = [tokens], tokens
+        for _ in range(max_new_tokens):
+            new = sampler.draw(read_on(new)).to(tokens.dtype)
+            if end_token is not None:
+                new = new.masked_fill(ended, end_token)
+                ended = ended | (new == end_token)
+            text.append(new)
+            if bool(ended.all()):
+                break
+        return torch.cat(text, dim=1)
 
 
 # ---- cross-entropy of a linear head, rows at a time: no logits of all rows at once

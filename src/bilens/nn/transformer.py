@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, generator_of
+from bilens.base.checks import as_integer
 from bilens.base.errors import UsageError
 from bilens.base.files import write_new_files
 from bilens.nn.block import (
@@ -31,19 +31,13 @@ from bilens.nn.block import (
 from bilens.nn.huggingface import huggingface_files
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
-from bilens.nn.tokens import (
-    Sampler,
-    check_continuation,
-    check_tokens,
-    continue_texts,
-    mean_cross_entropy,
-)
+from bilens.nn.tokens import TextModel, check_tokens, mean_cross_entropy
 from bilens.polynomial.rotary import rotation_table
 
 START_DEVIATION = 0.02  # of every weight at the start, as in GPT-2
 
 
-class BilinearTransformer(nn.Module):
+class BilinearTransformer(TextModel):
     """Tokens → logits of the next token, (batch, tokens) → (batch, tokens, vocab_size).
 
     Pre-normalised by RMSNorm without gains, rotary positions, causal attention, no dropout.
@@ -240,49 +234,22 @@ class BilinearTransformer(nn.Module):
             )
         return self.mlps[index].quadratic_map()
 
-    @torch.no_grad()
-    def generate(
-        self,
-        tokens: Tensor,
-        max_new_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        seed: int | torch.Generator | None = None,
-        end_token: int | None = None,
-    ) -> Tensor:
-        """Return the texts with new tokens behind them, (batch, tokens + new).
-
-        Args:
-            tokens: (batch, tokens), texts of one length.
-            max_new_tokens: at most so many; with the text they must fit into `n_ctx`.
-            temperature: the logits are divided by it; 0 takes the most probable token.
-            top_k: draw among so many most probable tokens; None for all.
-            seed: of the tokens drawn; or a generator, which goes on from where it is; None for
-                torch's own.
-            end_token: behind it a text goes on with this token alone, and when all texts have it
-                the run ends; None for never.
-
-        Raises:
-            UsageError: If a number is out of range, or the texts would outgrow the context.
-            ShapeError: If the tokens are no batch of texts.
-        """
-        sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
-        sizes = self.config.vocab_size, self.config.n_ctx
-        total = check_continuation(tokens, max_new_tokens, end_token, *sizes)
-        shape = (len(tokens), self.config.n_head, total, self.config.d_head)
+    def next_logits(self, texts: Tensor, total: int) -> Callable[[Tensor], Tensor]:
+        """Return a function that reads on from keys and values that it keeps; see `TextModel`."""
+        shape = (len(texts), self.config.n_head, total, self.config.d_head)
         weight = self.embed.weight
         caches = [
             KeyValueCache(weight.new_empty(shape), weight.new_empty(shape)) for _ in self.blocks
         ]
 
-        def next_logits(new: Tensor) -> Tensor:
+        def read_on(new: Tensor) -> Tensor:
             x: Tensor = self.embed(new)
             positions = self._positions(new.shape[1], start=caches[0].length)
             for block, cache in zip(self.blocks, caches, strict=True):
                 x = block(x, positions, cache=cache)
             return self._logits(x[:, -1])
 
-        return continue_texts(next_logits, tokens, max_new_tokens, sampler, end_token)
+        return read_on
 
     def save_huggingface(
         self,

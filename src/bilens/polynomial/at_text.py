@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
 from bilens.base.checks import as_integer, check_finite, check_float_tensor
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.named_interactions import CONSTANT, EMBEDDING, NamedInteractions, pair_table
 from bilens.polynomial.paths import MOST_PARTS, PathSplit, split_by_parts
 
@@ -21,7 +20,7 @@ BASIS = "residual stream at this text"
 Output: TypeAlias = int | tuple[int, int] | Tensor
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("factor", "gain", "bias", "centred")
 class HeldNorm:
     """x ↦ factor · gain ∘ x + bias at each position, with the factors that the norm had at a text.
 
@@ -31,8 +30,6 @@ class HeldNorm:
         bias: (d_model,); None is 0.
         centred: whether the mean of x is taken away first, as a LayerNorm does.
     """
-
-    _repr_html_ = html_summary("factor", "gain", "bias", "centred")
 
     factor: Tensor
     gain: Tensor | None = None
@@ -52,7 +49,7 @@ class HeldNorm:
         return y if self.bias is None else y + self.bias
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("pattern", "value", "out")
 class HeldAttention:
     """Attention whose patterns are held: linear in the stream.
 
@@ -64,8 +61,6 @@ class HeldAttention:
         value_bias: (heads, d_head); None is 0.
         out_bias: (d_model,); None is 0.
     """
-
-    _repr_html_ = html_summary("pattern", "value", "out")
 
     norm: HeldNorm
     pattern: Tensor
@@ -88,7 +83,7 @@ class HeldAttention:
         return values if self.value_bias is None else values + self.value_bias
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("norm", "map")
 class HeldMLP:
     """A quadratic MLP behind a held norm.
 
@@ -96,8 +91,6 @@ class HeldMLP:
         norm: before it.
         map: what the MLP computes of what the norm gives.
     """
-
-    _repr_html_ = html_summary("norm", "map")
 
     norm: HeldNorm
     map: QuadraticMap
@@ -110,7 +103,7 @@ class HeldMLP:
 HeldPart: TypeAlias = HeldAttention | HeldMLP
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("tokens", "part_names", "checked_against")
 class NetworkAtText:
     """A transformer at one text: with its patterns and norms held there, a polynomial, in float64.
 
@@ -128,8 +121,6 @@ class NetworkAtText:
         head_bias: (outputs,); None is zero.
         checked_against: what the sum of all parts was compared with, in words.
     """
-
-    _repr_html_ = html_summary("tokens", "part_names", "checked_against")
 
     tokens: Tensor
     logits: Tensor

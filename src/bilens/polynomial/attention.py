@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
 
 
@@ -23,7 +23,7 @@ def fading(decay: Tensor, positions: Tensor) -> Tensor:
     return torch.exp(-decay[:, None, None] * far)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("query", "key")
 class QueryKeyPair:
     """One bilinear form of each head: the query's place times the key's.
 
@@ -31,8 +31,6 @@ class QueryKeyPair:
         query: (heads · d_head, d_model).
         key: as `query`.
     """
-
-    _repr_html_ = html_summary("query", "key")
 
     query: Tensor
     key: Tensor
@@ -47,7 +45,7 @@ class KeysAndValues:
     position: int
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("n_head", "d_head", "degree", "rotary_base")
 class BilinearAttention:
     """y_q = Σ_{i ≤ q} out · (A_qi v_i), with A_qi the product over pairs of q_q · k_i / √d_head.
 
@@ -68,8 +66,6 @@ class BilinearAttention:
         a decay below 0; ShapeError if the parts do not fit together; NonFiniteError for NaN or
         infinity.
     """
-
-    _repr_html_ = html_summary("n_head", "d_head", "degree", "rotary_base")
 
     pairs: tuple[QueryKeyPair, ...]
     value: Tensor

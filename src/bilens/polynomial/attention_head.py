@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from bilens.base.checks import as_integer, check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.largest_products import factored_singular_values, largest_products
-from bilens.polynomial.network import INTEGERS, PolynomialNetwork
+from bilens.polynomial.network import INTEGERS, PolynomialNetwork, check_ids
 from bilens.polynomial.rotary import rotary_frequencies, rotate
 from bilens.polynomial.score_form import ScoreForm
 
 AT_ONCE = 4096  # tokens that are normalised and projected at a time
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("embedding", "positions", "divides", "centred")
 class TokenStream:
     """Embeddings of tokens and positions, the norm behind them, and what makes logits.
 
@@ -33,8 +33,6 @@ class TokenStream:
         centred: whether it takes the mean of the channels away before.
         epsilon: of the norm.
     """
-
-    _repr_html_ = html_summary("embedding", "positions", "divides", "centred")
 
     embedding: Tensor
     positions: Tensor | None = None
@@ -64,7 +62,7 @@ class TokenStream:
         return token / size, place / size
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("layer", "head", "reads", "softmax", "window", "checked_against")
 class AttentionHead:
     """A head as its weights say: scores as a bilinear form of two positions, and what is written.
 
@@ -85,8 +83,6 @@ class AttentionHead:
         reads: what the forms read, in words.
         checked_against: what it was compared with, in words; empty for nothing: *not verified*.
     """
-
-    _repr_html_ = html_summary("layer", "head", "reads", "softmax", "window", "checked_against")
 
     layer: int
     head: int
@@ -311,15 +307,10 @@ class AttentionHead:
                 "the tokens of the model are not known: it reads vectors, or has no embedding and "
                 "head beside it; scores(queries, keys) takes vectors."
             )
-        count = len(self.tokens.embedding)
         if ids is not None:
             if not isinstance(ids, Tensor) or ids.ndim != 1 or ids.dtype not in INTEGERS:
                 raise ShapeError("tokens are given as a tensor of whole numbers, (n,).")
-            if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < count:
-                raise UsageError(
-                    f"tokens run from {int(ids.min())} to {int(ids.max())}; the model "
-                    f"knows 0 to {count - 1}."
-                )
+            check_ids(ids, len(self.tokens.embedding), "model")
         return self.tokens
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from bilens.algebra.random_rotations import random_frame
 from bilens.base.checks import check_choice, check_count, check_type, generator_of
 from bilens.base.errors import MemoryLimitError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.token_interactions import (
     Measure,
@@ -28,7 +28,7 @@ from bilens.polynomial.token_interactions import (
 MOST_POOLED = 1 << 27  # numbers of all turned networks together
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("num_samples", "seed")
 class InteractionChance:
     """Interactions of networks whose embedding was turned at random, pooled over all tokens.
 
@@ -45,8 +45,6 @@ class InteractionChance:
         seed: of the rotations.
         made_as: order, distance, measure and tokens of the tables: what can be compared with it.
     """
-
-    _repr_html_ = html_summary("num_samples", "seed")
 
     pooled: Tensor
     num_samples: int

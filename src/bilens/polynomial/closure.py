@@ -8,7 +8,6 @@ network is measured on draws of its input, and told beside.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,14 +16,14 @@ from bilens.algebra.approximation.closed_form import output_moments as moments_o
 from bilens.algebra.gaussian import GaussianInput
 from bilens.base.checks import check_count
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.composition import layer_maps
 from bilens.polynomial.network import PolynomialNetwork
 
 ROWS = 4096  # inputs that run at a time
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("mean_error", "variance_ratio", "largest_share", "num_samples")
 class ApproximateMoments:
     """Mean and covariance of a network's outputs by the Gaussian closure, beside a sample.
 
@@ -39,8 +38,6 @@ class ApproximateMoments:
             1 / num_samples, too few were drawn, and the standard errors are too small.
         num_samples: draws.
     """
-
-    _repr_html_ = html_summary("mean_error", "variance_ratio", "largest_share", "num_samples")
 
     mean: Tensor
     covariance: Tensor

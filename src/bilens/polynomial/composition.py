@@ -23,13 +23,13 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_type
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 
 AT_ONCE = 1 << 20  # numbers of one array of forms
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class OutputMoments:
     """Mean and covariance of the outputs of a network under a Gaussian input.
 
@@ -37,8 +37,6 @@ class OutputMoments:
         mean: (outputs,), float64.
         covariance: (outputs, outputs), float64.
     """
-
-    _repr_html_ = html_summary()
 
     mean: Tensor
     covariance: Tensor

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.base.checks import check_count
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 EMBEDDING, CONSTANT, DIRECT = "embedding", "constant", "direct"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("position", "direct", "inputs", "constant", "logit")
 class NamedInteractions:
     """A logit, or a weighted sum of logits, at a position of this text, as a sum of named parts.
 
@@ -30,8 +29,6 @@ class NamedInteractions:
         constant: (), what hangs on nothing in the text: biases.
         logit: (), of the caller's own model as it ran.
     """
-
-    _repr_html_ = html_summary("position", "direct", "inputs", "constant", "logit")
 
     position: int
     direct: Tensor

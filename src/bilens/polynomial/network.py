@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TypeAlias
@@ -14,11 +14,11 @@ from torch import Tensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention, KeysAndValues
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("map", "residual")
 class QuadraticLayer:
     """x ↦ f(x), or x + f(x) with a residual path: a bilinear layer, or a linear map.
 
@@ -26,8 +26,6 @@ class QuadraticLayer:
         map: f, from the stream to the stream.
         residual: whether f is added to the stream, or takes its place.
     """
-
-    _repr_html_ = html_summary("map", "residual")
 
     map: QuadraticMap
     residual: bool = True
@@ -38,7 +36,7 @@ Part: TypeAlias = BilinearAttention | QuadraticLayer
 Cache: TypeAlias = tuple[KeysAndValues | None, ...]  # of each part of the network
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("part_names", "degree", "num_tokens", "d_in", "d_out")
 class PolynomialNetwork:
     """A network that is a polynomial of its inputs: no softmax, no norm, no activation function.
 
@@ -70,8 +68,6 @@ class PolynomialNetwork:
     n_ctx: int | None = None
     part_names: tuple[str, ...] = ()
     checked_against: str = field(default="", init=False)
-
-    _repr_html_ = html_summary("part_names", "degree", "num_tokens", "d_in", "d_out")
 
     def __post_init__(self) -> None:
         width = (
@@ -227,11 +223,7 @@ class PolynomialNetwork:
             return given
         if not isinstance(given, Tensor) or given.dtype not in INTEGERS:
             raise ShapeError("tokens must be a tensor of integers.")
-        if given.numel() and not 0 <= int(given.min()) <= int(given.max()) < self.num_tokens:
-            raise UsageError(
-                f"tokens run from {int(given.min())} to {int(given.max())}; the network knows 0 to "
-                f"{self.num_tokens - 1}."
-            )
+        check_ids(given, self.num_tokens, "network")
         return self.embedding[given.long()]
 
     def check_positions(self, places: Sequence[int]) -> None:
@@ -290,6 +282,15 @@ class PolynomialNetwork:
         """Apply the head."""
         y = stream if self.head is None else stream @ self.head.T
         return check_finite("the output", y if self.head_bias is None else y + self.head_bias)
+
+
+def check_ids(tokens: Tensor, known: int, owner: str) -> None:
+    """Refuse ids of tokens that a network or a model does not know."""
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < known:
+        raise UsageError(
+            f"tokens run from {int(tokens.min())} to {int(tokens.max())}; the {owner} knows 0 to "
+            f"{known - 1}."
+        )
 
 
 def widths(part: Part) -> tuple[int, int]:

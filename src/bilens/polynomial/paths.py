@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
 from bilens.polynomial.token_interactions import interactions_of
 
@@ -19,7 +18,7 @@ MOST_PARTS = 10  # 2^10 runs of the network
 DIRECT = "direct"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("paths", "values", "whole")
 class PathSplit:
     """A quantity of the network as a sum over paths; the values add up to the whole.
 
@@ -29,8 +28,6 @@ class PathSplit:
         values: (paths, …), what each adds.
         whole: (…), their sum, computed by the whole network.
     """
-
-    _repr_html_ = html_summary("paths", "values", "whole")
 
     paths: tuple[tuple[str, ...], ...]
     values: Tensor

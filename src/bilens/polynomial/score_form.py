@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,10 +11,10 @@ from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("query", "key")
 class ScoreForm:
     """s(q, k) = (query q + query_bias) · (key k + key_bias), q and k what two positions hold.
 
@@ -27,8 +26,6 @@ class ScoreForm:
         query, key: (d_head, d_model); gains and 1/√d_head are in them, and so is the rotation.
         query_bias, key_bias: (d_head,).
     """
-
-    _repr_html_ = html_summary("query", "key")
 
     query: Tensor
     key: Tensor

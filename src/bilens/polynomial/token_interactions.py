@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import combinations, pairwise, product
 from typing import Literal, TypeAlias, get_args
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from bilens.base.checks import as_integer, check_choice, check_count, check_finite, check_type
 from bilens.base.errors import MemoryLimitError, NonFiniteError, ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.network import INTEGERS, Cache, PolynomialNetwork, QuadraticLayer
 
@@ -26,7 +25,7 @@ ROUNDING = 64  # units in the last place of the largest logit: a difference up t
 MEASURED = 8  # of what another precision changes, in units of this one: up to that, too
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class TokenInteractions:
     """Interactions of tokens on each output: the part of it that needs all of them together.
 
@@ -39,8 +38,6 @@ class TokenInteractions:
         strongest_values: (k,), in logits above the mean of all outputs, or in probability.
         measure: "logits" or "probability".
     """
-
-    _repr_html_ = html_summary()
 
     order: int
     distance: tuple[int, ...]

@@ -18,7 +18,7 @@ from bilens.algebra.gaussian import correlation_parts
 from bilens.algebra.quadratic_form import checked_vector
 from bilens.base.checks import as_integer, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.polynomial.composition import composition_of, layer_maps
 from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.tree import EPS, SPARE, Tree, TreeLayer, balance, check_sums, homogeneous
@@ -60,7 +60,7 @@ class InputCoordinates:
         return torch.cat([above, last])
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("spectra", "squared_norm")
 class WireDecomposition:
     """A network in orthonormal coordinates of every wire, ordered by what the outputs read of them.
 
@@ -78,8 +78,6 @@ class WireDecomposition:
         write: of each wire, (channels + 1, rank), the way back. `write[:, :k] @ read[:k]` projects
             the channels onto the first k directions, as `truncate` does in every copy.
     """
-
-    _repr_html_ = html_summary("spectra", "squared_norm")
 
     layers: tuple[TreeLayer, ...]
     head: Tensor
@@ -154,7 +152,7 @@ class WireDecomposition:
         return tuple(widths)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("widths", "squared_error", "rounding", "bound", "squared_norm")
 class TruncatedNetwork:
     """A network with narrower wires, and how far it is from the whole.
 
@@ -170,8 +168,6 @@ class TruncatedNetwork:
         whole: what was truncated.
         tree: the tensor's, which reads (z, 1).
     """
-
-    _repr_html_ = html_summary("widths", "squared_error", "rounding", "bound", "squared_norm")
 
     network: PolynomialNetwork
     widths: tuple[int, ...]

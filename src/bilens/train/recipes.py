@@ -173,6 +173,12 @@ class LanguageRecipe(Recipe):
     pairs: int = option(
         1, "Query-key pairs of a polynomial model's heads, 1 or 2.", min=1, max=2, panel=MODEL
     )
+    order_penalty: float | None = option(  # None is 0
+        None,
+        "Penalty on what takes three tokens; left out: 0.2, and 0 of the grammar.",
+        min=0,
+        panel=MODEL,
+    )
     tied: bool = option(False, "Unembed with the embedding.", panel=MODEL)
     tokenizer: TokenizerKind = option("byte-bpe", "Kind of tokenizer.", panel=MODEL)
     # None, for "word" alone, is every word
@@ -210,10 +216,11 @@ class LanguageRecipe(Recipe):
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as JSON values; what only a polynomial model has, of one alone."""
         found = super().to_dict()
-        alone = () if self.polynomial else ("polynomial", "pairs")
+        alone = () if self.polynomial else ("polynomial", "pairs", "order_penalty")
         return {name: value for name, value in found.items() if name not in alone}
 
 
+ORDER_PENALTY = 0.2  # of polynomial models of a text
 TEXT_RECIPE = LanguageRecipe()
 GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off one MLP
     d_model=64,
@@ -233,10 +240,12 @@ GRAMMAR_RECIPE = LanguageRecipe(  # one layer: what it computes can be read off 
 def default_recipe(corpus: str | tuple[str, ...], polynomial: bool = False) -> LanguageRecipe:
     """Return the recipe for a corpus: generated stories, or texts.
 
-    Products multiply the noise of dropout: polynomial models have none.
+    Products multiply the noise of dropout: polynomial models have none. The penalty lets pairs of
+    tokens explain more of such a model; the rule of the stories is of more than two tokens.
     """
     usual = GRAMMAR_RECIPE if corpus == "grammar" else TEXT_RECIPE
-    return replace(usual, dropout=0.0) if polynomial else usual
+    penalty = 0.0 if corpus == "grammar" else ORDER_PENALTY
+    return replace(usual, dropout=0.0, order_penalty=penalty) if polynomial else usual
 
 
 @dataclass(frozen=True)

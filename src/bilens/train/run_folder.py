@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
@@ -25,7 +24,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import check_path, names_in, read_json, write_error, write_file
 from bilens.base.frame import frame_of
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 from bilens.io.host import COMPANIONS
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
 from bilens.nn.block import NAME as HOOK_NAME
@@ -56,14 +55,12 @@ MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("folder", "history")
 class TrainingResult(Generic[LineT]):
     """A finished run: where the model is, and the metrics of every epoch."""
 
     folder: Path
     history: tuple[LineT, ...]
-
-    _repr_html_ = html_summary("folder", "history")
 
     def to_frame(self) -> Any:
         """Return the history as a DataFrame of pandas, one line of it a row.

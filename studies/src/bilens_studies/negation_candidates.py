@@ -90,13 +90,12 @@ def measure_block(
 ) -> Record:
     """Rank output latents and their pairs, look where negation stands, and ablate it."""
     kinds = InputKinds.by_words(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
-    trace = trace_layer(
-        reader.g, reader.dictionary, bias=reader.bias, top=TOP, k=MOST_DIRECTIONS + 1
-    )
+    trace = trace_layer(reader.g, reader.dictionary, k=MOST_DIRECTIONS + 1)
+    listed = listed_interactions(reader.g, reader.dictionary, bias=reader.bias, top=TOP)
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
     rows = ranking.order[often[ranking.order]].tolist()
-    cross = trace.interactions.cross_interactions
+    cross = listed.cross_interactions
     with_both, with_one = kinds.coupled(cross.first, cross.second)
     found: Record = {
         "num_negation": int(kinds.negation.sum()),

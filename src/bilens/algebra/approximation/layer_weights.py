@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from bilens.algebra.approximation.activation import (
 )
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
 class LayerWeights(ABC):
@@ -70,7 +70,7 @@ class LayerWeights(ABC):
                 raise ShapeError(f"{name} has shape {found}; expected {shape} to fit the others.")
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class MLPWeights(LayerWeights):
     """f(x) = down φ(up x + up_bias) + linear x + constant.
 
@@ -94,8 +94,6 @@ class MLPWeights(LayerWeights):
     linear: Tensor | None = None
     constant: Tensor | None = None
 
-    _repr_html_ = html_summary()
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.phi.name == CLAMPED:
@@ -105,7 +103,7 @@ class MLPWeights(LayerWeights):
         return self.phi(branch(x, self.up, self.up_bias))
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class GLUWeights(LayerWeights):
     """f(x) = down [φ(gate x + gate_bias) ∘ (value x + value_bias)] + linear x + constant.
 
@@ -132,8 +130,6 @@ class GLUWeights(LayerWeights):
     value_bias: Tensor | None = None
     linear: Tensor | None = None
     constant: Tensor | None = None
-
-    _repr_html_ = html_summary()
 
     def hidden(self, x: Tensor) -> Tensor:
         return self.product(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -47,7 +47,7 @@ from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, Usa
 from bilens.base.frame import frame_of
 from bilens.base.keyword_options import takes_options
 from bilens.base.memory import check_memory
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 # Below it more than a tenth of the variance is missing, and the correlation with the truth falls
 # below 0.95; small trained MLPs reach 0.94 under a normal input (arXiv:2502.01032).
@@ -61,7 +61,7 @@ STANDARD, GIVEN, NORMAL, NEURONS = "standard normal", "given normal", "normal", 
 REFITTED, TRAINED, CEILING = "refitted", "trained", "ceiling"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("exact", "r_squared.quadratic", "usable", "threshold", "derivation", "assumed_input")
 class QuadraticFit:
     """The quadratic approximation of a model, and how close it is.
 
@@ -91,10 +91,6 @@ class QuadraticFit:
     ladder: dict[str, FitScores]
     missing: tuple[str, ...]
     threshold: float
-
-    _repr_html_ = html_summary(
-        "exact", "r_squared.quadratic", "usable", "threshold", "derivation", "assumed_input"
-    )
 
     def to_frame(self) -> Any:
         """Return R² of each fit of the ladder as a DataFrame of pandas.

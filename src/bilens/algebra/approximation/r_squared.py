@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 ROUNDING = 1e-24  # of the mean square: what is left of the variance of a constant
 TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
@@ -21,7 +20,7 @@ NORMAL_95 = 1.959964
 LEAST_SKEW = 1e-4  # below it a mean is normal, up to rounding
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class RSquared:
     """R² = 1 − E‖y − f(x)‖² / E‖y − E y‖² over rows of inputs.
 
@@ -48,12 +47,10 @@ class RSquared:
     median: float
     median_interval: tuple[float, float]
     largest_share: float = 0.0
-
-    _repr_html_ = html_summary()
     to_frame = frame("outputs", "output", without=("median_interval",))  # two ends of one
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class FitScores:
     """R² by degree; that of the best constant is 0.
 
@@ -66,8 +63,6 @@ class FitScores:
     linear: RSquared
     quadratic: RSquared
     rows: int
-
-    _repr_html_ = html_summary()
 
 
 def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:

@@ -14,7 +14,7 @@ from bilens.algebra.cp.target import Factors, Model
 from bilens.algebra.gram.kernel import unit_rows
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 TOLERANCE = 1e-8  # smallest singular value of unit vectors that still counts as independent
 MAX_SUBSETS = 20_000
@@ -144,7 +144,9 @@ class Start:
     failure: str = ""  # why there is no fit; empty if there is one
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result(
+    "rank", "fit", "relative_error", "unique", "degenerate", "converged", "method", "basis"
+)
 class CPDecomposition:
     """B ≈ B̂ = Σ_a down_a ⊗ sym(left_a right_aᵀ), components by falling size; float64.
 
@@ -189,10 +191,6 @@ class CPDecomposition:
     model: Model
     method: str
     basis: str = "input"
-
-    _repr_html_ = html_summary(
-        "rank", "fit", "relative_error", "unique", "degenerate", "converged", "method", "basis"
-    )
 
     to_frame = frame("sizes", "component", without=("constant", "starts", "losses"))
 

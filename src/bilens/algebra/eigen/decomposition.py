@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from enum import Enum
 from typing import Any
 
@@ -18,7 +18,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 
 class Status(Enum):
@@ -41,7 +41,7 @@ class Proof(Enum):
     COMPARISON = "the values agree with those of a dense solver"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class Contributions:
     """The exact parts of q(x): Σ_i pairs_i + linear + constant (+ what was left out) = q(x).
 
@@ -54,8 +54,6 @@ class Contributions:
     pairs: Tensor
     linear: Tensor
     constant: Tensor
-
-    _repr_html_ = html_summary()
     to_frame = frame("pairs", "form", "row", "pair")
 
     def total(self) -> Tensor:
@@ -63,7 +61,7 @@ class Contributions:
         return self.pairs.sum(dim=-1) + self.linear + self.constant[..., None]
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result()
 class Subspace:
     """Eigenvalues too close to tell apart: only the space that their vectors span means anything.
 
@@ -83,8 +81,6 @@ class Subspace:
     basis: Tensor
     complete: bool
 
-    _repr_html_ = html_summary()
-
     def projector(self) -> Tensor:
         """Return the (in, in) orthogonal projector, which does not depend on the basis.
 
@@ -98,7 +94,9 @@ class Subspace:
         return self.basis.T @ self.basis
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result(
+    "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
+)
 class EigenDecomposition:
     """Eigenpairs by falling |eigenvalue|; the largest component of each vector is positive.
 
@@ -147,10 +145,6 @@ class EigenDecomposition:
     basis: str
     status: Status | tuple[Status, ...]
     proof: Proof | tuple[Proof, ...]
-
-    _repr_html_ = html_summary(
-        "eigenvalues", "explained", "converged", "complete", "method", "which", "basis", "status"
-    )
     to_frame = frame("eigenvalues", "form", "pair", without=("linear",))  # which is of inputs
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.interactions.streaming_statistics import Histogram, Moments, no_moments
 from bilens.base.errors import ShapeError, optional_package
 from bilens.base.frame import frame
-from bilens.base.notebook import html_summary
+from bilens.base.notebook import frozen_result
 
 Kind = Literal["self", "cross"]
 MULTIPLICITY: dict[Kind, int] = {"self": 1, "cross": 2}  # how often S holds the entry
@@ -50,7 +50,7 @@ class Interactions(Entries):
     histogram: Histogram
 
 
-@dataclass(frozen=True, eq=False)
+@frozen_result("norm", "self_share", "cross_share", "status")
 class DirectInteractions:
     """S = DᵀQD for one output direction, or for a batch of them (`result[c]` is the one of row c).
 
@@ -74,8 +74,6 @@ class DirectInteractions:
     linear: Tensor
     constant: Tensor
     status: Status | tuple[Status, ...]
-
-    _repr_html_ = html_summary("norm", "self_share", "cross_share", "status")
 
     def to_frame(self) -> Any:
         """Return the largest entries of S of both kinds as a DataFrame of pandas.

@@ -18,6 +18,7 @@ from bilens.data.tokenizer import Tokenizer
 from bilens.io.model_folder import save
 from bilens.nn.module_layers import Transformer
 from bilens.nn.polynomial_transformer import PolynomialTransformer
+from bilens.nn.tokens import mean_cross_entropy
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.corpus import Batches, CorpusDescription, CorpusTokens, measured_texts
 from bilens.train.device import autocast
@@ -32,12 +33,14 @@ from bilens.train.loop import (
     learning_rate,
 )
 from bilens.train.processes import ALONE, Processes
-from bilens.train.randomness import ActivationNoise, seeded_initialisation
+from bilens.train.randomness import NOISE, ActivationNoise, seeded_initialisation, stream
 from bilens.train.recipes import LanguageRecipe as LanguageRecipe
 from bilens.train.run_folder import TOKENIZER_NAME
 
 BETAS = (0.9, 0.95)  # the second one is shorter than AdamW's own: runs of few steps
 EVALUATION_TOKENS = 8192  # a batch of the evaluation
+APART = 1 / 8  # share of the positions of a penalised text that are set apart from the others
+PENALISED = 1 / 8  # share of the texts that are penalised: each takes three more runs
 
 Run: TypeAlias = TrainingRun[Transformer]  # sums: loss × tokens, tokens
 
@@ -152,7 +155,10 @@ def start_run(recipe: LanguageRecipe, vocab_size: int, group: Processes = ALONE)
     with seeded_initialisation(recipe.seed):
         model = model_of(recipe, vocab_size).to(group.device)
     blank = group.blank(model)
-    loss = group.learner(model, model.next_token_loss, [*model.blocks])
+    measure: Callable[[Tensor], Tensor] = model.next_token_loss
+    if isinstance(model, PolynomialTransformer) and recipe.order_penalty:
+        measure = PenalisedLoss(model, recipe.order_penalty, recipe.seed)
+    loss = group.learner(model, measure, [*model.blocks])
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -221,3 +227,63 @@ def held_out_loss(run: Run, tokens: Tensor, n_ctx: int) -> float:
         total += found * (number < len(parts))
     run.model.train(was_training)
     return group.mean(total) * group.world / texts[:, 1:].numel()
+
+
+@dataclass(frozen=True)
+class PenalisedLoss:
+    """The cross-entropy of the next token, whose gradient is that of a penalised loss.
+
+    Math: with f(S) the logit of the true next token at a position when only those before it in S
+        hold a token, f(all) − f(S) − f(all ∖ S) + f(∅) is the sum of all its interactions of three
+        tokens or more that have earlier ones on both sides: zero where pairs explain everything.
+        Texts and S are drawn, and the mean of squares times `weight` is added.
+    """
+
+    model: PolynomialTransformer
+    weight: float
+    seed: int
+
+    def __call__(self, texts: Tensor) -> Tensor:
+        """Compute the cross-entropy of texts, (batch, tokens + 1)."""
+        drawn = self.draw(texts) if torch.is_grad_enabled() else {}
+        if not drawn:  # in an evaluation, too
+            return self.model.next_token_loss(texts)
+        rows, apart = [*drawn], torch.stack([*drawn.values()]).to(texts.device)
+        x, high = split_by_order(self.model, texts[:, :-1], rows, apart)
+        head, then = self.model.unembed.weight, texts[:, 1:].long()
+        loss = mean_cross_entropy(x.flatten(0, 1), head, then.flatten())
+        squares = (high * (head[then[rows]] - head.mean(dim=0))).sum(dim=-1).square()
+        penalty = self.weight / PENALISED * squares.sum() / then.numel()
+        return loss + (penalty - penalty.detach())
+
+    def draw(self, texts: Tensor) -> dict[int, Tensor]:
+        """Draw which texts are penalised, and which positions of each are set apart.
+
+        Each text has a stream of its own: what is drawn is the same however a batch is divided,
+        and in a run that is resumed.
+        """
+        drawn = {}
+        for row, text in enumerate(texts.tolist()):
+            numbers = torch.rand(len(text), generator=stream(self.seed, NOISE, *text))
+            if numbers[-1] < PENALISED:
+                drawn[row] = numbers[:-1] < APART
+        return drawn
+
+
+def split_by_order(
+    model: PolynomialTransformer, tokens: Tensor, rows: list[int], apart: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Compute what the head reads of texts, and what of it has earlier tokens on both sides.
+
+    Args:
+        model: all runs are one call of its parts.
+        tokens: (batch, tokens).
+        rows: the texts that are split.
+        apart: (rows, tokens), which positions are on one side.
+    """
+    few, nothing = tokens[rows], torch.zeros_like(apart)
+    everything = torch.ones_like(tokens, dtype=torch.bool)
+    read = torch.cat([everything, apart, ~apart, nothing])
+    x = model.final_scale(model.stream(torch.cat([tokens, few, few, few]), read))
+    one_side, other_side, alone = x[len(tokens) :].chunk(3)
+    return x[: len(tokens)], x[rows] - one_side - other_side + alone
