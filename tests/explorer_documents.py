@@ -10,6 +10,7 @@ from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
+from bilens_explorer.mistakes import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
@@ -26,6 +27,7 @@ from bilens_explorer.records.models import (
 from bilens_explorer.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document
+from table_documents import make_table
 from trace_documents import make_trace
 
 
@@ -122,9 +124,8 @@ FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
 SAME = structs.replace(MODEL, model=STEADY)
 REPLACED = structs.replace(MODEL, model=CHANGED)
 
-SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
+SIDES = (ComparedModel(ROW, AUDITS[0]), ComparedModel(STEADY, AUDITS[1]))
 ENDED = (None, *get_args(Direction))
-CLASSES = AuditReport(make_document()).record.classes.readings
 COMPARED = ModelComparison(
     a=SIDES[0],
     b=SIDES[1],
@@ -134,12 +135,11 @@ COMPARED = ModelComparison(
     r_squared=None,
     why="why",
     dates=False,
-    spectra=(),
 )
-DATES = structs.replace(COMPARED, dates=True, spectra=((CLASSES[0], CLASSES[1]),))
+DATES = structs.replace(COMPARED, dates=True)
 WEIGHTS = structs.replace(
     COMPARED,
-    b=ComparedModel(NEVER, None, ()),
+    b=ComparedModel(NEVER, None),
     left_out=2,
     r_squared=0.95,
     difference=msgspec.convert(make_comparison()["difference"], Difference),
@@ -156,6 +156,11 @@ RUNS = (
     *(AuditRun(state="failed", why=why, about="1") for why in WHYS),
     *(AuditRun(state="refused", why=why, about="1") for why in get_args(Refused)),
 )
+WRONG = WrongAnswers(
+    structs.replace(MODEL, views=(*MODEL_VIEWS, "mistakes")),
+    AuditReport(make_document()).record.performance,
+)
+WRONG_NUMBERS = WRONG._replace(performance=AuditReport(make_table(classes=1)).record.performance)
 TRACE_PAGE = TracePage(
     report="4d", name="trace.json", model="1a", trace=TraceReport(make_trace()).record
 )

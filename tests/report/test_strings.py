@@ -75,7 +75,8 @@ from bilens.report.terminal_readings import (
 )
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
-from bilens_explorer.export import as_copy, linked, without_page
+from bilens_explorer.export import as_copy, inside_told, linked
+from bilens_explorer.mistakes import mistakes_page
 from bilens_explorer.pages import (
     DRAWN,
     MODEL_VIEWS,
@@ -168,6 +169,23 @@ def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:
             assert sentence.endswith(("です。", "ます。", "せん。", "した。", "さい。")), key
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_percent_is_written_in_one_way_and_nothing_is_taken_from_a_signed_number(lang: str) -> None:
+    """56.5%, as `percent` writes it; and never "0.2 − −0.16"."""
+    apart = [key for key, text in CATALOGUES[lang].items() if re.search(r"\d [%％]|％", text)]
+    assert apart == []
+    doubled = [key for key, text in CATALOGUES[lang].items() if re.search(r"[−-] ?\{", text)]
+    assert set(doubled) <= {f"{WORDS}play.too_far"}  # of a number that has no sign
+
+
+def test_japanese_sentences_hold_no_english_ones() -> None:
+    """Names, commands and quotations apart."""
+    quoted = re.compile(r"`[^`]*`|“[^”]*”|「[^」]*」|\{[^}]*\}")
+    english = re.compile(r"(?:\b[A-Za-z][a-z'’]+\b[ ,;:]+){3,}")
+    told = {key: quoted.sub("", text) for key, text in CATALOGUES["ja"].items()}
+    assert [key for key, text in told.items() if english.search(text)] == []
+
+
 def explained_variants(record: Explanations) -> list[Explanations]:
     """Explanations with and without labels, of rows with names, and of a single number."""
     first, second, _ = record.explanations
@@ -215,9 +233,13 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "compare_page", "export", "recorded_command"):
+    for module in ("pages", "compare_page", "export", "mistakes", "recorded_command"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
-    linked(as_copy(without_page("en", 2), "en"), set(), "en")
+    linked(as_copy("", "en"), set(), "en")
+    for shows_rows in (True, False):
+        inside_told("en", explorer_documents.OVERVIEW, shows_rows, 2)
+    for answers in (explorer_documents.WRONG, explorer_documents.WRONG_NUMBERS):
+        mistakes_page(answers, "en", "")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
     for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "UNREAD", "CODER", "REPLACED"):

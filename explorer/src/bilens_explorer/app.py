@@ -16,12 +16,13 @@ from starlette.routing import Route, compile_path
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
 from bilens.report import LANGUAGES, SavedReport, render_summary
-from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
+from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import POLICY, Guard
 from bilens_explorer.inside import MissingError, without_paths
+from bilens_explorer.mistakes import mistakes_page, wrong_answers
 from bilens_explorer.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -149,7 +150,7 @@ def report_document(served: ServedFolder, key: Key) -> Reported:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("/overview", ServedFolder.overview, held=lambda _served: [{}]),
+    Endpoint("/overview", ServedFolder.overview),
     Endpoint("/state", ServedFolder.state),
     Endpoint("/models/{key}/state", ServedFolder.model_state),
     Endpoint(
@@ -167,7 +168,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
-    *texts.ENDPOINTS,
     *compare.ENDPOINTS,
 )
 
@@ -178,6 +178,7 @@ PAGES: Mapping[str, ExplorerPage] = {
         f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
+    "/models/{key}/mistakes": ExplorerPage(wrong_answers, mistakes_page),
     "/reports/{key}/circuits": ExplorerPage(traces.trace_page, circuits_page),
     "/models/{key}/summary": ExplorerPage(
         ServedFolder.last_audit,

@@ -1,7 +1,7 @@
 """Two models beside each other: rule by rule, layer by layer, eigenvector by eigenvector."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -34,7 +34,7 @@ from bilens.findings import (
     weight_changes,
 )
 from bilens.nn import LayerView
-from bilens.records import ClassReading, Difference, LayerDifference, Measured, PastAudit
+from bilens.records import Difference, LayerDifference, Measured, PastAudit
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
@@ -52,7 +52,6 @@ from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outp
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
-MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
 EARLIER = "the weights of an earlier audit are not kept, only its document"
@@ -89,24 +88,7 @@ def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> 
         r_squared=found.r_squared,
         why=found.why,
         dates=bool(numbers),
-        spectra=tuple(class_spectra(served, numbers)),
     )
-
-
-def class_spectra(
-    served: ServedFolder, numbers: Sequence[int]
-) -> Iterator[tuple[ClassReading, ClassReading]]:
-    """Yield what the documents of two audits say of each class, where both have the same."""
-    records = [served.audit(number).record for number in numbers]
-    found = [record.classes.readings for record in records if record.classes is not None]
-    if len(found) == 2:
-        first, second = (
-            [structs.replace(one, positive=(), negative=()) for one in readings]
-            for readings in found
-        )
-        named = {one.name: one for one in second}
-        if {one.name for one in first} == named.keys():
-            yield from ((one, named[one.name]) for one in first[:MOST_CLASSES])
 
 
 def side(page: ModelPage, number: int | None) -> ComparedModel:
@@ -114,7 +96,7 @@ def side(page: ModelPage, number: int | None) -> ComparedModel:
     if number is not None and not found:
         raise UsageError(f"{page.model.name} has no audit {number}.")
     last = None if number is None and page.model.changed else next(iter(found), None)
-    return ComparedModel(page.model, last, page.entries)
+    return ComparedModel(page.model, last)
 
 
 def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:

@@ -1,38 +1,28 @@
 """The page of two models, or of two dates of one; a script adds their eigenvectors."""
 
-from collections.abc import Mapping
-
 from markupsafe import Markup
 
-from bilens.api import now
-from bilens.findings import AuditedModel, judgements
-from bilens.records import Measured, displayable
+from bilens.records import displayable
 from bilens.report import (
     NONE,
     Catalogue,
     Column,
-    class_spectrum,
-    clean_names,
     difference,
-    drawings,
     element,
     floored,
-    heading,
-    items,
     joined,
-    judged_line,
     load_catalogue,
     page_link,
     paragraph,
+    rule_number,
     section,
     table,
     title_of,
 )
 from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script
-from bilens_explorer.people import remarks
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
-from bilens_explorer.watching import number_of, outcome_of
+from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
+from bilens_explorer.watching import outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")
 
@@ -40,7 +30,7 @@ COLUMNS = ("model", "number", "last", "decision", "weights")
 def compare_page(found: ModelComparison, lang: str, secret: str) -> str:
     """Return the page of a comparison."""
     t, found = load_catalogue(lang), displayable(found)
-    parts = [part(t, found) for part in (sides, rules, weights, spectra, people_section)]
+    parts = [part(t, found) for part in (sides, rules, weights)]
     return framed(t, t("explorer.compare.title"), secret, *parts)
 
 
@@ -76,7 +66,7 @@ def ended(t: Catalogue, one: ComparedRule, kind: str, side: str) -> str:
     judged = one.a if side == "a" else one.b
     if judged is None:
         return t("explorer.not_judged")
-    number = number_of(t, one.rule, kind, judged.value)
+    number = rule_number(t, one.rule, kind, judged.value)
     outcome = outcome_of(t, judged.outcome)
     return outcome if number == NONE else f"{t('explorer.of', what=outcome)}{number}"
 
@@ -107,37 +97,3 @@ def weights(t: Catalogue, found: ModelComparison) -> Markup:
     if found.left_out:
         more.append(paragraph(t("explorer.compare.left_out", count=found.left_out)))
     return joined(difference(t, found.difference, lead=more), root)
-
-
-def spectra(t: Catalogue, found: ModelComparison) -> Markup:
-    """Return the spectra of the classes as the documents of two dates hold them."""
-    if not found.spectra:
-        return Markup()
-    names = clean_names([one.name for one, _ in found.spectra])
-    drawn = []
-    for pair, name in zip(found.spectra, names, strict=True):
-        sides = zip("AB", pair, strict=True)
-        charts = [(f"{letter}: {name}", class_spectrum(t, one, name)) for letter, one in sides]
-        drawn.append(drawings(charts))
-    return section(t, "explorer.compare.spectra", *drawn)
-
-
-def people_section(t: Catalogue, found: ModelComparison) -> Markup:
-    parts = list[Markup]()
-    ended = {found.a.model.id: {rule.rule: rule.a for rule in found.rules}}
-    ended = {found.b.model.id: {rule.rule: rule.b for rule in found.rules}} | ended
-    for one in {found.b.model.id: found.b, found.a.model.id: found.a}.values():
-        lines = judged(t, one, {rule: how for rule, how in ended[one.model.id].items() if how})
-        parts += [heading(one.model.name), *lines, remarks(t, one.entries, named=True)]
-        if not one.entries:
-            parts.append(paragraph(t("explorer.nobody")))
-    return section(t, "explorer.people", *parts)
-
-
-def judged(t: Catalogue, one: ComparedModel, ended: Mapping[str, Measured]) -> list[Markup]:
-    if one.audit is None:
-        return []
-    identity = one.audit.identity
-    standing = judgements(one.entries, AuditedModel.of_past(one.audit, ended), now()[:10])
-    lines = [judged_line(t, rule, *how, identity) for rule, how in standing.items()]
-    return [items(lines, "sentences")] if lines else []

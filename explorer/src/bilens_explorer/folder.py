@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -42,30 +42,33 @@ from bilens_explorer.records.models import (
     State,
     id_of,
 )
+from bilens_explorer.rows import without_rows
 from bilens_explorer.walk import KINDS, START, FolderContents, walk
 
 LARGEST = 1 << 24  # bytes of a document
-VIEWS = "spectra", "interactions"  # of every model that has layers
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 FRESH = 2.0  # seconds for which a walk is not repeated
-Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...]]
+# verdict, conditions, and whether wrong answers are listed
+Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...], bool]
 
 
 class ServedFolder:
     """A folder, walked again when it is looked at; and its history.
 
     What is asked for and is not there is `MissingError`. With `exporting`, for readers elsewhere,
-    nothing is written, and notes are left out.
+    nothing is written, and notes are left out; so are rows of data, unless `with_data`.
     """
 
-    def __init__(self, folder: Path, *, exporting: bool = False) -> None:
+    def __init__(self, folder: Path, *, exporting: bool = False, with_data: bool = False) -> None:
         self.folder = folder.resolve()
         if not os.access(self.folder, os.R_OK | os.X_OK) and self.folder.is_dir():
             raise FileError(f"{folder}: may not be read: ask its owner for the permission.")
         self.history = History(self.folder, reading=True, writing=not exporting)
         self._exporting = exporting
+        self.shows_rows = with_data or not exporting
+        self._chosen: tuple[frozenset[str], frozenset[str]] | None = None  # models and reports
         self.runs = AuditRuns(self.folder)
         self._found, self._walked, self._walking = FolderContents(), float("-inf"), Lock()
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
@@ -81,6 +84,7 @@ class ServedFolder:
             try:
                 if time.monotonic() - self._walked > FRESH:
                     found = walk(self.folder)
+                    found = found if self._chosen is None else found.restricted(*self._chosen)
                     if found.compared_parts != self._found.compared_parts:
                         self._found = found
                     self._walked = time.monotonic()
@@ -88,10 +92,42 @@ class ServedFolder:
                 self._walking.release()
         return self._found
 
+    def choose_models(self, names: Sequence[str]) -> None:
+        """Show these models alone, with the reports in their folders and traces of their weights.
+
+        UsageError where the folder has no model of a name.
+        """
+        found = self.last_walk()
+        chosen = {id_of(Path(name).as_posix()): name for name in names}
+        if missing := [name for key, name in chosen.items() if key not in found.models]:
+            there = ", ".join(sorted(found.names[key] for key in found.models))
+            raise UsageError(
+                f"--model {missing[0]} is no model of {self.folder.name}; there are: {there}."
+            )
+        weights = set[str]()
+        for key in chosen:
+            with suppress(BilensError):  # one that cannot be read has no traces
+                weights.add(self.opened(key).model.read_sha256)
+        paths = {found.models[key] for key in chosen}
+        reports = {
+            key
+            for key, (path, kind) in found.reports.items()
+            if path.parent in paths or (kind == "trace" and self._trace_weights(key) in weights)
+        }
+        self._chosen = frozenset(chosen), frozenset(reports)
+        self._found = found.restricted(*self._chosen)
+
+    def _trace_weights(self, key: str) -> str:
+        with suppress(BilensError):
+            return str(self.read_report(key).record.source.weights_sha256)
+        return ""
+
     def past(self) -> Past:
         with self._remembering:
             self._past = self._past.read_on(self.history)
-            return self._past
+            if self._chosen is None:
+                return self._past
+            return self._past.of_models(self._found.names[key] for key in self._chosen[0])
 
     def overview(
         self, watch: Annotated[str, Meta(max_length=40, description="a rule")] = ""
@@ -150,14 +186,16 @@ class ServedFolder:
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
         changed = key in self._changed(found, past, key)
-        findings, conditions = self._judged(audits[0]) if audits and not changed else ((), ())
+        findings, conditions, wrong = (
+            self._judged(audits[0]) if audits and not changed else ((), (), False)
+        )
         failed = tuple(one for one in conditions if one.failed)
         spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
         spoken |= {one.rule for one in failed}
         return ModelPage(
             model=row_of(key, name, path is not None, past, "", day(), changed=changed),
             reports=() if path in (None, self.folder) else reports_of(found, path),
-            views=() if path is None else self.views_of(path),
+            views=() if path is None else self.views_of(path, wrong=wrong),
             audits=audits,
             entries=entries,
             findings=tuple(
@@ -173,13 +211,14 @@ class ServedFolder:
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
-        """Return verdict and conditions of an audit; none of a document that is not read here."""
+        """Return what the page of a model says of an audit; nothing where it is not read here."""
         if audit not in self._verdicts:
             try:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
-                return (), ()
-            self._verdicts[audit] = record.verdict, record.conditions or ()
+                return (), (), False
+            wrong = record.performance is not None and bool(record.performance.mistakes)
+            self._verdicts[audit] = record.verdict, record.conditions or (), wrong
         return self._verdicts[audit]
 
     def state(self) -> State:
@@ -239,8 +278,13 @@ class ServedFolder:
         )
 
     def _told(self, report: Report) -> Report:
-        """Return a report without the machine's places, for readers elsewhere without notes."""
+        """Return a report as its reader may see it: without the machine's places.
+
+        For readers elsewhere notes are left out, and rows of data unless they are wanted.
+        """
         report.record = cut_paths(report.record, self.folder)
+        if not self.shows_rows:
+            report.record = without_rows(report.record)
         people = getattr(report.record, "people", None)
         if people is None or not self._exporting or not isinstance(report, AuditReport):
             return report
@@ -281,10 +325,12 @@ class ServedFolder:
             return CODER.search(file.read(START)) is not None
         return False
 
-    def views_of(self, path: Path) -> tuple[str, ...]:
+    def views_of(self, path: Path, *, wrong: bool = False) -> tuple[str, ...]:
+        """Return the views of a model; `wrong`: its last audit lists wrong answers."""
         if self.is_autoencoder(path):
             return ()
-        return (*VIEWS, "text" if (path / TOKENIZER).is_file() else "playground")
+        found = ["spectra"] if (path / TOKENIZER).is_file() else ["spectra", "playground"]
+        return (*found, "mistakes") if wrong else tuple(found)
 
     def last_audit(self, key: str) -> tuple[str, AuditReport]:
         """Return the name of a model and the report of its last audit."""

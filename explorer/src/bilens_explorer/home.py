@@ -19,6 +19,7 @@ from bilens.report import (
     joined,
     page_link,
     quiet,
+    rule_number,
     section,
     table,
     title_of,
@@ -26,7 +27,7 @@ from bilens.report import (
 from bilens_explorer.overview import SEVERITY
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow
 from bilens_explorer.walk import DEEPEST, MOST
-from bilens_explorer.watching import change_list, number_of, spark
+from bilens_explorer.watching import change_list, spark
 
 CHANGES, DRAWN = 3, 100  # changes in a row, rows that a browser draws at first
 NEVER, CHANGED = "never", "changed"  # of models of which no audit says anything
@@ -125,7 +126,7 @@ def row_of(
 
 def watched_number(t: Catalogue, rule: str, kind: str, row: ModelRow) -> Cell:
     """Return the last number of a rule, with those of the audits before as a line."""
-    texts = [number_of(t, rule, kind, one) for one in row.numbers]
+    texts = [rule_number(t, rule, kind, one) for one in row.numbers]
     told = t("explorer.numbers_of", numbers=", ".join(texts))
     line = spark(title_of(t, rule), told, row.numbers)
     if not texts or row.changed:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -59,6 +59,15 @@ class Past:
             entries=added(known.entries, entries),
             measured={**known.measured, **measured},
             commands={**known.commands, **{one.model: one.command for one in reversed(new)}},
+        )
+
+    def of_models(self, names: Iterable[str]) -> Past:
+        """Return what is known of these models alone."""
+        known = [*names]
+        return replace(
+            self,
+            audits={name: self.audits[name] for name in known if name in self.audits},
+            entries={name: self.entries[name] for name in known if name in self.entries},
         )
 
 

@@ -17,6 +17,7 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
 from bilens_explorer.records.language_views import CircuitGraph, TracePage
 from bilens_explorer.records.models import Key, Number
+from bilens_explorer.rows import without_rows
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
@@ -30,11 +31,12 @@ def trace_of(served: ServedFolder, key: str) -> Trace:
 def trace_page(served: ServedFolder, key: Key) -> TracePage:
     """A trace that lies in the folder, and the model that it belongs to."""
     trace = trace_of(served, key)
+    told = cut_paths(trace, served.folder)
     return TracePage(
         report=key,
         name=served.name_of(served.last_walk().reports[key][0]),
         model=find_weights(served, trace.source.path, *read_of(trace)),
-        trace=displayable(cut_paths(trace, served.folder), MARKS),
+        trace=displayable(told if served.shows_rows else without_rows(told), MARKS),
     )
 
 

@@ -41,7 +41,7 @@ from .sections.overview import (
     clean_names as clean_names,
     condition_line as condition_line,
     finding_line as finding_line,
-    shown_value as shown_value,
+    rule_number as rule_number,
     title_of as title_of,
 )
 from .sections.people import (
@@ -49,6 +49,7 @@ from .sections.people import (
     judgement_text as judgement_text,
     subject_name as subject_name,
 )
+from .sections.performance_section import mistake_table as mistake_table
 from .summary import render_summary as render_summary
 from .tables import FieldColumn as FieldColumn
 from .text import (

@@ -4,12 +4,10 @@ from typing import Annotated, Literal
 
 from bilens.records import (
     ApproximationQuality,
-    ClassReading,
     Count,
     Difference,
     Direction,
     Document,
-    Entry,
     Measured,
     Numbers,
     PastAudit,
@@ -20,11 +18,10 @@ from bilens_explorer.records.models import ModelRow
 
 
 class ComparedModel(Record, frozen=True):
-    """One of the two models that are compared, with its audit and remarks on it."""
+    """One of the two models that are compared, with its audit."""
 
     model: Annotated[ModelRow, "as the first page shows it"]
     audit: Annotated[PastAudit | None, "that is compared; null where it was never audited"]
-    entries: Annotated[tuple[Entry, ...], "what was said of the model, the last one first"]
 
 
 class ComparedRule(Record, frozen=True):
@@ -48,9 +45,6 @@ class ModelComparison(Document, frozen=True, kw_only=True):
     r_squared: Annotated[float | None, "the least of approximations compared; null for exact maps"]
     why: Annotated[str, "why the weights were not compared; empty where they were"]
     dates: Annotated[bool, "whether audits were asked for, whose weights may be gone"]
-    spectra: Annotated[
-        tuple[tuple[ClassReading, ClassReading], ...], "of each class, without eigenvectors"
-    ]
 
 
 class VectorPair(Record, frozen=True):

@@ -45,8 +45,10 @@ def bar_rows(
     low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
     names = (fitted(name, NAME, name_width) for name, _ in every)
     left = 14 + max(text_width(name, NAME) for name in names)  # where names end
-    start = left + (NUMBER if low < 0 else 8.0)
-    scale = Scale(low, high, start, width - tag_width - (NUMBER if high > 0 else 8.0))
+    texts_of = [*(bar.text for bar in bars), *(signed_quantity(value) for _, value in every)]
+    number = max([NUMBER, *(8 + text_width(text, LETTERS) for text in texts_of)])
+    start = left + (number if low < 0 else 8.0)
+    scale = Scale(low, high, start, width - tag_width - (number if high > 0 else 8.0))
     zero, length = scale(0), ROW * len(bars)
     parts = [line(zero, PAD, zero, PAD + length, "zero")]
     for position, bar in enumerate(bars):
