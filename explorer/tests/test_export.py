@@ -326,13 +326,6 @@ def test_proven_bounds_are_rounded_up() -> None:
         assert bound <= exports.above(bound) <= bound * (1 + 1e-4)
 
 
-def test_what_has_no_room_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        exports, "LARGEST", len(export(ServedFolder(folder, exporting=True), "en").html) - 99
-    )
-    assert export(ServedFolder(folder, exporting=True), "en").left_out != []
-
-
 def test_the_command_writes_the_file_and_no_other(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

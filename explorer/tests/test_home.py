@@ -19,7 +19,7 @@ import bilens as bl
 import explorer_documents
 import tiny
 from bilens.base.errors import CheckpointError, FileError
-from bilens.report.sections.overview import title_of
+from bilens.report.sections.overview import rule_number, title_of
 from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders
 from bilens_explorer.app import build_app
@@ -27,7 +27,7 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.pages import model_page, overview_page
 from bilens_explorer.people import findings
 from bilens_explorer.records.models import id_of
-from bilens_explorer.watching import number_of, spark
+from bilens_explorer.watching import spark
 from commands import FILE, Shell, model_folder
 from explorer_server import HERE
 from report_documents import audit_of, failed, make_document
@@ -237,8 +237,8 @@ def test_rules_have_their_names(lang: str, folder: Path) -> None:
     found = served.model(id_of("mnist"))
     assert title_of(t, "overfitting") in model_page(found, lang, "")
     assert title_of(t, "of_later") == "of_later"
-    assert number_of(t, "accuracy", "classes", 0.875) == "87.5%"
-    assert number_of(t, "of_later", "classes", 0.875) == "—"
+    assert rule_number(t, "accuracy", "classes", 0.875) == "87.5%"
+    assert rule_number(t, "of_later", "classes", 0.875) == "—"
 
 
 def test_a_line_has_gaps() -> None:

@@ -20,8 +20,10 @@ import people_documents
 import table_documents
 import tiny
 from attack_documents import make_attack
+from bilens.api.alignment import NOT_PAIRED, AlignedAxis, lacking
 from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
+from bilens.findings.difference import OTHER_STREAM
 from bilens.findings.rules.registry import ADDED, REGISTRY
 from bilens.findings.rules.rule import Rule
 from bilens.io.formats.families import FAMILIES
@@ -45,7 +47,7 @@ from bilens.report.reports import (
 from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
-from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
+from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL, reason_text
 from bilens.report.sections.inventory_section import inventory_tables
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
@@ -186,6 +188,32 @@ def test_japanese_sentences_hold_no_english_ones() -> None:
     assert [key for key, text in told.items() if english.search(text)] == []
 
 
+# Why layers are not compared, as the library says it.
+WHYS = (
+    "the model has no such layer",
+    OTHER_STREAM,
+    NOT_PAIRED,
+    lacking("inputs", AlignedAxis((), (), (1, 2), alone=("age",), baseline_alone=("x0", "x1"))),
+    lacking("outputs", AlignedAxis((), (), (0, 1), baseline_alone=("no",))),
+    "plain relu 3 → 4 → 2 became gated silu 3 → 4 → 2",
+    "R² = 0.512 is below 0.9",
+    "the model gives logits, and the baseline numbers",
+    "behind the last layer the model has softmax, and the baseline sigmoid",
+    "behind the last layer the model has softmax, and the baseline nothing: take it off the model, "
+    "so that both give logits",
+)
+
+
+def test_why_layers_are_not_compared_is_told_in_the_language_of_the_page() -> None:
+    english, japanese = map(load_catalogue, LANGUAGES)
+    for why in WHYS:
+        told = reason_text(japanese, why)
+        assert told != why
+        assert not re.search(r"[a-z]+ [a-z]+ [a-z]+ [a-z]+", told), told
+        assert reason_text(english, why) == why or why in (WHYS[0], WHYS[-1])
+    assert reason_text(japanese, "of a later release") == "of a later release"
+
+
 def explained_variants(record: Explanations) -> list[Explanations]:
     """Explanations with and without labels, of rows with names, and of a single number."""
     first, second, _ = record.explanations
@@ -235,6 +263,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     for module in ("pages", "compare_page", "export", "mistakes", "recorded_command"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
+    for why in WHYS:
+        reason_text(recorder, why)
     linked(as_copy("", "en"), set(), "en")
     for shows_rows in (True, False):
         inside_told("en", explorer_documents.OVERVIEW, shows_rows, 2)

@@ -135,6 +135,7 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
             room, done = file.add_part(address, make, room), done + 1
         left -= before - room
     report("computing", total, total)
+    file.left_out = [*dict.fromkeys(file.left_out)]
     inside = served.overview(), served.shows_rows, len(file.left_out)
     told = {each: inside_told(each, *inside) for each in LANGUAGES}
     pages = [*file.linked_pages(told)]

@@ -35,7 +35,8 @@ REASONS = {
     "(?P<before>.+ → .+) became (?P<after>.+ → .+)": "kind",
     r"R² = (?P<r2>\S+) is below (?P<least>\S+)": "r2",
     "the model gives (?P<mine>.+), and the baseline (?P<theirs>.+)": "gives",
-    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+)": "behind",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>[^:]+)": "end",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+): .*": "off",
     "(?P<names>.*) of the model": "of_model",
     "(?P<names>.*) of the baseline": "of_baseline",
 }
