@@ -20,7 +20,7 @@ from bilens.report import (
     title_of,
 )
 from bilens_explorer.home import decision
-from bilens_explorer.pages import audit_link, framed, no_script
+from bilens_explorer.pages import audit_link, framed, no_script, quoting
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.watching import outcome_of
 
@@ -78,8 +78,10 @@ def moved(t: Catalogue, one: ComparedRule) -> str:
 def weights(t: Catalogue, found: ModelComparison) -> Markup:
     """Return the changes of the weights, or why not known; a script adds eigenvectors."""
     if found.difference is None:
-        key = "dates" if found.dates else "not_compared"
-        told = paragraph(t(f"explorer.compare.{key}", why=found.why), class_="callout")
+        told = element("p", t("explorer.compare.dates"))
+        if not found.dates:
+            told = quoting(t, "explorer.compare.not_compared", why=found.why)
+        told = element("div", told, class_="callout")
         return section(t, "explorer.compare.weights", told)
     lead = t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name)
     both = (audit_link(t, one.audit, one.model.name) for one in (found.a, found.b) if one.audit)

@@ -123,17 +123,17 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     file, parts = Exported(), list_parts(served, lang, models)
     done, total = 0, sum(map(len, parts.values()))
     shared = SPARE + len(template.render(**frame, pages=[], embedded={}).encode())
-    left = file.add_page(served, "/", lang, LARGEST - shared) - LARGEST
+    left = file.add_page(served, "/", lang, MOST * LARGEST) - MOST * LARGEST - shared
     for key in (*models, ""):
-        room = min(LARGEST, LARGEST + left) if key else left
-        left = left + LARGEST if key else left
-        before = room
+        left += LARGEST if key else 0
+        room = min(LARGEST, left) if key else left
+        left -= room
         for path in list_pages(served, key):
             room = file.add_page(served, path, lang, room)
         for address, make in parts[key]:
             report("computing", done, total)
             room, done = file.add_part(address, make, room), done + 1
-        left -= before - room
+        left += room
     report("computing", total, total)
     file.left_out = [*dict.fromkeys(file.left_out)]
     inside = served.overview(), served.shows_rows, len(file.left_out)
@@ -180,7 +180,7 @@ def size_of(main: str, twice: bool) -> int:
 
 
 def list_parts(served: ServedFolder, lang: str, models: list[str]) -> dict[str, list[Part]]:
-    """Return what the pages of each model ask for, and its documents; under "" that of no one.
+    """Return the data and documents of each model, in order; under "" those of several.
 
     Summaries are in both languages, whole reports in one.
     """

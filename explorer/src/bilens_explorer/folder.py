@@ -211,7 +211,7 @@ class ServedFolder:
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
-        """Return what the page of a model says of an audit; nothing where it is not read here."""
+        """Return findings, conditions, and whether wrong answers are listed; none if unreadable."""
         if audit not in self._verdicts:
             try:
                 record = self.audit(audit.number).record

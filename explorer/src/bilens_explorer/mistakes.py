@@ -18,7 +18,7 @@ class WrongAnswers(NamedTuple):
 
 
 def wrong_answers(served: ServedFolder, key: Key) -> WrongAnswers:
-    """Return what the last audit of a model says of its answers; MissingError without any."""
+    """Return the answers of a model as its last audit judged them; MissingError without any."""
     page = served.model(key)
     require_found("mistakes" if "mistakes" in page.views else None)
     record: Audit = served.audit(page.audits[0].number).record

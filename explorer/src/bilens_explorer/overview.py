@@ -62,7 +62,7 @@ class Past:
         )
 
     def of_models(self, names: Iterable[str]) -> Past:
-        """Return what is known of these models alone."""
+        """Return the past of these models alone."""
         known = [*names]
         return replace(
             self,

@@ -140,9 +140,16 @@ def failure_page(status: int, told: str, lang: str) -> str:
     """Return why there is no page: in the reader's language, and the English sentence beside it."""
     t = load_catalogue(lang)
     key = f"{WORDS}failed.{status}"
-    said = t(key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
+    said = quoting(t, key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
     back = page_link(t, "/", t("explorer.back"))
-    return framed(t, t("explorer.failed_page"), "", element("p", said), element("p", back))
+    return framed(t, t("explorer.failed_page"), "", said, element("p", back))
+
+
+def quoting(t: Catalogue, key: str, **quoted: str) -> Markup:
+    """Return a sentence as a paragraph with what bilens itself says, which is English, in it."""
+    ((name, text),) = quoted.items()
+    before, _, after = t(key, **{name: "\0"}).partition("\0")
+    return element("p", before, element("span", text, lang="en"), after)
 
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:

@@ -22,7 +22,7 @@ from .rules.judgements import (
     labels as labels,
 )
 from .rules.progress import changes as changes, outcome as outcome
-from .rules.registry import find_rule as find_rule, rules_asked_for as rules_asked_for
+from .rules.registry import rules_asked_for as rules_asked_for
 from .spectrum_summaries import (
     LEVEL as LEVEL,
     MINIMUM_SAMPLES as MINIMUM_SAMPLES,

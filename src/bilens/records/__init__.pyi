@@ -16,7 +16,6 @@ from .base import (
 )
 from .bilinear_conversion import Conversion as Conversion
 from .class_readings import (
-    ClassReading as ClassReading,
     ClassReadings as ClassReadings,
     TruncationPoint as TruncationPoint,
 )

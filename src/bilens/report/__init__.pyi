@@ -33,7 +33,6 @@ from .markup import (
 from .plates import GAP as GAP, MARGIN as MARGIN, WIDTH as WIDTH, frame as frame, plate as plate
 from .raster import DIVERGING as DIVERGING, Painter as Painter, hex_colour as hex_colour
 from .reports import SavedReport as SavedReport, SweepReport as SweepReport
-from .sections.classes import class_spectrum as class_spectrum
 from .sections.decision_page import LOOKS as LOOKS
 from .sections.layers import difference as difference
 from .sections.overview import (
@@ -45,7 +44,6 @@ from .sections.overview import (
     title_of as title_of,
 )
 from .sections.people import (
-    judged_line as judged_line,
     judgement_text as judgement_text,
     subject_name as subject_name,
 )
@@ -60,9 +58,7 @@ from .text import (
     fitted as fitted,
     floored as floored,
     grouped as grouped,
-    latent_name as latent_name,
     load_catalogue as load_catalogue,
     signed as signed,
     text_width as text_width,
-    token_name as token_name,
 )
