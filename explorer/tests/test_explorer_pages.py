@@ -163,7 +163,10 @@ def test_a_file_compares_the_models_and_not_their_autoencoders(root: Path) -> No
     assert held_pairs(ServedFolder(root)) == [*combinations(sorted(map(id_of, names)), 2)]
 
 
-APART = "#reproduce, code, pre, samp, q, script, style, [lang=en], .passage, .token, .graph, .languages, option"
+APART = (  # hashes and commands, what people and data say, names of languages
+    "#reproduce, code, pre, samp, q, script, style, option, [lang=en], .passage, .token, .graph, "
+    ".languages"
+)
 READ = f"""() => {{
     const copy = document.body.cloneNode(true);
     copy.querySelectorAll({APART!r}).forEach(each => each.remove());
@@ -173,10 +176,10 @@ READ = f"""() => {{
 }}"""
 TYPED = "() => [...document.querySelectorAll('input[type=number]')].map(each => each.value)"
 CLIPPED = """() => [...document.querySelectorAll("main svg text")].filter(each => {
-    const [box, whole] = [each.getBBox(), each.ownerSVGElement.viewBox.baseVal];
+    const [box, whole] = [each, each.ownerSVGElement].map(one => one.getBoundingClientRect());
     if (!each.textContent.trim() || each.closest(".graph")) return false;
-    return box.y < whole.y - 1 || box.y + box.height > whole.y + whole.height + 1
-        || box.x < whole.x - 1 || box.x + box.width > whole.x + whole.width + 1;
+    return box.top < whole.top - 1 || box.bottom > whole.bottom + 1
+        || box.left < whole.left - 1 || box.right > whole.right + 1;
 }).map(each => each.textContent)"""
 FAULTS = {
     "more digits than anybody reads": r"\d[.,]\d{8,}",
