@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from bilens.api import now
 from bilens.findings import AuditedModel, judgements
 from bilens.records import Measured, displayable
 from bilens.report import (
@@ -28,10 +27,10 @@ from bilens.report import (
     table,
     title_of,
 )
-from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script
 from bilens_explorer.people import remarks
 from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
+from bilens_explorer.standing import decision
 from bilens_explorer.watching import number_of, outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")
@@ -52,7 +51,9 @@ def sides(t: Catalogue, found: ModelComparison) -> Markup:
         if audit is not None:
             number = page_link(t, f"/audits/{audit.number}", str(audit.number))
             weights = element("code", audit.weights_sha256[:12] or NONE)
-            told = number, audit.date[:16].replace("T", " "), decision(t, audit.answer), weights
+            now = audit == one.model.answered
+            said = decision(t, audit.answer) if now else t(f"decision.{audit.answer}")
+            told = number, audit.date[:16].replace("T", " "), said, weights
         rows.append((letter, link, *told))
     columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")
@@ -138,6 +139,6 @@ def judged(t: Catalogue, one: ComparedModel, ended: Mapping[str, Measured]) -> l
     if one.audit is None:
         return []
     identity = one.audit.identity
-    standing = judgements(one.entries, AuditedModel.of_past(one.audit, ended), now()[:10])
+    standing = judgements(one.entries, AuditedModel.of_past(one.audit, ended), one.day)
     lines = [judged_line(t, rule, *how, identity) for rule, how in standing.items()]
     return [items(lines, "sentences")] if lines else []

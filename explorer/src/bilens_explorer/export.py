@@ -147,7 +147,7 @@ def list_pages(served: ServedFolder) -> Iterator[str]:
 def draw(served: ServedFolder, path: str, lang: str) -> str:
     """Return a page as text; empty where it cannot be drawn, and is no part of the file."""
     found = COMPARED.fullmatch(path)
-    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {"every": ""})
     with suppress(Exception):
         return draw_page(served, place, query, lang)
     return ""

@@ -21,6 +21,7 @@ from .common import (
     Finding as Finding,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
+    Source as Source,
 )
 from .decomposition import (
     ApproximationQuality as ApproximationQuality,
@@ -43,4 +44,5 @@ from .layer_readings import (
     LayerReading as LayerReading,
 )
 from .mlp_trace import Circuit as Circuit, TokenEnds as TokenEnds, Trace as Trace
+from .tensor_changes import WholeDifference as WholeDifference
 from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at

@@ -9,7 +9,7 @@ from .circuit_graph import (
     build_circuit_graph as build_circuit_graph,
     latent_subject as latent_subject,
 )
-from .html import environment as environment
+from .html import environment as environment, render_html as render_html
 from .markup import (
     Column as Column,
     Content as Content,
@@ -35,6 +35,7 @@ from .raster import DIVERGING as DIVERGING, Painter as Painter, hex_colour as he
 from .reports import SavedReport as SavedReport, SweepReport as SweepReport
 from .sections.classes import class_spectrum as class_spectrum
 from .sections.decision_page import LOOKS as LOOKS
+from .sections.difference import headline_sentence as headline_sentence
 from .sections.layers import difference as difference
 from .sections.overview import (
     FindingLine as FindingLine,

@@ -25,6 +25,7 @@ class ComparedModel(Record, frozen=True):
     model: Annotated[ModelRow, "as the first page shows it"]
     audit: Annotated[PastAudit | None, "that is compared; null where it was never audited"]
     entries: Annotated[tuple[Entry, ...], "what was said of the model, the last one first"]
+    day: Annotated[str, "of today, UTC"] = ""
 
 
 class ComparedRule(Record, frozen=True):
