@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bilens_explorer.guard import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATIENCE = 0.1  # seconds that a page waits for files; what is read later, it says
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "log_level": "warning",
@@ -209,7 +210,8 @@ def serve(
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
     refuse_unless(flags_of(file) if file.export is None else [], "--export")
     exporting = file.export is not None
-    served = ServedFolder(folder, exporting=exporting, with_data=file.with_data)
+    patience = None if exporting else PATIENCE
+    served = ServedFolder(folder, exporting=exporting, with_data=file.with_data, patience=patience)
     if file.export is not None:
         from bilens_explorer.export import export
 
@@ -235,6 +237,7 @@ def serve(
         here = f"http://{hosts[0]}{query}"
         listening.listen()  # who asks from now on waits and is not refused
         output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
+        Thread(target=served.overview, daemon=True).start()  # what can be known before one asks
         app = build_app(served, hosts, token, address.is_elsewhere)
         shown = here if address.open and has_screen() else None
         server_of(app, shown).run(sockets=[listening])

@@ -51,12 +51,34 @@ from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
+LARGEST_SEEN = 1 << 20  # of one whose own page says what changed: about a second
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
 EARLIER = "the weights of an earlier audit are not kept, only its document"
 NUMBERS = "of two audits; without: the last ones"
 TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$", description=NUMBERS)]
+
+
+def model_since(served: ServedFolder, key: Key) -> ModelPage:
+    """One model, with what changed since its audit where what was audited lies here, too."""
+    page = served.looked_at(key)
+    if not page.before:
+        return page
+    with suppress(BilensError):
+        now, then = served.opened(key), served.opened(page.before)
+        if all(parameters(one) <= LARGEST_SEEN for one in (now, then)):
+
+            def differ() -> Difference:
+                return whole_difference(align_models(now.model, then.model), (), None, silent)
+
+            found = now.once(("since", then.name, then.state), differ)
+            return structs.replace(page, since=found.whole)
+    return page
+
+
+def parameters(one: OpenModel) -> int:
+    return sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -92,10 +114,10 @@ def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> 
 
 
 def side(page: ModelPage, number: int | None) -> ComparedModel:
-    found = [one for one in page.audits if number in (None, one.number)]
+    found = [one for one in page.audits if one.number == number]
     if number is not None and not found:
         raise UsageError(f"{page.model.name} has no audit {number}.")
-    last = None if number is None and page.model.changed else next(iter(found), None)
+    last = page.model.answered if number is None else found[0]
     return ComparedModel(page.model, last)
 
 
@@ -127,8 +149,7 @@ def compare_weights(served: ServedFolder, first: ModelPage, second: ModelPage) -
                 return Changed(why=f"{page.model.name} is no longer in the folder")
         a, b = served.opened(first.model.id), served.opened(second.model.id)
         for one in (a, b):
-            count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
-            if count > LARGEST:
+            if (count := parameters(one)) > LARGEST:
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
                 return Changed(why=f"{told} {b.name} --baseline {a.name}` compares them")
         return b.once(("compared", a.name, a.state), lambda: difference_of(a, b), slow=True)

@@ -19,9 +19,9 @@ from bilens.report import (
     table,
     title_of,
 )
-from bilens_explorer.home import decision
 from bilens_explorer.pages import audit_link, framed, no_script, quoting
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
+from bilens_explorer.standing import decision
 from bilens_explorer.watching import outcome_of
 
 COLUMNS = ("model", "number", "last", "decision", "weights")
@@ -42,7 +42,9 @@ def sides(t: Catalogue, found: ModelComparison) -> Markup:
         if audit is not None:
             number = page_link(t, f"/audits/{audit.number}", str(audit.number))
             weights = element("code", audit.weights_sha256[:12] or NONE)
-            told = number, audit.date[:16].replace("T", " "), decision(t, audit.answer), weights
+            now = audit == one.model.answered
+            said = decision(t, audit.answer) if now else t(f"decision.{audit.answer}")
+            told = number, audit.date[:16].replace("T", " "), said, weights
         rows.append((letter, link, *told))
     columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")

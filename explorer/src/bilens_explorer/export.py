@@ -168,7 +168,7 @@ def list_pages(served: ServedFolder, key: str) -> Iterator[str]:
 def draw(served: ServedFolder, path: str, lang: str) -> str:
     """Return a page as text; empty where it cannot be drawn, and is no part of the file."""
     found = COMPARED.fullmatch(path)
-    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {"every": ""})
     with suppress(Exception):
         return draw_page(served, place, query, lang)
     return ""
@@ -194,7 +194,7 @@ def list_parts(served: ServedFolder, lang: str, models: list[str]) -> dict[str, 
     for key in models:
         page = served.model(key)
         summary = f"/models/{key}/summary"
-        if page.audits and not page.model.changed:
+        if page.model.answered is not None:
             made = [
                 (f"{summary}@{x}", partial(packed_document, served, summary, x)) for x in LANGUAGES
             ]

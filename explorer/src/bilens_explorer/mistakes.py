@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from bilens.records import Audit, Performance, displayable
+from bilens.records import Audit, PastAudit, Performance, displayable
 from bilens.report import element, grouped, load_catalogue, mistake_table, section
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
@@ -14,15 +14,16 @@ class WrongAnswers(NamedTuple):
     """A model, and how its last audit found its answers."""
 
     page: ModelPage
+    audit: PastAudit
     performance: Performance
 
 
 def wrong_answers(served: ServedFolder, key: Key) -> WrongAnswers:
     """Return the answers of a model as its last audit judged them; MissingError without any."""
     page = served.model(key)
-    require_found("mistakes" if "mistakes" in page.views else None)
-    record: Audit = served.audit(page.audits[0].number).record
-    return WrongAnswers(page, require_found(record.performance))
+    audit = require_found(page.model.answered if "mistakes" in page.views else None)
+    record: Audit = served.audit(audit.number).record
+    return WrongAnswers(page, audit, require_found(record.performance))
 
 
 def mistakes_page(found: WrongAnswers, lang: str, secret: str) -> str:
@@ -33,7 +34,7 @@ def mistakes_page(found: WrongAnswers, lang: str, secret: str) -> str:
     if answers.classification is not None:
         key, of_rows = "answers", answers.classification.accuracy
         values["wrong"] = grouped(of_rows.total - of_rows.right)
-    link = audit_link(t, page.audits[0], page.model.name)
+    link = audit_link(t, found.audit, page.model.name)
     lead = element("p", t(f"explorer.mistakes.{key}", **values), " ", link)
     listed = element("div", mistake_table(t, answers), data_view="takeTable")
     parts = (tabs(t, page, "mistakes"), section(t, "explorer.mistakes", lead, listed))

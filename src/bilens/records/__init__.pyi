@@ -24,6 +24,7 @@ from .common import (
     Finding as Finding,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
+    Source as Source,
 )
 from .decomposition import (
     ApproximationQuality as ApproximationQuality,
@@ -53,4 +54,5 @@ from .mlp_trace import (
     Trace as Trace,
 )
 from .performance import Performance as Performance, Regression as Regression
+from .tensor_changes import WholeDifference as WholeDifference
 from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at

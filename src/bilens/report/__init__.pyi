@@ -9,7 +9,7 @@ from .circuit_graph import (
     build_circuit_graph as build_circuit_graph,
     latent_subject as latent_subject,
 )
-from .html import environment as environment
+from .html import environment as environment, render_html as render_html
 from .markup import (
     Column as Column,
     Content as Content,
@@ -34,6 +34,7 @@ from .plates import GAP as GAP, MARGIN as MARGIN, WIDTH as WIDTH, frame as frame
 from .raster import DIVERGING as DIVERGING, Painter as Painter, hex_colour as hex_colour
 from .reports import SavedReport as SavedReport, SweepReport as SweepReport
 from .sections.decision_page import LOOKS as LOOKS
+from .sections.difference import headline_sentence as headline_sentence
 from .sections.layers import difference as difference
 from .sections.overview import (
     FindingLine as FindingLine,
