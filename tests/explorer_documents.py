@@ -127,6 +127,7 @@ CALM = structs.replace(UNREAD, model=STEADY)
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,
+    reports=(),
     views=("spectra",),
     audits=(),
     entries=(),
@@ -136,6 +137,7 @@ UNKNOWN = structs.replace(
 )
 CODER = structs.replace(UNKNOWN, views=())
 FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
+ALONE = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
 SAME = structs.replace(MODEL, model=STEADY)
 SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole
 REPLACED = structs.replace(MODEL, model=CHANGED, before="4d", since=SINCE)

@@ -284,6 +284,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "MODEL",
         "UNKNOWN",
         "FIRST",
+        "ALONE",
         "SAME",
         "CALM",
         "UNREAD",

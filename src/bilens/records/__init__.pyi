@@ -49,7 +49,6 @@ from .layer_readings import (
 )
 from .mlp_trace import (
     ActiveContext as ActiveContext,
-    Circuit as Circuit,
     TokenEnds as TokenEnds,
     Trace as Trace,
 )

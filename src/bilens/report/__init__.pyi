@@ -7,7 +7,6 @@ from .charts.curves import (
 )
 from .circuit_graph import (
     build_circuit_graph as build_circuit_graph,
-    latent_subject as latent_subject,
 )
 from .html import environment as environment, render_html as render_html
 from .markup import (
@@ -15,10 +14,7 @@ from .markup import (
     Content as Content,
     Figure as Figure,
     badge as badge,
-    drawings as drawings,
     element as element,
-    heading as heading,
-    items as items,
     joined as joined,
     label as label,
     line as line,
@@ -38,7 +34,6 @@ from .sections.difference import headline_sentence as headline_sentence
 from .sections.layers import difference as difference
 from .sections.overview import (
     FindingLine as FindingLine,
-    clean_names as clean_names,
     condition_line as condition_line,
     finding_line as finding_line,
     rule_number as rule_number,
