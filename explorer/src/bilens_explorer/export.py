@@ -86,8 +86,10 @@ class Exported:
         """Yield the pages, linked inside the file; `told` says on the first one what is in it."""
         held = {path for path, _ in self.pages} | {key.partition("@")[0] for key in self.embedded}
         for (path, lang), main in self.pages.items():
-            text = told[lang] + Markup(linked(as_copy(main, lang), held, lang))  # noqa: S704
-            yield path, lang, text if path == "/" else text.removeprefix(told[lang])
+            text = linked(as_copy(main, lang), held, lang)
+            if path == "/":
+                text = text.replace("</h1>", f"</h1>{told[lang]}", 1)
+            yield path, lang, Markup(text)  # noqa: S704
 
 
 def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) -> Exported:

@@ -1,6 +1,7 @@
 """The parts of every page: facts of model and run, names of inputs and classes, verdict."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -258,8 +259,9 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
 
 
 def told_value(value: Value) -> Value:
-    """Return a value that no rule says how to write: a number that is not whole with few digits."""
-    return quantity(value) if isinstance(value, float) and not value.is_integer() else value
+    """Return a value that no rule says how to write: a number that is not whole with six digits."""
+    written = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
+    return quantity(value, 6, -1) if written else value
 
 
 def condition_lines(t: Catalogue, record: Audit | SweepSummary) -> list[FindingLine]:
