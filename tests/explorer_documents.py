@@ -12,7 +12,7 @@ from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
+from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     Approval,
     AuditRun,
@@ -126,6 +126,7 @@ UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,
     views=("spectra",),
+    reports=(),
     audits=(),
     entries=(),
     measured=(),
@@ -133,30 +134,26 @@ UNKNOWN = structs.replace(
     conditions=(),
 )
 CODER = structs.replace(UNKNOWN, views=())
-FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
+FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+LOST = structs.replace(FIRST, model=GONE)
 SAME = structs.replace(MODEL, model=STEADY)
 SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole
 REPLACED = structs.replace(MODEL, model=CHANGED, before="4d", since=SINCE)
 UNSEEN_PAGE = structs.replace(MODEL, model=UNSEEN)
 
-SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
 ENDED = (None, *get_args(Direction))
-CLASSES = AuditReport(make_document()).record.classes.readings
 COMPARED = ModelComparison(
-    a=SIDES[0],
-    b=SIDES[1],
+    a=ROW,
+    b=STEADY,
     rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),
     difference=None,
     left_out=0,
     r_squared=None,
     why="why",
-    dates=False,
-    spectra=(),
 )
-DATES = structs.replace(COMPARED, dates=True, spectra=((CLASSES[0], CLASSES[1]),))
 WEIGHTS = structs.replace(
     COMPARED,
-    b=ComparedModel(NEVER, None, ()),
+    b=NEVER,
     left_out=2,
     r_squared=0.95,
     difference=msgspec.convert(make_comparison()["difference"], Difference),

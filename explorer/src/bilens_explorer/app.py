@@ -16,7 +16,7 @@ from starlette.routing import Route, compile_path
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
 from bilens.report import LANGUAGES
-from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
+from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
@@ -168,7 +168,6 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
-    *texts.ENDPOINTS,
     *compare.ENDPOINTS,
 )
 

@@ -85,7 +85,6 @@ class ServedFolder:
             self.folder, lambda path: self._open(path).model.read_sha256, patience
         )
         self._papers = Papers(self.history, self._register, self.read_report)
-        self.briefs: dict[tuple[str, int], Any] = {}  # of traces
         self._reading = Lock()  # documents may be large: one at a time
 
     def last_walk(self) -> FolderContents:
@@ -314,7 +313,7 @@ class ServedFolder:
     def views_of(self, path: Path) -> tuple[str, ...]:
         if self.is_autoencoder(path):
             return ()
-        return (*VIEWS, "text" if (path / TOKENIZER).is_file() else "playground")
+        return VIEWS if (path / TOKENIZER).is_file() else (*VIEWS, "playground")
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

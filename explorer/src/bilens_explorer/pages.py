@@ -29,7 +29,7 @@ from bilens.report import (
 from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
-from bilens_explorer.records.language_views import TextReading, TracePage
+from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.layer_spectra import LayerTable
 from bilens_explorer.records.models import AuditRun, ModelPage, ModelRow, Overview
 from bilens_explorer.standing import decision, decision_box
@@ -39,20 +39,20 @@ NAMES = (("en", "English"), ("ja", "日本語"))
 MODULES = (  # of the script, users last
     "lib watch charts home people audit_again outputs vectors gestures spectra interactions "
     "quadratic board nearest_change table_columns played image_play table_play "
-    "playground passages graph circuits text compare page"
+    "playground passages graph circuits compare page"
 )
 SCRIPTS = tuple(f"{name}.js" for name in MODULES.split())
 STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
 REPORT_STYLES = ("base.css", "parts.css", "layers.css")
 # each has an address below its model's, drawn by a script
-MODEL_VIEWS = ("spectra", "interactions", "playground", "text")
+MODEL_VIEWS = ("spectra", "interactions", "playground")
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens_explorer") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
 }
 PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
 WORDS = "explorer.script."  # keys of what the script says
-DRAWN = LayerTable | TracePage | TextReading  # documents of whose records it draws tables
+DRAWN = LayerTable | TracePage  # documents of whose records it draws tables
 
 
 def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
