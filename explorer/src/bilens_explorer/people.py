@@ -68,8 +68,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
-    said = any(one.subject == "model" for one in found.entries)
-    if said or (found.writable and not whole):
+    noted = any(one.subject == "model" for one in found.entries)
+    if noted or (found.writable and not whole):
         parts.append(thread(t, found, "model"))
     listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
