@@ -154,7 +154,8 @@ def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject
     for why in beyond(served, page.model.id, subject):
         raise UsageError(f"subject is {subject!r:.80}; {why}.")
     judged = {one.rule for one in page.findings if one.outcome in ("fail", "warn")}
-    judged |= {one.rule for one in page.conditions} | {WHOLE}  # which the history checks
+    judged |= {one.rule for one in page.conditions}
+    judged |= {WHOLE} if page.model.answered else set()  # which the history checks
     if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
         raise UsageError(
             f"{subject}: the last audit found nothing to accept or reject there: neither a failure "
