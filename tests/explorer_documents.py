@@ -13,7 +13,7 @@ from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.mistakes import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
+from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     Approval,
     AuditRun,
@@ -127,8 +127,8 @@ CALM = structs.replace(UNREAD, model=STEADY)
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,
-    reports=(),
     views=("spectra",),
+    reports=(),
     audits=(),
     entries=(),
     measured=(),
@@ -136,29 +136,26 @@ UNKNOWN = structs.replace(
     conditions=(),
 )
 CODER = structs.replace(UNKNOWN, views=())
-FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
-ALONE = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+LOST = structs.replace(FIRST, model=GONE)
 SAME = structs.replace(MODEL, model=STEADY)
 SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole
 REPLACED = structs.replace(MODEL, model=CHANGED, before="4d", since=SINCE)
 UNSEEN_PAGE = structs.replace(MODEL, model=UNSEEN)
 
-SIDES = (ComparedModel(ROW, AUDITS[0]), ComparedModel(STEADY, AUDITS[1]))
 ENDED = (None, *get_args(Direction))
 COMPARED = ModelComparison(
-    a=SIDES[0],
-    b=SIDES[1],
+    a=ROW,
+    b=STEADY,
     rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),
     difference=None,
     left_out=0,
     r_squared=None,
     why="why",
-    dates=False,
 )
-DATES = structs.replace(COMPARED, dates=True)
 WEIGHTS = structs.replace(
     COMPARED,
-    b=ComparedModel(NEVER, None),
+    b=NEVER,
     left_out=2,
     r_squared=0.95,
     difference=msgspec.convert(make_comparison()["difference"], Difference),

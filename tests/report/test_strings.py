@@ -284,13 +284,13 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "MODEL",
         "UNKNOWN",
         "FIRST",
-        "ALONE",
         "SAME",
         "CALM",
         "UNREAD",
         "CODER",
         "REPLACED",
         "UNSEEN_PAGE",
+        "LOST",
     ):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
@@ -303,7 +303,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     draw_report(explorer_documents.EARLIER_AUDIT, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")
-    for compared in ("COMPARED", "DATES", "WEIGHTS"):
+    for compared in ("COMPARED", "WEIGHTS"):
         compare_page(getattr(explorer_documents, compared), "en", "")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 20)

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Annotated
 
 import torch
-from msgspec import Meta, structs
+from msgspec import structs
 
 from bilens import EigenDecomposition, EigenvectorMatch, match_eigenvectors
 from bilens.algebra import Group
@@ -40,7 +39,6 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.model_comparison import (
-    ComparedModel,
     ComparedRule,
     EigenvectorPairs,
     MatchedSide,
@@ -55,9 +53,6 @@ LARGEST_SEEN = 1 << 20  # of one whose own page says what changed: about a secon
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
-EARLIER = "the weights of an earlier audit are not kept, only its document"
-NUMBERS = "of two audits; without: the last ones"
-TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$", description=NUMBERS)]
 
 
 def model_since(served: ServedFolder, key: Key) -> ModelPage:
@@ -91,34 +86,23 @@ class Changed:
     why: str = ""
 
 
-def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> ModelComparison:
-    """Two models, or two audits of models: rule by rule, and what changed in the weights."""
+def comparison(served: ServedFolder, a: Key, b: Key) -> ModelComparison:
+    """Two models: rule by rule as they were audited last, and what changed in the weights."""
     first, second = served.model(a), served.model(b)
-    numbers = [int(one) for one in audits.split(",") if one]
-    before, now = map(side, (first, second), numbers or (None, None))
-    found = Changed(why=EARLIER) if numbers else compare_weights(served, first, second)
+    before, now = first.model.answered, second.model.answered
+    found = compare_weights(served, first, second)
     rules: tuple[ComparedRule, ...] = ()
-    if before.audit is not None and now.audit is not None:
-        both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
-        rules = compared_rules(*both)
+    if before is not None and now is not None:
+        rules = compared_rules(before, judged(first, before), now, judged(second, now))
     return ModelComparison(
-        a=before,
-        b=now,
+        a=first.model,
+        b=second.model,
         rules=rules,
         difference=found.difference,
         left_out=found.left_out,
         r_squared=found.r_squared,
         why=found.why,
-        dates=bool(numbers),
     )
-
-
-def side(page: ModelPage, number: int | None) -> ComparedModel:
-    found = [one for one in page.audits if one.number == number]
-    if number is not None and not found:
-        raise UsageError(f"{page.model.name} has no audit {number}.")
-    last = page.model.answered if number is None else found[0]
-    return ComparedModel(page.model, last)
 
 
 def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:

@@ -1,4 +1,4 @@
-"""The page of two models, or of two dates of one; a script adds their eigenvectors."""
+"""The page of two models; a script adds their eigenvectors."""
 
 from markupsafe import Markup
 
@@ -21,10 +21,10 @@ from bilens.report import (
 )
 from bilens_explorer.pages import audit_link, framed, no_script, quoting
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
-from bilens_explorer.standing import decision
+from bilens_explorer.standing import sign
 from bilens_explorer.watching import outcome_of
 
-COLUMNS = ("model", "number", "last", "decision", "weights")
+COLUMNS = ("model", "decision", "number", "weights")
 
 
 def compare_page(found: ModelComparison, lang: str, secret: str) -> str:
@@ -37,21 +37,17 @@ def compare_page(found: ModelComparison, lang: str, secret: str) -> str:
 def sides(t: Catalogue, found: ModelComparison) -> Markup:
     rows = []
     for letter, one in (("A", found.a), ("B", found.b)):
-        audit, link = one.audit, page_link(t, f"/models/{one.model.id}", one.model.name)
-        told = (NONE,) * 4
-        if audit is not None:
-            number = page_link(t, f"/audits/{audit.number}", str(audit.number))
+        told, link = (NONE,) * 2, page_link(t, f"/models/{one.id}", one.name)
+        if (audit := one.answered) is not None:
             weights = element("code", audit.weights_sha256[:12] or NONE)
-            now = audit == one.model.answered
-            said = decision(t, audit.answer) if now else t(f"decision.{audit.answer}")
-            told = number, audit.date[:16].replace("T", " "), said, weights
-        rows.append((letter, link, *told))
+            told = page_link(t, f"/audits/{audit.number}", str(audit.number)), weights
+        rows.append((letter, link, sign(t, one), *told))
     columns = [Column(name, numeric=False) for name in ("", *t.each("explorer", COLUMNS))]
     return table(t, t("explorer.compare.two"), columns, rows, class_="two")
 
 
 def rules(t: Catalogue, found: ModelComparison) -> Markup:
-    a, b = found.a.audit, found.b.audit
+    a, b = found.a.answered, found.b.answered
     if a is None or b is None:
         return section(t, "explorer.compare.rules", paragraph(t("explorer.compare.no_audit")))
     rows = []
@@ -80,19 +76,16 @@ def moved(t: Catalogue, one: ComparedRule) -> str:
 def weights(t: Catalogue, found: ModelComparison) -> Markup:
     """Return the changes of the weights, or why not known; a script adds eigenvectors."""
     if found.difference is None:
-        told = element("p", t("explorer.compare.dates"))
-        if not found.dates:
-            told = quoting(t, "explorer.compare.not_compared", why=found.why)
-        told = element("div", told, class_="callout")
+        why = quoting(t, "explorer.compare.not_compared", why=found.why)
+        told = element("div", why, class_="callout")
         return section(t, "explorer.compare.weights", told)
-    lead = t("explorer.compare.lead", a=found.a.model.name, b=found.b.model.name)
-    both = (audit_link(t, one.audit, one.model.name) for one in (found.a, found.b) if one.audit)
+    lead = t("explorer.compare.lead", a=found.a.name, b=found.b.name)
+    sides = (found.a, found.b)
+    both = (audit_link(t, one.answered, one.name) for one in sides if one.answered)
     links = [*dict.fromkeys(both)]  # of a model beside itself one
     instead = no_script(t, "reports" if links else "", links)
     pairs = section(t, "explorer.compare.vectors", instead)
-    root = element(
-        "div", pairs, data_view="compare", data_a=found.a.model.id, data_b=found.b.model.id
-    )
+    root = element("div", pairs, data_view="compare", data_a=found.a.id, data_b=found.b.id)
     more = list[Markup]()
     if found.r_squared is not None:
         about = t("explorer.compare.approximate", r2=floored(found.r_squared))

@@ -94,7 +94,6 @@ class ServedFolder:
             self.folder, lambda path: self._open(path).model.read_sha256, patience
         )
         self._papers = Papers(self.history, self._register, self.read_report)
-        self.briefs: dict[tuple[str, int], Any] = {}  # of traces
         self._reading = Lock()  # documents may be large: one at a time
 
     def last_walk(self) -> FolderContents:

@@ -60,7 +60,7 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
         "table",
         element("caption", element("span", caption, class_="caption")),
         element("thead", element("tr", *columns, role="row"), role="rowgroup"),
-        element("tbody", *(row_of(t, row) for row in shown), role="rowgroup"),
+        element("tbody", *(row_of(t, tuple(heads), row) for row in shown), role="rowgroup"),
         class_="models",
         role="table",  # also where a narrow page makes blocks of its cells
         data_total=str(len(found.models)),
@@ -73,7 +73,7 @@ def models(t: Catalogue, found: Overview, every: bool) -> Markup:
 
 
 @lru_cache(maxsize=20_000)
-def row_of(t: Catalogue, row: ModelRow) -> Markup:
+def row_of(t: Catalogue, heads: tuple[str, ...], row: ModelRow) -> Markup:
     """Return the row of a model: one that did not change is not drawn again."""
     row = displayable(row)
     last, now = row.last, row.answered
@@ -92,20 +92,23 @@ def row_of(t: Catalogue, row: ModelRow) -> Markup:
     people = [element("p", line) for line in approved(t, row)]
     cells: list[Cell] = [
         (box, None),
-        (joined(sign(t, row), quiet(different_files(t, row.differences))), rank),
+        (element("div", sign(t, row), quiet(different_files(t, row.differences))), rank),
         (linked_name(t, row), None),
-        (joined(*people) or NONE, len(people)),
+        (element("div", *people) if people else NONE, len(people)),
         (t("list.comma").join(names) or (t("explorer.none") if now else NONE), len(failed)),
         (changed(t, row), sum(signs)),
         (NONE if last is None else time_of(last.date), "" if last is None else last.date),
     ]
     drawn = []
-    for place, (content, order) in enumerate(cells):
+    for place, (head, (content, order)) in enumerate(zip(heads, cells, strict=True)):
+        if place == NAME:
+            drawn.append(element("th", content, role="rowheader", scope="row"))
+            continue
         sorted_by = None if order is None else str(order)
-        cell = element("td", content, data_value=sorted_by)
-        drawn.append(element("th", content, scope="row") if place == NAME else cell)
+        drawn.append(element("td", content, role="cell", data_label=head, data_value=sorted_by))
     rules = " ".join(sorted({*failed, *(one.rule for one in row.changes if now)}))
-    return element("tr", *drawn, data_answer=now.answer if now else row.state, data_rules=rules)
+    answer = now.answer if now else row.state
+    return element("tr", *drawn, role="row", data_answer=answer, data_rules=rules)
 
 
 def linked_name(t: Catalogue, row: ModelRow) -> Markup:

@@ -68,7 +68,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
-    if found.writable or any(one.subject == "model" for one in found.entries):
+    noted = any(one.subject == "model" for one in found.entries)
+    if noted or (found.writable and not whole):
         parts.append(thread(t, found, "model"))
     listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
@@ -153,7 +154,8 @@ def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject
     for why in beyond(served, page.model.id, subject):
         raise UsageError(f"subject is {subject!r:.80}; {why}.")
     judged = {one.rule for one in page.findings if one.outcome in ("fail", "warn")}
-    judged |= {one.rule for one in page.conditions} | {WHOLE}  # which the history checks
+    judged |= {one.rule for one in page.conditions}
+    judged |= {WHOLE} if page.model.answered else set()  # which the history checks
     if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
         raise UsageError(
             f"{subject}: the last audit found nothing to accept or reject there: neither a failure "

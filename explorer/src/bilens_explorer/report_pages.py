@@ -7,7 +7,6 @@ from bilens.records import displayable
 from bilens.report import (
     Catalogue,
     SavedReport,
-    joined,
     load_catalogue,
     render_html,
     render_summary,
@@ -50,12 +49,12 @@ def note(t: Catalogue, found: ShownReport) -> str:
     """Return what a reader must know before the report says anything."""
     if found.paper is not None:
         return paper(t, found.paper)
-    assert found.model is not None, "an audit is of a model"
-    last = found.model.last
-    now = standing(t, found.model)
-    if last is None or last.number == found.number:
-        return now
-    return joined(t("explorer.standing.earlier", number=last.number, day=last.date[:10]), " ", now)
+    row = displayable(found.model)
+    assert row is not None, "an audit is of a model"
+    if row.last is None or row.last.number == found.number:
+        return standing(t, row)
+    told = {"number": row.last.number, "day": row.last.date[:10]}
+    return f"{t('explorer.standing.earlier', **told)} {standing(t, row)}"
 
 
 def last_audit(served: ServedFolder, key: Key) -> ShownReport:

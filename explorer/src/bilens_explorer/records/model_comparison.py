@@ -10,18 +10,10 @@ from bilens.records import (
     Document,
     Measured,
     Numbers,
-    PastAudit,
     Record,
 )
 from bilens_explorer.records.layer_spectra import ViewedVectors
 from bilens_explorer.records.models import ModelRow
-
-
-class ComparedModel(Record, frozen=True):
-    """One of the two models that are compared, with its audit."""
-
-    model: Annotated[ModelRow, "as the first page shows it"]
-    audit: Annotated[PastAudit | None, "that is compared; null where it was never audited"]
 
 
 class ComparedRule(Record, frozen=True):
@@ -34,17 +26,18 @@ class ComparedRule(Record, frozen=True):
 
 
 class ModelComparison(Document, frozen=True, kw_only=True):
-    """Two models, or two audits of one: b as it differs from a."""
+    """Two models: b as it differs from a."""
 
     kind: Annotated[Literal["comparison"], "of the document"] = "comparison"
-    a: Annotated[ComparedModel, "the first one"]
-    b: Annotated[ComparedModel, "the second one"]
-    rules: Annotated[tuple[ComparedRule, ...], "empty where one was never audited"]
+    a: Annotated[ModelRow, "the first one"]
+    b: Annotated[ModelRow, "the second one"]
+    rules: Annotated[
+        tuple[ComparedRule, ...], "empty where one was never audited, or changed since"
+    ]
     difference: Annotated[Difference | None, "of the weights; null where they were not compared"]
     left_out: Annotated[Count, "layers that take too long for a page, compared by tensors"]
     r_squared: Annotated[float | None, "the least of approximations compared; null for exact maps"]
     why: Annotated[str, "why the weights were not compared; empty where they were"]
-    dates: Annotated[bool, "whether audits were asked for, whose weights may be gone"]
 
 
 class VectorPair(Record, frozen=True):

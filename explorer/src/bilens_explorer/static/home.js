@@ -27,18 +27,6 @@ export function home(root) {
   controls.append(compare, absent);
   root.append(more);
 
-  // What a narrow page needs, where rows are blocks: roles, and the name of the column in each cell.
-  const names = [...whole.tHead.rows[0].cells].map((head) => head.textContent);
-  const labelled = (row) => {
-    if (row.role) return row;
-    row.role = "row";
-    [...row.cells].forEach((cell, index) => {
-      cell.role = cell.tagName === "TH" ? "rowheader" : "cell";
-      if (cell.role === "cell") cell.dataset.label = names[index];
-    });
-    return row;
-  };
-
   let order;
   let drawn = PAGE;
   const draw = async (most) => {
@@ -55,7 +43,7 @@ export function home(root) {
     );
     const count = asked ? found.length : total;
     shown.textContent = t("shown", { count, total });
-    body.replaceChildren(...found.slice(0, drawn).map(labelled));
+    body.replaceChildren(...found.slice(0, drawn));
     const left = count - drawn;
     more.hidden = left <= 0;
     more.textContent = t("more", { count: Math.min(left, PAGE) });
