@@ -262,7 +262,7 @@ export const tablePlayground = (root, given, typed, again) => {
   };
   // With as few digits as still do it: a number that is cut anywhere may lie on the other side.
   const shortest = (found, free, wanted) => {
-    const cut = (digits) => found.map((value, at) => (typeof value === "number" && free.get(at) ? Number(value.toPrecision(digits)) : value));
+    const cut = (digits) => found.map((value, at) => (typeof value === "number" && value !== values[at] ? Number(value.toPrecision(digits)) : value));
     const inside = (value, at) => value === found[at] || (value >= free.get(at)[0] && value <= free.get(at)[1]);
     const does = (row) => {
       const label = largestAt(map.logits(model.at(row)));
