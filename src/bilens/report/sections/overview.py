@@ -260,8 +260,9 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
 
 def told_value(value: Value) -> Value:
     """Return a value that no rule says how to write: a number that is not whole with six digits."""
-    written = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
-    return quantity(value, 6, -1) if written else value
+    if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+        return quantity(value, 6, -1)
+    return value
 
 
 def condition_lines(t: Catalogue, record: Audit | SweepSummary) -> list[FindingLine]:
