@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bilens_explorer.guard import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATIENCE = 0.1  # seconds that a page waits for files; what is read later, it says
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "log_level": "warning",
@@ -127,6 +128,14 @@ class Exporting:
     export: Path | None = option(
         None, "Write the explorer to this HTML file, which needs no server, and end."
     )
+    model: list[str] | None = option(
+        None,
+        "Model of the file, by its path from FOLDER; repeat it for each. Otherwise all are in it.",
+        metavar="NAME",
+    )
+    with_data: bool = option(
+        False, "Put rows of test data into the file too: images, cells and stretches of text."
+    )
     lang: Lang = option("en", "Language in which the file opens; a server asks the browser.")
 
 
@@ -200,18 +209,22 @@ def serve(
         if idle := flags_of(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
     refuse_unless(flags_of(file) if file.export is None else [], "--export")
-    served = ServedFolder(folder, exporting=file.export is not None)
+    exporting = file.export is not None
+    patience = None if exporting else PATIENCE
+    served = ServedFolder(folder, exporting=exporting, with_data=file.with_data, patience=patience)
     if file.export is not None:
         from bilens_explorer.export import export
 
+        if file.model:
+            served.choose_models(file.model)
         with output.progress() as report:
             made = export(served, file.lang, report)
         write_file(file.export, made.html.encode("utf-8"))
         output.say(f"Explorer of {folder} as one file: {file.export}")
         if made.left_out:
             output.say(
-                f"Left out, since the file would have more than 5 MB: {shortened(made.left_out)}. "
-                "Export a folder with fewer models, or serve this one."
+                "Left out, since a model would take more than 5 MB of the file: "
+                f"{shortened(made.left_out)}. Serve the folder to look at them."
             )
         return
     with address.bound() as listening:
@@ -224,6 +237,7 @@ def serve(
         here = f"http://{hosts[0]}{query}"
         listening.listen()  # who asks from now on waits and is not refused
         output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
+        Thread(target=served.overview, daemon=True).start()  # what can be known before one asks
         app = build_app(served, hosts, token, address.is_elsewhere)
         shown = here if address.open and has_screen() else None
         server_of(app, shown).run(sockets=[listening])

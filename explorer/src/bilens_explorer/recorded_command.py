@@ -9,11 +9,13 @@ import os
 import shlex
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from bilens.base.errors import FileError, UsageError
+from bilens.cli.options import parse_roles
 from bilens.records import UNPRINTABLE
 from bilens.report import load_catalogue
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
@@ -84,6 +86,23 @@ def repeat_command(command: str, folder: Path, model: str) -> RepeatedCommand:
                 files.append(value)
             arguments.append(f"{name}={value}")
     return RepeatedCommand((*arguments, "--", model), tuple(files))
+
+
+def reading_options(command: str) -> dict[str, Any]:
+    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown."""
+    found: dict[str, Any] = {}
+    with suppress(UsageError, ValueError):
+        given = [*options_in(shlex.split(command))]
+        if roles := [value for name, value in given if name == "--map"]:
+            found["roles"] = parse_roles(roles)
+        for name, value in given:
+            if name == "--activation":
+                found["activation"] = value
+            elif name == "--classes" and "," in value:
+                found["output_names"] = value.split(",")
+            elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
+                found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")
+    return found
 
 
 def options_in(words: Sequence[str]) -> Iterator[tuple[str, str]]:

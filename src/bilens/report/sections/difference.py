@@ -1,5 +1,6 @@
 """Changes of a model as a whole: tensors and files; of tables columns and answers."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -27,6 +28,35 @@ from bilens.report.text import (
 )
 
 MOST = 3  # columns and pairs of an output
+
+
+# Why layers are not compared, as documents say it in English → the key of its sentence.
+REASONS = {
+    "the (?:model|baseline) has no such layer": "alone",
+    "nothing shows that the two residual streams .*": "stream",
+    "hidden neurons have no names, .*": "neurons",
+    "inputs without a counterpart: (?P<names>.*)": "inputs",
+    "outputs without a counterpart: (?P<names>.*)": "outputs",
+    "(?P<before>.+ → .+) became (?P<after>.+ → .+)": "kind",
+    r"R² = (?P<r2>\S+) is below (?P<least>\S+)": "r2",
+    "the model gives (?P<mine>.+), and the baseline (?P<theirs>.+)": "gives",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>[^:]+)": "end",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+): .*": "off",
+    "(?P<names>.*) of the model": "of_model",
+    "(?P<names>.*) of the baseline": "of_baseline",
+}
+
+
+def reason_text(t: Catalogue, reason: str) -> str:
+    """Return why something was not compared in the reader's language, where that is known."""
+    for pattern, name in REASONS.items():
+        if found := re.fullmatch(pattern, reason, re.DOTALL):
+            values = found.groupdict()
+            if name in ("inputs", "outputs"):
+                sides = (reason_text(t, side) for side in values["names"].split("; "))
+                values["names"] = "; ".join(sides)
+            return t(f"layers.difference.reason.{name}", **values)
+    return reason
 
 
 def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
