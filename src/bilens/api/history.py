@@ -8,6 +8,7 @@ to. Each call opens the file for itself, so threads and processes may share a fo
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import zlib
@@ -24,11 +25,11 @@ from msgspec import structs
 from bilens.api.history_file import (
     NAME,
     HistoryFile,
-    foreign,
     insert,
     insert_measured,
+    unpack_document,
 )
-from bilens.base.errors import FileError, UsageError
+from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import ACCEPTED_BY, decide, decision_of, passed
 from bilens.findings.rules.judgements import (
@@ -55,7 +56,31 @@ from bilens.records.history import (
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+MOST = 1 << 20  # bytes in a column of a row
 AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
+DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
+KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
+TEXTS = (
+    "kind",
+    "date",
+    "version",
+    "weights_sha256",
+    "data_sha256",
+    "command",
+    "author",
+    "rule",
+    "known_by",
+)
+UNREAD: dict[str, Any] = dict.fromkeys((*TEXTS, "text", "outcome"), "") | {
+    **dict.fromkeys(("passed", "value", "until")),
+    "model": DAMAGED,
+    "answer": "cannot_judge",
+    "failed": (),
+    "asked": False,
+    "unread": True,
+    "action": "withdraw",
+    "subject": "model",  # nothing stays accepted by an unknown word
+}
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -133,7 +158,7 @@ class History:
             number = insert(database, "audits", {**found, "document": packed})
             assert number is not None, "nothing forbids it"
             insert_measured(database, number, document)
-        return record_of(self.path, PastAudit, [number, *found.values()])
+        return record_of(PastAudit, [number, *found.values()])
 
     def audits(self, model: str | None = None, after: int = 0) -> list[PastAudit]:
         """Return the audits behind a number, of all models or of one, the last one first."""
@@ -162,10 +187,9 @@ class History:
         if found is None:
             raise UsageError(f"{self.path} has no audit {number}: `audits()` lists them.")
         try:
-            values: dict[str, Any] = json.loads(zlib.decompress(found[0]))
-        except (zlib.error, ValueError, TypeError):
-            raise foreign(self.path, f"the document of audit {number} is damaged") from None
-        return values
+            return unpack_document(found[0])
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the document of audit {number} {error}.") from None
 
     def say(
         self,
@@ -177,6 +201,7 @@ class History:
         until: str | None = None,
         after: int | None = None,
         weights: str | None = None,
+        known_by: str = "",
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -194,6 +219,8 @@ class History:
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
+            known_by: how the author is known, such as the header in which a proxy named them; empty
+                where they say it themselves.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -221,12 +248,13 @@ class History:
             "identity": kept_identity(audited.identity),
             "outcome": ended[0],
             "value": ended[1],
+            "known_by": known_by,
         }
         with self._file.writing() as database:
             number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
-        return record_of(self.path, Entry, [number, *found.values()])
+        return record_of(Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
         """Return the entries behind a number, of all models or of one, the last one first."""
@@ -274,15 +302,16 @@ class History:
         return record.passed is False and passed(left, verdict, record.coverage) is False
 
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
-        number, *others = kind.__struct_fields__
+        number, *others = [one for one in kind.__struct_fields__ if one != "unread"]
         where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
+        bounded = (f"iif(length(CAST({one} AS BLOB)) > {MOST}, x'', {one})" for one in others)
         query = (
-            f"SELECT {', '.join([number, *others])} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
+            f"SELECT {number}, {', '.join(bounded)} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
             f"WHERE {number} > ?{where} ORDER BY {number} DESC"
         )
         with self._file.opened() as database:
             rows = database.execute(query, values).fetchall()
-        return [record_of(self.path, kind, row) for row in rows]
+        return [record_of(kind, row) for row in rows]
 
 
 def absolute(path: str | Path) -> Path:
@@ -290,9 +319,12 @@ def absolute(path: str | Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
 
 
-def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
-    """Return a row as a record, checked: the file may have been written by others."""
-    found = dict(zip(kind.__struct_fields__, row, strict=True))
+def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
+    """Return a row as a record, checked: the file may have been written by others.
+
+    One that is damaged, or has words of a later release, is `unread`, and judges nothing.
+    """
+    found = dict(zip(kind.__struct_fields__, row, strict=False))
     try:
         if "failed" in found:
             found["failed"] = json.loads(found["failed"])
@@ -303,9 +335,14 @@ def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecor
             found["asked"] = bool(found["asked"])
         for name in {"identity", "files"} & found.keys():
             found[name] = None if found[name] is None else json.loads(found[name])
+        if not math.isfinite(found.get("value") or 0.0):
+            raise ValueError("no number of a rule")
         return msgspec.convert(found, kind)
-    except (msgspec.ValidationError, ValueError, TypeError):
-        raise foreign(path, f"row {row[0]} is damaged") from None
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
+        kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
+        empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
+        first = kind.__struct_fields__[0]
+        return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
 
 
 def kept_identity(identity: Identity | None) -> str | None:

@@ -1,6 +1,5 @@
 """The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
-import json
 import os
 import sqlite3
 import zlib
@@ -13,6 +12,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from bilens.base.errors import CheckpointError, FileError
+from bilens.base.files import parse_object
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import EARLIER_KINDS
@@ -54,9 +54,11 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ALTER TABLE entries ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
     ALTER TABLE entries ADD COLUMN value REAL;
     """,
+    "ALTER TABLE entries ADD COLUMN known_by TEXT NOT NULL DEFAULT '';",
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
+LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where somebody wants it to
 
 
 class HistoryFile:
@@ -85,6 +87,7 @@ class HistoryFile:
                 if checked:
                     check_owner(self.path, database)
                 database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
+                database.text_factory = lambda text: text.decode("utf-8", "replace")
                 yield database
         except sqlite3.OperationalError as error:
             raise FileError(
@@ -140,8 +143,9 @@ def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) 
     """Return the version of a history; refuse a file of another program or of a later version."""
     (owner,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION and (tables or exactly):
+    query = "SELECT count(*), total(type = 'view') FROM sqlite_master"
+    tables, views = database.execute(query).fetchone()
+    if views or (owner != APPLICATION and (tables or exactly)):  # a view may have endless rows
         raise foreign(path, "its tables are of another program")
     if not 0 <= version <= len(MIGRATIONS) or (exactly and version != len(MIGRATIONS)):
         raise CheckpointError(
@@ -163,8 +167,8 @@ def migrate(path: Path, database: sqlite3.Connection) -> None:
             database.execute(statement)
         if number == MEASURED:
             for audit, packed in database.execute("SELECT number, document FROM audits"):
-                with suppress(zlib.error, ValueError, TypeError, LookupError, msgspec.MsgspecError):
-                    insert_measured(database, audit, json.loads(zlib.decompress(packed)))
+                with suppress(ValueError, TypeError, LookupError, msgspec.MsgspecError):
+                    insert_measured(database, audit, unpack_document(packed))
     database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     database.execute("COMMIT")
@@ -183,6 +187,18 @@ def insert(
         values += [row["model"], row["subject"], after]
     made = database.execute(query, values)
     return made.lastrowid if made.rowcount else None
+
+
+def unpack_document(packed: bytes) -> dict[str, Any]:
+    """Return the document of an audit; ValueError where its row is damaged or holds too much."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(packed, LARGEST)
+    except (zlib.error, TypeError) as error:
+        raise ValueError(f"cannot be unpacked ({error})") from None
+    if not reader.eof:
+        raise ValueError(f"is cut off, or has more than {LARGEST:,} bytes")
+    return parse_object(text)
 
 
 def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[str, Any]) -> None:

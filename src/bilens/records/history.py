@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from bilens.records.base import Count, Record
-from bilens.records.common import Identity
+from bilens.records.common import Identity, Outcome
 from bilens.records.decision import Answer
 
 # kind of an audit's document in an earlier release → how its model was read
@@ -30,6 +30,9 @@ class PastAudit(Record, frozen=True):
     failed: Annotated[tuple[str, ...], "rules that failed, and rules of conditions that did"]
     identity: Annotated[Identity | None, "what it is of; null of an earlier release"] = None
     files: Annotated[tuple[tuple[str, str], ...], "files that were read, with SHA-256"] = ()
+    unread: Annotated[bool, "its row is damaged or of a later release; nothing else is known"] = (
+        False
+    )
 
 
 class Measured(Record, frozen=True):
@@ -37,7 +40,7 @@ class Measured(Record, frozen=True):
 
     audit: Annotated[Count, "its number"]
     rule: Annotated[str, "its name"]
-    outcome: Annotated[str, "`pass`, `warn`, `fail` or `info`; empty where it had nothing to judge"]
+    outcome: Annotated[Outcome | Literal[""], "empty where it had nothing to judge"]
     value: Annotated[float | None, "the number that conditions compare; null without one"]
     asked: Annotated[bool, "whether a condition named the rule"]
 
@@ -74,6 +77,8 @@ class Entry(Record, frozen=True):
     ] = None
     outcome: Annotated[str, "how the rule had ended"] = ""
     value: Annotated[float | None, "the number of the rule then; null where it had none"] = None
+    known_by: Annotated[str, "header in which a proxy named the author; empty: who said it"] = ""
+    unread: Annotated[bool, "as of an audit; it takes back what was judged before"] = False
 
 
 class People(Record, frozen=True):
