@@ -99,7 +99,7 @@ def parse_object(text: bytes) -> dict[str, Any]:
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise ValueError(f"holds more than {MAX_JSON_VALUES:,} values")
     try:
-        content = json.loads(text)
+        content = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(content, dict):
