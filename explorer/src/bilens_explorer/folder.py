@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from msgspec import Meta
 
 from bilens import AuditReport, History
-from bilens.api import compare_with_audit
+from bilens.api import read_beside
 from bilens.base import file_sha256, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.data import FILE_NAME as TOKENIZER
@@ -23,6 +23,7 @@ from bilens.records import EARLIER_KINDS, Finding, JudgedCondition, PastAudit, P
 from bilens.report import SavedReport, load_catalogue
 from bilens_explorer.audit_runs import AuditRuns
 from bilens_explorer.inside import (
+    ADAPTER,
     MissingError,
     cut_paths,
     opened,
@@ -115,10 +116,14 @@ class ServedFolder:
 
     def is_of(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is a model of the folder as its files are now."""
-        if (path := self._found.models.get(key)) is None:
-            return False
-        known = {"sha256": self._sha256, "weights": lambda _: self.opened(key).model.read_sha256}
-        return compare_with_audit(path, weights_sha256, files, **known).state == "audited"
+        with suppress(BilensError, OSError, KeyError, ValueError):  # also of what is no file
+            path = self._found.models[key]
+            if not files or (path / ADAPTER).exists():  # of an earlier release, or with its base
+                return self.opened(key).model.read_sha256 == weights_sha256
+            place = path if path.is_dir() else path.parent
+            beside = {*read_beside(path)} if path.is_dir() else set()
+            return all(self._sha256(place / name) == files.get(name) for name in beside | {*files})
+        return False
 
     def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is the model as it is opened, its weights first."""

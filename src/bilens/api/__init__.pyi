@@ -12,8 +12,8 @@ from .layer_decomposition import (
 )
 from .layer_reading import LayerOutputs as LayerOutputs, Request as Request, layer_map as layer_map
 from .provenance import (
-    compare_with_audit as compare_with_audit,
     describe_run as describe_run,
+    read_beside as read_beside,
     reading_of as reading_of,
 )
 from .subject import is_of_columns as is_of_columns, is_one_exact_layer as is_one_exact_layer

@@ -241,21 +241,15 @@ class RegisterState:
 
 
 def compare_with_audit(
-    path: Path,
-    weights_sha256: str | None,
-    files: Mapping[str, str],
-    sha256: Callable[[Path], str] = file_sha256,
-    weights: Callable[[Path], str] = lambda path: load(path).read_sha256,
+    path: Path, weights_sha256: str | None, files: Mapping[str, str]
 ) -> RegisterState:
-    """Compare a model of a folder with what its last audit read: its files, or else its weights.
+    """Compare a model of a folder with its last audit: its files, or else its weights.
 
     Args:
         path: where the model lies, or lay.
         weights_sha256: of the audit's weights; None where it was never audited.
         files: of the audit, with their SHA-256. None are known of an earlier release, and those of
             an adapter are not all, since its base lies elsewhere: then the model is opened.
-        sha256: returns the SHA-256 of a file, which may be known already.
-        weights: opens a model, and returns the SHA-256 of its weights.
     """
     if not os.path.lexists(path):
         return RegisterState("gone")
@@ -264,13 +258,12 @@ def compare_with_audit(
     others: list[str] = []
     with suppress(BilensError, OSError, KeyError, ValueError):  # what cannot be read is not it
         if not files or (path / "adapter_config.json").exists():
-            same = weights(path) == weights_sha256
+            same = load(path).read_sha256 == weights_sha256
         else:
             place = path if path.is_dir() else path.parent
             names = sorted({*files, *(read_beside(path) if path.is_dir() else ())})
             inside = [name for name in names if not {"..", "/"} & {*Path(name).parts}]
-            there = [name for name in inside if (place / name).is_file()]
-            now = {name: sha256(place / name) for name in there}
+            now = {n: file_sha256(place / n) for n in inside if (place / n).is_file()}
             others = [name for name in names if now.get(name) != files.get(name)]
             same = not others
         return RegisterState("audited" if same else "changed", tuple(others))
