@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from bilens.records.base import Count, Record
+from bilens.records.base import Count, Document, Record
 from bilens.records.common import Identity, Outcome
 from bilens.records.decision import Answer
 
@@ -10,6 +10,8 @@ from bilens.records.decision import Answer
 EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
+# `never`: it was never audited
+WatchState = Literal["audited", "changed", "never", "gone"]
 # `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
 Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 
@@ -89,3 +91,27 @@ class People(Record, frozen=True):
         tuple[Entry, ...], "the last one first; also what was judged of models of one identity"
     ]
     model: Annotated[str, "which of these it is; empty where all are of one"] = ""
+
+
+class WatchedModel(Record, frozen=True):
+    """One model of a watched folder, as it stood when it was looked at."""
+
+    model: Annotated[str, "its path from the folder"]
+    state: Annotated[WatchState, "what lay there; a `changed` one was audited again"]
+    code: Annotated[Count, "0: nothing to object; 1: a rule fails; else why it was not audited"] = 0
+    audit: Annotated[Count, "number of the audit that holds for it; 0 where none does"] = 0
+    answer: Annotated[Answer | None, "of that audit; null where none holds"] = None
+    failed: Annotated[tuple[str, ...], "rules that fail in it and were not accepted"] = ()
+    files: Annotated[tuple[str, ...], "that were others than in the audit before, or gone"] = ()
+    said: Annotated[str, "why it could not be audited again, in English"] = ""
+
+
+class WatchReport(Document, frozen=True, kw_only=True):
+    """What `bilens watch` found in a folder."""
+
+    kind: Annotated[Literal["watch"], "of the document"] = "watch"
+    folder: Annotated[str, "its name alone"]
+    date: Annotated[str, "as of an audit"]
+    version: Annotated[str, "of bilens"]
+    code: Annotated[Count, "the highest code of its models"]
+    models: Annotated[tuple[WatchedModel, ...], "by name"]
