@@ -20,7 +20,7 @@ from bilens_explorer import compare, interactions, people, playground, spectra, 
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.guard import POLICY, Guard
+from bilens_explorer.guard import POLICY, Guard, NamingProxy
 from bilens_explorer.inside import MissingError, without_paths
 from bilens_explorer.pages import (
     MODEL_VIEWS,
@@ -63,9 +63,12 @@ class ExplorerPage(NamedTuple):
 
 
 def build_app(
-    served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
+    served: ServedFolder,
+    hosts: list[str],
+    token: str | None = None,
+    proxy: NamingProxy | None = None,
 ) -> Guard:
-    """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
+    """Return the explorer of a folder as an ASGI application; all else is `Guard`'s."""
 
     def as_page(page: ExplorerPage) -> Answer:
         async def answer(request: Request) -> Response:
@@ -82,7 +85,8 @@ def build_app(
             body = await request.body()
             if not re.fullmatch(KEY, request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
-            given = endpoint.arguments(request.path_params, request.query_params, body)
+            user = request.scope["bilens_user"]
+            given = endpoint.arguments(request.path_params, request.query_params, body, user)
             found = await run_sync(partial(endpoint.find, served, **given))
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
@@ -121,7 +125,7 @@ def build_app(
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
 
-    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
+    return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
 
 def overview(
