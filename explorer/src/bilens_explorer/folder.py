@@ -1,6 +1,5 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
-import json
 import os
 import re
 import time
@@ -15,7 +14,7 @@ from msgspec import Meta
 
 from bilens import AuditReport, History
 from bilens.api import read_beside
-from bilens.base import file_sha256, why_unreadable
+from bilens.base import file_sha256, parse_object, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.data import FILE_NAME as TOKENIZER
 from bilens.findings import JUDGED, RULE
@@ -220,17 +219,17 @@ class ServedFolder:
                     text = file.read(LARGEST + 1)
                 if len(text) > LARGEST:
                     raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, json.loads(text))
+                return checked(name, kind, parse_object(text))
             except OSError as error:
                 raise FileError(f"{name}: {why_unreadable(error)}") from None
-            except (ValueError, RecursionError) as error:
-                raise FileError(f"{name}: is not valid JSON ({error}).") from None
+            except ValueError as error:
+                raise FileError(f"{name}: {error}.") from None
 
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
         document = self.history.document(require_found(number if 0 < number <= last else None))
-        kind = document.get("read_as") or EARLIER_KINDS.get(document.get("kind", ""))
+        kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
         found = checked(f"audit {number}", kind, document)
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
@@ -304,8 +303,8 @@ def day() -> date:
 
 def checked(name: str, kind: object, document: Mapping[str, object]) -> SavedReport[Any]:
     try:
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise FileError(f"a document of kind {kind!r:.40} is none that this release reads.")
-        return KINDS[str(kind)](document)
+        return KINDS[kind](document)
     except BilensError as error:
         raise FileError(f"{name}: {error}") from None
