@@ -6,16 +6,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 418  # of the library
+FILES = 415  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
     ("src/bilens/records", "py"): (3_505, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_765, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/algebra", "py"): (10_760, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_230, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
-    ("src/bilens/nn", "py"): (5_645, "modules, polynomial ones too, and MLPs found in any module"),
+    ("src/bilens/nn", "py"): (5_650, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
         11_975,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
@@ -28,7 +28,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/train", "py"): (5_110, "one loop, four tasks, conversion; what layers are given"),
     ("src/bilens/interp", "py"): (1_685, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_210,
+        8_205,
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_210, "pages, charts, tables, evidence in two languages"),

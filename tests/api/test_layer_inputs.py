@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import bilens as bl
 import language_runs
 import tiny_language_models as tiny
-from bilens.algebra.moments import row_moments
+from bilens.algebra.gaussian import row_moments
 from bilens.api.quadratic_fit import fit_on_inputs, seen_inputs
 from bilens.base.errors import (
     CheckpointError,

@@ -27,7 +27,7 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.data.sample_files import ModelInput, find_samples
-from bilens.findings.seen_units import read_seen_units
+from bilens.findings.hidden_units import read_seen_units
 from bilens.io.runner import LayerEntry
 from bilens.records.common import FileInterval
 from bilens.report.sections.decision_page import looked_lines

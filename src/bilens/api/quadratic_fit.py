@@ -31,7 +31,7 @@ from bilens.algebra.approximation.quadratic_fit import (
     in_words,
 )
 from bilens.algebra.approximation.r_squared import MASSIVE
-from bilens.algebra.moments import row_moments
+from bilens.algebra.gaussian import row_moments
 from bilens.api.provenance import describe_run, describe_source
 from bilens.api.subject import check_on_rows, open_subject
 from bilens.base.errors import BilensError, NotQuadraticError, ShapeError, UsageError

@@ -1,4 +1,4 @@
-"""Hidden units that do nothing, or compute the same as another one, whatever the inputs are."""
+"""Hidden units that do nothing, or the same as another one: on every input, or on inputs seen."""
 
 import math
 from functools import reduce
@@ -9,11 +9,16 @@ from torch import Tensor
 
 from bilens.algebra.approximation.activation import CLAMPED, Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer
+from bilens.algebra.approximation.quadratic_fit import SeenRows
 from bilens.algebra.gram.kernel import blocks, nonzero, product_dtype, rows_within, unit_rows
-from bilens.records.layer_readings import Units
+from bilens.records.layer_readings import SeenUnits, Units
 
 DEAD = 1e-6  # of the weights of the median unit
 SAME = 2.0**-8  # how far weights of one unit, rounded to bfloat16, are apart, relative
+ROWS_AT_ONCE = 1024
+MOST_UNITS = 8192  # of which pairs are compared: a matrix of half a gigabyte
+MOST_ROWS = 2_000  # that ranks are of, drawn evenly
+MASS = 0.99  # of the variance
 
 
 class UnitBranch(NamedTuple):
@@ -155,3 +160,42 @@ def null_overlap(units: int, d_in: int, num_branches: int) -> float:
         return 1.0
     share = pairs ** (-1 / num_branches)
     return math.sqrt(float(betainccinv(0.5, (d_in - 1) / 2, share)))
+
+
+def read_seen_units(layer: Layer, seen: SeenRows) -> SeenUnits:
+    """Return which units are silent or alike on all rows that were seen, and how many directions.
+
+    Cost: O(rows · hidden · (in + hidden)) and the ranks of 2,000 rows at most.
+    """
+    x = torch.cat([seen.x, seen.held_out])
+    units, products = len(layer.down.T), None
+    largest = x.new_zeros(units, dtype=torch.float64)
+    if units <= MOST_UNITS:
+        products = largest.new_zeros(units, units)
+    for rows in torch.split(x, ROWS_AT_ONCE):
+        hidden = layer.hidden(rows.double())
+        largest = torch.maximum(largest, hidden.abs().amax(dim=0))
+        products = None if products is None else products.addmm_(hidden.T, hidden)
+    silent = largest <= DEAD * largest.median()
+    duplicates = None
+    if products is not None:
+        sizes = nonzero(products.diagonal().sqrt())
+        cosines = (products / sizes / sizes[:, None])[~silent][:, ~silent].abs()
+        duplicates = int((cosines.triu(1) >= 1 - SAME**2 / 2).sum())
+    some = x[torch.linspace(0, len(x) - 1, min(len(x), MOST_ROWS)).long()].double()
+    hidden = layer.hidden(some)
+    return SeenUnits(
+        len(x),
+        int(silent.sum()),
+        duplicates,
+        input_rank=directions_of(some),
+        hidden_rank=directions_of(hidden),
+        output_rank=directions_of(layer.behind(hidden, some)),
+    )
+
+
+def directions_of(rows: Tensor) -> int:
+    """Return how many directions hold 99 % of the variance of rows."""
+    values = torch.linalg.svdvals(rows - rows.mean(dim=0)).square()
+    held = values.cumsum(dim=0) < MASS * values.sum()
+    return int(held.sum()) + 1 if float(values.sum()) > 0 else 0

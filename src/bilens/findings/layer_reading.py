@@ -36,8 +36,7 @@ from bilens.algebra.random_rotations import output_mode_null, random_frame
 from bilens.base.errors import BilensError, NonFiniteError
 from bilens.certify.stability import stability_of
 from bilens.findings.fits import fit_quality, fit_record
-from bilens.findings.hidden_units import branches, read_units
-from bilens.findings.seen_units import read_seen_units
+from bilens.findings.hidden_units import branches, read_seen_units, read_units
 from bilens.io.vocabulary import Vocabulary
 from bilens.nn.layer_view import LayerView
 from bilens.records.common import NullInterval

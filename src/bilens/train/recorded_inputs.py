@@ -15,7 +15,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, SeenRows
-from bilens.algebra.moments import RowMoments, row_moments
+from bilens.algebra.gaussian import RowMoments, row_moments
 from bilens.algebra.repeated_rows import rows_alone
 from bilens.base import silent
 from bilens.base.errors import DiskError, OutputExistsError, UsageError, first_line

@@ -9,13 +9,20 @@ from itertools import takewhile
 import torch
 from torch import Tensor, fx, nn
 
+from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import basis_of
 from bilens.base.checks import check_loaded, check_type
 from bilens.base.errors import UsageError
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import Gives, LayerView, Reads
-from bilens.nn.mlp_search.assumed_inputs import assumed_input
-from bilens.nn.mlp_search.expression import FoundLayer, Neurons
+from bilens.nn.mlp_search.expression import (
+    Applied,
+    FoundLayer,
+    Neurons,
+    NormMoments,
+    Tree,
+    linearised,
+)
 from bilens.nn.mlp_search.observation import (
     TORCH_LAYERS,
     Watched,
@@ -303,3 +310,41 @@ def holder(paths: Sequence[str]) -> str:
     parents = [part.split(".")[:-1] for part in paths]
     levels = takewhile(lambda level: len({*level}) == 1, zip(*parents, strict=False))
     return ".".join(level[0] for level in levels)
+
+
+def assumed_input(layer: FoundLayer) -> GaussianInput | None:
+    """Return the input that statistics in a module speak for; None where there are none.
+
+    Those of a normalisation behind a matrix A say mean μ and variance σ² of Ax + c alone: x is
+    taken to vary alike in all directions, σ² on average, about the least m with Am + c = μ.
+    """
+    seen = learnt_moments(layer)
+    if seen is None:
+        return None
+    (tree, sees), width = seen, layer.sizes.d_in
+    before = linearised(tree)
+    a = before.matrix(layer.source, width).detach().double()
+    mean, deviation = (one().detach().cpu().double() for one in (sees.mean, sees.deviation))
+    mean = (mean if before.constant is None else mean - before.constant.double()).expand(len(a))
+    deviation = deviation.expand(len(a))
+    if len(a) == width and bool(a.diagonal().all()) and int(a.count_nonzero()) == width:
+        scale = a.diagonal()
+        root = torch.diag(deviation / scale.abs())
+        return GaussianInput(mean / scale, root, f"N(μ, σ²) of the {sees.of} in front")
+    spread = (deviation.square().sum() / a.square().sum().clamp(min=1e-300)).sqrt()
+    centre = torch.linalg.lstsq(a, mean[:, None], driver="gelsd").solution[:, 0]
+    root = spread * torch.eye(width, dtype=torch.float64)
+    return GaussianInput(centre, root, f"N(μ, σ²) of the {sees.of} right behind")
+
+
+def learnt_moments(layer: FoundLayer) -> tuple[Tree, NormMoments] | None:
+    """Return the value nearest to the source whose moments are known; None for none."""
+    tree: Tree = layer.neurons.gate
+    found = None
+    while isinstance(tree, Applied):
+        if tree.step.sees is not None:
+            found = tree.inner, tree.step.sees
+        tree = tree.inner
+    if tree is not layer.source:
+        return None
+    return (tree, layer.source.sees) if layer.source.sees is not None else found
