@@ -28,16 +28,8 @@ def watch_folder(
 ) -> WatchReport:
     """Audit the models of a history again that changed; say how all models of its folder stand.
 
-    Each runs in a process of its own, so that one that cannot be audited stops no other.
-
-    Args:
-        folder: of the models and their history.
-        inputs: other folders from which recorded commands may read data and baselines.
-        say: hears of each model that is audited again.
-
-    Raises:
-        CheckpointError: If the history is none.
-        FileError: If it cannot be read or written.
+    Each runs in a process of its own, so that one that cannot be audited stops no other. Recorded
+    commands may read out of `inputs`, too; `say` hears of each model that is audited again.
     """
     history = History(folder)
     last: dict[str, PastAudit] = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
-from bilens.base.errors import FileError, UsageError
+from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import write_error, write_file
 from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, option
@@ -78,35 +77,33 @@ def watch(
     with lock_folder(folder):
         while True:
             start = time.monotonic()
-            found = watch_folder(folder, choices.inputs or (), output.say)
-            output.answer(to_json(found), *map(line_of, found.models))
             try:
+                found = watch_folder(folder, choices.inputs or (), output.say)
+                output.answer(to_json(found), *map(line_of, found.models))
                 document = json_text(found).encode()
                 if choices.out is not None:
                     write_file(choices.out, document)
                 if address is not None:
                     post(address, document)
-            except FileError as error:
+                if choices.once:
+                    raise typer.Exit(found.code)
+            except BilensError as error:
                 if choices.once:
                     raise
                 output.say(f"error: {error}")
-            if choices.once:
-                raise typer.Exit(found.code)
             time.sleep(max(0.0, start + seconds - time.monotonic()))
 
 
-def lock_folder(folder: Path) -> FileLock:
+def lock_folder(folder: Path) -> AcquireReturnProxy[Any]:
     """Keep a second watch out of a folder, until the lock is released or this process ends."""
     if not folder.is_dir():
         raise FileError(f"{folder}: is no folder; expected one with models and their history.")
     try:
-        lock = FileLock(folder / LOCK, timeout=0)
-        lock.acquire()
+        return FileLock(folder / LOCK, timeout=0).acquire()
     except Timeout:
         raise UsageError(f"{folder} is being watched already: end that watch first.") from None
     except OSError as error:
         raise write_error(folder / LOCK, error) from None
-    return lock
 
 
 def line_of(model: WatchedModel) -> str:
