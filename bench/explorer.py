@@ -49,7 +49,7 @@ READERS, OPEN, LAYERS = 100, 10, 300  # at once; models that are open; of the de
 MEMORY, FILE = 400.0, 5.0  # MB: of the server, of the export
 TOKEN = secrets.token_urlsafe(32)
 BEARER = {"authorization": f"Bearer {TOKEN}"}
-BOMB, BOMBS = 1 << 29, 20  # bytes that a document would unpack to; documents of each kind
+BOMB, BOMBS = 1 << 29, 5  # bytes that a document would unpack to; documents of each kind
 BOARD = "canvas[role=application]"
 DRAWN = """(at) => {
     const board = document.querySelector("canvas[role=application]");

@@ -46,6 +46,7 @@ UNFOUND = {
 }
 PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
+Proxy = NamingProxy | None
 
 
 class ExplorerPage(NamedTuple):
@@ -63,10 +64,7 @@ class ExplorerPage(NamedTuple):
 
 
 def build_app(
-    served: ServedFolder,
-    hosts: list[str],
-    token: str | None = None,
-    proxy: NamingProxy | None = None,
+    served: ServedFolder, hosts: list[str], token: str | None = None, proxy: Proxy = None
 ) -> Guard:
     """Return the explorer of a folder as an ASGI application; all else is `Guard`'s."""
 
@@ -85,9 +83,9 @@ def build_app(
             body = await request.body()
             if not re.fullmatch(KEY, request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
-            user = request.scope["bilens_user"]
-            given = endpoint.arguments(request.path_params, request.query_params, body, user)
-            found = await run_sync(partial(endpoint.find, served, **given))
+            asked = request.path_params, request.query_params, body, request.scope["bilens_user"]
+            find = partial(endpoint.find, served, **endpoint.arguments(*asked))
+            found = await run_sync(find)
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer

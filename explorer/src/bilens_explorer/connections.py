@@ -28,16 +28,7 @@ class PromptConnection(H11Protocol):
         if self._timer is None and not self._is_answering:
             self._timer = self.loop.call_later(PATIENCE, self._close_late)
         super().data_received(data)
-        if self._is_answering:
-            self._stop_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no longer."""
-        self._stop_timer()
-        super().connection_lost(exc)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
+        if self._is_answering and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 

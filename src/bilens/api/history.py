@@ -8,25 +8,26 @@ to. Each call opens the file for itself, so threads and processes may share a fo
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 from unicodedata import category
 
-import msgspec
 from msgspec import structs
 
 from bilens.api.history_file import (
+    LONGEST_CELL,
     NAME,
+    AnyRecord,
     HistoryFile,
     insert,
     insert_measured,
+    record_of,
     unpack_document,
 )
 from bilens.base.errors import CheckpointError, FileError, UsageError
@@ -45,7 +46,6 @@ from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
 from bilens.records.history import (
-    EARLIER_KINDS,
     UNNAMED,
     Action,
     Entry,
@@ -56,31 +56,6 @@ from bilens.records.history import (
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-MOST = 1 << 20  # bytes in a column of a row
-AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
-DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
-KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
-TEXTS = (
-    "kind",
-    "date",
-    "version",
-    "weights_sha256",
-    "data_sha256",
-    "command",
-    "author",
-    "rule",
-    "known_by",
-)
-UNREAD: dict[str, Any] = dict.fromkeys((*TEXTS, "text", "outcome"), "") | {
-    **dict.fromkeys(("passed", "value", "until")),
-    "model": DAMAGED,
-    "answer": "cannot_judge",
-    "failed": (),
-    "asked": False,
-    "unread": True,
-    "action": "withdraw",
-    "subject": "model",  # nothing stays accepted by an unknown word
-}
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -219,8 +194,7 @@ class History:
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
-            known_by: how the author is known, such as the header in which a proxy named them; empty
-                where they say it themselves.
+            known_by: header in which a proxy named the author; empty where they did it themselves.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -304,7 +278,9 @@ class History:
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
         number, *others = [one for one in kind.__struct_fields__ if one != "unread"]
         where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
-        bounded = (f"iif(length(CAST({one} AS BLOB)) > {MOST}, x'', {one})" for one in others)
+        bounded = (
+            f"iif(length(CAST({one} AS BLOB)) > {LONGEST_CELL}, x'', {one})" for one in others
+        )
         query = (
             f"SELECT {number}, {', '.join(bounded)} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
             f"WHERE {number} > ?{where} ORDER BY {number} DESC"
@@ -317,32 +293,6 @@ class History:
 def absolute(path: str | Path) -> Path:
     """Return a path from the root, links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
-
-
-def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
-    """Return a row as a record, checked: the file may have been written by others.
-
-    One that is damaged, or has words of a later release, is `unread`, and judges nothing.
-    """
-    found = dict(zip(kind.__struct_fields__, row, strict=False))
-    try:
-        if "failed" in found:
-            found["failed"] = json.loads(found["failed"])
-            found["passed"] = None if found["passed"] is None else bool(found["passed"])
-        if kind is PastAudit:
-            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
-        if "asked" in found:
-            found["asked"] = bool(found["asked"])
-        for name in {"identity", "files"} & found.keys():
-            found[name] = None if found[name] is None else json.loads(found[name])
-        if not math.isfinite(found.get("value") or 0.0):
-            raise ValueError("no number of a rule")
-        return msgspec.convert(found, kind)
-    except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
-        kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
-        empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
-        first = kind.__struct_fields__[0]
-        return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
 
 
 def kept_identity(identity: Identity | None) -> str | None:

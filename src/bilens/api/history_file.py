@@ -1,12 +1,14 @@
 """The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
+import json
+import math
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -15,7 +17,7 @@ from bilens.base.errors import CheckpointError, FileError
 from bilens.base.files import parse_object
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import EARLIER_KINDS
+from bilens.records.history import EARLIER_KINDS, Entry, Measured, PastAudit
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -59,6 +61,32 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
 LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where somebody wants it to
+
+LONGEST_CELL = 1 << 20  # bytes in a column of a row
+AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
+DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
+KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
+TEXTS = (
+    "kind",
+    "date",
+    "version",
+    "weights_sha256",
+    "data_sha256",
+    "command",
+    "author",
+    "rule",
+    "known_by",
+)
+UNREAD: dict[str, Any] = dict.fromkeys((*TEXTS, "text", "outcome"), "") | {
+    **dict.fromkeys(("passed", "value", "until")),
+    "model": DAMAGED,
+    "answer": "cannot_judge",
+    "failed": (),
+    "asked": False,
+    "unread": True,
+    "action": "withdraw",
+    "subject": "model",  # nothing stays accepted by an unknown word
+}
 
 
 class HistoryFile:
@@ -212,6 +240,32 @@ def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[
         "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
         [(audit, rule, *what, rule in asked) for rule, what in found.items()],
     )
+
+
+def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
+    """Return a row as a record, checked: the file may have been written by others.
+
+    One that is damaged, or has words of a later release, is `unread`, and judges nothing.
+    """
+    found = dict(zip(kind.__struct_fields__, row, strict=False))
+    try:
+        if "failed" in found:
+            found["failed"] = json.loads(found["failed"])
+            found["passed"] = None if found["passed"] is None else bool(found["passed"])
+        if kind is PastAudit:
+            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
+        if "asked" in found:
+            found["asked"] = bool(found["asked"])
+        for name in {"identity", "files"} & found.keys():
+            found[name] = None if found[name] is None else json.loads(found[name])
+        if not math.isfinite(found.get("value") or 0.0):
+            raise ValueError("no number of a rule")
+        return msgspec.convert(found, kind)
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
+        kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
+        empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
+        first = kind.__struct_fields__[0]
+        return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
 
 
 def statements(script: str) -> Iterator[str]:

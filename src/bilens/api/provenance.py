@@ -234,7 +234,7 @@ def read_beside(folder: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True)
 class RegisterState:
-    """What lies at the place of a model now, compared with what was audited there last."""
+    """The state of a model in its folder beside its last audit."""
 
     state: Literal["audited", "changed", "never", "gone"]
     files: tuple[str, ...] = ()  # that are others, came or went since; none where nobody can tell

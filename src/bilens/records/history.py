@@ -107,7 +107,7 @@ class WatchedModel(Record, frozen=True):
 
 
 class WatchReport(Document, frozen=True, kw_only=True):
-    """What `bilens watch` found in a folder."""
+    """The models of a watched folder at one look."""
 
     kind: Annotated[Literal["watch"], "of the document"] = "watch"
     folder: Annotated[str, "its name alone"]
