@@ -228,9 +228,12 @@ class ServedFolder:
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
-        document = self.history.document(require_found(number if 0 < number <= last else None))
-        kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
-        found = checked(f"audit {number}", kind, document)
+        require_found(number if 0 < number <= last else None)
+        with self._reading:
+            document = self.history.document(number)
+            kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
+            found = checked(f"audit {number}", kind, document)
+            del document
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return self._told(
