@@ -77,7 +77,7 @@ def opened(page: Any, path: str, lang: str) -> None:
 def views(paths: list[str]) -> list[str]:
     """One page of each kind, and every one that is drawn."""
     kinds = {re.sub(r"/\w{16}", "/key", path): path for path in paths}
-    drawn = ("/playground", "/text", "/circuits", "/spectra")
+    drawn = ("/playground", "/circuits", "/spectra")
     return [path for path in paths if path in kinds.values() or path.endswith(drawn)]
 
 
@@ -137,7 +137,7 @@ def test_without_script_every_view_names_a_report(
     assert told["Spectra and findings of its last audit are in Audit 2 of images"] == {"spectra"}
     others = {"interactions", "playground"}
     assert told["Without a script, this can be read: Audit 2 of images"] >= others
-    never = {"spectra", "interactions", "text"}  # no audit of a language model, but a trace
+    never = {"spectra", "interactions"}  # no audit of a language model, but a trace
     assert told["No audit of it is in the history yet."] >= never
     assert told["Without a script, this can be read: trace.json"] == {"circuits"}
     for link in named:

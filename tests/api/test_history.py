@@ -22,6 +22,7 @@ import pytest
 from msgspec.structs import replace
 
 import bilens as bl
+from bilens.api import history as histories
 from bilens.api.history import now
 from bilens.api.history_file import APPLICATION, LARGEST, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
@@ -83,6 +84,40 @@ def test_an_acceptance_ends(history: bl.History) -> None:
     assert history.accepted("m", date(2027, 3, 31)) == {"trigger": said}
     assert history.accepted("m", date(2027, 4, 1)) == {}
     assert history.accepted("other", date(2027, 3, 31)) == {}
+
+
+def test_a_clock_that_is_put_back_revives_no_acceptance(
+    history: bl.History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: with the day of the clock alone."""
+
+    def clock(day: str) -> None:
+        monkeypatch.setattr(histories, "now", lambda: f"{day}T10:00:00Z")
+
+    clock("2027-03-30")
+    audited(history)
+    history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
+    assert set(history.accepted("m")) == {"trigger"}
+    clock("2027-04-01")
+    assert history.accepted("m") == {}
+    history.say("note", "other", "model", "on the next day", "Kei")
+    clock("2027-03-31")
+    assert history.today() == "2027-04-01"
+    assert bl.History(history.folder).accepted("m") == {}
+    people = history.people("m")
+    assert people is not None
+    assert people.day == "2027-04-01"
+    with pytest.raises(UsageError, match="today is 2027-04-01"):
+        history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
+
+
+def test_a_row_without_a_day_says_nothing_of_today(history: bl.History) -> None:
+    audited(history)
+    with closing(sqlite3.connect(history.path)) as database, database:
+        row = "SELECT 9, model, kind, 'zzzz-99-99', version, weights_sha256, data_sha256, command"
+        more = "answer, passed, failed, document, identity, files FROM audits"
+        database.execute(f"INSERT INTO audits {row}, {more}")
+    assert history.today() == now()[:10]
 
 
 def test_an_acceptance_is_of_the_weights_that_were_audited(history: bl.History) -> None:

@@ -89,6 +89,7 @@ from bilens_explorer.pages import (
     words_of,
 )
 from bilens_explorer.recorded_command import RefusedError
+from bilens_explorer.report_pages import draw_report
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
@@ -215,12 +216,23 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "compare_page", "export", "recorded_command"):
+    for module in ("pages", "report_pages", "compare_page", "export", "recorded_command"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "UNREAD", "CODER", "REPLACED"):
+    for name in (
+        "MODEL",
+        "UNKNOWN",
+        "FIRST",
+        "SAME",
+        "CALM",
+        "UNREAD",
+        "CODER",
+        "REPLACED",
+        "UNSEEN_PAGE",
+        "LOST",
+    ):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, "en", "", view)
@@ -229,9 +241,10 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     RefusedError("none")  # which a page says in other words
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
+    draw_report(explorer_documents.EARLIER_AUDIT, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")
-    for compared in ("COMPARED", "DATES", "WEIGHTS"):
+    for compared in ("COMPARED", "WEIGHTS"):
         compare_page(getattr(explorer_documents, compared), "en", "")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 20)

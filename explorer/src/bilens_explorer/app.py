@@ -15,8 +15,8 @@ from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
-from bilens.report import LANGUAGES, SavedReport, render_summary
-from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
+from bilens.report import LANGUAGES
+from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
@@ -32,6 +32,13 @@ from bilens_explorer.pages import (
     view_page,
 )
 from bilens_explorer.records.models import KEY, Key, Number
+from bilens_explorer.report_pages import (
+    audit_page,
+    draw_report,
+    draw_summary,
+    last_audit,
+    report_page,
+)
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -126,14 +133,8 @@ def build_app(
     return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
 
-def overview(
-    served: ServedFolder, watch: str = "", every: str | None = None
-) -> Callable[[str, str], str]:
-    return partial(overview_page, served.overview(watch), every=every is not None)
-
-
-def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
-    return found.to_html(lang=lang)
+def overview(served: ServedFolder, every: str | None = None) -> Callable[[str, str], str]:
+    return partial(overview_page, served.overview(), every=every is not None)
 
 
 Reported = Audit | Certificate | Attack | Conversion | Trace
@@ -169,25 +170,20 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
-    *texts.ENDPOINTS,
     *compare.ENDPOINTS,
 )
 
 PAGES: Mapping[str, ExplorerPage] = {
     "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
-    "/models/{key}": ExplorerPage(ServedFolder.model, model_page),
+    "/models/{key}": ExplorerPage(compare.model_since, model_page),
     **{
         f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
     "/reports/{key}/circuits": ExplorerPage(traces.trace_page, circuits_page),
-    "/models/{key}/summary": ExplorerPage(
-        ServedFolder.last_audit,
-        lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
-        REPORT_POLICY,
-    ),
-    "/reports/{key}": ExplorerPage(ServedFolder.report, as_report, REPORT_POLICY),
-    "/audits/{number:int}": ExplorerPage(ServedFolder.audit, as_report, REPORT_POLICY),
+    "/models/{key}/summary": ExplorerPage(last_audit, draw_summary, REPORT_POLICY),
+    "/reports/{key}": ExplorerPage(report_page, draw_report, REPORT_POLICY),
+    "/audits/{number:int}": ExplorerPage(audit_page, draw_report, REPORT_POLICY),
     "/compare": ExplorerPage(compare.comparison, compare_page),
 }
 

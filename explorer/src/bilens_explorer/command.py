@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bilens_explorer.guard import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATIENCE = 0.1  # seconds that a page waits for files; what is read later, it says
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "log_level": "warning",
@@ -230,7 +231,8 @@ def serve(
         if idle := flags_of(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
     refuse_unless(flags_of(file) if file.export is None else [], "--export")
-    served = ServedFolder(folder, exporting=file.export is not None)
+    exporting = file.export is not None
+    served = ServedFolder(folder, exporting=exporting, patience=None if exporting else PATIENCE)
     if file.export is not None:
         from bilens_explorer.export import export
 
@@ -251,6 +253,7 @@ def serve(
         listening.listen()  # who asks from now on waits and is not refused
         output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
         proxy = None if header is None else NamingProxy(address.proxy, header)
+        Thread(target=served.overview, daemon=True).start()  # what can be known before one asks
         app = build_app(served, hosts, token, proxy)
         with NamedTemporaryFile("w", prefix="bilens-", suffix=".html") as page:
             # its name is in the list of processes that every account sees, and the token is not

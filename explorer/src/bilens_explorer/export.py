@@ -34,7 +34,6 @@ from bilens_explorer.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC
 
 LARGEST = 5_000_000  # bytes of the file
 SPARE = 2000  # bytes that are not counted one by one
-LEFT_OUT = re.compile(r"/models/\w+/text")  # what needs a server
 COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
 FRAMED = re.compile(r'<main id="main"[^>]*>(.*)</main>', re.DOTALL)
 LINK = re.compile(r'<a (?:[^>]* )?href="(/[^"]*)"[^>]*>.*?</a>', re.DOTALL)
@@ -138,8 +137,7 @@ def list_pages(served: ServedFolder) -> Iterator[str]:
     yield "/"
     for row in found.models:
         path = f"/models/{row.id}"
-        views = [f"{path}/{view}" for view in served.model(row.id).views]
-        yield from (path, *(view for view in views if not LEFT_OUT.fullmatch(view)))
+        yield from (path, *(f"{path}/{view}" for view in served.model(row.id).views))
     yield from (f"/reports/{row.id}/circuits" for row in found.reports if row.kind == "trace")
     yield from (f"/compare/{a}/{b}" for a, b in held_pairs(served))
 
@@ -147,7 +145,7 @@ def list_pages(served: ServedFolder) -> Iterator[str]:
 def draw(served: ServedFolder, path: str, lang: str) -> str:
     """Return a page as text; empty where it cannot be drawn, and is no part of the file."""
     found = COMPARED.fullmatch(path)
-    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {"every": ""})
     with suppress(Exception):
         return draw_page(served, place, query, lang)
     return ""
@@ -243,8 +241,6 @@ def linked(main: str, held: set[str], lang: str) -> str:
 
     def link(found: re.Match[str]) -> str:
         path = urlsplit(unescape(found[1])).path
-        if LEFT_OUT.fullmatch(path):
-            return ""
         if path in held:  # the language stays as it is
             return found[0].replace(f'href="{found[1]}"', f'href="#{path}"')
         return found[0].replace(

@@ -11,9 +11,9 @@ from typing import Annotated, Literal
 from markupsafe import Markup
 from msgspec import Meta, structs
 
-from bilens.api import now, reading_of
+from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.findings import RULE, AuditedModel, judgements
+from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
 from bilens.records import Action, Count, Document, Entry, PastAudit, Record
 from bilens.report import (
     Catalogue,
@@ -50,24 +50,26 @@ KNOWN = (
 
 def findings(t: Catalogue, found: ModelPage) -> Markup:
     """Return findings of the last audit that ask for caution or were judged, with remarks."""
-    last = None if found.model.changed else found.model.last
+    last = found.model.answered
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
-    entries = () if found.model.changed else found.entries
-    standing = judgements(entries, AuditedModel.of_past(last, measured), now()[:10])
+    entries = () if last is None else found.entries
+    standing = judgements(entries, AuditedModel.of_past(last, measured), found.day)
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
     for condition in found.conditions:
         lines.setdefault(condition.rule, []).append(condition_line(t, condition))
     parts = []
-    for rule in dict.fromkeys([*lines, *standing]):
+    whole = [WHOLE] if last is not None and ACCEPTED_BY.get(last.answer) else []
+    for rule in dict.fromkeys([*whole, *lines, *standing]):
         about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
         said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
-    none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
+    none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
-    if found.writable or any(one.subject == "model" for one in found.entries):
+    noted = any(one.subject == "model" for one in found.entries)
+    if noted or (found.writable and not whole):
         parts.append(thread(t, found, "model"))
     listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
@@ -171,6 +173,7 @@ def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject
         raise UsageError(f"subject is {subject!r:.80}; {why}.")
     judged = {one.rule for one in page.findings if one.outcome in ("fail", "warn")}
     judged |= {one.rule for one in page.conditions}
+    judged |= {WHOLE} if page.model.answered else set()  # which the history checks
     if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
         raise UsageError(
             f"{subject}: the last audit found nothing to accept or reject there: neither a failure "

@@ -1,16 +1,38 @@
 """Every link in what a recorded command reads, beyond what `bilens.api` checks of it."""
 
+import shlex
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from bilens.api import (
     RefusedError as RefusedError,
     RepeatedCommand as RepeatedCommand,
     check_place,
+    options_in,
     repeat_command as repeat_command,
 )
-from bilens.base.errors import FileError
+from bilens.base.errors import FileError, UsageError
+from bilens.cli.options import parse_roles
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
+
+
+def reading_options(command: str) -> dict[str, Any]:
+    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown."""
+    found: dict[str, Any] = {}
+    with suppress(UsageError, ValueError):
+        given = [*options_in(shlex.split(command))]
+        if roles := [value for name, value in given if name == "--map"]:
+            found["roles"] = parse_roles(roles)
+        for name, value in given:
+            if name == "--activation":
+                found["activation"] = value
+            elif name == "--classes" and "," in value:
+                found["output_names"] = value.split(",")
+            elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
+                found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")
+    return found
 
 
 def check_file(folder: Path, name: str) -> None:

@@ -56,6 +56,7 @@ from bilens.records.history import (
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
+DAYS = "SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries"
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -150,6 +151,16 @@ class History:
             audit, entry = database.execute(query).fetchone()
         return audit or 0, entry or 0
 
+    def today(self) -> str:
+        """Return the day by which acceptances end, year-month-day in UTC.
+
+        It is never before the last day on which something was recorded: a clock that is put back
+        revives nothing.
+        """
+        with self._file.opened() as database:
+            days = database.execute(DAYS).fetchall()
+        return max([now()[:10], *(day_of(day) for (day,) in days)])
+
     def document(self, number: int) -> dict[str, Any]:
         """Return the document of an audit as JSON values.
 
@@ -204,7 +215,7 @@ class History:
                 of the subject after `after`.
         """
         given = checked_texts(action, {"author": author, "subject": subject, "text": text})
-        check_scope(action, until, weights)
+        check_scope(action, until, weights, self.today())
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
         if action == "accept" and given["subject"] == RULE + WHOLE:
@@ -242,7 +253,7 @@ class History:
         identity is another (weights, reading, data, baseline, options), or the value is worse. Of
         another model with the same identity, an unchanged copy, it counts as well.
         """
-        day = (today or datetime.now(UTC).date()).isoformat()
+        day = self.today() if today is None else today.isoformat()
         standing = judgements(self.entries(), self._last(model)[1], day, model)
         held = "accepted", "inherited"
         return {rule: entry for rule, (entry, how) in standing.items() if how in held}
@@ -266,7 +277,7 @@ class History:
             if one.model == model
             or (one.model in copies and one.action in JUDGED and one.subject.startswith(RULE))
         ]
-        return People(now()[:10], tuple(entries), model) if entries else None
+        return People(self.today(), tuple(entries), model) if entries else None
 
     def still_fails(self, record: Audit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""
@@ -346,7 +357,15 @@ def check_acceptable(model: str, last: PastAudit | None) -> None:
         )
 
 
-def check_scope(action: str, until: str | None, weights: str | None) -> None:
+def day_of(text: object) -> str:
+    """Return the day in the time of a row, year-month-day; empty where it holds none."""
+    day = str(text)[:10]
+    with suppress(ValueError):
+        return day if DAY.fullmatch(day) and date.fromisoformat(day) else ""
+    return ""
+
+
+def check_scope(action: str, until: str | None, weights: str | None, today: str) -> None:
     """Refuse weights of anything but a label, and a last day that no acceptance can have."""
     if weights is not None and action != "label":
         raise UsageError("weights are said of a label alone.")
@@ -354,7 +373,8 @@ def check_scope(action: str, until: str | None, weights: str | None) -> None:
         return
     if action != "accept":
         raise UsageError(f"until is of an acceptance; the action is {action!r}: leave it out.")
-    with suppress(ValueError):
-        if DAY.fullmatch(until) and date.fromisoformat(until) >= datetime.now(UTC).date():
-            return
-    raise UsageError(f"until is {until!r}; expected a day from today on, as 2027-03-31.")
+    if day_of(until) != until or until < today:
+        raise UsageError(
+            f"until is {until!r}; expected a day from today on, as 2027-03-31 "
+            f"(today is {today}, by clock and history)."
+        )

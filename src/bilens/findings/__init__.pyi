@@ -14,9 +14,11 @@ from .layer_reading import FittedLayer as FittedLayer, fit_layer as fit_layer
 from .overfitting import readings as readings
 from .reference import OFFSET as OFFSET, REFERENCE as REFERENCE
 from .residual_stream import CLOSE as CLOSE
+from .rules.decision import ACCEPTED_BY as ACCEPTED_BY
 from .rules.judgements import (
     JUDGED as JUDGED,
     RULE as RULE,
+    WHOLE as WHOLE,
     AuditedModel as AuditedModel,
     judgements as judgements,
     labels as labels,

@@ -15,12 +15,13 @@ from .base import (
     to_json as to_json,
 )
 from .bilinear_conversion import Conversion as Conversion
-from .class_readings import ClassReading as ClassReading, TruncationPoint as TruncationPoint
+from .class_readings import TruncationPoint as TruncationPoint
 from .column_readings import TableColumn as TableColumn
 from .common import (
     Finding as Finding,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
+    Source as Source,
 )
 from .decomposition import (
     ApproximationQuality as ApproximationQuality,
@@ -42,5 +43,6 @@ from .layer_readings import (
     LayerDifference as LayerDifference,
     LayerReading as LayerReading,
 )
-from .mlp_trace import Circuit as Circuit, TokenEnds as TokenEnds, Trace as Trace
+from .mlp_trace import TokenEnds as TokenEnds, Trace as Trace
+from .tensor_changes import WholeDifference as WholeDifference
 from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at

@@ -96,7 +96,7 @@ export const takeTable = (root) => {
   root.append(takeaway(root.querySelector("caption").textContent, { rows: () => [...root.querySelectorAll("tr")].map(cells) }));
 };
 
-// On the page of a model: another model, or an earlier audit, that it is compared with.
+// On the page of a model: another one that it is compared with.
 export const compareWith = (root) => {
   if (exported) return;
   const { key } = root.dataset;
@@ -105,16 +105,11 @@ export const compareWith = (root) => {
   button.addEventListener("click", () => {
     button.hidden = true;
     drawing(part, async () => {
-      const [{ models }, { audits }] = await Promise.all([get("/overview"), get(`/models/${key}`)]);
-      const others = models.filter((one) => one.id !== key).map((one) => [`b=${one.id}`, one.name]);
-      const dates = audits.slice(1).map((one) => [
-        `b=${key}&audits=${one.number},${audits[0].number}`,
-        t("compare.date", { number: one.number, date: one.date.slice(0, 10) }),
-      ]);
-      const options = [...others, ...dates];
+      const { models } = await get("/overview");
+      const options = models.filter((one) => one.id !== key).map((one) => [one.id, one.name]);
       if (!options.length) return part.append(t("compare.nothing"));
       const link = element("a", { class: "plain" }, t("compare.go"));
-      const choose = (chosen) => link.setAttribute("href", `/compare?a=${key}&${chosen}&lang=${lang}`);
+      const choose = (chosen) => link.setAttribute("href", `/compare?a=${key}&b=${chosen}&lang=${lang}`);
       const made = choice(options, options[0][0], choose);
       choose(options[0][0]);
       part.append(control(t("compare.with"), made), link);

@@ -37,9 +37,9 @@ async function asked(path, options, tries = 15) {
   return found;
 }
 
-// This page as the explorer would send it now.
-export const freshPage = async () => {
-  const answer = await fetch(location.href);
+// A page as the explorer sends it now: this one, where no other is named.
+export const freshPage = async (address = location.href) => {
+  const answer = await fetch(address);
   if (!answer.ok) throw new Error(t("watch.silent"));
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 };
