@@ -92,6 +92,9 @@ def test_a_row_that_cannot_be_read(folder: Path, damage: str) -> None:
     with client_of(folder) as client:
         assert_others_go_on(client)
         row = client.get(f"/api/v1/models/{id_of('a')}").json()
+        if row["audits"][0]["unread"]:
+            assert row["model"]["state"] == "unread"
+            assert "row 1 of the history" in client.get(f"/models/{id_of('a')}?lang=en").text
         assert row["audits"][0]["unread"] == ("number" not in damage and "kind = 't" not in damage)
 
 
@@ -102,7 +105,7 @@ def test_an_entry_that_cannot_be_read(folder: Path, damage: str) -> None:
         assert_others_go_on(client)
         found = client.get(f"/api/v1/models/{id_of('a')}").json()
         assert found["entries"][0]["unread"]
-        assert found["model"]["accepted"] == []
+        assert found["model"]["approvals"] == []
         assert "cannot be read" in client.get(f"/models/{id_of('a')}?lang=en").text
 
 
