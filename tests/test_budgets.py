@@ -6,12 +6,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 415  # of the library
+FILES = 418  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
-    ("src/bilens/base", "py"): (1_240, "errors, checks, options as keywords, whole files or none"),
-    ("src/bilens/records", "py"): (3_505, "every field of every document with its description"),
+    ("src/bilens/base", "py"): (1_260, "errors, checks, options as keywords, whole files or none"),
+    ("src/bilens/records", "py"): (3_535, "every field of every document with its description"),
     ("src/bilens/algebra", "py"): (10_760, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_230, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_745, "proofs"),
@@ -32,15 +32,19 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_220, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (8_350, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/api", "py"): (
+        8_750,
+        "whole jobs, comparison, history, provenance; networks; the watch; "
+        "commands that are repeated, which stood in the explorer",
+    ),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_675, "a file a command"),
+    ("src/bilens/cli", "py"): (2_810, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
-    ("explorer/src", "py"): (5_325, "the explorer, with its register; the aim is 4,000"),
-    ("explorer/src", "js"): (3_900, "its pages; the aim is 3,500"),
+    ("explorer/src", "py"): (5_305, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "js"): (3_910, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (83_825, "1.02 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (5_955, "of the explorer"),
+    ("tests", "py"): (84_350, "1.02 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (6_140, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }
 
