@@ -216,7 +216,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "report_pages", "compare_page", "export", "recorded_command"):
+    monkeypatch.setattr("bilens.api.recorded_command.load_catalogue", lambda _lang: recorder)
+    for module in ("pages", "report_pages", "compare_page", "export"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     linked(as_copy(without_page("en", 2), "en"), set(), "en")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
@@ -228,6 +229,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "SAME",
         "CALM",
         "UNREAD",
+        "DAMAGED",
         "CODER",
         "REPLACED",
         "UNSEEN_PAGE",
