@@ -115,7 +115,7 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
 
 def test_what_takes_long_is_slow(client: TestClient) -> None:
     slow = {one.path.rpartition("/")[2] for one in ENDPOINTS if one.slow}
-    named = {"null", "radius", "spectrum", "interactions", "compare", "playground", "text"}
+    named = {"null", "radius", "spectrum", "interactions", "compare", "playground"}
     assert named <= slow
     patterns = [path for path, _ in client.app.slow]  # type: ignore[attr-defined]
     for address in (f"/api/v1/models/{KEY}/null", "/api/v1/compare", "/compare"):
