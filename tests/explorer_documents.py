@@ -98,6 +98,8 @@ ENTRIES = tuple(
         "rule:exact",
         "why",
         "2027-03-31",
+        known_by="X-Forwarded-User",
+        unread=action == "withdraw",
     )
     for action in get_args(Action)
 )
@@ -124,6 +126,10 @@ MODEL = ModelPage(
 )
 UNREAD = structs.replace(MODEL, entries=(), findings=(), conditions=())  # its audit failed
 CALM = structs.replace(UNREAD, model=STEADY)
+DAMAGED = structs.replace(
+    UNREAD,
+    model=structs.replace(ROW, state="unread", last=structs.replace(AUDITS[0], unread=True)),
+)
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,

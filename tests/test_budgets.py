@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 415  # of the library
+FILES = 418  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -40,10 +40,10 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/report", "py"): (9_210, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (8_320, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_675, "a file a command"),
+    ("src/bilens/cli", "py"): (2_810, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
-    ("explorer/src", "py"): (5_325, "the explorer, with its register; the aim is 4,000"),
-    ("explorer/src", "js"): (3_900, "its pages; the aim is 3,500"),
+    ("explorer/src", "py"): (5_305, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "js"): (3_910, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (83_815, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (5_900, "of the explorer"),

@@ -262,14 +262,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in (
-        "pages",
-        "report_pages",
-        "compare_page",
-        "export",
-        "mistakes",
-        "recorded_command",
-    ):
+    monkeypatch.setattr("bilens.api.recorded_command.load_catalogue", lambda _lang: recorder)
+    for module in ("pages", "report_pages", "compare_page", "export", "mistakes"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     for why in WHYS:
         reason_text(recorder, why)
@@ -287,6 +281,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "SAME",
         "CALM",
         "UNREAD",
+        "DAMAGED",
         "CODER",
         "REPLACED",
         "UNSEEN_PAGE",

@@ -20,7 +20,7 @@ from bilens_explorer import compare, interactions, people, playground, spectra, 
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.guard import POLICY, Guard
+from bilens_explorer.guard import POLICY, Guard, NamingProxy
 from bilens_explorer.inside import MissingError, without_paths
 from bilens_explorer.mistakes import mistakes_page, wrong_answers
 from bilens_explorer.pages import (
@@ -54,6 +54,7 @@ UNFOUND = {
 }
 PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
+Proxy = NamingProxy | None
 
 
 class ExplorerPage(NamedTuple):
@@ -71,9 +72,9 @@ class ExplorerPage(NamedTuple):
 
 
 def build_app(
-    served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
+    served: ServedFolder, hosts: list[str], token: str | None = None, proxy: Proxy = None
 ) -> Guard:
-    """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
+    """Return the explorer of a folder as an ASGI application; all else is `Guard`'s."""
 
     def as_page(page: ExplorerPage) -> Answer:
         async def answer(request: Request) -> Response:
@@ -90,8 +91,9 @@ def build_app(
             body = await request.body()
             if not re.fullmatch(KEY, request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
-            given = endpoint.arguments(request.path_params, request.query_params, body)
-            found = await run_sync(partial(endpoint.find, served, **given))
+            asked = request.path_params, request.query_params, body, request.scope["bilens_user"]
+            find = partial(endpoint.find, served, **endpoint.arguments(*asked))
+            found = await run_sync(find)
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer
@@ -129,7 +131,7 @@ def build_app(
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
 
-    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
+    return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
 
 def overview(served: ServedFolder, every: str | None = None) -> Callable[[str, str], str]:

@@ -1,6 +1,5 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
-import json
 import os
 import re
 import time
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 
 from bilens import AuditReport, History
 from bilens.api import now
-from bilens.base import why_unreadable
+from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.data import FILE_NAME as TOKENIZER
 from bilens.findings import JUDGED, RULE
@@ -294,18 +293,21 @@ class ServedFolder:
                     text = file.read(LARGEST + 1)
                 if len(text) > LARGEST:
                     raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, json.loads(text))
+                return checked(name, kind, parse_object(text))
             except OSError as error:
                 raise FileError(f"{name}: {why_unreadable(error)}") from None
-            except (ValueError, RecursionError) as error:
-                raise FileError(f"{name}: is not valid JSON ({error}).") from None
+            except ValueError as error:
+                raise FileError(f"{name}: {error}.") from None
 
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
         last, _ = self.history.last()
-        document = self.history.document(require_found(number if 0 < number <= last else None))
-        kind = document.get("read_as") or EARLIER_KINDS.get(document.get("kind", ""))
-        found = checked(f"audit {number}", kind, document)
+        require_found(number if 0 < number <= last else None)
+        with self._reading:
+            document = self.history.document(number)
+            kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
+            found = checked(f"audit {number}", kind, document)
+            del document
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         model = next(one.model for one in self.history.audits() if one.number == number)
         return self._told(
@@ -383,8 +385,8 @@ def audited_files(found: FolderContents, past: Past, only: str = "") -> dict[str
 
 def checked(name: str, kind: object, document: Mapping[str, object]) -> SavedReport[Any]:
     try:
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise FileError(f"a document of kind {kind!r:.40} is none that this release reads.")
-        return KINDS[str(kind)](document)
+        return KINDS[kind](document)
     except BilensError as error:
         raise FileError(f"{name}: {error}") from None

@@ -157,10 +157,11 @@ def row_of(key: str, name: str, past: Past, day: str, lying: LyingModel) -> Mode
     audits = past.audits.get(name, ())
     judged = [past.measured.get(one.number, {}) for one in audits[:2]]
     moved = changes(audits[1], judged[1], audits[0], judged[0]) if len(audits) > 1 else ()
+    damaged = bool(audits) and audits[0].unread and lying.state != "gone"
     return ModelRow(
         id=key,
         name=name,
-        state=lying.state,
+        state="unread" if damaged else lying.state,
         audits=len(audits),
         last=audits[0] if audits else None,
         changes=moved,

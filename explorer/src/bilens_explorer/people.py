@@ -6,7 +6,7 @@ Something is said of a subject: of what a page of the model speaks of, within it
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from markupsafe import Markup
 from msgspec import Meta, structs
@@ -14,7 +14,7 @@ from msgspec import Meta, structs
 from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
-from bilens.records import Action, Count, Entry, PastAudit, Record
+from bilens.records import Action, Count, Document, Entry, PastAudit, Record
 from bilens.report import (
     Catalogue,
     FindingLine,
@@ -30,7 +30,7 @@ from bilens.report import (
     section,
     subject_name,
 )
-from bilens_explorer.endpoint import Endpoint
+from bilens_explorer.endpoint import Endpoint, User
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.traces import trace_of, traces
@@ -114,6 +114,8 @@ def remark(t: Catalogue, one: Entry, named: bool) -> Markup:
         element("time", one.date[:10], datetime=one.date),
         " ",
         element("strong", one.author),
+        t("explorer.known_by", header=one.known_by) if one.known_by else "",
+        t("explorer.unread_entry", number=one.number) if one.unread else "",
         " ",
         t("explorer.of", what=subject_name(t, one.subject)) if named else "",
         f"{t(f'explorer.script.said.{one.action}')} ",
@@ -140,11 +142,27 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     weights: Annotated[Sha256 | None, "of which a label is"] = None
 
 
-def add_entry(served: ServedFolder, key: Key, body: NewEntry) -> Entry:
+def add_entry(served: ServedFolder, key: Key, body: NewEntry, user: User = None) -> Entry:
     """Add a label, a note, or that a finding is accepted, rejected or open again."""
-    found = served.model(key)
+    found, said = served.model(key), structs.asdict(body)
     check_subject(served, found, body.action, body.subject)
-    return served.history.say(model=found.model.name, **structs.asdict(body))
+    if user is not None:
+        said |= dict(zip(("author", "known_by"), user, strict=True))
+        if not user[0]:
+            raise UsageError(f"the proxy named nobody in {user[1]}: sign in there.")
+    return served.history.say(model=found.model.name, **said)
+
+
+class Visitor(Document, frozen=True, kw_only=True):
+    """Who asks, as far as it is known."""
+
+    kind: Annotated[Literal["visitor"], "of the document"] = "visitor"
+    user: Annotated[str | None, "whom the proxy names; null where people name themselves"]
+
+
+def visitor(served: ServedFolder, user: User = None) -> Visitor:  # noqa: ARG001 - of no folder
+    """Who is asking: the author of what is said from here."""
+    return Visitor(user=None if user is None else user[0])
 
 
 def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject: str) -> None:
@@ -206,4 +224,7 @@ def latents(served: ServedFolder, start: str) -> Iterator[int]:
                     yield sae.num_latents
 
 
-ENDPOINTS = (Endpoint("/models/{key}/entries", add_entry, adds=True),)
+ENDPOINTS = (
+    Endpoint("/models/{key}/entries", add_entry, adds=True),
+    Endpoint("/visitor", visitor),
+)

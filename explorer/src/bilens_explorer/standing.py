@@ -27,7 +27,7 @@ def standing(t: Catalogue, row: ModelRow) -> str:
         return t("explorer.standing.never")
     told = {"number": row.last.number, "day": row.last.date[:10]}
     return t(
-        f"explorer.standing.{row.state}",
+        f"explorer.standing.{'row' if row.last.unread else row.state}",
         **told,
         read=row.read[:16].replace("T", " "),
         files=different_files(t, row.differences),

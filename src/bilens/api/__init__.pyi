@@ -16,6 +16,14 @@ from .provenance import (
     read_beside as read_beside,
     reading_of as reading_of,
 )
+from .recorded_command import (
+    Refused as Refused,
+    RefusedError as RefusedError,
+    RepeatedCommand as RepeatedCommand,
+    check_place as check_place,
+    options_in as options_in,
+    repeat_command as repeat_command,
+)
 from .subject import is_of_columns as is_of_columns, is_one_exact_layer as is_one_exact_layer
 from .trace_latents import (
     LEAST_ACTIVE as LEAST_ACTIVE,

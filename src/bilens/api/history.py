@@ -11,24 +11,26 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 from unicodedata import category
 
-import msgspec
 from msgspec import structs
 
 from bilens.api.history_file import (
+    LONGEST_CELL,
     NAME,
+    AnyRecord,
     HistoryFile,
-    foreign,
     insert,
     insert_measured,
+    record_of,
+    unpack_document,
 )
-from bilens.base.errors import FileError, UsageError
+from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import ACCEPTED_BY, decide, decision_of, passed
 from bilens.findings.rules.judgements import (
@@ -44,7 +46,6 @@ from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
 from bilens.records.history import (
-    EARLIER_KINDS,
     UNNAMED,
     Action,
     Entry,
@@ -56,7 +57,6 @@ from bilens.records.history import (
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 DAYS = "SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries"
-AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -134,7 +134,7 @@ class History:
             number = insert(database, "audits", {**found, "document": packed})
             assert number is not None, "nothing forbids it"
             insert_measured(database, number, document)
-        return record_of(self.path, PastAudit, [number, *found.values()])
+        return record_of(PastAudit, [number, *found.values()])
 
     def audits(self, model: str | None = None, after: int = 0) -> list[PastAudit]:
         """Return the audits behind a number, of all models or of one, the last one first."""
@@ -173,10 +173,9 @@ class History:
         if found is None:
             raise UsageError(f"{self.path} has no audit {number}: `audits()` lists them.")
         try:
-            values: dict[str, Any] = json.loads(zlib.decompress(found[0]))
-        except (zlib.error, ValueError, TypeError):
-            raise foreign(self.path, f"the document of audit {number} is damaged") from None
-        return values
+            return unpack_document(found[0])
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the document of audit {number} {error}.") from None
 
     def say(
         self,
@@ -188,6 +187,7 @@ class History:
         until: str | None = None,
         after: int | None = None,
         weights: str | None = None,
+        known_by: str = "",
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -205,6 +205,7 @@ class History:
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
+            known_by: header in which a proxy named the author; empty where they did it themselves.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -232,12 +233,13 @@ class History:
             "identity": kept_identity(audited.identity),
             "outcome": ended[0],
             "value": ended[1],
+            "known_by": known_by,
         }
         with self._file.writing() as database:
             number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
-        return record_of(self.path, Entry, [number, *found.values()])
+        return record_of(Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
         """Return the entries behind a number, of all models or of one, the last one first."""
@@ -285,38 +287,23 @@ class History:
         return record.passed is False and passed(left, verdict, record.coverage) is False
 
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
-        number, *others = kind.__struct_fields__
+        number, *others = [one for one in kind.__struct_fields__ if one != "unread"]
         where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
+        bounded = (
+            f"iif(length(CAST({one} AS BLOB)) > {LONGEST_CELL}, x'', {one})" for one in others
+        )
         query = (
-            f"SELECT {', '.join([number, *others])} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
+            f"SELECT {number}, {', '.join(bounded)} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
             f"WHERE {number} > ?{where} ORDER BY {number} DESC"
         )
         with self._file.opened() as database:
             rows = database.execute(query, values).fetchall()
-        return [record_of(self.path, kind, row) for row in rows]
+        return [record_of(kind, row) for row in rows]
 
 
 def absolute(path: str | Path) -> Path:
     """Return a path from the root, links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
-
-
-def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
-    """Return a row as a record, checked: the file may have been written by others."""
-    found = dict(zip(kind.__struct_fields__, row, strict=True))
-    try:
-        if "failed" in found:
-            found["failed"] = json.loads(found["failed"])
-            found["passed"] = None if found["passed"] is None else bool(found["passed"])
-        if kind is PastAudit:
-            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
-        if "asked" in found:
-            found["asked"] = bool(found["asked"])
-        for name in {"identity", "files"} & found.keys():
-            found[name] = None if found[name] is None else json.loads(found[name])
-        return msgspec.convert(found, kind)
-    except (msgspec.ValidationError, ValueError, TypeError):
-        raise foreign(path, f"row {row[0]} is damaged") from None
 
 
 def kept_identity(identity: Identity | None) -> str | None:

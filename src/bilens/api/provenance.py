@@ -6,9 +6,11 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,13 +18,13 @@ import torch
 from msgspec import structs
 
 from bilens.algebra.approximation.layer_weights import in_dtype
-from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
+from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
-from bilens.io.load import LoadedModel
+from bilens.io.load import LoadedModel, load
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
@@ -228,6 +230,44 @@ def read_beside(folder: Path) -> dict[str, Path]:
     return {
         name: path for name, path in known if path.name in BESIDE or COMPANION.fullmatch(path.name)
     }
+
+
+@dataclass(frozen=True)
+class RegisterState:
+    """The state of a model in its folder beside its last audit."""
+
+    state: Literal["audited", "changed", "never", "gone"]
+    files: tuple[str, ...] = ()  # that are others, came or went since; none where nobody can tell
+
+
+def compare_with_audit(
+    path: Path, weights_sha256: str | None, files: Mapping[str, str]
+) -> RegisterState:
+    """Compare a model of a folder with its last audit: its files, or else its weights.
+
+    Args:
+        path: where the model lies, or lay.
+        weights_sha256: of the audit's weights; None where it was never audited.
+        files: of the audit, with their SHA-256. None are known of an earlier release, and those of
+            an adapter are not all, since its base lies elsewhere: then the model is opened.
+    """
+    if not os.path.lexists(path):
+        return RegisterState("gone")
+    if weights_sha256 is None:
+        return RegisterState("never")
+    others: list[str] = []
+    with suppress(BilensError, OSError, KeyError, ValueError):  # what cannot be read is not it
+        if not files or (path / "adapter_config.json").exists():
+            same = load(path).read_sha256 == weights_sha256
+        else:
+            place = path if path.is_dir() else path.parent
+            names = sorted({*files, *(read_beside(path) if path.is_dir() else ())})
+            inside = [name for name in names if not {"..", "/"} & {*Path(name).parts}]
+            now = {n: file_sha256(place / n) for n in inside if (place / n).is_file()}
+            others = [name for name in names if now.get(name) != files.get(name)]
+            same = not others
+        return RegisterState("audited" if same else "changed", tuple(others))
+    return RegisterState("changed")
 
 
 def files_below(folder: Path) -> dict[str, Path]:

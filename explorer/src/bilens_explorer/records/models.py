@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from bilens.api import Refused
 from bilens.records import (
     LARGEST_WHOLE,
     Change,
@@ -26,9 +27,7 @@ FileState = Literal["other", "missing", "new"]
 # `audit`: of the history, as it was made here; `others`: of weights that do not lie here
 PaperState = Literal["audit", "these", "others", "unread"]
 RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
-# Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
-Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
-Failed = Literal["", "late"]
+Failed = Literal["", "late"]  # why it ended one; sentences are `explorer.why.…`
 KEY = "^[0-9a-f]{16}$"
 Key = Annotated[str, Meta(pattern=KEY, description="of a model or a report")]
 Number = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE, description="of an audit, or in a trace")]

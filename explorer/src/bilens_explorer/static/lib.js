@@ -15,7 +15,7 @@ const API = "/api/v1";
 
 // ---- data
 
-async function asked(path, options) {
+async function asked(path, options, tries = 15) {
   let answer;
   let found;
   try {
@@ -23,6 +23,11 @@ async function asked(path, options) {
     found = await answer.json();
   } catch {
     throw new Error(t("watch.silent")); // nobody answers, or somebody who speaks no JSON
+  }
+  const pause = answer.headers.get("retry-after"); // of a server that is busy
+  if (pause && tries) {
+    await new Promise((done) => setTimeout(done, 1000 * pause));
+    return asked(path, options, tries - 1);
   }
   if (!answer.ok) {
     const known = `failed.${answer.status}` in words ? answer.status : "other";
