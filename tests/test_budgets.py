@@ -36,11 +36,11 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/sweep", "py"): (1_690, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_675, "a file a command"),
     ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
-    ("explorer/src", "py"): (5_325, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "py"): (5_335, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_900, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (83_825, "1.02 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (5_955, "of the explorer"),
+    ("explorer/tests", "py"): (5_960, "of the explorer"),
     ("studies/tests", "py"): (3_250, "of the studies"),
 }
 
