@@ -216,6 +216,11 @@ def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
             if state != "unread":
                 report = client.get(f"/reports/{id_of(f'm/{name}')}").text
                 assert report.index(said) < report.index(BADGE), "said before its own badge"
+    (root / "m" / "bare.json").write_text(
+        json.dumps(forged | {"source": forged["source"] | {"files": {}}})
+    )
+    assert papers(root)["bare.json"] == ("these", 0), "one that names no files"
+    (root / "m" / "bare.json").unlink()
     swap(root)
     assert papers(root) == wanted | {"own.json": ("others", 1), "forged.json": ("others", 0)}
 

@@ -48,10 +48,13 @@ class Papers:
         except BilensError:
             return structs.replace(row, state="unread")
         here = [one for one in models if path.parent in (one, one.parent)]
+        files = (*source.files.items(),)
+        known = [self._register.lies_at(one, sha256) for one in here]
         if not sha256 or not here:
             state = "these" if sha256 and self._register.where(sha256) else "others"
+        elif not files and None not in known:  # it names no files
+            state = "these" if any(known) else "others"
         else:
-            files = (*source.files.items(),)
             wanted = {f"{row.id}/{one.name}": AuditedFiles(one, sha256, files) for one in here}
             found = {one.state for one in self._register.look(wanted).values()}
             state = "unread" if "unread" in found else "others"

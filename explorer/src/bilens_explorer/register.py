@@ -84,6 +84,11 @@ class Register:
         found = {one.path for one, _, lying in [*self._lying.values()] if sha256 in lying.hashes}
         return sorted(found)
 
+    def lies_at(self, path: Path, sha256: str) -> bool | None:
+        """Return whether a file of this SHA-256 lies in an audited model; None if not known."""
+        found = [one.hashes for at, _, one in [*self._lying.values()] if at.path == path]
+        return any(sha256 in hashes for hashes in found) if any(found) else None
+
     def _known(self, key: str, one: AuditedFiles) -> LyingModel | None:
         kept = self._lying.get(key)
         if kept is None or kept[0] != one or kept[1] != {path: mark_of(path) for path in kept[1]}:
