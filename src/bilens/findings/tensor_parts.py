@@ -202,37 +202,43 @@ def match_folded(found: Matching) -> list[TensorChange]:
     """Take normalisations of one file that are part of weights of the other out of a matching.
 
     Math: (W x + b − mean) γ / √(variance + ε) + β is one map again, s W and s (b − mean) + β with
-        s = γ / √(variance + ε). All four tensors have to be left, and ε is what W says.
+        s = γ / √(variance + ε). All four tensors have to be left of one file alone;
+        ε is what W says.
     """
-    changes = list[TensorChange]()
+    changes = list[TensorChange | None]()
     for side, other in (("baseline", "model"), ("model", "baseline")):
-        left = getattr(found, side)
-        for names in [*norms_in(left)]:
-            norm = [numbers_in(left[one]).double() for one in names]
-            for plain, made, axis in weights_of(found, side, other, len(norm[0])):
-                whole = [numbers_in(one).double() for one in (plain, made)]
-                rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
-                ratio = (rows * scaled).sum(1) / rows.square().sum(1)
-                epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
-                scale = norm[0] / (norm[3] + epsilon).sqrt()
-                residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
-                most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
-                bias = bias_of(found, side, other, norm, scale, most)
-                if epsilon <= LARGEST_EPSILON and residual <= most and bias:
-                    used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
-                    take_out(found, used)
-                    new, old = (made, plain) if side == "baseline" else (plain, made)
-                    found.pairs.append(TensorPair(new, old, "folded"))
-                    stored = new.storage, old.storage
-                    changes.append(
-                        TensorChange(
-                            new.name, "other", None, *stored, "folded", baseline_name=old.name,
-                            entries=prod(new.shape), size=float(whole[side == "model"].norm()),
-                            norm=names[0].replace("/", ".").rpartition(".")[0], residual=residual,
-                        )
-                    )  # fmt: skip
-                    break
-    return changes
+        if not [*norms_in(getattr(found, other))]:
+            norms = [*norms_in(getattr(found, side))]
+            changes += (match_norm(found, names, side, other) for names in norms)
+    return [one for one in changes if one is not None]
+
+
+def match_norm(
+    found: Matching, names: tuple[str, ...], side: str, other: str
+) -> TensorChange | None:
+    """Take a normalisation out of a matching, where weights of the other file have it in them."""
+    norm = [numbers_in(getattr(found, side)[one]).double() for one in names]
+    for plain, made, axis in weights_of(found, side, other, len(norm[0])):
+        whole = [numbers_in(one).double() for one in (plain, made)]
+        rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
+        ratio = (rows * scaled).sum(1) / rows.square().sum(1)
+        epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
+        scale = norm[0] / (norm[3] + epsilon).sqrt()
+        residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
+        most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
+        bias = bias_of(found, side, other, norm, scale, most)
+        if epsilon <= LARGEST_EPSILON and residual <= most and bias:
+            names_used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
+            take_out(found, names_used)
+            new, old = (made, plain) if side == "baseline" else (plain, made)
+            found.pairs.append(TensorPair(new, old, "folded"))
+            stored, name = (new.storage, old.storage), names[0].replace("/", ".")
+            return TensorChange(
+                new.name, "other", None, *stored, "folded", baseline_name=old.name,
+                entries=prod(new.shape), size=float(whole[side == "model"].norm()),
+                norm=name.rpartition(".")[0], residual=residual,
+            )  # fmt: skip
+    return None
 
 
 def norms_in(left: Mapping[str, StoredTensor]) -> Iterator[tuple[str, ...]]:
@@ -255,8 +261,9 @@ def weights_of(
     for plain, made in both:
         turned = len(made.shape) == 2 and plain.shape == made.shape[::-1] != made.shape
         plain = in_shape_of(made, plain, (1, 0)) if turned else plain
-        for axis in (0, 1, -1) if len(made.shape) > 1 and plain.shape == made.shape else ():
-            if made.shape[axis] == outputs:
+        alike = plain.shape == made.shape and len(made.shape) > 1
+        for axis in (0, 1, -1) if alike and plain.dtype.is_floating_point else ():
+            if made.shape[axis] == outputs and made.dtype.is_floating_point:
                 yield plain, made, axis
 
 

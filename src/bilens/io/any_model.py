@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.base.errors import BilensError, CheckpointError, NoLayersError, UsageError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, opened
 from bilens.io.contents import Contents, Tensor as Listed
@@ -40,7 +40,8 @@ COPIES = 3  # of the bytes of an archive of arrays
 def open_any(path: Path, options: ReadOptions, compared: bool = False) -> LoadedModel:
     """Read a model for an audit; one of which no layer is read comes with its tensors alone.
 
-    So ends whatever an inventory can be taken of, unless what was asked of its layers is wrong.
+    `compared` with another one, it does whatever the reason is; else for a kind of file of which
+    no layer is read, and not for one that is damaged.
     """
     path = located(path)
     try:
@@ -49,8 +50,7 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         named = options.name_roles or PEFT.matches(path)
         # an MLP whose activation nobody said is a file like others, until somebody does
         asked = isinstance(error, UsageError) and error.retries and options.activation is None
-        wrong = isinstance(error, UsageError) and not (asked or compared)
-        if named or wrong:
+        if named or not (compared or asked or isinstance(error, NoLayersError)):
             raise
         return without_layers(path, options, error)
     if isinstance(model.module, TopKSAE):
