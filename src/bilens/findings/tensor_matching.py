@@ -45,7 +45,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     Cost: each named pair is read once. Of the others 96 operations a number and order of axes, and
     a comparison of each with its likeliest counterparts.
     """
-    stores = model, baseline
+    stores = comparable(model, baseline), comparable(baseline, model)
     model, baseline = (
         {n: in_reals(replace(t, name=n)) for n, t in one.items() if t.readable} for one in stores
     )
@@ -77,6 +77,16 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     theirs = [order[k][1] for k in ranked]
     found.reordered = theirs != sorted(theirs)
     return found
+
+
+def comparable(store: Store, other: Store) -> Store:
+    """Return tensors, those of codes without their scales read only where the other has such."""
+    kinds = {one.storage for one in other.values()}
+
+    def is_known(one: StoredTensor) -> bool:
+        return one.dtype.is_floating_point or not one.quantised_as or one.storage in kinds
+
+    return {n: replace(t, readable=t.readable and is_known(t)) for n, t in store.items()}
 
 
 def set_aside(found: Matching, stores: tuple[Store, Store]) -> None:
