@@ -122,6 +122,8 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         found = replace(found, state="quantised")
     elif coded and off is not None:
         found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
+    elif (new.added_to or old.added_to) and (found.change or 0) <= torch.finfo(torch.float32).eps:
+        found = replace(found, state="rounding", rank=0 if found.full else None)
     elif same_numbers(before, after):
         found = replace(found, state="reordered")
     else:

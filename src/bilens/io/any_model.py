@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     except CheckpointError:
         raise error from None
     said = error.sentence.removeprefix(f"{given}: ").removeprefix(f"{path}: ")
-    ways = (" ".join(chain(*one.options())) for one in error.retries)
+    ways = (shlex.join(chain(*one.options())) for one in error.retries)
     said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
