@@ -86,8 +86,9 @@ def graph(path: Path, value: Any) -> None:
 
 COUNTS: Any = np.arange(4)
 FILES: dict[str, tuple[Write, Any, Any]] = {
+    "BOOL": (of_safetensors("BOOL", 8, 8), 0, 1),
     **{kind: (of_safetensors(kind, 8, size), 17, 34) for kind, size in (
-        ("U16", 16), ("U32", 32), ("U64", 64), ("I32", 32), ("BOOL", 8), ("C64", 64),
+        ("U16", 16), ("U32", 32), ("U64", 64), ("I32", 32),  ("C64", 64),
         ("F8_E8M0", 8), ("F4", 4), ("F6_E2M3", 6), ("OF_LATER_16", 16), ("OF_LATER_3", 3),
     )},
     **{f"{name} beside uint16": (with_codes_beside(name), 1, 2)

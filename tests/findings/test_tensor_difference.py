@@ -14,9 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from bilens.findings.rules.layers import low_rank_change
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.records.tensor_changes import FileChange, TensorChange, WholeDifference
+from bilens.report.sections.difference import headline_sentence
+from bilens.report.text import load_catalogue
 from builders import randn
 from planted_changes import planted
 
@@ -258,3 +262,49 @@ def test_a_parameter_of_one_number_alone_is_a_difference(axes: tuple[int, ...]) 
     head = compared(old, {**old, "num_batches_tracked": torch.tensor(5)}).headline
     assert head is not None
     assert (head.kind, head.alone) == ("same_tensors", 0)  # a counter
+
+
+def test_no_type_is_named_that_no_file_is_rounded_to() -> None:
+    old = {"a.weight": randn(20, 30).bfloat16(), "a.bias": torch.tensor([2.6]).bfloat16()}
+    for name, part in (("a.bias", torch.tensor([2.5])), ("a.weight", torch.zeros(20, 30))):
+        small = {**old, "a.weight": old["a.weight"] * 1e-4}
+        head = compared(small, {**small, name: part.bfloat16()}).headline
+        assert head is not None
+        assert head.kind in ("differ", "unrelated")
+    wide = {name: one.float() + 1e-6 for name, one in old.items()}
+    found = compared(wide, {name: one.bfloat16() for name, one in wide.items()})
+    assert {one.rounded_to for one in found.changed} == {"bfloat16"}
+
+
+def test_whole_numbers_of_another_type_are_the_same_numbers() -> None:
+    old = {"a.weight": randn(4, 4), "ids": torch.arange(30)}
+    head = compared(old, {**old, "ids": torch.arange(30).int()}).headline
+    assert head is not None
+    assert (head.kind, head.differing) == ("same_numbers", 0)
+
+
+def test_a_tensor_of_another_shape_is_told_once() -> None:
+    old = {"a.weight": randn(4, 4), "embed.weight": randn(30, 4)}
+    found = compared(old, {**old, "embed.weight": randn(33, 4)})
+    head = found.headline
+    assert head is not None
+    assert (head.kind, head.alone, head.other_shape) == ("differ", 0, 1)
+    said = headline_sentence(load_catalogue("en"), found)
+    assert said.endswith("differ. In both, of another shape: 1 tensor.")
+
+
+def test_what_an_exporter_counts_is_no_order_of_blocks() -> None:
+    """Constants of a graph have numbers of their own, whatever convolution they are of."""
+    kernels = [randn(6, 5, seed=n) for n in range(3)]
+    old = {f"const_fold_opt__{n}": one for n, one in zip((7, 5, 6), kernels, strict=True)}
+    new = {f"net/conv2d_{n}/Conv2D": one for n, one in enumerate(kernels)}
+    head = compared(old, new).headline
+    assert head is not None
+    assert (head.kind, head.differing) == ("same_tensors", 0)
+
+
+def test_matrices_that_were_not_read_are_not_unchanged() -> None:
+    tensors = store({"a.weight": randn(4, 4), "b.weight": randn(4, 4)})
+    tensors["b.weight"] = replace(tensors["b.weight"], readable=False)
+    whole = compare_tensors(tensors, tensors, SAME)
+    assert low_rank_change.judge(Evidence(whole_change=whole)) is None

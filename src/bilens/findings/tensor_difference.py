@@ -37,6 +37,7 @@ NAMED = 5  # blocks of codes that are named
 # spacings that a sum of an adapter is away from one that is stored: each of both, and what was
 # added, are half of one away or less
 FEW = 4
+EPSILON = torch.finfo(torch.float32).eps  # of all numbers of such a sum together
 MANY = 16  # different numbers in a tensor, of which some would change if all were rounded
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
@@ -115,16 +116,14 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         size=size,
         correlation=correlation(before, after),
     )
-    coded = new.quantised_as != old.quantised_as
+    coded, summed = new.quantised_as != old.quantised_as, new.added_to or old.added_to
     if rounded or widened:
         found = replace(found, state="rounding", rank=0 if found.full else None)
     elif coded and (off := blocks_off(before, after, new.quantised_as, old.quantised_as)) == ():
         found = replace(found, state="quantised")
     elif coded and off is not None:
         found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
-    elif found.change == 0:  # of another type
-        found = replace(found, state="rounding", rank=0 if found.full else None)
-    elif (new.added_to or old.added_to) and (found.change or 0) <= torch.finfo(torch.float32).eps:
+    elif found.change is not None and found.change <= (EPSILON if summed else 0):
         found = replace(found, state="rounding", rank=0 if found.full else None)
     elif same_numbers(before, after):
         found = replace(found, state="reordered")

@@ -115,7 +115,7 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
 
     Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
     order; and one that is transposed and keeps its shape, unless others have to be, too. Between
-    names of other words those of blocks alone tell, as an exporter counts, too.
+    names of other words those of blocks and of stacks alone tell, as an exporter counts, too.
     """
     turned = any(
         pair.how == "transposed"
@@ -130,7 +130,7 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
         if pair.how != "name" and not pair.constant and "::" not in "".join(names):
             numbers = [[*map(int, NUMBER.findall(name))] for name in names]
             words = tuple(NUMBER.sub("*", name) for name in names)
-            if words[0] == words[1] or all(map(LAYER.search, names)):
+            if words[0] == words[1] or all(LAYER.search(one) or one[-1] == "]" for one in names):
                 groups.setdefault(words, []).append((numbers, at))
     for (name, other), members in groups.items():
         for at in out_of_order(members, same_words=name == other):
