@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from io import BytesIO
 from math import prod
@@ -146,7 +146,9 @@ def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, Store
             yield from tensors_in(path, one, f"{full}/")
         elif hasattr(one, "dtype"):
             check_memory(16 * prod(one.shape), f"{path}", "load a smaller file")
-            yield full, stored_array(path, full, one[()])
+            found = stored_array(path, full, one[()])
+            is_counter = one.ndim < 2 and not found.dtype.is_floating_point
+            yield full, replace(found, is_weight=found.is_weight and not is_counter)
 
 
 # ---- the configuration
@@ -198,7 +200,8 @@ class KerasReader:
     def applied(self, layer: Mapping[str, Any], place: str, given: list[Any]) -> Any:
         """Return the output of a layer from its inputs; taken as it comes where it is not read."""
         kind, said, x = layer["class_name"], layer["config"], given[0]
-        names = sorted(name for name in self.to.tensors if name.startswith(place))
+        held = self.to.tensors.items()
+        names = sorted(name for name, one in held if name.startswith(place) and one.is_weight)
         in_order = not isinstance(said.get("input_layers"), dict)
         if kind in NESTED and f"{layer.get('module')}.".startswith("keras.") and in_order:
             return self.model(said, given, place)
