@@ -29,8 +29,8 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import all_tensors, header_of
 from bilens.io.contents import INPUTS, Contents
-from bilens.io.inventory import contents_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
@@ -61,9 +61,10 @@ def whole_difference(
     """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
-    tensors = model.tensors, baseline.tensors
+    held = header_of(model), header_of(baseline)
+    tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graph = None if same else changed_graph(model, baseline)
+    graph = None if same else changed_graph(*held)
     whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
@@ -77,19 +78,13 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def changed_graph(model: LoadedModel, baseline: LoadedModel) -> GraphChange | None:
+def changed_graph(model: Contents | None, baseline: Contents | None) -> GraphChange | None:
     """Return the operations, inputs and outputs of two files of one format that are others.
 
     None where a file says none.
     """
-    found = list[Contents]()
-    for one in (baseline, model):
-        path = Path(one.source)
-        with suppress(BilensError, OSError):
-            if one.source and one.original is None and path.exists() and not one.below:
-                found.append(contents_at(path))
-    formats = {held.format.split()[0].strip(",") for held in found}
-    if len(found) < 2 or len(formats) > 1:
+    found = [one for one in (baseline, model) if one is not None]
+    if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
         return None
     counts = [
         held.operations

@@ -19,7 +19,7 @@ from bilens.data.sample_files import Call, ModelInput
 from bilens.nn.mlp_search.expression import FoundLayer, steps
 from bilens.nn.mlp_search.find_mlps import Place, below
 from bilens.nn.mlp_search.patches import Patch
-from bilens.nn.real_run import in_evaluation
+from bilens.nn.real_run import in_evaluation, only_tensor
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -112,11 +112,13 @@ def run_module(
     with ExitStack() as stack:
         for name, entry in entries.items():
 
-            def meet(_: nn.Module, args: Any, name: str = name) -> None:
-                found[name] = args[0].detach().cpu()
+            def meet(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+                value = args[0] if args else only_tensor(kwargs)
+                if value is not None:  # a copy, as the module may change it in place
+                    found[name] = value.detach().to("cpu", copy=True)
 
             hooked = module.get_submodule(entry.location)
-            stack.callback(hooked.register_forward_pre_hook(meet).remove)
+            stack.callback(hooked.register_forward_pre_hook(meet, with_kwargs=True).remove)
         with in_evaluation(module):
             try:
                 module(**given)

@@ -52,6 +52,7 @@ BUFFERS = re.compile(
     r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
     r"|num_batches_tracked|(weight_)?g_idx)$"
 )
+MASK = re.compile(r"(^|\.)att(entio)?n\.bias$")  # (1, 1, positions, positions)
 PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
@@ -98,8 +99,8 @@ def paired(model: Collection[str], baseline: Collection[str]) -> dict[str, str]:
 
 def holds_weights(name: str, axes: int, dtype: str) -> bool:
     """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
-    mask = name.endswith(".bias") and axes > 2
-    whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str")
+    mask = axes == 4 and MASK.search(name) is not None
+    whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str", "string")
     kept = not whole or dtype in PACKED
     return kept and not mask and BUFFERS.search(name) is None
 

@@ -186,13 +186,14 @@ def rows_given(
     with ExitStack() as stack:
         for site in sites:
 
-            def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
+            def meet(_module: nn.Module, args: Any, kwargs: Any, site: Site = site) -> None:
+                args = args or tuple(kwargs.values())
                 reached, x = site.reached(args), site.entry.rows(args[0].detach())
                 rows = check_finite(f"what reaches {site.name}", x[reached].clone())
                 found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached]))
 
             hooked = module.get_submodule(site.paths[0])
-            stack.callback(hooked.register_forward_pre_hook(meet).remove)
+            stack.callback(hooked.register_forward_pre_hook(meet, with_kwargs=True).remove)
         run()
     for name, parts in found.items():
         if not parts:
@@ -244,7 +245,8 @@ class Walk:
         """Yield what leaves the block, batch by batch."""
         for items, state in zip(self.parts, self.states, strict=True):
             args, kwargs = self.others[len(items)][self.block]
-            out = self.host.blocks[self.block](state, *args, **kwargs)
+            # of a copy: a block may change it in place, and runs again
+            out = self.host.blocks[self.block](state.clone(), *args, **kwargs)
             yield out[0] if isinstance(out, tuple) else out
 
     def inputs(self, sites: Sequence[Site]) -> Mapping[str, LayerRows]:

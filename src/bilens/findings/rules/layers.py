@@ -364,11 +364,14 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
 )
 def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.tensors:
+        count = sum(one.full > 0 for one in found.changed)
+        if not count and found.headline and any(found.headline.unread):
+            return  # what was not read may have changed
         low = [one for one in found.changed if one.state == "low_rank"]
         ranks = sorted({one.rank or 0 for one in low})
         yield {
             "value": len(low),
-            "of": sum(one.full > 0 for one in found.changed),
+            "of": count,
             "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
             "matrices": list_names([one.name for one in low]),
         }

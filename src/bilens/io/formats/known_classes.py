@@ -40,7 +40,7 @@ def class_of(path: Path, shapes: Shapes) -> str:
     """Return the class of an installed package that tensors belong to; empty for none known."""
     content = config_beside(path)
     if (named := content.get("architectures")) and "auto_map" not in content:
-        return f"transformers.{named[0]}" if find_spec("transformers") else ""
+        return f"transformers.{named[0]}" if is_in_transformers(named[0]) else ""
     if find_spec("torchvision") is None:
         return ""
     count = str(sum(COUNTER not in name for name in shapes))
@@ -53,6 +53,15 @@ def class_of(path: Path, shapes: Shapes) -> str:
             say = f"(num_classes={heads[-1]})" if heads and heads[-1] != CLASSES else ""
             return f"torchvision.models.{known[count]}{say}"
     return ""
+
+
+def is_in_transformers(name: str) -> bool:
+    """Tell whether the package has a class of a model, by the table in which it lists them."""
+    package = find_spec("transformers")
+    if package is None or package.origin is None:
+        return False
+    table = Path(package.origin).parent / "models" / "auto" / "modeling_auto.py"
+    return table.is_file() and f'"{name}"' in table.read_text("utf-8")
 
 
 def config_beside(path: Path) -> dict[str, Any]:

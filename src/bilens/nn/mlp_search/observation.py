@@ -231,8 +231,9 @@ def watch_once(
             continue
 
         def keep(
-            _: nn.Module, given: tuple[Any, ...], made: Any, path: str = path, step: Step = step
+            _: nn.Module, args: Any, kwargs: Any, made: Any, path: str = path, step: Step = step
         ) -> Tensor | None:
+            given = (*args, *kwargs.values())
             if path in seen or not given or not isinstance(made, Tensor):
                 return None
             if path in planted:
@@ -245,7 +246,7 @@ def watch_once(
             changed: Tensor = made
             return changed
 
-        part.register_forward_hook(keep)
+        part.register_forward_hook(keep, with_kwargs=True)
     call(runner, example)
     return list(seen.values())
 
