@@ -44,7 +44,9 @@ def headline_of(
     ]
     more = any(math.prod(one.shape) > 1 for one in alone)
     ways = tuple(stored_otherwise(found))
-    if not ways and (not same_file or other_files(whole)):
+    if not ways and same_file:
+        ways = ("files",) if other_files(whole) else ()
+    elif not ways:
         ways = ("header",)
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more, graph is not None),

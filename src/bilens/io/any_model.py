@@ -76,7 +76,8 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     if held is not None:
         about, sha256 = {"format": held.format, **about}, sha256 or held.sha256
         store = store or dict(tensors_at(path, held, error))
-    return LoadedModel(None, str(path), sha256, provenance=about, stored=store)
+    files = tuple(held.files) if held is not None and path.is_dir() else ()
+    return LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
 
 
 # ---- tensors of files of which no layer is read
