@@ -225,16 +225,26 @@ def make_page(kind: str) -> dict[str, Any]:
 
 
 HEADLINES = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded")
-HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated", "not_compared")
+HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated", "not_compared", "folded")
 
 
 FEW_COMPARED: tuple[dict[str, Any], ...] = (
-    {"tensors": 0, "alone": 0, "operations": []},
+    {
+        "tensors": 0,
+        "alone": 0,
+        "graph": {"operations": [], "settings": None, "joined": False},
+    },
     {
         "unread": [2, 3],
         "names": ["a", "b"],
-        "operations": [{"name": "Relu", "before": 6, "after": 5}],
+        "graph": {
+            "operations": [{"name": "Relu", "before": 6, "after": 5}],
+            "settings": [{"operation": "Conv y", "setting": "pads", "before": "", "after": "1, 1"}],
+            "joined": True,
+        },
     },
+    {"graph": {"operations": [], "settings": [], "joined": True}},
+    {"graph": {"operations": [], "settings": [], "joined": False}},
 )
 
 
@@ -242,10 +252,16 @@ def every_change() -> dict[str, Any]:
     """Return the difference of two models in which there is every kind of tensor and of change."""
     sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5, "entries": 9, "size": 2.0}
     sizes |= {"baseline_name": "a", "correlation": 0.5, "rounded_to": "", "baseline_rounded_to": ""}
+    sizes |= {"blocks_off": 0, "places": [], "norm": "", "residual": None}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
     states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
     states += ("quantised", "reordered", "moved", "permuted")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
+    off = {"kind": "up", "layer": 2, "state": "codes", "blocks_off": 2, "places": ["[0, 0:32]"]}
+    changed.append({**one, **off})
+    changed.append(
+        {**one, "kind": "conv", "layer": 3, "state": "folded", "norm": "bn", "residual": 1e-7}
+    )
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(
         {**one, "kind": "norm", "layer": 30, "state": "changed", "change": None, "full": 0}
@@ -299,7 +315,7 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
     named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
     types = {"types": ["float16"], "baseline_types": ["float32"]}
-    others = {"names": [], "unread": [0, 0], "operations": None}
+    others = {"names": [], "unread": [0, 0], "graph": None}
     head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
     found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
     return {**found, "whole": {**found["whole"], "headline": head}}
@@ -496,12 +512,12 @@ def variants() -> dict[str, dict[str, Any]]:
             for kind in HEADLINES
         },
         **{
-            f"few of {kind} {'names' in few}": {
+            f"few of {kind} {number}": {
                 **make_layer_audit(),
                 "difference": headlined(kind, **few),
             }
             for kind in ("identical", "same_tensors", "not_compared", "differ")
-            for few in FEW_COMPARED
+            for number, few in enumerate(FEW_COMPARED)
         },
         "same files": {
             **make_layer_audit(),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bilens.base.errors import CheckpointError
 from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.io.any_model import tensors_at
+from bilens.io.any_model import tensors_beside
 from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
@@ -422,7 +422,7 @@ def coded(tmp_path: Path, change: float = 0.0) -> Store:
         HeldTensor("kernel", (3, 4), "int8", 12, TensorBytes(path, 16, 28), quantised=True),
         HeldTensor("lost", (3, 4), "float32", 48),
     ]
-    return tensors_at(path, Contents("codes", [path], held), CheckpointError("cannot be read"))
+    return tensors_beside({}, Contents("codes", [path], held), CheckpointError("cannot be read"))
 
 
 def test_tensors_whose_numbers_are_not_read_are_counted_and_not_fetched(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from bilens.io.any_model import open_any
 from bilens.io.loaded_model import ReadOptions
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
+from bilens.report.sections.inventory_section import inventory_lines
+from bilens.report.text import load_catalogue
 
 
 class Net(nn.Module):
@@ -117,14 +119,15 @@ def hide(path: Path, where: str) -> None:
     plain, bomb = pickle.dumps({"w": many}), pickle.dumps(Bomb())
     objects, text = np.array([{"a": 1}], dtype=object), np.array(["é", "b"])
     if where == "joblib":
-        others = [objects, text, np.zeros((), ">i2"), np.zeros(3, "M8[s]"), np.zeros(2, "f4,O")]
+        others = [objects, text, np.zeros((), ">i8"), np.zeros(3, "M8[s]"), np.zeros(2, "f4,O")]
         joblib.dump({"w": many, "others": others, "z": Bomb()}, path)
     elif where == "objects of joblib":
         joblib.dump({"o": np.array([Bomb()], dtype=object), "w": many}, path)
     elif where == "objects of npz":
-        np.savez(path.open("wb"), w=many, o=np.array([Bomb()], dtype=object))
+        with path.open("wb") as file:
+            np.savez(file, w=many, o=np.array([Bomb()], dtype=object))
     elif where == "npy":
-        np.save(path.open("wb"), np.array([Bomb()], dtype=object))
+        np.save(path, np.array([Bomb()], dtype=object))
     elif where == "behind the end":
         path.write_bytes(plain + bomb)
     elif where == "behind a large one":
@@ -159,6 +162,23 @@ def test_what_a_file_would_import_is_told_wherever_it_stands(
     assert not any("not walked" in note for note in found.notes)
     assert found.tensors == shown
     assert found.parameters == (9 << 20 if "large" in where else 0 if where == "npy" else 12)
+
+
+def test_codes_of_several_weights_each_are_counted_and_told(tmp_path: Path) -> None:
+    """4-bit codes as MLX stores them were in no count: 800 weights in all of a model."""
+    state = {
+        "layers.0.q.weight": torch.zeros(16, 4, dtype=torch.uint32),
+        "layers.0.q.scales": torch.ones(16, 2),
+        "layers.0.q.lora.bias": torch.ones(1, 1, 8),
+        "places": torch.zeros(7, dtype=torch.int64),
+    }
+    save_file(state, tmp_path / "m.safetensors")
+    found = bl.inventory(tmp_path / "m.safetensors")
+    assert (found.parameters, found.codes) == (64 + 32 + 8, 64)
+    said = " ".join(inventory_lines(load_catalogue("en"), found))
+    assert "64 of these are whole numbers, each of which stands for a weight or for several." in said
+    report = bl.audit(open_any(tmp_path / "m.safetensors", ReadOptions()), null_samples=3)
+    assert report.record.coverage.parameters == found.parameters
 
 
 @pytest.mark.parametrize("cut", [40, 200, 400])

@@ -35,8 +35,8 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import all_tensors, header_of
 from bilens.io.contents import INPUTS, Contents
-from bilens.io.inventory import contents_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
@@ -67,9 +67,10 @@ def whole_difference(
     """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
-    tensors = model.tensors, baseline.tensors
+    held = header_of(model), header_of(baseline)
+    tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graph = None if same else changed_graph(model, baseline)
+    graph = None if same else changed_graph(held[1], held[0])
     whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
@@ -83,20 +84,13 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def changed_graph(model: LoadedModel, baseline: LoadedModel) -> GraphChange | None:
-    """Return the operations, inputs and outputs of two files of one format that are others.
+def changed_graph(*both: Contents | None) -> GraphChange | None:
+    """Return the operations, inputs and outputs of the second that the first does not have so.
 
-    None where a file says none.
+    None where a file says none, or they are of two formats.
     """
-    found, formats = list[Contents](), set[str]()
-    for one in (baseline, model):
-        path = Path(one.source)
-        with suppress(BilensError, OSError):
-            if one.source and one.original is None and path.exists() and not one.below:
-                held = contents_at(path)
-                found += [held] if held.settings or held.operations else []
-                formats.add(held.format.split()[0].strip(","))
-    if len(found) < 2 or len(formats) > 1:
+    found = [one for one in both if one is not None and (one.settings or one.operations)]
+    if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
         return None
     counts = list[Counter[str]]()
     for held in found:

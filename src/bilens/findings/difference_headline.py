@@ -35,21 +35,22 @@ def headline_of(
     entries = sum(one.entries for one in matrices)
     sizes = [(one.size, one.size * (one.change or 0.0)) for one in changed if one.size]
     ranks = [one.rank for one in differing if one.state == "low_rank" and one.rank is not None]
+    ways = tuple(stored_otherwise(found))
     alone = [
         one
         for one in (*found.model.values(), *found.baseline.values())
         if one.dtype.is_floating_point or math.prod(one.shape) > 1
         # a graph has numbers and places that a file of weights alone never has
-        if one.is_weight or (one.dtype.is_floating_point and math.prod(one.shape) > 1)
+        if one.is_weight
+        or "format" not in ways
+        or (one.dtype.is_floating_point and math.prod(one.shape) > 1)
     ]
-    more = any(math.prod(one.shape) > 1 for one in alone)
-    ways = tuple(stored_otherwise(found))
     if not ways and same_file:
         ways = ("files",) if other_files(whole) else ()
     elif not ways:
         ways = ("header",)
     return DifferenceHeadline(
-        kind_of_difference(whole, found, differing, same_file, more, graph is not None),
+        kind_of_difference(whole, found, differing, same_file, bool(alone), graph is not None),
         len(found.pairs),
         len(differing),
         len(alone),
@@ -65,7 +66,7 @@ def headline_of(
         else None,
         DEVIATIONS / math.sqrt(entries) if entries else None,
         tuple(one.name for one in differing) if len(differing) <= FEW else (),
-        found.unread,
+        (len(found.unread[0]), len(found.unread[1])),
         graph,
     )
 
@@ -75,7 +76,7 @@ def kind_of_difference(
     found: Matching,
     differing: Sequence[TensorChange],
     same_file: bool,
-    alone: bool,  # whether one of both holds more tensors, of more than one number
+    alone: bool,  # whether one of both holds more tensors
     graphs: bool,  # whether both are graphs, of which tensors do not say all
 ) -> str:
     changed = whole.changed

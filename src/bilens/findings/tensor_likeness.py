@@ -6,7 +6,7 @@ that, and constants, have to be equal.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import permutations
@@ -48,7 +48,8 @@ class Matching:
     model: dict[str, StoredTensor] = field(default_factory=dict)
     baseline: dict[str, StoredTensor] = field(default_factory=dict)
     reordered: bool = False  # whether the files hold them in another order
-    unread: tuple[int, int] = (0, 0)  # of both, whose numbers or counterparts were not read
+    # names of both, whose numbers or counterparts were not read
+    unread: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     def add(
         self,
@@ -70,6 +71,15 @@ class Matching:
 def numbers_in(tensor: StoredTensor) -> Tensor:
     """Return the numbers of a tensor as they are stored, NaN and infinity too."""
     return tensor.fetch(tensor.block).reshape(tensor.shape)
+
+
+def in_reals(tensor: StoredTensor) -> StoredTensor:
+    """Return a tensor; complex numbers as pairs of real ones, along one axis more."""
+    if not tensor.dtype.is_complex:
+        return tensor
+    fetch: Callable[[Block], Tensor] = lambda at: torch.view_as_real(tensor.fetch(()))[at]  # noqa: E731
+    shape, dtype = (*tensor.shape, 2), tensor.dtype.to_real()
+    return replace(tensor, shape=shape, dtype=dtype, fetch=fetch, quantised_as=tensor.storage)
 
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
@@ -131,7 +141,8 @@ def agree(one: Tensor, other: Tensor, *, exact: bool = False) -> bool:
 def pair_of(new: StoredTensor, old: StoredTensor, how: How, *, moved: bool = False) -> TensorPair:
     one, other = numbers_in(new), numbers_in(old)
     constant = is_constant(one) and torch.equal(one.double(), other.double())
-    return TensorPair(new, old, how, same_bits(one, other), constant, moved)
+    same = new.storage == old.storage and same_bits(one, other)
+    return TensorPair(new, old, how, same, constant, moved)
 
 
 def is_constant(values: Tensor) -> bool:

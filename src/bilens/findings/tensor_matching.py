@@ -19,6 +19,7 @@ from bilens.findings.tensor_likeness import (
     How,
     Matching,
     agree,
+    in_reals,
     in_shape_of,
     is_unturned,
     numbers_in,
@@ -46,7 +47,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     """
     stores = model, baseline
     model, baseline = (
-        {n: replace(t, name=n) for n, t in one.items() if t.readable} for one in stores
+        {n: in_reals(replace(t, name=n)) for n, t in one.items() if t.readable} for one in stores
     )
     found, named = Matching([], dict(model), dict(baseline)), paired(model, baseline)
     for done, (name, other) in enumerate(named.items()):
@@ -79,14 +80,24 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
 
 
 def set_aside(found: Matching, stores: tuple[Store, Store]) -> None:
-    """Count what was not read, and what is left of the other file, which may be the same."""
-    counts = [sum(not one.readable for one in store.values()) for store in stores]
-    lacking = [count > 0 or not store for count, store in zip(counts, stores, strict=True)]
+    """Name what was not read, and what is left of the other file, which may be the same.
+
+    So each tensor of both is in a pair, left alone, or named as not compared.
+    """
+    unread = [[name for name, one in store.items() if not one.readable] for store in stores]
+    lacking = [bool(names) or not store for names, store in zip(unread, stores, strict=True)]
     for side, left in enumerate((found.model, found.baseline)):
         if lacking[1 - side]:
-            counts[side] += len(left)
+            unread[side] += left
             left.clear()
-    found.unread = counts[0], counts[1]
+    found.unread = tuple(unread[0]), tuple(unread[1])
+    paired = zip(*((pair.model.name, pair.baseline.name) for pair in found.pairs), strict=True)
+    both = [*paired] or [(), ()]
+    for side, left in enumerate((found.model, found.baseline)):
+        told = {*both[side], *left, *found.unread[side]}
+        told |= {name[: at.start()] for name in told for at in re.finditer(r"\[", name)}  # of parts
+        lost = stores[side].keys() - told
+        assert not lost, f"neither compared nor named: {sorted(lost)}"
 
 
 def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> None:

@@ -4,9 +4,10 @@ Rows lie one behind the other (q, k and v; a stack of experts), take turns (gate
 head by head, or are those of one tensor whose blocks stand in another order (gates of a GRU).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from math import prod
 from typing import Any, TypeAlias
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from bilens.findings.tensor_likeness import (
     HALF,
     Matching,
+    TensorPair,
     agree,
     in_shape_of,
     numbers_in,
@@ -25,9 +27,17 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.io.byte_ranges import Block
 from bilens.io.stored_mlp import StoredTensor
+from bilens.records.tensor_changes import TensorChange
 
 AT_ONCE = 1024  # rows whose nearest ones are looked for
 PROBED = 32  # rows that are looked for first
+# Gain, shift, mean and variance, as torch, Keras and Paddle call them.
+NORMS = (
+    ("weight", "bias", "running_mean", "running_var"),
+    ("gamma", "beta", "moving_mean", "moving_variance"),
+    ("w_0", "b_0", "w_1", "w_2"),
+)
+LARGEST_EPSILON, ROUNDINGS = 0.1, 16  # these of the coarser type: of products, sums and a root
 FEW = 4  # one row in so many may not be found behind the one before, or there is no order in them
 
 Part: TypeAlias = tuple[StoredTensor, StoredTensor, tuple[int, ...]]  # part, whose, order of axes
@@ -183,3 +193,103 @@ def rows_of(whole: StoredTensor, order: tuple[int, ...], rows: Tensor) -> Stored
 
 def read_rows(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: Block) -> Tensor:
     return numbers_in(whole).reshape(matrix_sides(whole)).permute(order)[rows][block]
+
+
+# ---- batch normalisations that are multiplied into the weights before them
+
+
+def match_folded(found: Matching) -> list[TensorChange]:
+    """Take normalisations of one file that are part of weights of the other out of a matching.
+
+    Math: (W x + b − mean) γ / √(variance + ε) + β is one map again, s W and s (b − mean) + β with
+        s = γ / √(variance + ε). All four tensors have to be left of one file alone;
+        ε is what W says.
+    """
+    changes = list[TensorChange | None]()
+    for side, other in (("baseline", "model"), ("model", "baseline")):
+        if not [*norms_in(getattr(found, other))]:
+            norms = [*norms_in(getattr(found, side))]
+            changes += (match_norm(found, names, side, other) for names in norms)
+    return [one for one in changes if one is not None]
+
+
+def match_norm(
+    found: Matching, names: tuple[str, ...], side: str, other: str
+) -> TensorChange | None:
+    """Take a normalisation out of a matching, where weights of the other file have it in them."""
+    norm = [numbers_in(getattr(found, side)[one]).double() for one in names]
+    for plain, made, axis in weights_of(found, side, other, len(norm[0])):
+        whole = [numbers_in(one).double() for one in (plain, made)]
+        rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
+        ratio = (rows * scaled).sum(1) / rows.square().sum(1)
+        epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
+        scale = norm[0] / (norm[3] + epsilon).sqrt()
+        residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
+        most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
+        bias = bias_of(found, side, other, norm, scale, most)
+        if epsilon <= LARGEST_EPSILON and residual <= most and bias:
+            names_used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
+            take_out(found, names_used)
+            new, old = (made, plain) if side == "baseline" else (plain, made)
+            found.pairs.append(TensorPair(new, old, "folded"))
+            stored, name = (new.storage, old.storage), names[0].replace("/", ".")
+            return TensorChange(
+                new.name, "other", None, *stored, "folded", baseline_name=old.name,
+                entries=prod(new.shape), size=float(whole[side == "model"].norm()),
+                norm=name.rpartition(".")[0], residual=residual,
+            )  # fmt: skip
+    return None
+
+
+def norms_in(left: Mapping[str, StoredTensor]) -> Iterator[tuple[str, ...]]:
+    """Yield gain, shift, mean and variance of the normalisations of which all four are there."""
+    for name in left:
+        for gain, shift, mean, variance in NORMS:
+            stem, ending, more = name.rpartition(mean)
+            names = tuple(f"{stem}{one}{more}" for one in (gain, shift, mean, variance))
+            shapes = {left[one].shape if one in left else () for one in names}
+            if ending and more in ("", ":0") and shapes == {left[name].shape[:1]}:
+                yield names
+
+
+def weights_of(
+    found: Matching, side: str, other: str, outputs: int
+) -> Iterator[tuple[StoredTensor, StoredTensor, int]]:
+    """Yield weights with so many outputs, what may be the same in the other file, and the axis."""
+    both = [(getattr(x, side), getattr(x, other)) for x in found.pairs if not x.same]
+    both += product(getattr(found, side).values(), getattr(found, other).values())
+    for plain, made in both:
+        turned = len(made.shape) == 2 and plain.shape == made.shape[::-1] != made.shape
+        plain = in_shape_of(made, plain, (1, 0)) if turned else plain
+        alike = plain.shape == made.shape and len(made.shape) > 1
+        for axis in (0, 1, -1) if alike and plain.dtype.is_floating_point else ():
+            if made.shape[axis] == outputs and made.dtype.is_floating_point:
+                yield plain, made, axis
+
+
+def bias_of(
+    found: Matching, side: str, other: str, norm: list[Tensor], scale: Tensor, most: float
+) -> tuple[str, ...]:
+    """Return the bias with a normalisation in it, and the one before it where there is any."""
+    mine, theirs = (
+        [*getattr(found, one).values(), *(getattr(pair, one) for pair in found.pairs)]
+        for one in (side, other)
+    )
+    _, shift, mean, _ = norm
+    for made in (one for one in theirs if one.shape == shift.shape):
+        for bias in (None, *(one for one in mine if one.shape == shift.shape)):
+            given = 0 * shift if bias is None else numbers_in(bias).double()
+            parts = shift, -scale * mean, scale * given
+            away = numbers_in(made).double() - sum(parts)
+            if away.norm() <= most * sum(part.norm() for part in parts):
+                return (made.name,) if bias is None else (made.name, bias.name)
+    return ()
+
+
+def take_out(found: Matching, used: Mapping[str, set[str]]) -> None:
+    """Take tensors by their names out of what is left of each file, and out of pairs."""
+    for side, names in used.items():
+        left = getattr(found, side)
+        for name in names & left.keys():
+            del left[name]
+        found.pairs[:] = [one for one in found.pairs if getattr(one, side).name not in names]

@@ -120,6 +120,7 @@ def inventory_of(
         bytes=size,
         sha256=contents.sha256,
         parameters=contents.parameters if contents.tensors else None,
+        codes=contents.codes,
         tensors=len(contents.tensors),
         operations=tuple(CountedName(name, n) for name, n in contents.operations.most_common()),
         parts=contents.counted_parts(read),

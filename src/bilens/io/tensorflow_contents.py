@@ -140,15 +140,11 @@ def count_operations(
     total = Counter[str]()
     for node in nodes:
         name, called = node[2][0].decode(), []
-        said = {INPUTS: b", ".join(node.get(3, [])).decode()}
         for entry in map(read_message, node.get(5, [])):
-            if name != "Const" and not entry[1][0].startswith(b"_"):
-                said[entry[1][0].decode()] = short_text(b"".join(entry.get(2, [])).hex(" "))
             value = read_message(entry[2][0]) if 2 in entry else {}
             called += [read_message(one)[1][0] for one in value.get(10, [])]
             if name == "Const" and entry[1][0] == b"value":
                 add_constant(found, node[1][0].decode(), read_message(value[8][0]))
-        found.set_operation(name, node[1][0].decode(), said)
         known = [one for one in called if one in functions]
         for function in known:
             if function not in done:
@@ -306,9 +302,11 @@ def read_tflite(path: Path) -> Contents:
         for tensor in tensors:
             at, size = buffers[tensor.scalar(2, "I")]
             name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)
-            if size and dtype not in ("int64", "string"):
+            if size:
                 scales = [table.vector(2)[1] for table in tensor.table(4)]  # of a bias, too
                 quantised = dtype in CODES or (dtype == "int32" and any(scales))
+                if any(scales):
+                    found.set_operation("scales", name, scales_of(tensor.table(4)[0]))
                 place = TensorBytes(path, at, at + size)
                 found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))
         for side, ends in (("input", 1), ("output", 2)):
@@ -318,6 +316,17 @@ def read_tflite(path: Path) -> Contents:
     if text := model.text(3):
         found.said["description"] = text
     return found
+
+
+def scales_of(table: Table) -> dict[str, str]:
+    """Return scales, zero points and axis of a tensor of codes."""
+    scales, zeros = table.vector(2), table.vector(3)
+    said = {
+        "scale": struct.unpack_from(f"<{scales[1]}f", table.data, scales[0]),
+        "zero point": struct.unpack_from(f"<{zeros[1]}q", table.data, zeros[0]),
+    }
+    found = {key: short_text(", ".join(map(str, values))) for key, values in said.items()}
+    return {**found, "axis": str(table.scalar(6, "i"))}
 
 
 def operation_name(code: Table) -> str:

@@ -26,7 +26,7 @@ from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.keras_run import is_ready, load_keras, open_keras
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.stored_mlp import Store, StoredTensor, stored_array
 from bilens.nn.mlp_search.observation import check_layers
 
 WEIGHTS_ALONE = (".h5", ".hdf5")
@@ -144,12 +144,9 @@ def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, Store
             raise CheckpointError(f"{path}: {full!r} leads out of the file: save the model again.")
         if hasattr(one, "keys"):
             yield from tensors_in(path, one, f"{full}/")
-        elif one.dtype.kind == "f" or (one.dtype.kind in "iu" and one.ndim > 1):
+        elif hasattr(one, "dtype"):
             check_memory(16 * prod(one.shape), f"{path}", "load a smaller file")
-            wide = one.dtype if one.dtype.name in ("float16", "float64") else np.float32
-            data = torch.from_numpy(np.array(one[()], dtype=wide))
-            shape = tuple(data.shape)
-            yield full, StoredTensor(path, full, shape, data.dtype, data.__getitem__)
+            yield full, stored_array(path, full, one[()])
 
 
 # ---- the configuration
