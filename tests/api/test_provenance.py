@@ -136,6 +136,6 @@ def test_every_file_that_was_read_is_named_with_its_digest(tmp_path: Path) -> No
     assert both == {path.name: digests[path.name] for path in (one, two)}
     (tmp_path / INDEX_NAME).unlink()
     other = files_read(replace(model, read_sha256=digests["pytorch_model.bin"]))
-    assert list(other)[0] == "pytorch_model.bin"
+    assert next(iter(other)) == "pytorch_model.bin"
     assert {*other} == {one.name, two.name, *beside}
     assert files_read(model) == files_read(replace(model, source="the Sequential")) == {}

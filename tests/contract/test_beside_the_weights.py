@@ -125,7 +125,9 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     assert whole.identical
     assert whole.not_compared == ("notes.md",)
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
-    assert "Not compared: 1 text about the model (notes.md)" in report.to_markdown().replace("\\", "")
+    assert "Not compared: 1 text about the model (notes.md)" in report.to_markdown().replace(
+        "\\", ""
+    )
 
 
 @pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "value_head.bin", "export.json"])
@@ -167,7 +169,9 @@ def test_a_folder_is_all_of_its_files_and_not_those_alone_that_are_read(
     )
     said = report.to_markdown().replace("\\", "")
     assert (f"their tensors were not compared: {name}." in said) == is_of_weights
-    assert (f"1 file of weights in its folder was not read at all: {name}." in said) == is_of_weights
+    assert (
+        f"1 file of weights in its folder was not read at all: {name}." in said
+    ) == is_of_weights
     ended(None)
     assert {*history.accepted("tuned")} == set()
 

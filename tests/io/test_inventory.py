@@ -176,9 +176,28 @@ def test_codes_of_several_weights_each_are_counted_and_told(tmp_path: Path) -> N
     found = bl.inventory(tmp_path / "m.safetensors")
     assert (found.parameters, found.codes) == (64 + 32 + 8, 64)
     said = " ".join(inventory_lines(load_catalogue("en"), found))
-    assert "64 of these are whole numbers, each of which stands for a weight or for several." in said
+    assert (
+        "64 of these are whole numbers, each of which stands for a weight or for several." in said
+    )
     report = bl.audit(open_any(tmp_path / "m.safetensors", ReadOptions()), null_samples=3)
     assert report.record.coverage.parameters == found.parameters
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('"apache-2.0" # x', "apache-2.0"),
+        ("mit # or another", "mit"),
+        ("'a # b'", "a # b"),
+        ("c#", "c#"),
+    ],
+)
+def test_a_value_of_a_card_has_no_quotes_and_no_comment(
+    written: str, value: str, tmp_path: Path
+) -> None:
+    save_file({"a": torch.ones(3, 4)}, tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text(f"---\nlicense: {written}\n---\n# Hi\n")
+    assert [one.value for one in bl.inventory(tmp_path).card] == [value]
 
 
 @pytest.mark.parametrize("cut", [40, 200, 400])

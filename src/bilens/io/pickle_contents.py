@@ -111,7 +111,7 @@ class PickleReader(pickle._Unpickler):
         self.append(Made())  # type: ignore[attr-defined]
 
     def load_state(self) -> None:
-        self.load_build()  # type: ignore[misc]
+        self.load_build()  # type: ignore[attr-defined]
         made = self.stack[-1]  # type: ignore[attr-defined]
         if isinstance(made, Made) and made.name == WRAPPER:
             self.pass_array(made.children())

@@ -349,7 +349,11 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
             "change": max((one.change or 0.0 for one in found.changed), default=0.0),
             "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
             **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
-            **({"outcome": "warn", "files": len(found.other_weights)} if found.other_weights else {}),
+            **(
+                {"outcome": "warn", "files": len(found.other_weights)}
+                if found.other_weights
+                else {}
+            ),
         }
 
 

@@ -161,9 +161,11 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     accepted = [t(f"decision.accepted_by.{found.accepted_by}")]
     entry, state = judgements_of(record).get(WHOLE, (None, ""))
     if entry is not None and state in ("accepted", "inherited"):
-        until = entry.until or NONE
         by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
-        accepted.append(t("decision.accepted", **by, until=until))
+        key = "decision.accepted_copy" if state == "inherited" else "decision.accepted"
+        ends = "no_end" if entry.until is None else "end"
+        parts = [t(key, **by), t(f"decision.accepted_{ends}", until=entry.until or NONE)]
+        accepted.append(t("sentence.gap").join(parts))
     yield t("decision.accepted_by"), accepted
 
 
