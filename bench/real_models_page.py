@@ -173,14 +173,14 @@ def page(result: dict[str, Any]) -> str:
             f"{len(folder['files'])} files of different formats in one folder; left out in "
             f"silence: {left}.",
         ]
-    parts += ["## How it was measured", *(f"* {one}" for one in measured(result["runs"]))]
-    return "\n\n".join(parts).replace("\n\n* ", "\n* ") + "\n"
+    runs = "\n".join(f"* {one}" for one in measured(result["runs"]))
+    return "\n\n".join([*parts, "## How it was measured", runs]) + "\n"
 
 
 def measured(runs: dict[str, Any]) -> list[str]:
     """When and with what each part was measured."""
     return [
         f"{name}: {run['date']}, commit {run['commit']}, bilens {run['versions']['bilens']}, "
-        f"{run['hardware']}, load {run['load']:.1f}"
+        f"{run['hardware']}, load {run['load']:.1f}" + (f"; {run['note']}" if "note" in run else "")
         for name, run in runs.items()
     ]

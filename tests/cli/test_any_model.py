@@ -240,7 +240,7 @@ def test_a_damaged_file_of_arrays_is_refused_in_one_sentence(
         path.write_bytes(data[:300] + b"x" + data[301:])
     else:
         return  # nothing in it tells
-    assert_one_line(bilens("audit", path), FILE, name)
+    assert_one_line(bilens("audit", path), FILE, [name])
 
 
 def test_a_folder_of_a_graph_and_its_numbers_is_one_model(bilens: Shell, tmp_path: Path) -> None:

@@ -89,23 +89,22 @@ def changed_graph(*both: Contents | None) -> GraphChange | None:
 
     None where a file says none, or they are of two formats.
     """
-    found = [one for one in both if one is not None and (one.settings or one.operations)]
+    found = [one for one in both if one is not None]
     if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
         return None
-    counts = list[Counter[str]]()
-    for held in found:
-        ports = (f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
-        counts.append(held.operations + Counter(ports))
-    before, after = counts
-    changed = [
-        CountChange(name, before[name], after[name])
-        for name in before | after
-        if before[name] != after[name]
+    counts = [
+        held.operations
+        + Counter(f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
+        for held in found
     ]
-    operations = tuple(changed) if before and after else None
+    before, after = counts
+    changed = [CountChange(name, before[name], after[name]) for name in before | after]
+    listed = all(held.operations for held in found)
+    operations = tuple(one for one in changed if one.before != one.after) if listed else None
     if not all(held.settings for held in found):
-        return GraphChange(operations, None, False)
-    return GraphChange(operations, *changed_settings(*found))
+        return GraphChange(operations) if listed else None
+    settings, joined = changed_settings(found[0], found[1])
+    return GraphChange(operations, settings, joined)
 
 
 def changed_settings(before: Contents, after: Contents) -> tuple[tuple[SettingChange, ...], bool]:
@@ -113,21 +112,25 @@ def changed_settings(before: Contents, after: Contents) -> tuple[tuple[SettingCh
 
     What they read is compared where all names are the same; that is told beside the changes.
     """
-    both = before.settings, after.settings
+    sides = before.settings, after.settings
     names = [{*one.names(), *(name for _, name in one.settings)} for one in (before, after)]
-    renamed = names[0] ^ names[1]
-    found = list[SettingChange]()
-    for key in both[0].keys() & both[1].keys():
-        old, new = (one[key] for one in both)
+    renamed, found = names[0] ^ names[1], list[SettingChange]()
+    for key in sides[0].keys() & sides[1].keys():
+        old, new = (side[key] for side in sides)
         for name in {**old, **new}:
-            pair = [said.get(name, "") for said in (old, new)]
+            mine, theirs = new.get(name, ""), old.get(name, "")
             if name == INPUTS:  # what has another name may be the same
-                pair = [" ".join(x for x in text.split(", ") if x not in renamed) for text in pair]
-            if pair[0] != pair[1]:
-                found.append(SettingChange(" ".join(key).strip(), name, *pair))
-    others = [{key: one[key] for key in one if not all(key in x for x in both)} for one in both]
+                mine, theirs = (
+                    " ".join(word for word in text.split(", ") if word not in renamed)
+                    for text in (mine, theirs)
+                )
+            if mine != theirs:
+                found.append(SettingChange(" ".join(key).strip(), name, theirs, mine))
+    others = [
+        {key: side[key] for key in side if key not in other} for side, other in (sides, sides[::-1])
+    ]
     kinds = [Counter(kind for kind, _ in one) for one in others]
-    sides = [
+    often = [
         Counter(
             (kind, f"{name} {value}")
             for (kind, _), said in one.items()
@@ -136,10 +139,10 @@ def changed_settings(before: Contents, after: Contents) -> tuple[tuple[SettingCh
         )
         for one in others
     ]
-    for kind, said in sorted(sides[0] | sides[1]):
-        times = [str(side[kind, said]) for side in sides]
-        if times[0] != times[1]:
-            found.append(SettingChange(kind, said, *times))
+    for kind, said in sorted(often[0] | often[1]):
+        theirs, mine = (str(side[kind, said]) for side in often)
+        if mine != theirs:
+            found.append(SettingChange(kind, said, theirs, mine))
     return tuple(found), not any(others)
 
 

@@ -240,15 +240,13 @@ def blocks_off(one: Tensor, other: Tensor, new: str, old: str) -> tuple[str, ...
     for exact, levels, codes in ((one, other, new), (other, one, old)):
         if codes == "Q8_0" and (off := eight_bit_blocks_off(exact, levels)) is not None:
             if int(off.sum()) * 2 <= len(off):
-                return tuple(place_of(int(at), levels) for at in off.nonzero()[:, 0])
+                starts = (
+                    divmod(at * SCALED, levels.shape[-1]) for at in off.nonzero()[:, 0].tolist()
+                )
+                return tuple(f"[{row}, {start}:{start + SCALED}]" for row, start in starts)
         elif is_nearest(exact, levels, codes):
             return ()
     return None
-
-
-def place_of(block: int, levels: Tensor) -> str:
-    row, start = divmod(block * SCALED, levels.shape[-1])
-    return f"[{row}, {start}:{start + SCALED}]"
 
 
 def eight_bit_blocks_off(exact: Tensor, levels: Tensor) -> Tensor | None:

@@ -232,11 +232,11 @@ def match_norm(
             take_out(found, names_used)
             new, old = (made, plain) if side == "baseline" else (plain, made)
             found.pairs.append(TensorPair(new, old, "folded"))
-            stored, name = (new.storage, old.storage), names[0].replace("/", ".")
             return TensorChange(
-                new.name, "other", None, *stored, "folded", baseline_name=old.name,
-                entries=prod(new.shape), size=float(whole[side == "model"].norm()),
-                norm=name.rpartition(".")[0], residual=residual,
+                name=new.name, kind="other", layer=None, dtype=new.storage, state="folded",
+                baseline_dtype=old.storage, baseline_name=old.name, entries=prod(new.shape),
+                norm=names[0].replace("/", ".").rpartition(".")[0], residual=residual,
+                size=float(whole[side == "model"].norm()),
             )  # fmt: skip
     return None
 

@@ -74,7 +74,7 @@ def read_onnx_contents(path: Path) -> Contents:
 
 
 def node_settings(onnx: Any, node: Any, versions: Mapping[str, int]) -> dict[str, str]:
-    """Return what a node is set to, with what it is where the file leaves it out, and its inputs.
+    """Return the attributes of a node, defaults of those that are left out too, and its inputs.
 
     Tensors and graphs in it stand for themselves.
     """

@@ -259,11 +259,6 @@ class Table:
             raise ValueError("a vector behind the end")
         return at + 4, int(count)
 
-    def bytes_in_line(self) -> bytes:
-        """Return the numbers in the table itself, without what it points to."""
-        (size,) = struct.unpack_from("<H", self.data, self.fields + 2)
-        return self.data[self.at + 4 : self.at + size]
-
     def integers(self, number: int) -> list[int]:
         at, count = self.vector(number)
         return [*struct.unpack_from(f"<{count}i", self.data, at)] if count else []
@@ -295,7 +290,10 @@ def read_tflite(path: Path) -> Contents:
             given, made = (
                 [tensors[at].text(3) for at in one.integers(k) if at >= 0] for k in (1, 2)
             )
-            said = {"options": "".join(part.bytes_in_line().hex(" ") for part in one.table(4))}
+            said = {}
+            for part in one.table(4):  # its numbers, without what it points to
+                (size,) = struct.unpack_from("<H", data, part.fields + 2)
+                said["options"] = data[part.at + 4 : part.at + size].hex(" ")
             kind = names[one.scalar(0, "I")]
             found.operations[kind] += 1
             found.set_operation(kind, "".join(made[:1]), said | {INPUTS: ", ".join(given)})

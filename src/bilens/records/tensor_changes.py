@@ -53,7 +53,7 @@ class CountChange(Record, frozen=True):
 
 
 class SettingChange(Record, frozen=True):
-    """What an operation is set to, or reads, otherwise than before."""
+    """A setting of an operation, or its inputs, that differ from the baseline’s."""
 
     operation: Annotated[str, "its kind and name; its kind alone where names are others"]
     setting: Annotated[str, "as the format calls it; `inputs` for what it reads"]
@@ -65,7 +65,7 @@ class SettingChange(Record, frozen=True):
 
 
 class GraphChange(Record, frozen=True):
-    """What two files say beside their tensors: operations, and what these are set to."""
+    """The differences of the operations of two files, and of their settings."""
 
     operations: Annotated[
         tuple[CountChange, ...] | None,
