@@ -427,27 +427,20 @@ def test_an_unchanged_copy_inherits_an_acceptance_and_says_whose(history: bl.His
     for lang, words in (("en", "unchanged copy of m"), ("ja", "同じ複製")):
         t = load_catalogue(lang)
         assert len([line for line in judged_lines(t, record) if words in line]) == 2
-        said = " ".join(dict(looked_lines(t, record))[t("decision.accepted_by")])
-        assert t("decision.accepted_copy", author="Ada", day=now()[:10], model="m") in said
-        assert t("decision.accepted_end", until="2199-03-31") in said
+        said = t("decision.inherited", author="Ada", day=now()[:10], model="m")
+        until = f"{said}{t('sentence.gap')}{t('decision.until', until='2199-03-31')}"
+        assert until in dict(looked_lines(t, record))[t("decision.accepted_by")]
+    history.say("accept", "m", "rule:decision", "known", "Ada")  # on itself, and without an end
+    record = replace(audit_of(history.folder / "m").record, people=history.people("m", IDENTITY))
+    record = replace(record, reproduce=replace(record.reproduce, identity=IDENTITY))
+    t = load_catalogue("en")
+    said = f"Accepted already by Ada on {now()[:10]}. It has no end."
+    assert said in dict(looked_lines(t, record))[t("decision.accepted_by")]
     # the last word on the copy itself counts, and so does one that takes the acceptance back
     history.say("reject", "copy", RULE, "no", "Kei")
     assert {*history.accepted("copy")} == {"decision"}
     history.say("withdraw", "m", "rule:decision", "", "Kei")
     assert history.accepted("copy") == {}
-
-
-def test_an_acceptance_without_an_end_says_so_and_is_of_the_model_itself(
-    history: bl.History,
-) -> None:
-    """It held until —, for a model of which that very model was said to be a copy."""
-    audited_as(history, "m", IDENTITY)
-    history.say("accept", "m", "rule:decision", "known", "Ada")
-    record = replace(audit_of(history.folder / "m").record, people=history.people("m", IDENTITY))
-    record = replace(record, reproduce=replace(record.reproduce, identity=IDENTITY))
-    t = load_catalogue("en")
-    said = dict(looked_lines(t, record))[t("decision.accepted_by")]
-    assert said[-1] == f"Accepted already by Ada on {now()[:10]}. It holds without an end."
 
 
 def test_a_copy_that_is_compared_with_what_was_accepted_inherits_too(history: bl.History) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 import bilens as bl
 import language_runs
@@ -25,12 +26,13 @@ from bilens.base.errors import (
     UsageError,
 )
 from bilens.data.tokenizer import pack_documents
-from bilens.io.host import host_of
+from bilens.io.host import host_of, open_host
 from bilens.nn import BilinearTransformer
+from bilens.nn.block import Hooks
 from bilens.train import recorded_inputs
 from bilens.train.corpus import CorpusOptions
 from bilens.train.layer_inputs import LayerRows, Walk
-from bilens.train.record_inputs import layer_inputs, open_host
+from bilens.train.record_inputs import layer_inputs
 from bilens.train.recorded_inputs import LayerInputs, Part
 from builders import randn
 
@@ -477,25 +479,63 @@ def test_rows_are_as_a_layer_met_them_whatever_is_done_to_them_later(
         assert bool(plain.any())
 
 
-def test_texts_go_through_blocks_that_change_them_in_place(ours: Path) -> None:
+class PostNorm(nn.Module):
+    """A block that adds to its stream, in place or not, and calls its parts by keyword or not."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.norm = nn.LayerNorm(4, elementwise_affine=False)
+        self.mlp = nn.Sequential(nn.Linear(4, 6), nn.ReLU(way == "activation"), nn.Linear(6, 4))
+
+    def forward(self, x: Tensor) -> Any:
+        h = self.norm(x)
+        if self.way == "sum":
+            h += self.mlp(h)
+        elif self.way == "keyword":
+            h = h + self.mlp[2](input=self.mlp[1](self.mlp[0](input=h)))
+        else:
+            h = h + self.mlp(h)
+        return self.norm(h)
+
+
+@pytest.mark.parametrize("way", ["sum", "activation", "keyword"])
+def test_rows_are_those_before_a_change_in_place(way: str, tmp_path: Path) -> None:
+    module, x = PostNorm(way), 3 * randn(40, 4).float()
+    expected = functional.layer_norm(x, (4,))
+    for number, part in enumerate(x.chunk(2)):
+        np.save(tmp_path / f"{number}.npy", part.numpy())
+    for data in (x, str(tmp_path)):  # as rows in memory, and as files that it is run on
+        seen = layer_inputs(module, data)
+        assert [*seen.sites] == ["mlp"]
+        rows = torch.cat([seen.rows("mlp", part).x for part in ("fit", "held_out")])
+        apart = torch.cdist(rows.double(), expected.double())
+        assert float(apart.min(1).values.max()) < 1e-5
+        assert {*apart.argmin(1).tolist()} == {*range(40)}
+
+
+def test_a_stream_that_a_block_changes_in_place_is_walked_as_it_was(ours: Path) -> None:
     host = open_host(ours)
-    tokens = torch.arange(24).view(2, 12)
+    texts = torch.randint(0, host.module.config.vocab_size, (3, 8))  # type: ignore[union-attr, arg-type]
+    walk, plain = Walk(host, texts, 3), Walk(host, texts, 3)
+    block, whole = host.blocks[0], host.blocks[0].forward
 
-    def rows() -> list[Tensor]:
-        walk, found = Walk(host, tokens, 1), []
-        for number in range(len(host.blocks)):
-            sites = [site for site in host.sites if site.block == number]
-            found += [one.x for one in walk.inputs(sites).values()]
-            walk.advance()
-        return found
+    def in_place(x: Tensor, *more: Any, **named: Any) -> Any:
+        made = whole(x, *more, **named)
+        x.zero_()
+        return made
 
-    plain = rows()
-    for block in host.blocks:
-        forward = block.forward
+    plain.advance()
+    block.forward = in_place  # type: ignore[method-assign]
+    walk.inputs([site for site in host.sites if site.block == 0])
+    walk.advance()
+    torch.testing.assert_close(walk.states[0], plain.states[0])
 
-        def in_place(x: Tensor, *rest: Any, forward: Any = forward, **named: Any) -> Any:
-            made = forward(x.clone(), *rest, **named)
-            return x.copy_(made)
 
-        block.forward = in_place
-    assert all(map(torch.equal, plain, rows()))
+def test_an_edit_in_place_leaves_what_was_captured() -> None:
+    seen = Hooks.for_run(["blocks.0.resid_post"], {"blocks.1.resid_pre": Tensor.zero_}, 2)
+    x = torch.ones(2, 3)
+    for layer, point in ((0, "resid_post"), (1, "resid_pre")):
+        x = seen.observer(layer)(point, x)
+    assert not x.any()
+    assert bool((seen.captured["blocks.0.resid_post"] == 1).all())

@@ -665,3 +665,14 @@ def test_parts_in_folders_below_are_one_model(tmp_path: Path) -> None:
     (tmp_path / "empty" / "deep" / "notes.txt").write_text("nothing")
     with pytest.raises(CheckpointError, match="holds no model"):
         bl.inventory(tmp_path / "empty")
+
+
+def test_a_bias_of_several_axes_is_counted_and_a_mask_is_not(tmp_path: Path) -> None:
+    shapes = {
+        "fc1.weight": (20, 6), "fc1.bias": (1, 1, 20), "rel.bias": (2, 3, 3),
+        "h.0.attn.bias": (1, 1, 9, 9), "h.0.attention.bias": (1, 1, 9, 9),
+    }  # fmt: skip
+    save_file(
+        {name: torch.rand(shape) for name, shape in shapes.items()}, tmp_path / "m.safetensors"
+    )
+    assert bl.inventory(tmp_path / "m.safetensors").parameters == 20 * 6 + 20 + 18

@@ -70,7 +70,7 @@ def whole_difference(
     held = header_of(model), header_of(baseline)
     tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graph = None if same else changed_graph(held[1], held[0])
+    graph = None if same else changed_graph(*held)
     whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
@@ -84,12 +84,12 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def changed_graph(*both: Contents | None) -> GraphChange | None:
-    """Return the operations, inputs and outputs of the second that the first does not have so.
+def changed_graph(model: Contents | None, baseline: Contents | None) -> GraphChange | None:
+    """Return the operations, inputs and outputs of two files of one format that are others.
 
-    None where a file says none, or they are of two formats.
+    None where a file says none.
     """
-    found = [one for one in both if one is not None]
+    found = [one for one in (baseline, model) if one is not None]
     if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
         return None
     counts = [

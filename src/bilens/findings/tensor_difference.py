@@ -122,6 +122,10 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         found = replace(found, state="quantised")
     elif coded and off is not None:
         found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
+    elif found.change == 0 or (
+        (new.added_to or old.added_to) and (found.change or 0) <= torch.finfo(torch.float32).eps
+    ):  # of another type
+        found = replace(found, state="rounding", rank=0 if found.full else None)
     elif same_numbers(before, after):
         found = replace(found, state="reordered")
     else:
@@ -141,21 +145,24 @@ def computable(tensor: Tensor) -> Tensor:
 def is_rounded(change: TensorChange, found: Matching) -> bool:
     """Tell whether a file may be the other one rounded, if that is what a change says.
 
-    Where both store it in one type, all of the file has to lie on the numbers of a narrower one,
-    and none but simple numbers may be the same.
+    Where that stores it in another type, all of the file has to lie on the numbers of the narrower
+    one, and none but simple numbers may be the same.
     """
     kind = change.rounded_to or change.baseline_rounded_to
-    if change.state != "rounding" or not kind or change.dtype != change.baseline_dtype:
+    stored = change.dtype if change.rounded_to else change.baseline_dtype
+    if change.state != "rounding" or not kind or change.change == 0 or kind == stored:
         return True
     count = 0
     for pair in found.pairs:
-        one = numbers_in(pair.model if change.rounded_to else pair.baseline)
-        if pair.model.storage == change.dtype:
+        side = pair.model if change.rounded_to else pair.baseline
+        if side.storage == stored:
+            one = numbers_in(side)
             if not torch.equal(one, one.to(getattr(torch, kind)).to(one.dtype)):
                 return False
-            count += one.numel()
-            if pair.same and len(one.unique()) > MANY:
+            many = len(one.unique())
+            if pair.same and many > MANY:
                 return False  # which rounding would have changed
+            count += many
     return count > MANY
 
 

@@ -90,6 +90,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 def rounded_to(one: Tensor, other: Tensor) -> str:
     """Return the type in which numbers are those of the other, each rounded; empty for none."""
     kinds = [*ROUNDED] if one.is_floating_point() and other.is_floating_point() else []
+    kinds.sort(key=lambda kind: kind != one.dtype)  # what it is stored in, before what it might be
     for part in (slice(999), slice(None)):
         new, old = one.flatten()[part].double(), other.flatten()[part]
         kinds = [kind for kind in kinds if torch.equal(new, old.to(kind).double())]

@@ -190,7 +190,8 @@ def raw_tensor(one: Listed, held: Contents, error: BilensError) -> StoredTensor:
         file, start = opened(one.place.path), one.place.start
         if plain is dtype and size == prod(one.shape) * plain.itemsize:
             fetch = Region(file, start, one.shape, plain).fetch
-            return StoredTensor(file.path, one.name, one.shape, plain, fetch)
+            codes = one.dtype if one.quantised and not plain.is_floating_point else ""
+            return StoredTensor(file.path, one.name, one.shape, plain, fetch, quantised_as=codes)
         if size:
             return stored_codes(
                 one.name, one.shape, one.dtype, Region(file, start, (size,), torch.uint8)

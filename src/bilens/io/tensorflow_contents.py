@@ -300,11 +300,11 @@ def read_tflite(path: Path) -> Contents:
         for tensor in tensors:
             at, size = buffers[tensor.scalar(2, "I")]
             name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)
+            scales = [table for table in tensor.table(4) if table.vector(2)[1]]  # of a bias, too
+            for table in scales:
+                found.set_operation("scales", name, scales_of(table))
             if size:
-                scales = [table.vector(2)[1] for table in tensor.table(4)]  # of a bias, too
-                quantised = dtype in CODES or (dtype == "int32" and any(scales))
-                if any(scales):
-                    found.set_operation("scales", name, scales_of(tensor.table(4)[0]))
+                quantised = dtype in CODES or (dtype == "int32" and bool(scales))
                 place = TensorBytes(path, at, at + size)
                 found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))
         for side, ends in (("input", 1), ("output", 2)):

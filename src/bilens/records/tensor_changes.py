@@ -112,6 +112,7 @@ class DifferenceHeadline(Record, frozen=True):
         tuple[Count, Count], "of model and baseline, not compared: one of a pair was not read"
     ] = (0, 0)
     graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
+    other_shape: Annotated[Count, "in both, and of another shape"] = 0
 
     @property
     def no_copy(self) -> bool:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.io.any_model import open_any
 from bilens.io.formats.known_classes import TORCHVISION, class_of
+from bilens.io.loaded_model import ReadOptions
 from builders import randn
 from raising import refusal
 
@@ -222,3 +224,10 @@ def test_a_class_is_named_only_where_it_is_and_the_tensors_are_its_own(
     (tmp_path / "config.json").write_text(json.dumps(config))
     known = (name, family, tensor[:5]) == ("BertModel", "bert", "embed")
     assert class_of(tmp_path, {tensor: (3, 4)}) == ("transformers.BertModel" if known else "")
+
+
+def test_a_command_that_is_named_is_quoted(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision").models
+    torch.save(models.squeezenet1_1(num_classes=7).state_dict(), tmp_path / "m.pt")
+    said = open_any(tmp_path / "m.pt", ReadOptions(allow_pickle=True)).provenance["read"]
+    assert "--class 'torchvision.models.squeezenet1_1(num_classes=7)'" in said

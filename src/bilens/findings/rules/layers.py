@@ -373,6 +373,8 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
 )
 def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.tensors:
+        if not found.changed and found.headline and any(found.headline.unread):
+            return
         low = [one for one in found.changed if one.state == "low_rank"]
         ranks = sorted({one.rank or 0 for one in low})
         yield {

@@ -82,12 +82,12 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
         is_weight = bool(array.ndim) and kind not in NO_WEIGHTS
         if kind in DTYPES:
             proto.CopyFrom(numpy_helper.from_array(array.astype(np.float64), proto.name))
-        if kind in PACKED:
-            array = array.astype(np.float32 if kind == 23 else np.int8)
+        if kind in (*PACKED, *NARROW):  # of which numpy has none
+            array = array.astype(np.int8 if kind in (21, 22) else np.float32)
         found = replace(stored_array(path, name, array), is_weight=is_weight)
         if kind in NARROW:
-            data = torch.from_numpy(array.astype(np.float32)).to(NARROW[kind])
-            found = replace(found, dtype=data.dtype, fetch=data.__getitem__, quantised_as="")
+            data = found.fetch(()).to(NARROW[kind])
+            found = replace(found, dtype=data.dtype, fetch=data.__getitem__)
         yield name, replace(found, quantised_as=PACKED.get(kind, found.quantised_as))
 
 

@@ -162,10 +162,8 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     entry, state = judgements_of(record).get(WHOLE, (None, ""))
     if entry is not None and state in ("accepted", "inherited"):
         by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
-        key = "decision.accepted_copy" if state == "inherited" else "decision.accepted"
-        ends = "no_end" if entry.until is None else "end"
-        parts = [t(key, **by), t(f"decision.accepted_{ends}", until=entry.until or NONE)]
-        accepted.append(t("sentence.gap").join(parts))
+        end = t("decision.until", until=entry.until) if entry.until else t("decision.endless")
+        accepted.append(t("sentence.gap").join((t(f"decision.{state}", **by), end)))
     yield t("decision.accepted_by"), accepted
 
 

@@ -112,6 +112,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "differing": grouped(head.differing),
         "changed": grouped(len(found.changed)),
         "alone": grouped(head.alone),
+        "shaped": grouped(head.other_shape),
         "ways": t.listing(t.each("difference.way", head.ways)),
         "model": t.listing([*head.types]),
         "baseline": t.listing([*head.baseline_types]),
@@ -141,8 +142,13 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         said = ["same_tensors_files"]
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
-    more = {"alone": head.alone > 0, "no_copy": head.no_copy, "unread": lost}
-    more["other_weights"] = bool(found.other_weights)
+    more = {
+        "alone": head.alone > 0,
+        "other_shape": head.other_shape > 0,
+        "no_copy": head.no_copy,
+        "unread": lost,
+        "other_weights": bool(found.other_weights),
+    }
     more |= {"operations": bool(graph.operations), "settings": bool(graph.settings)}
     if graph.operations == () and not graph.settings:
         compared = "same_graph" if graph.joined else "same_settings"
