@@ -187,8 +187,9 @@ def cover_model(subject: AuditSubject) -> Coverage:
     connected = bool(model.network) or not isinstance(reader, LayerReader)
     layers = model.layers.values()
     found = measure_coverage(model.tensors, layers, ended, layout, check, connected)
-    own, beside = files_with_tensors(model), read_beside(Path(model.source)).items()
-    other = (name for name, path in beside if path not in own and is_of_weights(path))
+    beside = read_beside(Path(model.source)) if model.source else {}
+    own = files_with_tensors(model) if beside else set()
+    other = (n for n, path in beside.items() if path not in own and is_of_weights(path))
     return structs.replace(found, other_files=tuple(other))
 
 
