@@ -438,6 +438,47 @@ def test_inputs_that_stand_still_have_no_kurtosis() -> None:
     assert 2.0 < seen_inputs(view, rows, None).kurtosis[0] < 4.0
 
 
+class Adding(nn.Module):
+    """A block that adds its MLP to what it reads, in place or not, also to what it was given."""
+
+    def __init__(self, in_place: bool, named: bool = False) -> None:
+        super().__init__()
+        self.in_place, self.named = in_place, named
+        self.norm = nn.LayerNorm(4)
+        self.a, self.b = nn.Linear(4, 64), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        made = self.b(torch.relu(self.a(input=h) if self.named else self.a(h)))
+        if not self.in_place:
+            return self.norm(h + made)
+        h += made
+        x.zero_()
+        return self.norm(h)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by place", "by name"])
+@pytest.mark.parametrize("files", [False, True], ids=["tensor", "files"])
+def test_rows_are_as_a_layer_met_them_whatever_is_done_to_them_later(
+    files: bool, named: bool, tmp_path: Path
+) -> None:
+    """R² was 1.000 of a layer whose own answer had been added to the rows that were kept."""
+    for number, x in enumerate(data := randn(8, 20, 4).float()):
+        np.save(tmp_path / f"{number}.npy", x.numpy())
+    found = []
+    for in_place in (False, True):
+        torch.manual_seed(0)
+        inputs = layer_inputs(
+            Adding(in_place, named), tmp_path if files else data.clone(), held_out=0.5
+        )
+        (layer,) = inputs.sites
+        found.append([inputs.rows(layer, part).x for part in ("fit", "held_out")])
+        found[-1] += [inputs.rows(layer, "fit").x]  # again
+    for plain, other in zip(*found, strict=True):
+        assert torch.equal(plain, other)
+        assert bool(plain.any())
+
+
 class PostNorm(nn.Module):
     """A block that adds to its stream, in place or not, and calls its parts by keyword or not."""
 

@@ -13,7 +13,13 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.provenance import COMPANION, files_below
+from bilens.api.provenance import (
+    COMPANION,
+    PROSE,
+    files_below,
+    files_with_tensors,
+    is_of_weights,
+)
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring, hooks_of_both
@@ -158,7 +164,7 @@ def companions(model: LoadedModel) -> dict[str, Path] | None:
 
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:
-    """Return all files beside the weights that are none, by name; None without a folder."""
+    """Return all files of a model by name, an adapter before its base; None without a folder."""
     folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
     if not folders:
         return None
@@ -168,27 +174,31 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
     """Return the files beside the weights of two models that nobody compares."""
     every = {**(all_beside(model) or {}), **(all_beside(baseline) or {})}
-    return tuple(sorted(name for name, one in every.items() if not COMPANION.fullmatch(one.name)))
+    return tuple(sorted(name for name, one in every.items() if PROSE.fullmatch(one.name)))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
-    """Compare the files beside the weights of two models; None where one has no folder."""
-    mine, theirs = companions(model), companions(baseline)
+    """Compare the files of two models but those whose tensors are; None where one has no folder."""
+    both = mine, theirs = all_beside(model), all_beside(baseline)
     if mine is None or theirs is None:
         return None
-    return tuple(compare_file(name, mine, theirs) for name in sorted({*mine, *theirs}))
+    own = files_with_tensors(model) | files_with_tensors(baseline)
+    every = {n: path for one in both for n, path in (one or {}).items() if path not in own}
+    names = sorted(name for name, path in every.items() if not PROSE.fullmatch(path.name))
+    return tuple(compare_file(name, mine, theirs) for name in names)
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:
+    weights = is_of_weights(mine.get(name) or theirs[name])
     if name not in theirs or name not in mine:
-        return FileChange(name, "model" if name in mine else "baseline")
+        return FileChange(name, "model" if name in mine else "baseline", weights=weights)
     if file_sha256(mine[name]) == file_sha256(theirs[name]):
-        return FileChange(name, "same")
+        return FileChange(name, "same", weights=weights)
     keys: list[str] = []
     with suppress(CheckpointError):  # no JSON object, or a large one: that it changed is said
         one, other = read_json(mine[name]), read_json(theirs[name])
         keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-    return FileChange(name, "changed", tuple(keys))
+    return FileChange(name, "changed", tuple(keys), weights)
 
 
 def layer_changes(

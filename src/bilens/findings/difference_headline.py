@@ -45,7 +45,9 @@ def headline_of(
         if not COUNTER.search(one.name) and is_told(one, same_format="format" not in ways)
     ]
     more = bool(alone or whole.other_shape)
-    if not ways and (not same_file or other_files(whole)):
+    if not ways and same_file:
+        ways = ("files",) if other_files(whole) else ()
+    elif not ways:
         ways = ("header",)
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more, graph is not None),

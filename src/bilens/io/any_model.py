@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import cast
@@ -22,13 +20,13 @@ from torch import Tensor
 from bilens.base.errors import BilensError, CheckpointError, NoLayersError, UsageError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, opened
-from bilens.io.contents import Contents, Tensor as Listed
+from bilens.io.contents import Contents, Tensor as Listed, UnknownKindError
 from bilens.io.file_kinds import find_model, kind_of
 from bilens.io.formats.gguf import parts_of, stored_tensors as tensors_of_gguf
 from bilens.io.formats.keras import read_hdf5
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.formats.onnx_tensors import read_tensors as tensors_of_onnx
-from bilens.io.inventory import contents_at
+from bilens.io.inventory import contents_at, not_readable
 from bilens.io.load import PEFT, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.remote import RemotePath, located
@@ -66,11 +64,12 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     try:
         path = find_model(given, any_kind=True)
         held = None if isinstance(path, RemotePath) else contents_at(path)
-    except CheckpointError:
-        raise error from None
+    except CheckpointError as why:
+        known = isinstance(error, NoLayersError) and not isinstance(why, UnknownKindError)
+        raise (why if known else error) from None  # of a kind that is known, but damaged
     said = error.sentence.removeprefix(f"{given}: ").removeprefix(f"{path}: ")
-    ways = (shlex.join(chain(*one.options())) for one in error.retries)
-    said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
+    ways = [one.line() for one in error.retries]
+    said += f" Or audit it with {', or '.join(ways)}." if ways else ""
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
         found = open_tensors(path, options.allow_pickle, must=False)
@@ -80,10 +79,15 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     if held is not None:
         about, sha256 = {"format": held.format, **about}, sha256 or held.sha256
         if not store and path.is_file() and (kind := kind_of(path)) in OPENERS:
-            with suppress(BilensError):
+            try:
                 store = dict(OPENERS[kind](path))
+            except BilensError:  # names and shapes alone are told
+                pass
+            except Exception as why:  # damaged bytes lead anywhere
+                raise not_readable(path, kind, why) from why
         store = {**store, **tensors_beside(store, held, error)}
-    return LoadedModel(None, str(path), sha256, provenance=about, stored=store)
+    files = tuple(held.files) if held is not None and path.is_dir() else ()
+    return LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
 
 
 # ---- tensors of files of which no layer is read
@@ -101,11 +105,16 @@ def tensors_of_keras(path: Path) -> Store:
 def tensors_of_arrays(path: Path) -> Store:
     """Return the arrays of an .npz or .npy file; those of objects are not opened."""
     check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-    found, store = np.load(path, allow_pickle=False), dict[str, StoredTensor]()
-    for name in [path.stem] if isinstance(found, np.ndarray) else found.files:
-        with suppress(ValueError):  # of objects
-            one = found if isinstance(found, np.ndarray) else found[name]
-            store[name] = stored_array(path, name, one)
+    store = dict[str, StoredTensor]()
+    many = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
+    for name in [path.stem] if many is None else many.files:
+        try:
+            one = np.load(path, allow_pickle=False) if many is None else many[name]
+        except ValueError as error:
+            if "allow_pickle" in str(error):  # of objects
+                continue
+            raise
+        store[name] = stored_array(path, name, one)
     return store
 
 

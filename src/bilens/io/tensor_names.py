@@ -53,7 +53,10 @@ BUFFERS = re.compile(
     r"|num_batches_tracked|(weight_)?g_idx)$"
 )
 MASK = re.compile(r"(^|\.)att(entio)?n\.bias$")  # (1, 1, positions, positions)
-PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
+# codes of weights, one or several in each; 64 bits are of places
+PACKED = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
+# types of numpy: objects, text, dates, records; V2 is how bfloat16 is written
+NO_NUMBERS = re.compile(r"\[.*|[<>|=]?([OUSMm]|V(?!2$))\d*")
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
 
@@ -101,7 +104,7 @@ def holds_weights(name: str, axes: int, dtype: str) -> bool:
     """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
     mask = axes == 4 and MASK.search(name) is not None
     whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str", "string")
-    kept = not whole or dtype in PACKED
+    kept = dtype in PACKED or not (whole or NO_NUMBERS.fullmatch(dtype))
     return kept and not mask and BUFFERS.search(name) is None
 
 

@@ -16,6 +16,7 @@ from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.io.host import Host, Site
 from bilens.io.tensors import tensors_sha256
+from bilens.nn.real_run import copy_of_input
 from bilens.train.corpus import Batches
 from bilens.train.device import device_of
 from bilens.train.randomness import ORDER, stream
@@ -187,9 +188,10 @@ def rows_given(
         for site in sites:
 
             def meet(_module: nn.Module, args: Any, kwargs: Any, site: Site = site) -> None:
-                args = args or tuple(kwargs.values())
-                reached, x = site.reached(args), site.entry.rows(args[0].detach())
-                rows = check_finite(f"what reaches {site.name}", x[reached].clone())
+                if (given := copy_of_input(args, kwargs)) is None:
+                    return
+                reached, x = site.reached(args), site.entry.rows(given)
+                rows = check_finite(f"what reaches {site.name}", x[reached])
                 found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached]))
 
             hooked = module.get_submodule(site.paths[0])
@@ -245,7 +247,6 @@ class Walk:
         """Yield what leaves the block, batch by batch."""
         for items, state in zip(self.parts, self.states, strict=True):
             args, kwargs = self.others[len(items)][self.block]
-            # of a copy: a block may change it in place, and runs again
             out = self.host.blocks[self.block](state.clone(), *args, **kwargs)
             yield out[0] if isinstance(out, tuple) else out
 

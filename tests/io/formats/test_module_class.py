@@ -207,11 +207,23 @@ def test_a_file_of_a_folder_that_is_a_model_names_the_folder(tmp_path: Path) -> 
     assert bl.load(caught.value.retries[0].path).layers
 
 
-def test_a_class_that_the_library_lacks_is_not_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "family", "tensor"),
+    [
+        ("BertForSounds", "bert", "embeddings.word_embeddings.weight"),  # no such class
+        ("BertModel", "bert", "other.weight"),  # a class of other parts
+        ("BertModel", "other", "embeddings.word_embeddings.weight"),
+        ("BertModel", "bert", "embeddings.word_embeddings.weight"),
+    ],
+)
+def test_a_class_is_named_only_where_it_is_and_the_tensors_are_its_own(
+    name: str, family: str, tensor: str, tmp_path: Path
+) -> None:
     pytest.importorskip("transformers")
-    for name, said in (("BartModel", "transformers.BartModel"), ("OwnForSpeech", "")):
-        (tmp_path / "config.json").write_text(json.dumps({"architectures": [name]}))
-        assert class_of(tmp_path, {}) == said
+    config = {"architectures": [name], "model_type": family}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    known = (name, family, tensor[:5]) == ("BertModel", "bert", "embed")
+    assert class_of(tmp_path, {tensor: (3, 4)}) == ("transformers.BertModel" if known else "")
 
 
 def test_a_command_that_is_named_is_quoted(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def kind_of_change(found: WholeDifference) -> str:
     if (head := found.headline) is None:  # of an older document
         return "changed"
     kind = HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
-    other = head.graph is not None and head.graph.is_other
+    other = bool(found.other_weights) or (head.graph is not None and head.graph.is_other)
     return "changed" if other and kind not in ("unrelated", "not_compared") else kind
 
 
@@ -330,13 +330,17 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
 @rule(
     whole,
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
-    variant=lambda values: {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone"),
+    variant=lambda values: (
+        "_files"
+        if values.get("files")
+        else {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone")
+    ),
 )
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     found = evidence.whole_change
     if found and (kind := kind_of_change(found)) != "not_compared":
         alone = len(found.model_alone + found.baseline_alone + found.other_shape)
-        if not found.tensors + alone:
+        if not found.tensors + alone + len(found.other_weights):
             return
         yield {
             "value": len(found.changed) + alone,
@@ -345,6 +349,11 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
             "change": max((one.change or 0.0 for one in found.changed), default=0.0),
             "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
             **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
+            **(
+                {"outcome": "warn", "files": len(found.other_weights)}
+                if found.other_weights
+                else {}
+            ),
         }
 
 

@@ -155,6 +155,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "norms": list_names([one.norm for one in folded]),
         "residual": quantity(max((one.residual or 0.0 for one in folded), default=0.0)),
         "where": where,
+        "names": list_names(found.other_weights),
         "unread": grouped(head.unread[0]),
         "unread_baseline": grouped(head.unread[1]),
         "operations": list_names([*map(str, graph.operations or ())]),
@@ -167,6 +168,8 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     lost, told_by_bytes = any(head.unread), head.kind in ("identical", "same_tensors")
     if told_by_bytes and (lost or not head.tensors):
         said, lost = [f"{head.kind}_bytes"], False
+    elif head.ways == ("files",):
+        said = ["same_tensors_files"]
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
     more = {
@@ -174,6 +177,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "other_shape": head.other_shape > 0,
         "no_copy": head.no_copy,
         "unread": lost,
+        "other_weights": bool(found.other_weights),
     }
     more |= {"operations": bool(graph.operations), "settings": bool(graph.settings)}
     if graph.operations == () and not graph.settings:
