@@ -158,7 +158,7 @@ def is_rounded(change: TensorChange, found: Matching) -> bool:
             one = numbers_in(side)
             if not torch.equal(one, one.to(getattr(torch, kind)).to(one.dtype)):
                 return False
-            many = len(one.unique())
+            many = len(torch.unique(one))
             if pair.same and many > MANY:
                 return False  # which rounding would have changed
             count += many
@@ -176,9 +176,10 @@ def most_by_rounding(new: StoredTensor, old: StoredTensor, before: Tensor, after
         size = size.clamp(min=float(size.median()))
         return FEW * torch.maximum(*(spacing(size, precision(one)) for one in (before, after)))
     kinds = [getattr(torch, one.storage, None) for one in (new, old)]
-    if kinds[0] == kinds[1] or not {*kinds} <= {*ROUNDED, torch.float64}:
+    known = [kind for kind in kinds if kind in (*ROUNDED, torch.float64)]
+    if len({*known}) < 2:
         return torch.zeros_like(size)
-    return (spacing(size, kinds[0]) + spacing(size, kinds[1])) / 2
+    return (spacing(size, known[0]) + spacing(size, known[1])) / 2
 
 
 def with_rank(

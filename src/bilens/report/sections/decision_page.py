@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
 from bilens.findings.rules.judgements import WHOLE, judgements_of
-from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
