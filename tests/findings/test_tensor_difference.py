@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bilens.findings.rules.layers import low_rank_change
+from bilens.findings.rules.changes import low_rank_change
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor

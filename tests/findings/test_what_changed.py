@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError
-from bilens.findings.rules.layers import kind_of_change
+from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import tensors_beside
 from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
