@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 import random
+import secrets
 import shutil
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -42,8 +45,11 @@ PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 READY = ".controls:not([hidden])"
 FIRST, USED, ACT = 300.0, 1000.0, 100.0  # milliseconds: the limits
 STROKE, ANSWER = 16.0, 40.0  # in the page; by the server
-READERS, OPEN, LAYERS = 50, 10, 300  # at once; models that are open; of the deep model
+READERS, OPEN, LAYERS = 100, 10, 300  # at once; models that are open; of the deep model
 MEMORY, FILE = 400.0, 5.0  # MB: of the server, of the export
+TOKEN = secrets.token_urlsafe(32)
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+BOMB, BOMBS = 1 << 29, 5  # bytes that a document would unpack to; documents of each kind
 BOARD = "canvas[role=application]"
 DRAWN = """(at) => {
     const board = document.querySelector("canvas[role=application]");
@@ -106,6 +112,9 @@ def varied(record: Audit, place: Path, rng: random.Random) -> Audit:
 @contextmanager
 def served(folder: Path) -> Iterator[tuple[str, int]]:
     """Yield the address of an explorer in a process of its own, and the process."""
+    token = folder.parent / "token"
+    token.write_text(TOKEN)
+    token.chmod(0o600)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -118,6 +127,8 @@ def served(folder: Path) -> Iterator[tuple[str, int]]:
         "--no-open",
         "--port",
         str(port),
+        "--token-file",
+        str(token),
     ]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:  # noqa: S603 - ours
         while process.poll() is None:
@@ -137,7 +148,7 @@ def browser() -> Iterator[Page]:
     path = os.environ.get("BILENS_TEST_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)))
     with sync_playwright() as driver:
         found = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield found.new_page(viewport={"width": 1280, "height": 900})
+        yield found.new_page(viewport={"width": 1280, "height": 900}, extra_http_headers=BEARER)
         found.close()
 
 
@@ -188,10 +199,10 @@ def home_rows(page: Page, address: str) -> list[Row]:
 
 def playground_rows(page: Page, address: str) -> list[Row]:
     """Measure the playground of a folder with one image model: in the page, and by the server."""
-    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60, headers=BEARER).json()["models"]
     what = "playground, 784 × 256 × 10"
     view = f"{address}/models/{model['id']}/playground"
-    httpx.get(f"{address}/api/v1/models/{model['id']}/playground", timeout=60)  # decomposed once
+    httpx.get(f"{address}/api/v1/models/{model['id']}/playground", timeout=60, headers=BEARER)
     found = opened(page, what, view, BOARD)
     strokes = [page.evaluate(DRAWN, 20.0 + 3 * at) for at in range(60)]
     found.append(row(f"{what}: a stroke, to logits and all that is drawn of them", strokes, STROKE))
@@ -201,19 +212,19 @@ def playground_rows(page: Page, address: str) -> list[Row]:
 
 def layer_rows(page: Page, address: str) -> list[Row]:
     """Measure the page of layers of a model that has many."""
-    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+    (model,) = httpx.get(f"{address}/api/v1/overview", timeout=60, headers=BEARER).json()["models"]
     view = f"{address}/models/{model['id']}/spectra"
     return opened(page, f"layers, a model of {LAYERS}", view, f"tbody tr:nth-child({LAYERS})")
 
 
 def reader_rows(address: str) -> list[Row]:
     """Let many readers go through home, a model and one of its views at once; count errors."""
-    models = httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]
+    models = httpx.get(f"{address}/api/v1/overview", timeout=60, headers=BEARER).json()["models"]
 
     def read(number: int) -> tuple[int, float]:
         key, faults, start = models[number % len(models)]["id"], 0, time.perf_counter()
         paths = ("/", f"/models/{key}", f"/api/v1/models/{key}/layers", f"/api/v1/models/{key}")
-        with httpx.Client(base_url=address, timeout=60) as client:
+        with httpx.Client(base_url=address, timeout=60, headers=BEARER) as client:
             for path in paths:
                 faults += client.get(path).status_code != 200
         return faults, 1000 * (time.perf_counter() - start)
@@ -226,7 +237,9 @@ def reader_rows(address: str) -> list[Row]:
 
 def memory_rows(page: Page, address: str, process: int) -> list[Row]:
     """Open models in every view, one after the other; read what the server holds then."""
-    for model in httpx.get(f"{address}/api/v1/overview", timeout=60).json()["models"]:
+    for model in httpx.get(f"{address}/api/v1/overview", timeout=60, headers=BEARER).json()[
+        "models"
+    ]:
         for view in ("", "/spectra", "/interactions", "/playground"):
             page.goto(f"{address}/models/{model['id']}{view}")
             page.wait_for_selector("main:not(:has([aria-busy]))", timeout=120_000)
@@ -234,6 +247,52 @@ def memory_rows(page: Page, address: str, process: int) -> list[Row]:
     held = float(status.split("VmRSS:")[1].split()[0]) / 1000
     return [
         row(f"memory of the server, {OPEN} models looked at in every view", [held], MEMORY, "MB")
+    ]
+
+
+def make_hostile(folder: Path) -> None:
+    """Fill a folder with a history whose documents take what memory there is, if they can."""
+    make_folder(folder, 1)
+    zeros, wide = (
+        zlib.compressobj(9),
+        b'{"kind":"audit","read_as":"classes","a":[' + 990_000 * b"{},",
+    )
+    bomb = b"".join(zeros.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)) + zeros.flush()
+    documents = [bomb, zlib.compress(wide + b"1]}"), zlib.compress(100_000 * b"[")]
+    with sqlite3.connect(folder / "bilens.db") as database:
+        names = database.execute("SELECT * FROM audits LIMIT 1").description
+        columns = ", ".join(
+            name for name, *_ in names if name not in ("number", "document", "model")
+        )
+        for number, document in enumerate(BOMBS * documents):
+            database.execute(
+                f"INSERT INTO audits (model, document, {columns}) "  # noqa: S608 - of this file
+                f"SELECT ?, ?, {columns} FROM audits LIMIT 1",
+                (f"hostile-{number}", document),
+            )
+
+
+def hostile_rows(address: str, process: int) -> list[Row]:
+    """Let many readers ask for every audit and model of a hostile history at once."""
+    models = httpx.get(f"{address}/api/v1/overview", timeout=60, headers=BEARER).json()["models"]
+    count = 1 + AGAIN + 3 * BOMBS
+    paths = [f"/audits/{number}" for number in range(1, count + 1)]
+    paths += [f"/models/{one['id']}" for one in models]
+    faults = []
+
+    def read(path: str) -> None:
+        answer = httpx.get(f"{address}{path}", timeout=300, headers=BEARER, trust_env=False)
+        if answer.status_code not in (200, 503):
+            faults.append(path)
+
+    with ThreadPoolExecutor(READERS) as readers:
+        list(readers.map(read, paths))
+    status = Path(f"/proc/{process}/status").read_text("utf-8")
+    most = float(status.split("VmHWM:")[1].split()[0]) / 1000
+    what = f"hostile history of {len(models)} models, {READERS} readers"
+    return [
+        row(f"{what}: errors", [float(len(faults))], 0, "errors"),
+        row(f"{what}: most memory of the server", [most], MEMORY, "MB"),
     ]
 
 
@@ -283,10 +342,15 @@ Generated by `make bench-explorer` from `explorer.json`; do not edit. The median
 def main() -> None:
     """Run the benchmark, write its result and page, and fail where a limit is passed."""
     with tempfile.TemporaryDirectory() as made, browser() as page:
-        folder, digits, deep = (Path(made) / name for name in ("runs", "digits", "deep"))
+        folder, digits, deep, hostile = (
+            Path(made) / name for name in ("runs", "digits", "deep", "hostile")
+        )
         make_folder(folder, MODELS)
         with served(folder) as (address, _):
             rows = [*home_rows(page, address), *reader_rows(address)]
+        make_hostile(hostile)
+        with served(hostile) as (address, process):
+            rows += hostile_rows(address, process)
         bl.save(bl.nn.BilinearTransformer(64, 16, 16, LAYERS, 2, 16), deep / "model")
         with served(deep) as (address, _):
             rows += layer_rows(page, address)

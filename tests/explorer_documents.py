@@ -10,22 +10,29 @@ from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
+from bilens_explorer.mistakes import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
 from bilens_explorer.records.language_views import TracePage
-from bilens_explorer.records.model_comparison import ComparedModel, ComparedRule, ModelComparison
+from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
+    Approval,
     AuditRun,
     Failed,
+    FileDifference,
+    FileState,
     ModelPage,
     ModelRow,
     Overview,
+    PaperState,
     Refused,
     ReportRow,
     RunState,
 )
+from bilens_explorer.report_pages import ShownReport
 from bilens_explorer.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document
+from table_documents import make_table
 from trace_documents import make_trace
 
 
@@ -55,23 +62,30 @@ CHANGES = (
     Change("accuracy", "elsewhere", "pass", "warn", 0.9, 0.8),
 )
 AUDITS = (past(2, ("exact", "complete"), "do_not_use"), past(1, ("coverage",)))
-ROW = ModelRow("1a", "mnist", True, 2, AUDITS[0], CHANGES, (1, 2), (0.9, 0.8), ("exact",))
-NEVER = ModelRow("2b", "new", True, 0, None, (), (), (), ())
-GONE = ModelRow("3c", "gone", False, 1, past(3), (), (0,), (None,), ())
-CHANGED = ModelRow("5e", "changed", True, 1, past(5), (), (0,), (0.9,), (), changed=True)
-STEADY = ModelRow("4d", "steady", True, 2, past(4), (), (0, 0), (0.9, 0.9), ())
+APPROVALS = (
+    Approval("exact", "Ada", "2027-01-01", "2027-03-31", "mnist"),
+    Approval("decision", "Kei", "2027-01-01", None, "copy"),
+)
+DIFFERENCES = tuple(FileDifference(f"{one}.bin", one) for one in get_args(FileState))
+READ = "2027-01-02T10:00:00Z"
+ROW = ModelRow("1a", "mnist", "audited", 2, AUDITS[0], CHANGES, APPROVALS, (), READ)
+NEVER = ModelRow("2b", "new", "never", 0, None)
+GONE = ModelRow("3c", "gone", "gone", 1, past(3))
+CHANGED = ModelRow("5e", "changed", "changed", 1, past(5), differences=DIFFERENCES * 2)
+UNSEEN = ModelRow("6f", "unread", "unread", 1, past(6))
+STEADY = ModelRow("4d", "steady", "audited", 2, past(4), read=READ)
 RULES = tuple(rule.id for rule in REGISTRY)
 OVERVIEW = Overview(
     folder="runs",
-    models=(ROW, GONE, NEVER, STEADY, CHANGED),
+    models=(ROW, GONE, NEVER, STEADY, CHANGED, UNSEEN),
     reports=tuple(ReportRow(kind, f"{kind}.json", kind) for kind in KINDS),
     truncated=True,
-    watched="accuracy",
-    watchable=RULES,
     writable=False,
     digest="d",
+    day="2027-01-02",
+    clock="2027-01-01",
 )
-EMPTY = structs.replace(OVERVIEW, models=(), reports=(), truncated=False, watchable=(), watched="")
+EMPTY = structs.replace(OVERVIEW, models=(), reports=(), truncated=False)
 DAY = "2027-01-01T10:00:00Z"
 ENTRIES = tuple(
     Entry(
@@ -84,6 +98,8 @@ ENTRIES = tuple(
         "rule:exact",
         "why",
         "2027-03-31",
+        known_by="X-Forwarded-User",
+        unread=action == "withdraw",
     )
     for action in get_args(Action)
 )
@@ -104,13 +120,21 @@ MODEL = ModelPage(
     writable=True,
     digest="d",
     views=MODEL_VIEWS,
+    reports=tuple(
+        ReportRow(state, f"{state}.json", "classes", state, 1) for state in get_args(PaperState)
+    ),
 )
 UNREAD = structs.replace(MODEL, entries=(), findings=(), conditions=())  # its audit failed
 CALM = structs.replace(UNREAD, model=STEADY)
+DAMAGED = structs.replace(
+    UNREAD,
+    model=structs.replace(ROW, state="unread", last=structs.replace(AUDITS[0], unread=True)),
+)
 UNKNOWN = structs.replace(
     MODEL,
     model=NEVER,
     views=("spectra",),
+    reports=(),
     audits=(),
     entries=(),
     measured=(),
@@ -118,28 +142,26 @@ UNKNOWN = structs.replace(
     conditions=(),
 )
 CODER = structs.replace(UNKNOWN, views=())
-FIRST = structs.replace(MODEL, model=GONE, audits=AUDITS[1:])
+FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+LOST = structs.replace(FIRST, model=GONE)
 SAME = structs.replace(MODEL, model=STEADY)
-REPLACED = structs.replace(MODEL, model=CHANGED)
+SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole
+REPLACED = structs.replace(MODEL, model=CHANGED, before="4d", since=SINCE)
+UNSEEN_PAGE = structs.replace(MODEL, model=UNSEEN)
 
-SIDES = (ComparedModel(ROW, AUDITS[0], ENTRIES), ComparedModel(STEADY, AUDITS[1], ()))
 ENDED = (None, *get_args(Direction))
-CLASSES = AuditReport(make_document()).record.classes.readings
 COMPARED = ModelComparison(
-    a=SIDES[0],
-    b=SIDES[1],
+    a=ROW,
+    b=STEADY,
     rules=tuple(ComparedRule("exact", MEASURED[0], None, one) for one in ENDED),
     difference=None,
     left_out=0,
     r_squared=None,
     why="why",
-    dates=False,
-    spectra=(),
 )
-DATES = structs.replace(COMPARED, dates=True, spectra=((CLASSES[0], CLASSES[1]),))
 WEIGHTS = structs.replace(
     COMPARED,
-    b=ComparedModel(NEVER, None, ()),
+    b=NEVER,
     left_out=2,
     r_squared=0.95,
     difference=msgspec.convert(make_comparison()["difference"], Difference),
@@ -156,6 +178,13 @@ RUNS = (
     *(AuditRun(state="failed", why=why, about="1") for why in WHYS),
     *(AuditRun(state="refused", why=why, about="1") for why in get_args(Refused)),
 )
+WRONG = WrongAnswers(
+    structs.replace(MODEL, views=(*MODEL_VIEWS, "mistakes")),
+    AUDITS[0],
+    AuditReport(make_document()).record.performance,
+)
+WRONG_NUMBERS = WRONG._replace(performance=AuditReport(make_table(classes=1)).record.performance)
 TRACE_PAGE = TracePage(
     report="4d", name="trace.json", model="1a", trace=TraceReport(make_trace()).record
 )
+EARLIER_AUDIT = ShownReport(AuditReport(make_document()), CHANGED, number=4)

@@ -42,21 +42,21 @@ def main() -> None:
         elif what == "ignore":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         elif what == "remember":
-            remember()
+            remember(*values)
         elif what == "kill":
             os.kill(os.getpid(), values[0])
     mark("end", arguments[-1])
     sys.exit(steps[-1][1] if steps and steps[-1][0] == "exit" else 0)
 
 
-def remember() -> None:
+def remember(document: Any = None) -> None:
     """Record an audit, as `bilens audit --history .` does at its end."""
     from bilens.api.history import History
     from bilens.records.audit import Audit
     from bilens.records.base import read_document
 
     history = History(".")
-    document = json.loads(Path("document.json").read_text())
+    document = document or json.loads(Path("document.json").read_text())
     number = history.add(read_document(Audit, document)).number
     sys.stderr.write(f"Recorded as audit {number} of {history.path}\n")
 

@@ -24,6 +24,7 @@ from bilens.records.bilinear_conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
 from bilens.records.guarantees import Certificate
+from bilens.records.history import WatchReport
 from bilens.records.mlp_trace import Trace
 from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep import Manifest, SweepResult
@@ -32,6 +33,7 @@ from bilens.records.view import records_in, schemas_of, views
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
+    WatchReport,
     AuditIndex,
     Certificate,
     Attack,

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import beta
 
 from bench.adapters.weights import READINGS, beside_bank, together
-from bilens.findings.rules.layers import trigger_words
+from bilens.findings.rules.changes import trigger_words
 from bilens_studies.finding_statistics import area as area_under_roc
 
 Row = Mapping[str, Any]

@@ -50,7 +50,7 @@ def test_a_report_in_the_folder_of_a_model_is_found(tmp_path: Path) -> None:
         t = load_catalogue(lang)
         page = model_page(found, lang, "")
         for text in (overview_page(overview, lang, ""), page):
-            assert t("explorer.never") in text
+            assert t("explorer.state_of.never") in text
             assert 'class="badge' not in text, "a report that only lies there earns none"
         assert f"/reports/{id_of('demo/report.json')}?lang={lang}" in page
 
@@ -78,7 +78,7 @@ def test_an_audit_of_the_history_counts_before_it(tmp_path: Path) -> None:
     served.history.add(audit_of(tmp_path / "demo", failed()).record)
     (row,) = served.overview().models
     assert row.last is not None
-    assert not row.changed
+    assert row.state == "audited"
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.base.errors import UsageError
-from bilens.report.reports import AuditReport
+from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer import export as exports
 from bilens_explorer.export import bundle, export, held_key
 from bilens_explorer.folder import ServedFolder, id_of
@@ -30,6 +30,7 @@ from bilens_explorer.playground import pair_spectrum, playground
 from chromium import needs_browser
 from commands import USAGE, Shell, model_folder
 from report_documents import audit_of, failed, make_document
+from traced_folder import write_traced
 
 HOSTILE = '<img src=x onerror="alert(1)"></script><!--'
 
@@ -117,12 +118,10 @@ def test_a_place_that_is_not_there_says_so(page: Any) -> None:
 @needs_browser
 def test_controls_offer_what_the_file_holds(page: Any) -> None:
     page.get_by_role("link", name="mnist", exact=True).click()
-    assert page.get_by_role("link", name="Text", exact=True).count() == 0
     page.get_by_role("link", name="Layers and spectra").click()
     page.get_by_label("Output", exact=True).wait_for()
     assert page.get_by_label("against").count() == 0
     assert page.get_by_text("Choices that are greyed out").is_visible()
-    page.get_by_role("link", name="Interactions").click()
     page.locator("section.interactions input[type=number]").wait_for()
     asking = "section.interactions input:is([type=number], [type=text])"
     assert page.locator(f"{asking}:disabled").count() == 2
@@ -165,15 +164,11 @@ def test_what_was_left_out_is_not_offered(
     file.write_text(export(ServedFolder(tmp_path / "runs", exporting=True), "en").html, "utf-8")
     page = browser.new_page()
     one, two = sorted(map(id_of, ("one", "two")))
-    for view, path in (
-        ("compare", f"/compare/{one}/{two}"),
-        ("interactions", f"/models/{one}/interactions"),
-    ):
-        page.goto(f"{file.as_uri()}#{path}")
-        listed = page.locator(f"[data-view={view}]").get_by_label("Layer", exact=True)
-        listed.wait_for()
-        assert listed.locator("option:enabled").all_inner_texts() == ["layers.0"], view
-        assert listed.locator("option").count() == 2
+    page.goto(f"{file.as_uri()}#/compare/{one}/{two}")
+    listed = page.locator("[data-view=compare]").get_by_label("Layer", exact=True)
+    listed.wait_for()
+    assert listed.locator("option:enabled").all_inner_texts() == ["layers.0"]
+    assert listed.locator("option").count() == 2
     page.goto(f"{file.as_uri()}#/")
     boxes = page.get_by_role("checkbox")
     boxes.nth(0).check()
@@ -247,27 +242,30 @@ def test_a_view_asks_for_what_the_file_holds() -> None:
     )
 
 
-@pytest.mark.slow
-def test_a_file_is_never_larger_than_it_may_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    history = bl.History(tmp_path)
-    for number in range(60):
-        history.add(audit_of(tmp_path / f"model-{number:02}").record)
-    whole = export(ServedFolder(tmp_path, exporting=True), "en")
-    assert "no page in this file" not in whole.html
-    monkeypatch.setattr(exports, "LARGEST", 700_000)
-    made = export(ServedFolder(tmp_path, exporting=True), "en")
-    assert len(made.html.encode()) <= exports.LARGEST
-    listed = [f"/models/{id_of(f'model-{number:02}')}" for number in range(60)]
-    there = [f'data-path="{path}"' in made.html for path in listed]
-    assert there == sorted(there, reverse=True), "the first ones stay"
-    assert f"{there.count(False)} models have no page in this file" in made.html
-    assert 0 < there.count(True) < 60
-    assert f'href="#{listed[-1]}"' not in made.html
-    monkeypatch.setattr(exports, "LARGEST", 400_000)
-    with pytest.raises(UsageError, match="The first page alone"):
-        export(ServedFolder(tmp_path, exporting=True), "en")
+def test_a_model_takes_no_more_than_its_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = export(ServedFolder(folder, exporting=True), "en")
+    assert (whole.left_out, "had no room" in whole.html) == ([], False)
+    room = len(whole.html.encode()) // 2 - 30_000
+    monkeypatch.setattr(exports, "LARGEST", room)
+    made = export(ServedFolder(folder, exporting=True), "en")
+    assert made.left_out
+    assert len(made.html.encode()) <= 2 * room  # of two models
+    assert f"{len(made.left_out)} parts had no room in it" in made.html
+    assert f'href="#{made.left_out[-1]}"' not in made.html
+
+
+def test_many_models_are_to_be_chosen_from(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MOST", 1)
+    with pytest.raises(UsageError, match="2 models, and a file holds 1 at most: choose some with"):
+        export(ServedFolder(folder, exporting=True), "en")
+    served = ServedFolder(folder, exporting=True)
+    with pytest.raises(UsageError, match="--model minst is no model of runs; there are: <img"):
+        served.choose_models(["minst"])
+    served.choose_models(["mnist"])
+    made = export(served, "en").html
+    assert made.count('data-path="/models/') == 2 * len(("", *served.model(id_of("mnist")).views))
+    assert "onerror=alert" not in made
+    assert "1 model with 2 audits, 0 other reports" in made
 
 
 def unpacked(html: str) -> str:
@@ -296,6 +294,28 @@ def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) ->
     assert 'data-path="/compare/' in text
 
 
+@pytest.mark.parametrize("with_data", [False, True])
+def test_rows_of_data_are_in_the_file_where_they_are_wanted(
+    tmp_path: Path, with_data: bool
+) -> None:
+    """Pixels, cells and stretches of text, in views as in whole reports."""
+    root = tmp_path / "runs"
+    write_traced(root)
+    trained = model_folder(root / "images", tiny.trained(), input_shape=(tiny.SIDE, tiny.SIDE))
+    report = bl.audit(bl.load(trained), data=tiny.images())
+    history = bl.History(root)
+    history.add(report.record)
+    record = report.record
+    assert record.classes.explanations
+    text = unpacked(export(ServedFolder(root, exporting=True, with_data=with_data), "en").html)
+    pixels = ",".join(map(str, record.classes.explanations[0].image))
+    context = TraceReport.from_json(root / "trace.json").record.input_latents[0].contexts[0]
+    passage = json.dumps(context.tokens, ensure_ascii=False, separators=(",", ":"))
+    assert (pixels in text, passage in text) == (with_data, with_data)
+    assert ("No row of test data is in it" in text) == (not with_data)
+    assert ("テストデータの行（画像" in text) == with_data
+
+
 def test_a_history_is_not_made(tmp_path: Path) -> None:
     export(ServedFolder(tmp_path, exporting=True), "en")
     assert [*tmp_path.iterdir()] == []
@@ -304,13 +324,6 @@ def test_a_history_is_not_made(tmp_path: Path) -> None:
 def test_proven_bounds_are_rounded_up() -> None:
     for bound in (1.2345649, 1.2345651, 9.999999e-7, 0.0):
         assert bound <= exports.above(bound) <= bound * (1 + 1e-4)
-
-
-def test_what_has_no_room_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        exports, "LARGEST", len(export(ServedFolder(folder, exporting=True), "en").html) - 99
-    )
-    assert export(ServedFolder(folder, exporting=True), "en").left_out != []
 
 
 def test_the_command_writes_the_file_and_no_other(

@@ -63,6 +63,7 @@ def asked(path: str) -> dict[str, Any]:
 def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
     started: list[str] = []
     statuses: list[tuple[str, int]] = []
+    sent: list[Any] = []
 
     async def check() -> None:
         go = asyncio.Event()
@@ -81,6 +82,7 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
 
             async def send(message: Any) -> None:
                 if message["type"] == "http.response.start":
+                    sent.append(message)
                     statuses.append((path, message["status"]))
 
             await guard(asked(path), receive, send)
@@ -96,6 +98,7 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
         await asyncio.sleep(0)
         await ask("/slow")  # one too many
         assert statuses == [("/slow", 503)]
+        assert {(b"retry-after", b"2"), (b"refresh", b"2")} <= {*sent[0]["headers"]}
         await asyncio.gather(*(ask("/fast") for _ in range(2 * AT_ONCE)))
         tasks.append(asyncio.create_task(ask("/slower")))  # another kind
         while started[-1] != "/slower":
@@ -112,7 +115,7 @@ def test_slow_requests_keep_nobody_waiting_and_have_an_end() -> None:
 
 def test_what_takes_long_is_slow(client: TestClient) -> None:
     slow = {one.path.rpartition("/")[2] for one in ENDPOINTS if one.slow}
-    named = {"null", "radius", "spectrum", "interactions", "compare", "playground", "text"}
+    named = {"null", "radius", "spectrum", "interactions", "compare", "playground"}
     assert named <= slow
     patterns = [path for path, _ in client.app.slow]  # type: ignore[attr-defined]
     for address in (f"/api/v1/models/{KEY}/null", "/api/v1/compare", "/compare"):

@@ -8,6 +8,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 from unittest.mock import Mock
 
@@ -19,15 +20,17 @@ import bilens as bl
 import explorer_documents
 import tiny
 from bilens.base.errors import CheckpointError, FileError
-from bilens.report.sections.overview import title_of
+from bilens.report.sections.overview import rule_number, title_of
 from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders
 from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
+from bilens_explorer.home import DRAWN
 from bilens_explorer.pages import model_page, overview_page
 from bilens_explorer.people import findings
 from bilens_explorer.records.models import id_of
-from bilens_explorer.watching import number_of, spark
+from bilens_explorer.walk import walk
+from bilens_explorer.watching import spark
 from commands import FILE, Shell, model_folder
 from explorer_server import HERE
 from report_documents import audit_of, failed, make_document
@@ -67,21 +70,12 @@ def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ServedFolder:
     return ServedFolder(folder)
 
 
-def rows(served: ServedFolder, watch: str = "") -> dict[str, Any]:
-    return {row.name: row for row in served.overview(watch).models}
-
-
-def test_a_row_says_what_changed_and_how_the_watched_number_went(served: ServedFolder) -> None:
-    found = rows(served)
-    assert served.overview().watched == "accuracy"
-    assert found["mnist"].numbers == (0.9, 0.8)
-    assert found["new"].numbers == ()
+def test_a_row_says_what_changed_since_the_audit_before(served: ServedFolder) -> None:
+    found = {row.name: row for row in served.overview().models}
     assert {"exact", "complete", "accuracy"} <= {
         one.rule for one in found["mnist"].changes if one.direction == "worse"
     }
     assert found["prod/second"].changes == ()
-    assert len(rows(served, "trigger")["mnist"].numbers) == 2
-    assert served.overview("nonsense").watched == "accuracy"
 
 
 def test_a_page_of_a_model_reads_nothing_of_others(
@@ -175,10 +169,19 @@ def test_a_page_knows_whether_it_is_of_today(served: ServedFolder, folder: Path)
     assert served.overview().digest == seen[-1][""]
 
 
-def test_who_asks_during_a_walk_does_not_wait(served: ServedFolder) -> None:
+def test_who_asks_during_a_long_walk_does_not_wait(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "FRESH", -1.0)
+    served, ended = ServedFolder(folder, patience=0.0), Event()
     before = served.last_walk()
-    with served._walking:
+    with monkeypatch.context() as slow:
+        slow.setattr(folders, "walk", lambda root: ended.wait(60) and walk(root))
+        (folder / "new").rename(folder / "renamed")
         assert served.last_walk() is before
+        ended.set()
+        served._walker.join()
+    assert id_of("renamed") in served._found.models
 
 
 @pytest.fixture
@@ -237,8 +240,8 @@ def test_rules_have_their_names(lang: str, folder: Path) -> None:
     found = served.model(id_of("mnist"))
     assert title_of(t, "overfitting") in model_page(found, lang, "")
     assert title_of(t, "of_later") == "of_later"
-    assert number_of(t, "accuracy", "classes", 0.875) == "87.5%"
-    assert number_of(t, "of_later", "classes", 0.875) == "—"
+    assert rule_number(t, "accuracy", "classes", 0.875) == "87.5%"
+    assert rule_number(t, "of_later", "classes", 0.875) == "—"
 
 
 def test_a_line_has_gaps() -> None:
@@ -249,13 +252,15 @@ def test_a_line_has_gaps() -> None:
     assert drawn.endswith('points="55.3,10 82,3" class="trend"/></svg>')
 
 
-def test_rows_that_come_later_are_all_there_without_a_script() -> None:
+def test_rows_behind_the_first_ones_are_on_a_page_of_their_own() -> None:
     rows = tuple(
         structs.replace(explorer_documents.STEADY, id=f"{n}", name=f"m-{n}") for n in range(150)
     )
     found = structs.replace(explorer_documents.OVERVIEW, models=rows)
     body = overview_page(found, "en", "").split("<tbody")[1]
-    shown, later = body.split("<template>")
-    assert [part.count("data-answer") for part in (shown, later)] == [100, 50]
-    assert "<noscript>" in later
-    assert "<template>" not in overview_page(found, "en", "", every=True)
+    assert body.count("data-answer") == DRAWN
+    assert "<noscript>" in body
+    assert 'href="/?every=' in body
+    every = overview_page(found, "en", "", every=True)
+    assert every.count("data-answer") == 150
+    assert "/?every=" not in every

@@ -49,7 +49,7 @@ def serve(folder: Path, python: str, told: Connection) -> None:
     sys.executable = python
     with Address(port=0).bound() as listening:
         port = listening.getsockname()[1]
-        app = build_app(ServedFolder(folder), [f"127.0.0.1:{port}"], TOKEN, needed=False)
+        app = build_app(ServedFolder(folder), [f"127.0.0.1:{port}"], TOKEN)
         listening.listen()
         told.send(port)
         server_of(app).run(sockets=[listening])
@@ -83,7 +83,10 @@ class Server:
 
     def state(self) -> dict[str, Any]:
         url = f"{self.address}/models/{id_of('mnist')}/audit"
-        found: dict[str, Any] = httpx.get(url, trust_env=False, timeout=SOON).json()
+        headers = {"authorization": f"Bearer {TOKEN}"}
+        found: dict[str, Any] = httpx.get(
+            url, headers=headers, trust_env=False, timeout=SOON
+        ).json()
         return found
 
     def wait_for_the_end(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_a_bound_is_never_shown_better_than_it_is(page: Any) -> None:
         }""",
         [0.99984, 1, 0.00004, 0, -0.00001],
     )
-    assert shares == ["99.9%", "100%", "<0.1%", "0%", "0%", "0.999", "1"]
+    assert shares == ["99.9%", "100.0%", "<0.1%", "0.0%", "0.0%", "0.999", "1"]
     for box in page.get_by_role("checkbox").all():
         found = box.bounding_box()
         assert min(found["width"], found["height"]) >= 24
@@ -209,7 +209,7 @@ def test_another_language_keeps_the_drawing(page: Any) -> None:
     opened(page)
     ink(page)
     first = drawn(page)
-    page.get_by_text("is given another answer: proven").wait_for()
+    page.get_by_text("is at a distance of").wait_for()
     page.get_by_role("link", name="日本語").click()
     page.get_by_role("application", name="描画ボード").wait_for()
     with page.expect_download() as download:
@@ -290,8 +290,10 @@ def test_the_radius_stands_beside_the_nearest_image(page: Any, root: Path) -> No
     ink(page)
     x = drawn(page)[None]
     exact = bl.certify.l2_radius(f, x, f(x).argmax(dim=1))
-    told = page.get_by_text(f"below {floored(float(exact.radius[0]), 4)} is given another answer")
-    told.get_by_text(f"One at {raised(float(exact.distance[0]), 4)} is").wait_for()
+    distance = raised(float(exact.distance[0]), 4)
+    told = page.get_by_text(f"is at a distance of {distance}: proven")
+    told.wait_for()
+    assert floored(float(exact.radius[0]), 4) not in told.inner_text()  # one number for one value
     page.get_by_role("img", name="The image with another answer").wait_for()
 
 
@@ -299,13 +301,13 @@ def test_the_radius_stands_beside_the_nearest_image(page: Any, root: Path) -> No
 def test_a_model_that_changes_or_goes_keeps_the_drawing(page: Any, root: Path) -> None:
     opened(page)
     ink(page)
-    page.get_by_text("is given another answer: proven").wait_for()
+    page.get_by_text("is at a distance of").wait_for()
     before = drawn(page)
     other = tiny.classifier(seed=5, dtype=torch.float32)
     bl.save(other, root / "one", overwrite=True, input_shape=(6, 6), output_names=NAMES)
     page.get_by_role("button", name="Invert").click()
     page.get_by_role("button", name="Take the new model").press("Enter")
-    page.get_by_text("is given another answer: proven").wait_for()
+    page.get_by_text("is at a distance of").wait_for()
     assert torch.equal(drawn(page), 1 - before)
     torch.testing.assert_close(
         torch.tensor(taken(page, "logits")).double()[:, 0],

@@ -18,13 +18,12 @@ import tiny
 from bilens.io.load import load
 from bilens.records.class_readings import TruncationPoint
 from bilens.records.view import views
-from bilens.report.reports import AuditReport, TraceReport
+from bilens.report.reports import AuditReport
 from bilens_explorer.folder import id_of
 from bilens_explorer.records.layer_spectra import LayerRow
 from chromium import needs_browser
 from commands import model_folder
 from report_documents import make_document
-from traced_folder import write_traced
 
 pytestmark = needs_browser
 AXES = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
@@ -38,7 +37,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("folder") / "runs"
     names = {"input_names": ("age", "income", "debt"), "output_names": ("yes", "no")}
     planted = model_folder(folder / "planted", tiny.planted(PLANTED, 3), **names)
-    write_traced(folder)
     model_folder(folder / "gone", tiny.planted(PLANTED, 3))
     model_folder(folder / "images", tiny.classifier(n_layers=2))
     record = AuditReport(make_document()).record
@@ -143,10 +141,10 @@ def test_a_heading_says_beside_the_pointer_what_it_means(
 
 def test_the_slider_redraws_all_three_numbers(page: Any) -> None:
     opened(page, "planted", "spectra", "&k=1")
-    assert readout(page) == ["75%", "80%", "6.001 at most, proven"]  # 3 · |−2|, raised
+    assert readout(page) == ["75.0%", "80.0%", "6.001 at most, proven"]  # 3 · |−2|, raised
     slider = page.get_by_label("Eigenvectors kept, k")
     slider.press("ArrowRight")
-    near = "75% at k = 1 · 90% at k = 3"
+    near = "75.0% at k = 1 · 90.0% at k = 3"
     assert readout(page) == [
         near,
         near.replace("75", "80").replace("90", "100"),
@@ -156,15 +154,15 @@ def test_the_slider_redraws_all_three_numbers(page: Any) -> None:
     page.get_by_role("button", name="Previous measured k").press("Enter")
     assert slider.input_value() == "1"
     page.get_by_role("button", name="Next measured k").press("Enter")
-    assert readout(page)[:2] == ["90%", "100%"]
+    assert readout(page)[:2] == ["90.0%", "100.0%"]
     points = page.locator("svg[aria-label='Measured with fewer eigenvectors'] circle")
     points.first.focus()
     page.keyboard.press("ArrowRight")
-    assert points.nth(1).get_attribute("aria-label") == "Accuracy: 1, 0.75"
-    assert page.locator("svg text", has_text="Accuracy: 1, 0.75").count() == 1  # and is seen
+    assert points.nth(1).get_attribute("aria-label") == "Accuracy: 1, 75.0%"
+    assert page.locator("svg text", has_text="Accuracy: 1, 75.0%").count() == 1  # and is seen
     slider.press("Home")
     page.get_by_label("Inputs up to length r").fill("10")
-    assert readout(page) == ["50%", "50%", "300.1 at most, proven"]
+    assert readout(page) == ["50.0%", "50.0%", "300.1 at most, proven"]
     page.get_by_label("Inputs up to length r").fill("10.01")  # 3 · 100.2001
     assert readout(page)[2] == "300.7 at most, proven"
     assert "k=0" in page.url
@@ -178,28 +176,28 @@ def test_what_was_not_measured_is_not_said(page: Any) -> None:
 
 @pytest.mark.slow
 def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
-    opened(page, "planted", "interactions")
+    opened(page, "planted", "spectra")
     told = page.locator(".told")
     rows = page.locator(".interactions tbody tr")
     assert rows.all_inner_texts() == ["age × age\t3", "income × income\t−2", "debt × debt\t0.5"]
     page.get_by_role("button", name="debt × debt").click()
     assert told.inner_text() == "debt × debt: 0.5"
-    page.get_by_role("application").hover()  # its middle
+    page.locator(".heat-map").hover()  # its middle
     assert told.inner_text() == "income × income: −2"
     page.get_by_label("Order").select_option("name")  # age, debt, income
-    page.get_by_role("application").press("ArrowUp")  # from debt × debt, which was chosen
+    page.locator(".heat-map").press("ArrowUp")  # from debt × debt, which was chosen
     assert told.inner_text() == "age × debt: 0"
-    page.get_by_role("application").press("ArrowDown")
+    page.locator(".heat-map").press("ArrowDown")
     assert told.inner_text() == "debt × debt: 0.5"
     assert "cell=2-2" in page.url
     page.reload()
     page.get_by_text("debt × debt: 0.5").wait_for()
-    page.get_by_role("application").click(position={"x": 5, "y": 5})
+    page.locator(".heat-map").click(position={"x": 5, "y": 5})
     assert told.inner_text() == "age × age: 3"
     assert "cell=0-0" in page.url
     page.get_by_label("At least, of the largest").fill("50")
     assert rows.count() == 2
-    page.get_by_role("application").press("ArrowRight")
+    page.locator(".heat-map").press("ArrowRight")
     page.get_by_label("or these").fill("debt, age")
     page.get_by_label("or these").press("Enter")
     page.get_by_text("yes: 2 of 3 inputs").wait_for()
@@ -211,7 +209,7 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
 
 @pytest.mark.slow
 def test_the_map_is_zoomed_and_moved(page: Any) -> None:
-    opened(page, "images", "interactions")
+    opened(page, "images", "spectra")
     page.get_by_label("Order").focus()
     page.keyboard.type("alike")
     page.wait_for_url("**order=cluster**")
@@ -219,7 +217,7 @@ def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     least.press("ArrowRight")
     page.wait_for_url("**least=1*")
     least.click(position={"x": 1, "y": 8})
-    canvas = page.get_by_role("application")
+    canvas = page.locator(".heat-map")
     canvas.press("+")
     assert page.locator(".heat-map.zoomed").count() == 1
     canvas.press("0")
@@ -238,24 +236,9 @@ def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     assert page.locator(".heat-map.zoomed").count() == 0
 
 
-def test_latents_of_a_circuit_of_a_trace(page: Any, root: Path) -> None:
-    trace = TraceReport.from_json(root / "trace.json").record
-    circuit = trace.circuits[1]
-    opened(page, "model", "interactions")
-    page.get_by_label("Of", exact=True).select_option("trace.json")
-    page.get_by_label("Circuit").select_option(f"output latent {circuit.latent}")
-    page.get_by_text(f"input latent {circuit.features[0]} ×").first.wait_for()
-    row = page.locator(".interactions tbody tr").first.inner_text()
-    largest = max((abs(value), value) for row in circuit.matrix for value in row)[1]
-    assert float(row.split("\t")[1].replace("−", "-")) == pytest.approx(largest, rel=1e-3)
-    assert "circuit=1" in page.url
-    opened(page, "planted", "interactions", f"&trace={id_of('trace.json')}")
-    page.get_by_text("This trace is of another model").wait_for()
-
-
 @pytest.mark.slow
 def test_inputs_that_are_not_there_are_told(page: Any) -> None:
-    opened(page, "planted", "interactions", "&inputs=height")
+    opened(page, "planted", "spectra", "&inputs=height")
     assert "'height' names no input" in page.get_by_role("alert").inner_text()
     page.get_by_label("or these").fill("")
     page.get_by_label("or these").press("Enter")
@@ -274,7 +257,7 @@ def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CSV", "JSON", "SVG", "PNG"])
 def test_a_map_is_taken_away(page: Any, kind: str) -> None:
-    opened(page, "planted", "interactions")
+    opened(page, "planted", "spectra")
     button = page.get_by_role("button", name=f"Interactions as {kind}")
     with page.expect_download():
         button.press("Enter")

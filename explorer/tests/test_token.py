@@ -4,7 +4,9 @@ Broken once: with a bearer token compared with nothing, with OPTIONS let through
 """
 
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -14,9 +16,12 @@ import fake_commands
 import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens_explorer.app import build_app
-from bilens_explorer.command import Address
+from bilens_explorer.command import Address, server_of
 from bilens_explorer.folder import ServedFolder
+from bilens_explorer.guard import HEADER, NamingProxy
+from bilens_explorer.pages import model_page
 from bilens_explorer.records.models import id_of
+from chromium import needs_browser
 from commands import model_folder
 from explorer_server import HERE
 from report_documents import audit_of
@@ -37,7 +42,7 @@ def test_a_script_starts_and_cancels_by_the_token_alone(
 ) -> None:
     monkeypatch.setattr(sys, "executable", fake_commands.install(tmp_path / "python"))
     (served.folder / "plan.json").write_text('{"mnist": [["sleep", 60]]}')
-    app, key = build_app(served, ["127.0.0.1:8737"], TOKEN, needed=False), id_of("mnist")
+    app, key = build_app(served, ["127.0.0.1:8737"], TOKEN), id_of("mnist")
     with TestClient(app, base_url=HERE) as client:
         here = f"/api/v1/models/{key}/audit"
 
@@ -46,6 +51,8 @@ def test_a_script_starts_and_cancels_by_the_token_alone(
             return client.post(path, json={}, headers=named).status_code
 
         bearer = f"Bearer {TOKEN}"
+        assert client.get(here).status_code == 401  # by whoever has an account on this machine
+        client.get(f"/?token={TOKEN}")
         assert client.get(here).json()["state"] == "ready"
         assert post(authorization=bearer) == 201
         for wrong in ("", "Bearer ", "Bearer x", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN}x"):
@@ -82,8 +89,7 @@ def test_the_token_is_kept_where_nobody_else_reads(tmp_path: Path) -> None:
     assert made is not None
     assert Address("10.0.0.9", token_file=file).token() == made  # the same at the next start
     assert file.stat().st_mode & 0o777 == 0o600
-    assert Address().token() is None
-    assert Address("10.0.0.9").token() is not None
+    assert len({Address().token(), Address().token(), made}) == 3  # another one at each start
     file.chmod(0o640)
     with pytest.raises(UsageError, match="chmod 600"):
         Address(token_file=file).token()
@@ -97,3 +103,91 @@ def test_the_token_is_kept_where_nobody_else_reads(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("gone")
     with pytest.raises(FileError):
         Address(token_file=tmp_path / "link").token()
+
+
+@pytest.mark.parametrize(
+    ("named", "peer", "author"),
+    [
+        (["ada@example.org"], "10.0.0.7", "ada@example.org"),
+        (["Ad\u00e4"], "10.0.0.7", "Ad\u00e4"),
+        (["ada@example.org"], "::ffff:10.0.0.7", "ada@example.org"),
+        (["ada@example.org"], "127.0.0.1", None),  # not the proxy
+        (["mallory", "ada@example.org"], "10.0.0.7", None),  # sent through it
+        (["  "], "10.0.0.7", None),
+        ([], "10.0.0.7", None),
+    ],
+)
+def test_behind_a_proxy_its_user_is_the_author(
+    served: ServedFolder, named: list[str], peer: str, author: str | None
+) -> None:
+    header, port = "X-Forwarded-User", 8737
+    address = Address(user_header=header, proxy="10.0.0.7", allow_host=["Models.example"])
+    proxy = NamingProxy(address.proxy, header)
+    app = build_app(served, address.hosts(port), TOKEN, proxy)
+    key, origin = id_of("mnist"), "https://models.example"
+    users = [(header, one.encode()) for one in named]
+    headers = [("authorization", f"Bearer {TOKEN}"), *users]
+    body = {"action": "note", "subject": "rule:exact", "text": "x", "author": "Bob"}
+    with TestClient(app, base_url=origin, client=(peer, 1)) as client:
+        there = f"/api/v1/models/{key}/entries"
+        asked = client.get("/api/v1/visitor", headers=headers)
+        assert asked.json()["user"] == (author or "")
+        own = [*headers, ("origin", origin), (HEADER, app.secret)]
+        answer = client.post(there, json=body, headers=own)
+        assert client.post(there, json=body, headers=own[1:]).status_code == 401  # no token
+        forged = [*headers, ("origin", "https://evil.example"), (HEADER, app.secret)]
+        assert client.post(there, json=body, headers=forged).status_code == 403
+        # the proxy adds the token to whatever comes: that alone changes nothing
+        bare = client.post(there, json=body, headers=headers)
+        assert bare.status_code == (400 if author is None else 403)
+    entries = bl.History(served.folder).entries()
+    if author is None:
+        assert (answer.status_code, entries) == (400, [])
+        assert "named nobody" in answer.json()["error"]
+    else:
+        assert [(one.author, one.known_by) for one in entries] == [(author, header)]
+        page = model_page(served.model(key), "en", "")
+        assert f"signed in: {header}" in page
+
+
+def test_without_a_proxy_no_header_names_anybody(served: ServedFolder) -> None:
+    app = build_app(served, ["127.0.0.1:8737"], TOKEN)
+    headers = {"authorization": f"Bearer {TOKEN}", "x-forwarded-user": "ada"}
+    body = {"action": "note", "subject": "rule:exact", "text": "x", "author": "Bob"}
+    with TestClient(app, base_url=HERE) as client:
+        assert client.get("/api/v1/visitor", headers=headers).json()["user"] is None
+        path = f"/api/v1/models/{id_of('mnist')}/entries"
+        assert client.post(path, json=body, headers=headers).status_code == 201
+    assert [(one.author, one.known_by) for one in bl.History(served.folder).entries()] == [
+        ("Bob", "")
+    ]
+    for wrong in ("", "a b", "X:Y", "Ä"):
+        with pytest.raises(UsageError, match="--user-header"):
+            Address(user_header=wrong)
+    with pytest.raises(UsageError, match="--proxy"):
+        Address(proxy="models.example")
+
+
+@needs_browser
+def test_a_browser_that_is_led_there_from_elsewhere_has_the_cookie(
+    served: ServedFolder, browser: Any, tmp_path: Path
+) -> None:
+    with Address(port=0).bound() as listening:
+        here = f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.listen()
+        server = server_of(build_app(served, [here], TOKEN))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        link = tmp_path / "link.html"  # as that which `bilens serve` opens
+        link.write_text(
+            f'<meta http-equiv="refresh" content="0; url=http://{here}/?token={TOKEN}">'
+        )
+        page = browser.new_page()
+        page.goto(link.as_uri())
+        page.get_by_role("heading", name="runs").wait_for()
+        assert page.url == f"http://{here}/"
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        page.close()
+        server.should_exit = True
+        thread.join(timeout=10)

@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date
@@ -21,8 +22,9 @@ import pytest
 from msgspec.structs import replace
 
 import bilens as bl
+from bilens.api import history as histories
 from bilens.api.history import now
-from bilens.api.history_file import APPLICATION, MIGRATIONS, NAME, statements
+from bilens.api.history_file import APPLICATION, LARGEST, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.judgements import failed_rules
@@ -82,6 +84,40 @@ def test_an_acceptance_ends(history: bl.History) -> None:
     assert history.accepted("m", date(2027, 3, 31)) == {"trigger": said}
     assert history.accepted("m", date(2027, 4, 1)) == {}
     assert history.accepted("other", date(2027, 3, 31)) == {}
+
+
+def test_a_clock_that_is_put_back_revives_no_acceptance(
+    history: bl.History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: with the day of the clock alone."""
+
+    def clock(day: str) -> None:
+        monkeypatch.setattr(histories, "now", lambda: f"{day}T10:00:00Z")
+
+    clock("2027-03-30")
+    audited(history)
+    history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
+    assert set(history.accepted("m")) == {"trigger"}
+    clock("2027-04-01")
+    assert history.accepted("m") == {}
+    history.say("note", "other", "model", "on the next day", "Kei")
+    clock("2027-03-31")
+    assert history.today() == "2027-04-01"
+    assert bl.History(history.folder).accepted("m") == {}
+    people = history.people("m")
+    assert people is not None
+    assert people.day == "2027-04-01"
+    with pytest.raises(UsageError, match="today is 2027-04-01"):
+        history.say("accept", "m", RULE, "known", "Ada", until="2027-03-31")
+
+
+def test_a_row_without_a_day_says_nothing_of_today(history: bl.History) -> None:
+    audited(history)
+    with closing(sqlite3.connect(history.path)) as database, database:
+        row = "SELECT 9, model, kind, 'zzzz-99-99', version, weights_sha256, data_sha256, command"
+        more = "answer, passed, failed, document, identity, files FROM audits"
+        database.execute(f"INSERT INTO audits {row}, {more}")
+    assert history.today() == now()[:10]
 
 
 def test_an_acceptance_is_of_the_weights_that_were_audited(history: bl.History) -> None:
@@ -203,7 +239,7 @@ def test_files_that_are_no_history_stay_as_they_are(tmp_path: Path) -> None:
     bl.History(tmp_path)
     with sqlite3.connect(path) as database:
         database.execute("PRAGMA user_version = 7")
-    with pytest.raises(CheckpointError, match="version 7; this release reads up to 3"):
+    with pytest.raises(CheckpointError, match="version 7; this release reads up to 4"):
         bl.History(tmp_path)
     path.unlink()
     away = tmp_path.parent / "away.db"
@@ -229,20 +265,92 @@ def test_a_file_of_another_program_is_not_altered(tmp_path: Path) -> None:
 def test_a_history_that_is_taken_away_or_changed_is_told(history: bl.History) -> None:
     history.say("note", "m", RULE, "x", "Ada")
     with sqlite3.connect(history.path) as database:
-        database.execute("PRAGMA user_version = 4")
-    with pytest.raises(CheckpointError, match="of version 4"):
+        database.execute("PRAGMA user_version = 5")
+    with pytest.raises(CheckpointError, match="of version 5"):
         history.say("note", "m", RULE, "y", "Ada")
     with sqlite3.connect(history.path) as database:
-        database.execute("PRAGMA user_version = 3")
-        database.execute(
-            "INSERT INTO entries VALUES (9, '', '', 'shout', 'm', '', '', '', NULL, NULL, '', NULL)"
-        )
-    with pytest.raises(CheckpointError, match="row 9 is damaged"):
-        history.entries()
+        database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     history.path.unlink()
     with pytest.raises(FileError, match="is gone"):
         history.audits()
     assert not history.path.exists()
+
+
+def change(history: bl.History, *lines: str, **values: Any) -> None:
+    """Write into a history what bilens would not."""
+    with closing(sqlite3.connect(history.path)) as database, database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+            database.execute(f"DROP TRIGGER {name}")
+        for line in lines:
+            database.execute(line, values)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "answer = 'approved_by_law'",
+        "failed = 'no list'",
+        "failed = :deep",
+        "files = :deep",
+        "identity = '7'",
+        "kind = x'00'",
+        "command = CAST(zeroblob(1048577) AS TEXT)",
+        "model = x'ff', answer = 'later'",
+    ],
+)
+def test_a_row_that_cannot_be_read_is_told_and_the_others_go_on(
+    damage: str, history: bl.History
+) -> None:
+    for name in ("a", "b"):
+        audited(history, name, failed())
+        history.say("accept", name, RULE, "known", "Ada")
+    change(history, f"UPDATE audits SET {damage} WHERE number = 1", deep="[" * 100_000)  # noqa: S608
+    other, row = history.audits()
+    assert (other.model, other.unread) == ("b", False)
+    assert (row.number, row.unread, row.answer, row.failed) == (1, True, "cannot_judge", ())
+    assert row.model == ("(damaged)" if "model" in damage else "a")
+    assert [*history.accepted("b")] == ["trigger"]
+    assert history.accepted(row.model) == {}
+
+
+def test_an_entry_that_cannot_be_read_leaves_nothing_accepted(history: bl.History) -> None:
+    audited(history, "a", failed())
+    history.say("accept", "a", RULE, "known", "Ada")
+    change(history, "UPDATE measured SET outcome = 'later', value = 9e999 WHERE rule = 'exact'")
+    assert [*history.accepted("a")] == ["trigger"]
+    assert {(one.outcome, one.value) for one in history.measured("a") if one.rule == "exact"} == {
+        ("", None)
+    }
+    history.say("accept", "a", RULE, "known", "Ada")
+    change(history, "UPDATE entries SET action = 'approve' WHERE number = 2")
+    assert [one.unread for one in history.entries("a")] == [True, False]
+    assert history.accepted("a") == {}
+
+
+def test_a_document_that_is_a_bomb_is_not_unpacked(history: bl.History) -> None:
+    """Half a megabyte took 1.1 GB."""
+    audited(history)
+    change(history)
+    bombs = [
+        b"[]",
+        b"{}" * 9,
+        b"[" * 100_000,
+        b'{"a":' * 60 + b"1" + b"}" * 60,
+        b"[0" + 10**6 * b",0",
+    ]
+    texts = [*map(zlib.compress, bombs), b"no zlib", b"", "text"]
+    texts += [zlib.compress(b" " * (LARGEST + 1)), zlib.compress(b'{"kind": 1}')[:-3]]
+    for text in texts:
+        change(history, "UPDATE audits SET document = :text", text=text)
+        with pytest.raises(CheckpointError, match="the document of audit 1"):
+            history.document(1)
+
+
+def test_a_view_in_place_of_a_table_is_refused(history: bl.History) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT * FROM n"
+    change(history, f"CREATE VIEW more AS {endless}")
+    with pytest.raises(CheckpointError, match="another program"):
+        history.audits()
 
 
 def test_several_begin_a_history_at_once(tmp_path: Path) -> None:
@@ -427,8 +535,15 @@ def test_an_unchanged_copy_inherits_an_acceptance_and_says_whose(history: bl.His
     for lang, words in (("en", "unchanged copy of m"), ("ja", "同じ複製")):
         t = load_catalogue(lang)
         assert len([line for line in judged_lines(t, record) if words in line]) == 2
-        until = t("decision.accepted", author="Ada", day=now()[:10], model="m", until="2199-03-31")
+        said = t("decision.inherited", author="Ada", day=now()[:10], model="m")
+        until = f"{said}{t('sentence.gap')}{t('decision.until', until='2199-03-31')}"
         assert until in dict(looked_lines(t, record))[t("decision.accepted_by")]
+    history.say("accept", "m", "rule:decision", "known", "Ada")  # on itself, and without an end
+    record = replace(audit_of(history.folder / "m").record, people=history.people("m", IDENTITY))
+    record = replace(record, reproduce=replace(record.reproduce, identity=IDENTITY))
+    t = load_catalogue("en")
+    said = f"Accepted already by Ada on {now()[:10]}. It has no end."
+    assert said in dict(looked_lines(t, record))[t("decision.accepted_by")]
     # the last word on the copy itself counts, and so does one that takes the acceptance back
     history.say("reject", "copy", RULE, "no", "Kei")
     assert {*history.accepted("copy")} == {"decision"}

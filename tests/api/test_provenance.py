@@ -9,12 +9,13 @@ import pytest
 
 import tiny
 from bilens.api import provenance
-from bilens.api.provenance import files_read, find_test_data
+from bilens.api.provenance import compare_with_audit, files_read, find_test_data
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.io.formats.safetensors_folder import INDEX_NAME
-from bilens.io.load import LoadedModel
+from bilens.io.load import LoadedModel, load
+from commands import model_folder
 from raising import raising
 
 DIGITS = dataclasses.replace(tiny.images(name="mnist"), source_kind="embedded")
@@ -128,12 +129,39 @@ def test_every_file_that_was_read_is_named_with_its_digest(tmp_path: Path) -> No
     one, two = (tmp_path / f"part{number}.safetensors" for number in (1, 2))
     model = LoadedModel(None, str(tmp_path), "of all shards")
     shards = files_read(model)
-    assert list(shards) == [one.name, two.name, INDEX_NAME, "config.json"]
+    beside = ["config.json", "notes.json", "pytorch_model.bin"]  # may be of it as well
+    assert list(shards) == [one.name, two.name, INDEX_NAME, *beside]
     assert shards.items() <= digests.items()
     assert files_read(replace(model, source=str(one), read_sha256="f")) == {one.name: "f"}
     both = files_read(replace(model, source=str(one), files=(one, two)))
     assert both == {path.name: digests[path.name] for path in (one, two)}
     (tmp_path / INDEX_NAME).unlink()
     other = files_read(replace(model, read_sha256=digests["pytorch_model.bin"]))
-    assert list(other) == ["pytorch_model.bin", "config.json"]
+    assert next(iter(other)) == "pytorch_model.bin"
+    assert {*other} == {one.name, two.name, *beside}
     assert files_read(model) == files_read(replace(model, source="the Sequential")) == {}
+
+
+def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> None:
+    """Broken once: with files that came since not looked at, with names that lead out followed."""
+    path = model_folder(tmp_path / "model", tiny.classifier())
+    model = load(path)
+    read = model.weights_sha256, files_read(model)
+    assert compare_with_audit(path, *read).state == "audited"
+    assert compare_with_audit(path, read[0], {}).state == "audited"  # of an earlier release
+    assert compare_with_audit(path, None, {}).state == "never"
+    (path / "tokenizer.json").write_text("{}")
+    assert compare_with_audit(path, *read).files == ("tokenizer.json",)
+    (path / "tokenizer.json").unlink()
+    out = {"../out.txt": file_sha256(path / "config.json")}
+    (tmp_path / "out.txt").write_bytes((path / "config.json").read_bytes())
+    assert compare_with_audit(path, read[0], read[1] | out).files == ("../out.txt",)
+    (path / "model.safetensors").unlink()
+    assert compare_with_audit(path, *read).files == ("model.safetensors",)
+    other = model_folder(tmp_path / "other", tiny.classifier(seed=1))
+    (other / "model.safetensors").rename(path / "model.safetensors")
+    assert compare_with_audit(path, *read).files == ("model.safetensors",)
+    assert compare_with_audit(path, read[0], {}).state == "changed"
+    (path / "model.safetensors").write_bytes(b"damaged")
+    assert compare_with_audit(path, read[0], {}).state == "changed"
+    assert compare_with_audit(tmp_path / "nothing", *read).state == "gone"

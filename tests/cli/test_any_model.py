@@ -1,6 +1,7 @@
 """Models of which no layer is read: an audit says what they are, and compares them."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from bilens.base.errors import Retry
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import ReadOptions
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 from onnx_files import write
 
@@ -217,3 +221,47 @@ def test_what_is_read_and_what_is_not_is_counted_as_coverage_does(
     line = ("audit", tmp_path / "m.safetensors", "--activation", "relu", *FEW, "--json")
     assumed = read(bilens(*line))  # an input that nobody gave
     assert [one["read"] for one in assumed["inventory"]["parts"]] == [0]
+
+
+@pytest.mark.parametrize("damage", ["a bit", "a cut"])
+@pytest.mark.parametrize("name", ["a.npz", "a.npy"])
+def test_a_damaged_file_of_arrays_is_refused_in_one_sentence(
+    name: str, damage: str, bilens: Shell, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if name == "a.npz":
+        np.savez(path, w=np.ones((8, 8)))
+    else:
+        np.save(path, np.ones((8, 8)))
+    data = path.read_bytes()
+    if damage == "a cut":
+        path.write_bytes(data[:300])
+    elif name == "a.npz":
+        path.write_bytes(data[:300] + b"x" + data[301:])
+    else:
+        return  # nothing in it tells
+    assert_one_line(bilens("audit", path), FILE, [name])
+
+
+def test_a_folder_of_a_graph_and_its_numbers_is_one_model(bilens: Shell, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    matrix = np.ones((4, 4), np.float32)
+    path = write(
+        tmp_path / "m.onnx", [("MatMul", "x w", "y")], {"w": matrix},
+        save_as_external_data=True, location="w.bin", size_threshold=0,
+    )  # fmt: skip
+    assert (path.parent / "w.bin").exists()
+    assert read(bilens("audit", tmp_path, "--json", *FEW))["coverage"]["parameters"] == 16
+
+
+def test_options_that_are_suggested_are_as_a_shell_takes_them(tmp_path: Path) -> None:
+    roles = {"up": "my net/w 1"}
+    retry = Retry("a file", {"roles": roles, "module_class": "m.net(num_classes=7)"})
+    line = retry.line("bilens", "audit")
+    words = ["--map", "up=my net/w 1", "--class", "m.net(num_classes=7)"]
+    assert shlex.split(line) == ["bilens", "audit", "a file", *words]
+    assert shlex.split(retry.line()) == words
+    square = {"fc1.weight": torch.ones(4, 4), "fc2.weight": torch.ones(4, 4)}
+    save_file(square, tmp_path / "m.safetensors")
+    said = open_any(tmp_path / "m.safetensors", ReadOptions()).provenance["read"]
+    assert "--no-transposed, or --activation ACTIVATION --transposed." in said

@@ -62,7 +62,7 @@ def test_a_copy_is_identical_and_a_config_is_part_of_it(tmp_path: Path) -> None:
         (tmp_path / folder / "modeling.py").write_text("x = 1")
     document = compared(tmp_path)
     assert "**Identical to the baseline, bit for bit: " in text(tmp_path)
-    assert "The 3 configuration, tokenizer and code files are the same" in text(tmp_path)
+    assert "All 3 files beside the weights are the same, byte for byte" in text(tmp_path)
     found = findings(document)
     rules = ("changed_tensors", "changed_files", "low_rank_change", "changed_layers")
     assert {found[rule]["outcome"] for rule in rules} == {"pass"}

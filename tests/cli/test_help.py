@@ -88,9 +88,10 @@ FROZEN = {
         "--data-dir --table --encoding --html --lang --classes"
     ),
     "serve": (
-        "folder --host --open --no-open --port --allow-host --token-file --export --lang "
-        "--overwrite"
+        "folder --host --open --no-open --port --allow-host --token-file --user-header --proxy "
+        "--export --lang --overwrite"
     ),
+    "watch": "folder --every --once --inputs --out --webhook --json",
     "sweep": (
         "model --do --baseline --activations --directions --top --layer-steps --samples "
         "--null-samples --threshold --seed --threads --out --engine --engine-option --workers "

@@ -23,6 +23,7 @@ import bilens as bl
 from bilens.api.history import History
 from bilens.api.word_trial import changed_host
 from bilens.findings.rules.judgements import AuditedModel, judgements
+from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.registry import Condition, parse_conditions
 from bilens.io.host import open_host
 from contract.table import cell
@@ -124,7 +125,55 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     assert whole.identical
     assert whole.not_compared == ("notes.md",)
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
-    assert "Not compared: 1 other file" in report.to_markdown().replace("\\", "")
+    assert "Not compared: 1 text about the model (notes.md)" in report.to_markdown().replace(
+        "\\", ""
+    )
+
+
+@pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "value_head.bin", "export.json"])
+@cell("audit", "other function")
+def test_a_folder_is_all_of_its_files_and_not_those_alone_that_are_read(
+    name: str, folders: Path
+) -> None:
+    """All weights but one file had been replaced: identical, and as good as what was accepted."""
+    for one in ("base", "tuned"):
+        write(folders / one, name, "a head")
+    history = bl.History(folders)
+
+    def ended(baseline: str | None = "base") -> Any:
+        before = None if baseline is None else bl.load(folders / baseline)
+        report = bl.audit(bl.load(folders / "tuned"), baseline=before, **FEW)
+        history.add(report.record)
+        return report
+
+    first = bl.audit(bl.load(folders / "base"), **FEW)
+    history.add(first.record)
+    history.say("accept", "base", "rule:decision", "ok", "Ada", until="2199-01-01")
+    record = ended().record
+    outcomes = {one.rule: one.outcome for one in record.verdict}
+    assert record.difference.whole.headline.kind == "identical"
+    assert (outcomes["changed_tensors"], outcomes["changed_files"]) == ("pass", "pass")
+    assert (record.coverage.other_files == (name,)) == (name != "export.json")
+    ended(None)
+    assert {*history.accepted("tuned")} == {"decision"}  # it is an unchanged copy
+    write(folders / "tuned", name, "another")
+    record = (report := ended()).record
+    outcomes = {one.rule: one.outcome for one in record.verdict}
+    whole = record.difference.whole
+    assert whole.headline.kind == "same_tensors"
+    assert outcomes["changed_files"] == "warn"
+    is_of_weights = name != "export.json"
+    assert whole.other_weights == ((name,) if is_of_weights else ())
+    assert (kind_of_change(whole), outcomes["changed_tensors"]) == (
+        ("changed", "warn") if is_of_weights else ("same", "pass")
+    )
+    said = report.to_markdown().replace("\\", "")
+    assert (f"their tensors were not compared: {name}." in said) == is_of_weights
+    assert (
+        f"1 file of weights in its folder was not read at all: {name}." in said
+    ) == is_of_weights
+    ended(None)
+    assert {*history.accepted("tuned")} == set()
 
 
 @cell("compare", "own object", "other function")

@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ from bilens.records.sweep import SweepOptions
 from bilens.sweep.driver import drive, plan_of
 from bilens.sweep.jobs import result_name
 from bilens.sweep.output import SweepOutput
-from bilens_explorer.compare import class_spectra
 from bilens_explorer.records.models import id_of
 from contract.compared_models import (
     ANIMALS,
@@ -111,21 +109,6 @@ def test_eigenvectors_are_those_of_the_same_class(tmp_path: Path) -> None:
     assert (found["a"]["output"], found["b"]["output"]) == ("0", "2")  # of which a label is
     names = [found[side]["vectors"]["input_names"] for side in "ab"]
     assert names[0] == names[1] == [*(model.input_names or ())]  # as the vectors stand
-
-
-@cell("explore", "permuted outputs")
-def test_classes_of_two_dates_are_paired_by_name() -> None:
-    model = images(5)
-    records = [
-        bl.audit(one, null_samples=39, command="here").record
-        for one in (model, with_outputs(model, [2, 0, 1]))
-    ]
-    served: Any = SimpleNamespace(audit=lambda number: SimpleNamespace(record=records[number]))
-    pairs = [*class_spectra(served, [0, 1])]
-    assert [one.name for one, _ in pairs] == [*ANIMALS]
-    for one, other in pairs:
-        assert one.name == other.name
-        assert one.effective_rank == pytest.approx(other.effective_rank)
 
 
 # ---- sweeps

@@ -5,6 +5,7 @@ flattened; names compared without their roots; rows of llama.cpp left as they ar
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from bilens.findings.rules.changes import low_rank_change
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.records.tensor_changes import FileChange, TensorChange, WholeDifference
+from bilens.report.sections.difference import headline_sentence
+from bilens.report.text import load_catalogue
 from builders import randn
 from planted_changes import planted
 
@@ -166,12 +171,140 @@ def test_a_rank_below_the_full_one_is_no_noise() -> None:
 def test_a_sum_in_float64_beside_its_stored_merge_is_rounding(size: float, state: str) -> None:
     stored, apart = randn(D, H, seed=1).float(), randn(D, 1, seed=2) @ randn(1, H, seed=3)
     summed = stored.double() + size * apart * stored.norm() / apart.norm()
-    for old, new in ((stored, summed), (summed, stored)):
-        (one,) = compared({"a.weight": old}, {"a.weight": new}).changed
-        assert one.state == state
+    plain, sums = store({"a.weight": stored}), store({"a.weight": summed})
+    sums["a.weight"] = replace(sums["a.weight"], added_to=torch.float32)
+    for old, new in ((plain, sums), (sums, plain)):
+        assert only(compare_tensors(new, old, SAME)).state == state
+    changed = only(compared({"a.weight": stored}, {"a.weight": summed}))
+    assert changed.state == "low_rank"  # float64 in a file was not summed here
 
 
 def test_a_mask_of_infinity_is_compared_by_its_bits() -> None:
     mask = torch.full((3, 3), -torch.inf).triu(1)
     assert not compared({"attn_mask": mask}, {"attn_mask": mask.clone()}).changed
     assert only(compared({"attn_mask": mask}, {"attn_mask": mask.T})).state == "not_finite"
+
+
+def moved_by(tensor: Tensor, spacings: int, at: int) -> Tensor:
+    """Return a tensor with one number so many spacings further from zero."""
+    whole = {2: torch.int16, 4: torch.int32}[tensor.element_size()]
+    bits = tensor.clone().view(whole)
+    bits.view(-1)[at] += spacings
+    return bits.view(tensor.dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("name", ["a.weight", "a.bias"])
+@pytest.mark.parametrize("spacings", [1, 2, 4])
+def test_in_one_type_nothing_is_rounded(dtype: torch.dtype, name: str, spacings: int) -> None:
+    old = {"b.weight": randn(20, 30).to(dtype), name: randn(20, 30).to(dtype)}
+    if name == "a.bias":
+        old[name] = old[name].flatten()
+    new = {**old, name: moved_by(old[name], spacings, int(old[name].abs().argmax()))}
+    found = compared(old, new)
+    assert only(found).state in ("changed", "low_rank")
+    assert found.headline is not None
+    assert found.headline.kind == "differ"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("planted", [0.0, 3.0, -3.0])
+def test_what_is_rounded_is_half_a_spacing_away(dtype: torch.dtype, planted: float) -> None:
+    """Also where another type was on the way, and not where one number is further away."""
+    old = {"a.weight": randn(40, 30).float(), "a.bias": randn(50).float()}
+    wide = {name: one.double() * (1 + 2e-8) for name, one in old.items()}
+    new = {name: one.float().to(dtype) for name, one in wide.items()}
+    for name, one in new.items():
+        changed = one.clone().flatten()
+        changed[7] += planted * torch.finfo(dtype).eps * changed[7].abs()
+        found = compared(old, {**new, name: changed.reshape(one.shape)})
+        other = [one.name for one in found.changed if one.state != "rounding"]
+        assert other == ([name] if planted else [])
+        assert found.headline is not None
+        assert (found.headline.kind == "differ") == bool(planted)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.int64], ids=str)
+def test_whole_numbers_are_not_rounded(dtype: torch.dtype) -> None:
+    old = {"b.weight": randn(4, 4), "codes": torch.arange(120).repeat(20).reshape(60, 40).to(dtype)}
+    for change in (old["codes"] > 100, torch.arange(2400).reshape(60, 40) == 119):
+        found = compared(old, {**old, "codes": old["codes"] + change.to(dtype)})
+        assert only(found).state not in ("rounding", "reordered")
+        assert found.headline is not None
+        assert found.headline.kind == "differ"
+        assert found.headline.types == (str(dtype).removeprefix("torch."),)
+
+
+def test_a_file_of_one_type_was_rewritten_as_a_whole_or_not_at_all() -> None:
+    old = {"a.weight": randn(20, 30).float(), "b.weight": randn(20, 30).float()}
+    rewritten = {name: one.bfloat16().float() for name, one in old.items()}
+    for pair, kind in (((old, rewritten), "rounded"), ((rewritten, old), "baseline_rounded")):
+        head = compared(*pair).headline
+        assert head is not None
+        assert head.kind == kind
+        in_part = {**pair[0], "a.weight": pair[1]["a.weight"]}
+        head = compared(pair[0], in_part).headline
+        assert head is not None
+        assert head.kind == "differ"
+    gain = {"norm.weight": torch.ones(30)}  # simple numbers are those of every type
+    moved = {"norm.weight": torch.ones(30).add(randn(30).float() / 1e4)}
+    head = compared({**old, **gain}, {**old, **moved}).headline
+    assert head is not None
+    assert head.kind == "differ"
+
+
+@pytest.mark.parametrize("axes", [(), (1,)])
+def test_a_parameter_of_one_number_alone_is_a_difference(axes: tuple[int, ...]) -> None:
+    old = {"a.weight": randn(4, 4)}
+    head = compared(old, {**old, "scale": torch.full(axes, 5.0)}).headline
+    assert head is not None
+    assert (head.kind, head.alone) == ("differ", 1)
+    head = compared(old, {**old, "num_batches_tracked": torch.tensor(5)}).headline
+    assert head is not None
+    assert (head.kind, head.alone) == ("same_tensors", 0)  # a counter
+
+
+def test_no_type_is_named_that_no_file_is_rounded_to() -> None:
+    old = {"a.weight": randn(20, 30).bfloat16(), "a.bias": torch.tensor([2.6]).bfloat16()}
+    for name, part in (("a.bias", torch.tensor([2.5])), ("a.weight", torch.zeros(20, 30))):
+        small = {**old, "a.weight": old["a.weight"] * 1e-4}
+        head = compared(small, {**small, name: part.bfloat16()}).headline
+        assert head is not None
+        assert head.kind in ("differ", "unrelated")
+    wide = {name: one.float() + 1e-6 for name, one in old.items()}
+    found = compared(wide, {name: one.bfloat16() for name, one in wide.items()})
+    assert {one.rounded_to for one in found.changed} == {"bfloat16"}
+
+
+def test_whole_numbers_of_another_type_are_the_same_numbers() -> None:
+    old = {"a.weight": randn(4, 4), "ids": torch.arange(30)}
+    head = compared(old, {**old, "ids": torch.arange(30).int()}).headline
+    assert head is not None
+    assert (head.kind, head.differing) == ("same_numbers", 0)
+
+
+def test_a_tensor_of_another_shape_is_told_once() -> None:
+    old = {"a.weight": randn(4, 4), "embed.weight": randn(30, 4)}
+    found = compared(old, {**old, "embed.weight": randn(33, 4)})
+    head = found.headline
+    assert head is not None
+    assert (head.kind, head.alone, head.other_shape) == ("differ", 0, 1)
+    said = headline_sentence(load_catalogue("en"), found)
+    assert said.endswith("differ. In both, of another shape: 1 tensor.")
+
+
+def test_what_an_exporter_counts_is_no_order_of_blocks() -> None:
+    """Constants of a graph have numbers of their own, whatever convolution they are of."""
+    kernels = [randn(6, 5, seed=n) for n in range(3)]
+    old = {f"const_fold_opt__{n}": one for n, one in zip((7, 5, 6), kernels, strict=True)}
+    new = {f"net/conv2d_{n}/Conv2D": one for n, one in enumerate(kernels)}
+    head = compared(old, new).headline
+    assert head is not None
+    assert (head.kind, head.differing) == ("same_tensors", 0)
+
+
+def test_matrices_that_were_not_read_are_not_unchanged() -> None:
+    tensors = store({"a.weight": randn(4, 4), "b.weight": randn(4, 4)})
+    tensors["b.weight"] = replace(tensors["b.weight"], readable=False)
+    whole = compare_tensors(tensors, tensors, SAME)
+    assert low_rank_change.judge(Evidence(whole_change=whole)) is None

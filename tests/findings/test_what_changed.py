@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError
-from bilens.findings.rules.layers import kind_of_change
+from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.io.any_model import tensors_at
+from bilens.io.any_model import tensors_beside
 from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
@@ -422,7 +422,7 @@ def coded(tmp_path: Path, change: float = 0.0) -> Store:
         HeldTensor("kernel", (3, 4), "int8", 12, TensorBytes(path, 16, 28), quantised=True),
         HeldTensor("lost", (3, 4), "float32", 48),
     ]
-    return tensors_at(path, Contents("codes", [path], held), CheckpointError("cannot be read"))
+    return tensors_beside({}, Contents("codes", [path], held), CheckpointError("cannot be read"))
 
 
 def test_tensors_whose_numbers_are_not_read_are_counted_and_not_fetched(tmp_path: Path) -> None:
@@ -430,10 +430,10 @@ def test_tensors_whose_numbers_are_not_read_are_counted_and_not_fetched(tmp_path
     assert told(compare_tensors(one, other, same_file=True))[:2] == ("identical", "identical")
     kind, basis, words = told(compare_tensors(one, other))
     assert (kind, basis) == ("not_compared", "not_compared")
-    assert "2 tensors of the model and 2 of the baseline" in words
+    assert "1 tensor of the model and 1 of the baseline" in words
     kind, basis, words = told(compare_tensors(coded(tmp_path, 0.5), other))
     assert (kind, basis) == ("differ", "changed")
-    assert "2 tensors of the model and 2 of the baseline" in words
+    assert "1 tensor of the model and 1 of the baseline" in words
     floats = {"bias": torch.arange(1.0, 5.0), "kernel": randn(3, 4), "more": randn(7, 5)}
     kind, _, words = told(compare_tensors(one, store(floats)))
     assert kind == "not_compared"

@@ -29,6 +29,8 @@ from bilens.io.any_model import open_any
 from bilens.io.loaded_model import ReadOptions
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
+from bilens.report.sections.inventory_section import inventory_lines
+from bilens.report.text import load_catalogue
 
 
 class Net(nn.Module):
@@ -109,6 +111,101 @@ def test_nothing_in_a_pickle_is_run(
     found = bl.inventory(tmp_path / "m.pkl")
     assert "mkdir" in " ".join(found.imports)
     assert not (tmp_path / "ran").exists()
+
+
+def hide(path: Path, where: str) -> None:
+    """Write a bomb behind other contents of a file."""
+    joblib, many = pytest.importorskip("joblib"), np.arange(12.0).reshape(3, 4)
+    plain, bomb = pickle.dumps({"w": many}), pickle.dumps(Bomb())
+    objects, text = np.array([{"a": 1}], dtype=object), np.array(["é", "b"])
+    if where == "joblib":
+        others = [objects, text, np.zeros((), ">i8"), np.zeros(3, "M8[s]"), np.zeros(2, "f4,O")]
+        joblib.dump({"w": many, "others": others, "z": Bomb()}, path)
+    elif where == "objects of joblib":
+        joblib.dump({"o": np.array([Bomb()], dtype=object), "w": many}, path)
+    elif where == "objects of npz":
+        with path.open("wb") as file:
+            np.savez(file, w=many, o=np.array([Bomb()], dtype=object))
+    elif where == "npy":
+        np.save(path, np.array([Bomb()], dtype=object))
+    elif where == "behind the end":
+        path.write_bytes(plain + bomb)
+    elif where == "behind a large one":
+        path.write_bytes(pickle.dumps({"w": np.zeros(9 << 20), "z": Bomb()}))
+    elif where == "behind a torch file":
+        old = path.with_suffix(".old")
+        torch.save({"w": torch.ones(3, 4)}, old, _use_new_zipfile_serialization=False)
+        names = pickle.dumps(["x"], 2)
+        data = old.read_bytes()
+        at = data.rindex(b"\x80\x02]")  # the names of storages
+        path.write_bytes(data[:at] + pickle.dumps([Bomb(), "x"], 2) + data[at + len(names) :])
+
+
+@pytest.mark.parametrize(
+    ("where", "shown"),
+    [
+        ("joblib", 6),
+        ("objects of joblib", 2),
+        ("objects of npz", 2),
+        ("npy", 1),
+        ("behind the end", 1),
+        ("behind a large one", 1),
+        ("behind a torch file", 1),
+    ],
+)
+def test_what_a_file_would_import_is_told_wherever_it_stands(
+    where: str, shown: int, tmp_path: Path
+) -> None:
+    hide(path := tmp_path / ("m.npy" if where == "npy" else "m.pkl"), where)
+    found = bl.inventory(path)
+    assert "mkdir" in " ".join(found.imports)
+    assert not any("not walked" in note for note in found.notes)
+    assert found.tensors == shown
+    assert found.parameters == (9 << 20 if "large" in where else 0 if where == "npy" else 12)
+
+
+def test_codes_of_several_weights_each_are_counted_and_told(tmp_path: Path) -> None:
+    """4-bit codes as MLX stores them were in no count: 800 weights in all of a model."""
+    state = {
+        "layers.0.q.weight": torch.zeros(16, 4, dtype=torch.uint32),
+        "layers.0.q.scales": torch.ones(16, 2),
+        "layers.0.q.lora.bias": torch.ones(1, 1, 8),
+        "places": torch.zeros(7, dtype=torch.int64),
+    }
+    save_file(state, tmp_path / "m.safetensors")
+    found = bl.inventory(tmp_path / "m.safetensors")
+    assert (found.parameters, found.codes) == (64 + 32 + 8, 64)
+    said = " ".join(inventory_lines(load_catalogue("en"), found))
+    assert (
+        "64 of these are whole numbers, each of which stands for a weight or for several." in said
+    )
+    report = bl.audit(open_any(tmp_path / "m.safetensors", ReadOptions()), null_samples=3)
+    assert report.record.coverage.parameters == found.parameters
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('"apache-2.0" # x', "apache-2.0"),
+        ("mit # or another", "mit"),
+        ("'a # b'", "a # b"),
+        ("c#", "c#"),
+    ],
+)
+def test_a_value_of_a_card_has_no_quotes_and_no_comment(
+    written: str, value: str, tmp_path: Path
+) -> None:
+    save_file({"a": torch.ones(3, 4)}, tmp_path / "model.safetensors")
+    (tmp_path / "README.md").write_text(f"---\nlicense: {written}\n---\n# Hi\n")
+    assert [one.value for one in bl.inventory(tmp_path).card] == [value]
+
+
+@pytest.mark.parametrize("cut", [40, 200, 400])
+def test_a_pickle_that_is_not_walked_to_its_end_says_so(cut: int, tmp_path: Path) -> None:
+    hide(tmp_path / "m.pkl", "joblib")
+    path = tmp_path / "cut.pkl"
+    path.write_bytes((tmp_path / "m.pkl").read_bytes()[:cut])
+    assert "what else it would import is not known" in " ".join(bl.inventory(path).notes)
 
 
 def test_a_graph_is_counted_with_what_is_inside_it(tmp_path: Path) -> None:
@@ -568,3 +665,14 @@ def test_parts_in_folders_below_are_one_model(tmp_path: Path) -> None:
     (tmp_path / "empty" / "deep" / "notes.txt").write_text("nothing")
     with pytest.raises(CheckpointError, match="holds no model"):
         bl.inventory(tmp_path / "empty")
+
+
+def test_a_bias_of_several_axes_is_counted_and_a_mask_is_not(tmp_path: Path) -> None:
+    shapes = {
+        "fc1.weight": (20, 6), "fc1.bias": (1, 1, 20), "rel.bias": (2, 3, 3),
+        "h.0.attn.bias": (1, 1, 9, 9), "h.0.attention.bias": (1, 1, 9, 9),
+    }  # fmt: skip
+    save_file(
+        {name: torch.rand(shape) for name, shape in shapes.items()}, tmp_path / "m.safetensors"
+    )
+    assert bl.inventory(tmp_path / "m.safetensors").parameters == 20 * 6 + 20 + 18

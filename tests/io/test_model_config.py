@@ -155,6 +155,6 @@ def test_a_file_that_cannot_be_opened_is_told(
     path = tmp_path / "config.json"
     path.write_text("{}")
 
-    monkeypatch.setattr(Path, "read_text", raising(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(Path, "read_bytes", raising(PermissionError(13, "Permission denied")))
     with pytest.raises(CheckpointError, match=r"cannot be read \(Permission denied\)"):
         read_json(path)

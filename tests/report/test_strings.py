@@ -20,8 +20,10 @@ import people_documents
 import table_documents
 import tiny
 from attack_documents import make_attack
+from bilens.api.alignment import NOT_PAIRED, AlignedAxis, lacking
 from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
+from bilens.findings.difference import OTHER_STREAM
 from bilens.findings.rules.registry import ADDED, REGISTRY
 from bilens.findings.rules.rule import Rule
 from bilens.io.formats.families import FAMILIES
@@ -45,7 +47,7 @@ from bilens.report.reports import (
 from bilens.report.sections.attack_page import effect_table
 from bilens.report.sections.certificate_page import cut_table
 from bilens.report.sections.classes import class_table
-from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL
+from bilens.report.sections.difference import DIRECTIONS, TENSORS, TRIAL, reason_text
 from bilens.report.sections.inventory_section import inventory_tables
 from bilens.report.sections.layers import LAYER_CHANGES, LAYERS
 from bilens.report.sections.network_page import DISTANCES, PAIRS, SINGLE, TRIPLES
@@ -75,7 +77,8 @@ from bilens.report.terminal_readings import (
 )
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
-from bilens_explorer.export import as_copy, linked, without_page
+from bilens_explorer.export import as_copy, inside_told, linked
+from bilens_explorer.mistakes import mistakes_page
 from bilens_explorer.pages import (
     DRAWN,
     MODEL_VIEWS,
@@ -89,6 +92,7 @@ from bilens_explorer.pages import (
     words_of,
 )
 from bilens_explorer.recorded_command import RefusedError
+from bilens_explorer.report_pages import draw_report
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
@@ -168,6 +172,49 @@ def test_japanese_sentences_use_japanese_punctuation_and_are_polite() -> None:
             assert sentence.endswith(("です。", "ます。", "せん。", "した。", "さい。")), key
 
 
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_percent_is_written_in_one_way_and_nothing_is_taken_from_a_signed_number(lang: str) -> None:
+    """56.5%, as `percent` writes it; and never "0.2 − −0.16"."""
+    apart = [key for key, text in CATALOGUES[lang].items() if re.search(r"\d [%％]|％", text)]
+    assert apart == []
+    doubled = [key for key, text in CATALOGUES[lang].items() if re.search(r"[−-] ?\{", text)]
+    assert set(doubled) <= {f"{WORDS}play.too_far"}  # of a number that has no sign
+
+
+def test_japanese_sentences_hold_no_english_ones() -> None:
+    """Names, commands and quotations apart."""
+    quoted = re.compile(r"`[^`]*`|“[^”]*”|「[^」]*」|\{[^}]*\}")
+    english = re.compile(r"(?:\b[A-Za-z][a-z'’]+\b[ ,;:]+){3,}")
+    told = {key: quoted.sub("", text) for key, text in CATALOGUES["ja"].items()}
+    assert [key for key, text in told.items() if english.search(text)] == []
+
+
+# Why layers are not compared, as the library says it.
+WHYS = (
+    "the model has no such layer",
+    OTHER_STREAM,
+    NOT_PAIRED,
+    lacking("inputs", AlignedAxis((), (), (1, 2), alone=("age",), baseline_alone=("x0", "x1"))),
+    lacking("outputs", AlignedAxis((), (), (0, 1), baseline_alone=("no",))),
+    "plain relu 3 → 4 → 2 became gated silu 3 → 4 → 2",
+    "R² = 0.512 is below 0.9",
+    "the model gives logits, and the baseline numbers",
+    "behind the last layer the model has softmax, and the baseline sigmoid",
+    "behind the last layer the model has softmax, and the baseline nothing: take it off the model, "
+    "so that both give logits",
+)
+
+
+def test_why_layers_are_not_compared_is_told_in_the_language_of_the_page() -> None:
+    english, japanese = map(load_catalogue, LANGUAGES)
+    for why in WHYS:
+        told = reason_text(japanese, why)
+        assert told != why
+        assert not re.search(r"[a-z]+ [a-z]+ [a-z]+ [a-z]+", told), told
+        assert reason_text(english, why) == why or why in (WHYS[0], WHYS[-1])
+    assert reason_text(japanese, "of a later release") == "of a later release"
+
+
 def explained_variants(record: Explanations) -> list[Explanations]:
     """Explanations with and without labels, of rows with names, and of a single number."""
     first, second, _ = record.explanations
@@ -215,12 +262,31 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         "summary",
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "compare_page", "export", "recorded_command"):
+    monkeypatch.setattr("bilens.api.recorded_command.load_catalogue", lambda _lang: recorder)
+    for module in ("pages", "report_pages", "compare_page", "export", "mistakes"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
-    linked(as_copy(without_page("en", 2), "en"), set(), "en")
+    for why in WHYS:
+        reason_text(recorder, why)
+    linked(as_copy("", "en"), set(), "en")
+    for shows_rows in (True, False):
+        inside_told("en", explorer_documents.OVERVIEW, shows_rows, 2)
+    for answers in (explorer_documents.WRONG, explorer_documents.WRONG_NUMBERS):
+        mistakes_page(answers, "en", "")
     for overview in (explorer_documents.OVERVIEW, explorer_documents.EMPTY):
         overview_page(overview, "en", "")
-    for name in ("MODEL", "UNKNOWN", "FIRST", "SAME", "CALM", "UNREAD", "CODER", "REPLACED"):
+    for name in (
+        "MODEL",
+        "UNKNOWN",
+        "FIRST",
+        "SAME",
+        "CALM",
+        "UNREAD",
+        "DAMAGED",
+        "CODER",
+        "REPLACED",
+        "UNSEEN_PAGE",
+        "LOST",
+    ):
         model_page(getattr(explorer_documents, name), "en", "")
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, "en", "", view)
@@ -229,9 +295,10 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     RefusedError("none")  # which a page says in other words
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
+    draw_report(explorer_documents.EARLIER_AUDIT, "en", "")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")
-    for compared in ("COMPARED", "DATES", "WEIGHTS"):
+    for compared in ("COMPARED", "WEIGHTS"):
         compare_page(getattr(explorer_documents, compared), "en", "")
     monkeypatch.setattr("bilens.report.markdown.MOST_LAYERS", 1)
     monkeypatch.setattr("bilens.report.sections.classes.MOST_CARDS", 20)

@@ -440,7 +440,24 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=r"normalise=.* expected a range"):
             bl.layer_inputs(network(), images(tmp_path / "i", 2), normalise=scale)
     with pytest.raises(DataError, match=r"has 2 numbers a side, and the model reads 3"):
-        bl.layer_inputs(network(), tmp_path / "i", normalise="1/2,1/2")
+        bl.layer_inputs(network(), tmp_path / "i", normalise=".1/.2,.1/.2")
+
+
+@pytest.mark.parametrize(
+    ("scale", "instead"),
+    [
+        ("127.5,127.5", "pass 0.5,0.5"),
+        ("0,255", "pass 0,1"),
+        ("123.675/116.28/103.53,58.395/57.12/57.375", "pass 0.485/0.456/0.406,0.229/0.224/0.225"),
+        ("-1,1", "pass them so"),
+    ],
+)
+def test_a_mean_of_another_scale_is_refused_with_what_to_pass(
+    scale: str, instead: str, tmp_path: Path
+) -> None:
+    """All inputs were about -1, and R² was 1.000."""
+    with pytest.raises(UsageError, match=f"are of values from 0 to 1, .*{instead}"):
+        bl.layer_inputs(network(), images(tmp_path / "i", 2), normalise=scale)
 
 
 def test_what_runs_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,13 +15,14 @@ from starlette.routing import Route, compile_path
 
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
-from bilens.report import LANGUAGES, SavedReport, render_summary
-from bilens_explorer import compare, interactions, people, playground, spectra, texts, traces
+from bilens.report import LANGUAGES
+from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.guard import POLICY, Guard
+from bilens_explorer.guard import POLICY, Guard, NamingProxy
 from bilens_explorer.inside import MissingError, without_paths
+from bilens_explorer.mistakes import mistakes_page, wrong_answers
 from bilens_explorer.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -32,6 +33,13 @@ from bilens_explorer.pages import (
     view_page,
 )
 from bilens_explorer.records.models import KEY, Key, Number
+from bilens_explorer.report_pages import (
+    audit_page,
+    draw_report,
+    draw_summary,
+    last_audit,
+    report_page,
+)
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -46,6 +54,7 @@ UNFOUND = {
 }
 PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
+Proxy = NamingProxy | None
 
 
 class ExplorerPage(NamedTuple):
@@ -63,9 +72,9 @@ class ExplorerPage(NamedTuple):
 
 
 def build_app(
-    served: ServedFolder, hosts: list[str], token: str | None = None, needed: bool = True
+    served: ServedFolder, hosts: list[str], token: str | None = None, proxy: Proxy = None
 ) -> Guard:
-    """Return the explorer of a folder as an ASGI application; hosts and token are `Guard`'s."""
+    """Return the explorer of a folder as an ASGI application; all else is `Guard`'s."""
 
     def as_page(page: ExplorerPage) -> Answer:
         async def answer(request: Request) -> Response:
@@ -82,8 +91,9 @@ def build_app(
             body = await request.body()
             if not re.fullmatch(KEY, request.path_params.get("key", NO_KEY)):
                 raise HTTPException(404)
-            given = endpoint.arguments(request.path_params, request.query_params, body)
-            found = await run_sync(partial(endpoint.find, served, **given))
+            asked = request.path_params, request.query_params, body, request.scope["bilens_user"]
+            find = partial(endpoint.find, served, **endpoint.arguments(*asked))
+            found = await run_sync(find)
             return JSONResponse(displayable(to_json(found)), 201 if endpoint.adds else 200)
 
         return answer
@@ -121,17 +131,11 @@ def build_app(
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))
 
-    return Guard(app, hosts, token, needed, served.runs.close, refused, slow)
+    return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
 
-def overview(
-    served: ServedFolder, watch: str = "", every: str | None = None
-) -> Callable[[str, str], str]:
-    return partial(overview_page, served.overview(watch), every=every is not None)
-
-
-def as_report(found: SavedReport[Any], lang: str, _secret: str) -> str:
-    return found.to_html(lang=lang)
+def overview(served: ServedFolder, every: str | None = None) -> Callable[[str, str], str]:
+    return partial(overview_page, served.overview(), every=every is not None)
 
 
 Reported = Audit | Certificate | Attack | Conversion | Trace
@@ -149,7 +153,7 @@ def report_document(served: ServedFolder, key: Key) -> Reported:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("/overview", ServedFolder.overview, held=lambda _served: [{}]),
+    Endpoint("/overview", ServedFolder.overview),
     Endpoint("/state", ServedFolder.state),
     Endpoint("/models/{key}/state", ServedFolder.model_state),
     Endpoint(
@@ -167,25 +171,21 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *playground.ENDPOINTS,
     *traces.ENDPOINTS,
     *interactions.ENDPOINTS,
-    *texts.ENDPOINTS,
     *compare.ENDPOINTS,
 )
 
 PAGES: Mapping[str, ExplorerPage] = {
     "/": ExplorerPage(overview, lambda draw, lang, secret: draw(lang, secret)),
-    "/models/{key}": ExplorerPage(ServedFolder.model, model_page),
+    "/models/{key}": ExplorerPage(compare.model_since, model_page),
     **{
         f"/models/{{key}}/{view}": ExplorerPage(ServedFolder.model, partial(view_page, view=view))
         for view in MODEL_VIEWS
     },
+    "/models/{key}/mistakes": ExplorerPage(wrong_answers, mistakes_page),
     "/reports/{key}/circuits": ExplorerPage(traces.trace_page, circuits_page),
-    "/models/{key}/summary": ExplorerPage(
-        ServedFolder.last_audit,
-        lambda found, lang, _secret: render_summary(found[1].record, found[0], lang),
-        REPORT_POLICY,
-    ),
-    "/reports/{key}": ExplorerPage(ServedFolder.report, as_report, REPORT_POLICY),
-    "/audits/{number:int}": ExplorerPage(ServedFolder.audit, as_report, REPORT_POLICY),
+    "/models/{key}/summary": ExplorerPage(last_audit, draw_summary, REPORT_POLICY),
+    "/reports/{key}": ExplorerPage(report_page, draw_report, REPORT_POLICY),
+    "/audits/{number:int}": ExplorerPage(audit_page, draw_report, REPORT_POLICY),
     "/compare": ExplorerPage(compare.comparison, compare_page),
 }
 

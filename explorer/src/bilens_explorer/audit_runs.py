@@ -6,8 +6,6 @@ An audit ends with the explorer that started it; the history has it whole or not
 import os
 import re
 import signal
-import subprocess
-import sys
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +27,6 @@ FAILED = 1  # exit code of an audit by a condition
 RECORDED = re.compile(r"Recorded as audit (\d+) of ")
 RUNNING: Literal["running"] = "running"
 STEPS = re.compile(r".*: (\d{1,18})/(\d{1,18})")  # of a line on the way
-ENVIRONMENT = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # no network for a click
 
 
 class StartedAudit:
@@ -38,18 +35,7 @@ class StartedAudit:
     def __init__(self, folder: Path, command: RepeatedCommand) -> None:
         self.folder, self.now = folder, AuditRun(state=RUNNING)
         self._ended = ""  # why it was: "cancelled" or "late"
-        # -P: what lies in the folder must never be imported; no Ctrl-C reaches another session
-        self._process = subprocess.Popen(  # noqa: S603 - no shell; options are of a list, files of the folder
-            [sys.executable, "-P", "-m", "bilens", *command.arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,
-            env=os.environ | ENVIRONMENT,
-        )
+        self._process = command.start(folder)
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, self._process.pid, NICE)
         self._following = Thread(target=self._follow, name="audit", daemon=True)

@@ -12,7 +12,9 @@ import sys
 import webbrowser
 from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from bilens_explorer.guard import Guard
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PATIENCE = 0.1  # seconds that a page waits for files; what is read later, it says
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with
 SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "log_level": "warning",
@@ -44,6 +47,7 @@ SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
     "timeout_keep_alive": 20,  # seconds
     "timeout_graceful_shutdown": 3,
     "server_header": False,
+    "proxy_headers": False,  # or whoever asks could say from where
     "ws": "none",
 }
 
@@ -52,7 +56,7 @@ SETTINGS: dict[str, Any] = {  # of uvicorn; the guard bounds what runs at once
 class Address:
     """Where the explorer listens."""
 
-    host: str = option("127.0.0.1", "Address to listen at; any but this machine's needs a token.")
+    host: str = option("127.0.0.1", "Address to listen at.")
     open: bool = option(True, "Open it in a browser, where there is a screen.")
     port: int = option(8737, "Port to listen at; 0 takes a free one.", min=0, max=65535)
     allow_host: list[str] | None = option(
@@ -60,9 +64,15 @@ class Address:
     )
     token_file: Path | None = option(
         None,
-        "File with the token by which scripts may change something, and which another --host "
-        "needs; it is made where there is none.",
+        "File with the token that every request needs, the same at each start; it is made where "
+        "there is none.",
     )
+    user_header: str | None = option(
+        None,
+        "Header in which a proxy names who signed in there; that is who says something.",
+        metavar="NAME",
+    )
+    proxy: str = option("127.0.0.1", "Address of that proxy, which alone is believed.")
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -74,16 +84,25 @@ class Address:
                     f"--{name} is {value!r}; expected an address or a name of a machine."
                 )
 
+        if self.user_header is not None and not re.fullmatch(
+            r"[A-Za-z0-9-]{1,80}", self.user_header
+        ):
+            raise UsageError(
+                f"--user-header is {self.user_header!r}; expected a header, as X-Forwarded-User."
+            )
+        try:
+            ip_address(self.proxy)
+        except ValueError:
+            raise UsageError(f"--proxy is {self.proxy!r}; expected an address of IP.") from None
+
     @property
     def is_elsewhere(self) -> bool:
         """Whether others than this machine can reach it."""
         return self.host not in LOOPBACK
 
-    def token(self) -> str | None:
-        """Return the token; None where nobody has or needs one."""
-        if self.token_file is None:
-            return secrets.token_urlsafe(32) if self.is_elsewhere else None
-        return kept_token(self.token_file)
+    def token(self) -> str:
+        """Return the token that every request needs: a new one, or that of a file."""
+        return secrets.token_urlsafe(32) if self.token_file is None else kept_token(self.token_file)
 
     def bound(self) -> socket.socket:
         """Return a socket that listens, or say why there is none."""
@@ -119,6 +138,15 @@ class Address:
                 found.insert(0, self.host)
         return [name.lower() for name in dict.fromkeys([*found, *(self.allow_host or ())])]
 
+    def hosts(self, port: int) -> list[str]:
+        """Return the values of the Host header that may come; the first one is printed."""
+        found = [with_port(name, port) for name in self.names()]
+        if port == 80:  # of which browsers say nothing
+            found += [host.removesuffix(":80") for host in found]
+        if self.user_header is not None:  # the proxy listens at a port that browsers do not say
+            found += [name.lower() for name in self.allow_host or ()]
+        return found
+
 
 @dataclass(frozen=True)
 class Exporting:
@@ -126,6 +154,14 @@ class Exporting:
 
     export: Path | None = option(
         None, "Write the explorer to this HTML file, which needs no server, and end."
+    )
+    model: list[str] | None = option(
+        None,
+        "Model of the file, by its path from FOLDER; repeat it for each. Otherwise all are in it.",
+        metavar="NAME",
+    )
+    with_data: bool = option(
+        False, "Put rows of test data into the file too: images, cells and stretches of text."
     )
     lang: Lang = option("en", "Language in which the file opens; a server asks the browser.")
 
@@ -167,6 +203,8 @@ def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
     """
     import uvicorn
 
+    from bilens_explorer.connections import PromptConnection
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -178,7 +216,7 @@ def server_of(app: Guard, shown: str | None = None) -> uvicorn.Server:
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # who ends it knows
             await super().shutdown(sockets)
 
-    return Server(uvicorn.Config(app, **SETTINGS))
+    return Server(uvicorn.Config(app, http=PromptConnection, **SETTINGS))
 
 
 def serve(
@@ -194,39 +232,46 @@ def serve(
     """
     from bilens_explorer.app import build_app
     from bilens_explorer.folder import ServedFolder
+    from bilens_explorer.guard import NamingProxy
 
     if file.export is not None:
         check_outputs([("--export", file.export)], overwrite)
         if idle := flags_of(address):
             raise UsageError(f"{', '.join(idle)}: --export starts no server; leave that out.")
     refuse_unless(flags_of(file) if file.export is None else [], "--export")
-    served = ServedFolder(folder, exporting=file.export is not None)
+    exporting = file.export is not None
+    patience = None if exporting else PATIENCE
+    served = ServedFolder(folder, exporting=exporting, with_data=file.with_data, patience=patience)
     if file.export is not None:
         from bilens_explorer.export import export
 
+        if file.model:
+            served.choose_models(file.model)
         with output.progress() as report:
             made = export(served, file.lang, report)
         write_file(file.export, made.html.encode("utf-8"))
         output.say(f"Explorer of {folder} as one file: {file.export}")
         if made.left_out:
             output.say(
-                f"Left out, since the file would have more than 5 MB: {shortened(made.left_out)}. "
-                "Export a folder with fewer models, or serve this one."
+                "Left out, since a model would take more than 5 MB of the file: "
+                f"{shortened(made.left_out)}. Serve the folder to look at them."
             )
         return
     with address.bound() as listening:
         port = listening.getsockname()[1]
-        token = address.token()
-        hosts = [with_port(name, port) for name in address.names()]
-        if port == 80:  # of which browsers say nothing
-            hosts += [host.removesuffix(":80") for host in hosts]
-        query = f"/?token={token}" if address.is_elsewhere else ""
-        here = f"http://{hosts[0]}{query}"
+        token, hosts, header = address.token(), address.hosts(port), address.user_header
+        here = f"http://{hosts[0]}/?token={token}"
         listening.listen()  # who asks from now on waits and is not refused
         output.say(f"Explorer of {folder}: {here} (Ctrl-C ends it)")
-        app = build_app(served, hosts, token, address.is_elsewhere)
-        shown = here if address.open and has_screen() else None
-        server_of(app, shown).run(sockets=[listening])
+        proxy = None if header is None else NamingProxy(address.proxy, header)
+        Thread(target=served.overview, daemon=True).start()  # what can be known before one asks
+        app = build_app(served, hosts, token, proxy)
+        with NamedTemporaryFile("w", prefix="bilens-", suffix=".html") as page:
+            # its name is in the list of processes that every account sees, and the token is not
+            page.write(f'<meta http-equiv="refresh" content="0; url={here}">')
+            page.flush()
+            shown = Path(page.name).as_uri() if address.open and has_screen() else None
+            server_of(app, shown).run(sockets=[listening])
 
 
 run = expand(serve, as_json=False)

@@ -1,14 +1,13 @@
 """Two models beside each other: rule by rule, layer by layer, eigenvector by eigenvector."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Annotated
 
 import torch
-from msgspec import Meta, structs
+from msgspec import structs
 
 from bilens import EigenDecomposition, EigenvectorMatch, match_eigenvectors
 from bilens.algebra import Group
@@ -34,13 +33,12 @@ from bilens.findings import (
     weight_changes,
 )
 from bilens.nn import LayerView
-from bilens.records import ClassReading, Difference, LayerDifference, Measured, PastAudit
+from bilens.records import Difference, LayerDifference, Measured, PastAudit
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.model_comparison import (
-    ComparedModel,
     ComparedRule,
     EigenvectorPairs,
     MatchedSide,
@@ -51,13 +49,31 @@ from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outputs, viewed_vectors
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
+LARGEST_SEEN = 1 << 20  # of one whose own page says what changed: about a second
 WORK = 2_000_000_000  # products in comparing maps: some twenty seconds
-MOST_CLASSES = 20  # whose spectra are beside each other
 MATCHED = 12  # leading eigenvectors
 HELD_MODELS = 4  # whose pairs are compared in a one-file export
-EARLIER = "the weights of an earlier audit are not kept, only its document"
-NUMBERS = "of two audits; without: the last ones"
-TwoAudits = Annotated[str, Meta(pattern="^([0-9]{1,15},[0-9]{1,15})?$", description=NUMBERS)]
+
+
+def model_since(served: ServedFolder, key: Key) -> ModelPage:
+    """One model, with what changed since its audit where what was audited lies here, too."""
+    page = served.looked_at(key)
+    if not page.before:
+        return page
+    with suppress(BilensError):
+        now, then = served.opened(key), served.opened(page.before)
+        if all(parameters(one) <= LARGEST_SEEN for one in (now, then)):
+
+            def differ() -> Difference:
+                return whole_difference(align_models(now.model, then.model), (), None, silent)
+
+            found = now.once(("since", then.name, then.state), differ)
+            return structs.replace(page, since=found.whole)
+    return page
+
+
+def parameters(one: OpenModel) -> int:
+    return sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -70,51 +86,23 @@ class Changed:
     why: str = ""
 
 
-def comparison(served: ServedFolder, a: Key, b: Key, audits: TwoAudits = "") -> ModelComparison:
-    """Two models, or two audits of models: rule by rule, and what changed in the weights."""
+def comparison(served: ServedFolder, a: Key, b: Key) -> ModelComparison:
+    """Two models: rule by rule as they were audited last, and what changed in the weights."""
     first, second = served.model(a), served.model(b)
-    numbers = [int(one) for one in audits.split(",") if one]
-    before, now = map(side, (first, second), numbers or (None, None))
-    found = Changed(why=EARLIER) if numbers else compare_weights(served, first, second)
+    before, now = first.model.answered, second.model.answered
+    found = compare_weights(served, first, second)
     rules: tuple[ComparedRule, ...] = ()
-    if before.audit is not None and now.audit is not None:
-        both = before.audit, judged(first, before.audit), now.audit, judged(second, now.audit)
-        rules = compared_rules(*both)
+    if before is not None and now is not None:
+        rules = compared_rules(before, judged(first, before), now, judged(second, now))
     return ModelComparison(
-        a=before,
-        b=now,
+        a=first.model,
+        b=second.model,
         rules=rules,
         difference=found.difference,
         left_out=found.left_out,
         r_squared=found.r_squared,
         why=found.why,
-        dates=bool(numbers),
-        spectra=tuple(class_spectra(served, numbers)),
     )
-
-
-def class_spectra(
-    served: ServedFolder, numbers: Sequence[int]
-) -> Iterator[tuple[ClassReading, ClassReading]]:
-    """Yield what the documents of two audits say of each class, where both have the same."""
-    records = [served.audit(number).record for number in numbers]
-    found = [record.classes.readings for record in records if record.classes is not None]
-    if len(found) == 2:
-        first, second = (
-            [structs.replace(one, positive=(), negative=()) for one in readings]
-            for readings in found
-        )
-        named = {one.name: one for one in second}
-        if {one.name for one in first} == named.keys():
-            yield from ((one, named[one.name]) for one in first[:MOST_CLASSES])
-
-
-def side(page: ModelPage, number: int | None) -> ComparedModel:
-    found = [one for one in page.audits if number in (None, one.number)]
-    if number is not None and not found:
-        raise UsageError(f"{page.model.name} has no audit {number}.")
-    last = None if number is None and page.model.changed else next(iter(found), None)
-    return ComparedModel(page.model, last, page.entries)
 
 
 def judged(page: ModelPage, audit: PastAudit) -> dict[str, Measured]:
@@ -145,8 +133,7 @@ def compare_weights(served: ServedFolder, first: ModelPage, second: ModelPage) -
                 return Changed(why=f"{page.model.name} is no longer in the folder")
         a, b = served.opened(first.model.id), served.opened(second.model.id)
         for one in (a, b):
-            count = sum(math.prod(tensor.shape) for tensor in one.model.tensors.values())
-            if count > LARGEST:
+            if (count := parameters(one)) > LARGEST:
                 told = f"{one.name} has {count:,} parameters, too many for a page: `bilens audit"
                 return Changed(why=f"{told} {b.name} --baseline {a.name}` compares them")
         return b.once(("compared", a.name, a.state), lambda: difference_of(a, b), slow=True)

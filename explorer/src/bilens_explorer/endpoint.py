@@ -26,6 +26,8 @@ class Failure(Record, frozen=True):
 
 
 Arguments = Mapping[str, Any]
+User = tuple[str, str] | None  # whom a proxy named, and in which header; None without a proxy
+SENT = ("body", "user")  # parameters that no query says
 Held = Callable[[ServedFolder], Iterable[Arguments]]
 
 
@@ -34,7 +36,7 @@ class Endpoint:
     """One address: what is asked for, and what comes.
 
     The signature of `find` describes the address: behind the folder it takes by name what stands in
-    the path, then what may stand in the query, and as `body` what is sent.
+    the path, then what may stand in the query, as `body` what is sent, and as `user` who asks.
     """
 
     path: str  # below `API`
@@ -71,10 +73,13 @@ class Endpoint:
     def method(self) -> str:
         return "GET" if self.body is None else "POST"
 
-    def arguments(self, path: Arguments, query: Mapping[str, str], body: bytes = b"") -> Arguments:
+    def arguments(
+        self, path: Arguments, query: Mapping[str, str], body: bytes, user: User
+    ) -> Arguments:
         """Return a request, checked: UsageError for its query, MsgspecError for its body."""
         sent = {} if self.body is None else {"body": msgspec.json.decode(body, type=self.body)}
-        return {**path, **read_query(self.query, query), **sent}
+        known = {"user": user} if "user" in signature(self.find).parameters else {}
+        return {**path, **read_query(self.query, query), **sent, **known}
 
 
 def every_model(served: ServedFolder) -> Iterable[Arguments]:
@@ -83,10 +88,10 @@ def every_model(served: ServedFolder) -> Iterable[Arguments]:
 
 
 def query_of(find: Callable[..., Any]) -> list[Parameter]:
-    """Return the parameters of a function behind the folder, but its body, with their types."""
+    """Return the parameters of a function behind the folder that a query says, with their types."""
     hints = get_type_hints(find, include_extras=True)
     _, *others = signature(find).parameters.values()
-    return [one.replace(annotation=hints[one.name]) for one in others if one.name != "body"]
+    return [one.replace(annotation=hints[one.name]) for one in others if one.name not in SENT]
 
 
 def read_query(parameters: Iterable[Parameter], query: Mapping[str, str]) -> dict[str, Any]:

@@ -9,12 +9,11 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import unescape
-from itertools import product
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,17 +23,18 @@ from markupsafe import Markup, escape
 from bilens.api import now
 from bilens.base.errors import BilensError, UsageError
 from bilens.records import displayable, json_text
-from bilens.report import LANGUAGES, environment, grouped, load_catalogue, quiet
+from bilens.report import LANGUAGES, environment, grouped, load_catalogue, paragraph, quiet
 from bilens_explorer.app import ENDPOINTS, draw_page
 from bilens_explorer.compare import held_pairs
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import without_paths
 from bilens_explorer.pages import NAMES, PALETTE, REPORT_STYLES, SCRIPTS, STATIC, STYLES, words_of
+from bilens_explorer.records.models import Overview
 
-LARGEST = 5_000_000  # bytes of the file
-SPARE = 2000  # bytes that are not counted one by one
-LEFT_OUT = re.compile(r"/models/\w+/text")  # what needs a server
+LARGEST = 5_000_000  # bytes of the file for each model
+MOST = 20  # models of a file
+SPARE = 6000  # bytes that are not counted one by one
 COMPARED = re.compile(r"/compare/(\w+)/(\w+)")
 FRAMED = re.compile(r'<main id="main"[^>]*>(.*)</main>', re.DOTALL)
 LINK = re.compile(r'<a (?:[^>]* )?href="(/[^"]*)"[^>]*>.*?</a>', re.DOTALL)
@@ -49,26 +49,63 @@ POLICY = (
 DRAWN = tuple(f"/models/{{key}}/{name}" for name in ("spectrum", "eigenvectors", "interactions"))
 DIGITS = 6  # of numbers that are only drawn
 Report = Callable[[str, int, int], None]
-Pages = dict[tuple[str, str], str]  # path and language → what the page holds
 Part = tuple[str, Callable[[], str]]  # key, and what makes it: empty where it cannot be made
 
 
 @dataclass
 class Exported:
-    """A file, and what had no room in it."""
+    """A file as it is filled: its pages, its data, and the addresses of what had no room."""
 
-    html: str
-    left_out: list[str] = field(default_factory=list)  # addresses
+    html: str = ""
+    pages: dict[tuple[str, str], str] = field(default_factory=dict)  # by path and language
+    embedded: dict[str, str] = field(default_factory=dict)  # packed, by what a view asks for
+    left_out: list[str] = field(default_factory=list)
+
+    def add_page(self, served: ServedFolder, path: str, lang: str, room: int) -> int:
+        """Draw a page in both languages where it fits, and return the room that is left."""
+        drawn = {each: FRAMED.search(draw(served, path, each)) for each in LANGUAGES}
+        mains = {(path, each): main[1] for each, main in drawn.items() if main is not None}
+        size = sum(size_of(main, key[1] == lang) for key, main in mains.items())
+        if size > room:
+            self.left_out.append(path)
+            return room
+        self.pages |= mains
+        return room - size
+
+    def add_part(self, key: str, make: Callable[[], str], room: int) -> int:
+        """Embed what a view asks for where it fits, and return the room that is left."""
+        value = make() if room > 0 else ""
+        size = len(json.dumps(key)) + len(value) + 8
+        if room <= 0 or size > room:
+            self.left_out.append(key.partition("?")[0].partition("@")[0])
+        elif value:
+            self.embedded[key], room = value, room - size
+        return room
+
+    def linked_pages(self, told: Mapping[str, Markup]) -> Iterator[tuple[str, str, Markup]]:
+        """Yield the pages, linked inside the file; `told` says on the first one what is in it."""
+        held = {path for path, _ in self.pages} | {key.partition("@")[0] for key in self.embedded}
+        for (path, lang), main in self.pages.items():
+            text = linked(as_copy(main, lang), held, lang)
+            if path == "/":
+                text = text.replace("</h1>", f"</h1>{told[lang]}", 1)
+            yield path, lang, Markup(text)  # noqa: S704
 
 
 def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) -> Exported:
-    """Return the explorer of a folder as one page that asks nobody for anything.
+    """Return the models of a folder as one page that asks nobody for anything.
 
-    What does not fit below `LARGEST` is left out. Pages have half of the room, models as the first
-    page lists them; then comes what their views ask for, model by model, and last whole reports.
-    It opens in `lang`, and whole reports are in it; pages and summaries are in both languages.
-    `report` is told (stage, done, total). UsageError if not even the first page fits.
+    Each model has `LARGEST` bytes: for its pages, for what their views ask for, and last for its
+    whole audits; the first one bears what all share. Comparisons and other reports have what is
+    left of all. It opens in `lang`, and whole reports are in it; pages and summaries are in both
+    languages. `report` is told (stage, done, total). UsageError for more than `MOST` models.
     """
+    models = [row.id for row in served.overview().models]
+    if len(models) > MOST:
+        raise UsageError(
+            f"{served.folder.name} has {len(models)} models, and a file holds {MOST} at most: "
+            "choose some with --model."
+        )
     script = bundle()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
     frame: dict[str, Any] = {
@@ -85,69 +122,55 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
         },
     }
     template = environment("bilens_explorer").get_template("explorer-file.html.j2")
-    room = LARGEST - SPARE - len(template.render(**frame, pages=[], embedded={}).encode())
-    pages, left_out = draw_pages(served, lang, room)
-    room -= sum(size_of(main, key[1] == lang) for key, main in pages.items())
-    models = [row.id for row in served.overview().models]
-    there = [key for key in models if (f"/models/{key}", lang) in pages]
-    embedded: dict[str, str] = {}
-    parts = [*list_parts(served, lang, there)]
-    for done, (key, make) in enumerate(parts):
-        report("computing", done, len(parts))
-        value = make() if room > SPARE else ""
-        size = len(json.dumps(key)) + len(value) + 8
-        if room <= SPARE or size > room:
-            left_out.append(key.partition("?")[0].partition("@")[0])
-        elif value:
-            embedded[key], room = value, room - size
-    report("computing", len(parts), len(parts))
-    held = {path for path, _ in pages} | {key.partition("@")[0] for key in embedded}
-    drawn = []
-    for (path, each), main in pages.items():
-        more = without_page(each, len(models) - len(there)) if path == "/" else ""
-        drawn.append((path, each, Markup(more + linked(as_copy(main, each), held, each))))  # noqa: S704
-    html = template.render(**frame, pages=drawn, embedded=embedded)
-    return Exported(html, [*dict.fromkeys(left_out)])
+    file, parts = Exported(), list_parts(served, lang, models)
+    done, total = 0, sum(map(len, parts.values()))
+    shared = SPARE + len(template.render(**frame, pages=[], embedded={}).encode())
+    left = file.add_page(served, "/", lang, MOST * LARGEST) - MOST * LARGEST - shared
+    for key in (*models, ""):
+        left += LARGEST if key else 0
+        room = min(LARGEST, left) if key else left
+        left -= room
+        for path in list_pages(served, key):
+            room = file.add_page(served, path, lang, room)
+        for address, make in parts[key]:
+            report("computing", done, total)
+            room, done = file.add_part(address, make, room), done + 1
+        left += room
+    report("computing", total, total)
+    file.left_out = [*dict.fromkeys(file.left_out)]
+    inside = served.overview(), served.shows_rows, len(file.left_out)
+    told = {each: inside_told(each, *inside) for each in LANGUAGES}
+    pages = [*file.linked_pages(told)]
+    file.html = template.render(**frame, pages=pages, embedded=file.embedded)
+    return file
 
 
-def draw_pages(served: ServedFolder, lang: str, room: int) -> tuple[Pages, list[str]]:
-    """Return the pages that fit into half of the room, and the addresses of the others."""
-    pages: Pages = {}
-    left_out: list[str] = []
-    for path in list_pages(served):
-        drawn = {each: FRAMED.search(draw(served, path, each)) for each in LANGUAGES}
-        mains = {(path, each): main[1] for each, main in drawn.items() if main is not None}
-        room -= sum(size_of(main, key[1] == lang) for key, main in mains.items())
-        if room < 0 and path == "/":
-            raise UsageError(
-                f"The first page alone is larger than a file of {LARGEST:,} bytes: export a "
-                "folder with fewer models, or serve this one."
-            )
-        if room < 0:
-            left_out.append(path)
-            continue
-        pages |= mains
-        if path == "/":
-            room //= 2
-    return pages, left_out
+def inside_told(lang: str, found: Overview, shows_rows: bool, left_out: int) -> Markup:
+    """Say what is in the file, and how many parts had no room."""
+    t, audits = load_catalogue(lang), sum(row.audits for row in found.models)
+    counts = {"models": len(found.models), "audits": audits, "reports": len(found.reports)}
+    lines = [t("explorer.file.inside", **{key: grouped(one) for key, one in counts.items()})]
+    lines.append(t(f"explorer.file.{'rows' if shows_rows else 'no_rows'}"))
+    if left_out:
+        lines.append(t("explorer.file.left_out", count=grouped(left_out)))
+    return paragraph(t("sentence.gap").join(lines), class_="callout")
 
 
-def list_pages(served: ServedFolder) -> Iterator[str]:
-    """Yield the addresses of all pages but whole documents, first what has room first."""
-    found = served.overview()
-    yield "/"
-    for row in found.models:
-        path = f"/models/{row.id}"
-        views = [f"{path}/{view}" for view in served.model(row.id).views]
-        yield from (path, *(view for view in views if not LEFT_OUT.fullmatch(view)))
-    yield from (f"/reports/{row.id}/circuits" for row in found.reports if row.kind == "trace")
+def list_pages(served: ServedFolder, key: str) -> Iterator[str]:
+    """Yield the addresses of a model's pages, with no key those that belong to several."""
+    if key:
+        path = f"/models/{key}"
+        yield from (path, *(f"{path}/{view}" for view in served.model(key).views))
+        return
+    traces = (row for row in served.overview().reports if row.kind == "trace")
+    yield from (f"/reports/{row.id}/circuits" for row in traces)
     yield from (f"/compare/{a}/{b}" for a, b in held_pairs(served))
 
 
 def draw(served: ServedFolder, path: str, lang: str) -> str:
     """Return a page as text; empty where it cannot be drawn, and is no part of the file."""
     found = COMPARED.fullmatch(path)
-    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {})
+    place, query = ("/compare", {"a": found[1], "b": found[2]}) if found else (path, {"every": ""})
     with suppress(Exception):
         return draw_page(served, place, query, lang)
     return ""
@@ -158,30 +181,31 @@ def size_of(main: str, twice: bool) -> int:
     return (len(linked(main, set(), "ja").encode()) + 200) * (2 if twice else 1)
 
 
-def list_parts(served: ServedFolder, lang: str, there: list[str]) -> Iterator[Part]:
-    """Yield what the pages of models ask for, a model and a layer after the other, then documents.
+def list_parts(served: ServedFolder, lang: str, models: list[str]) -> dict[str, list[Part]]:
+    """Return the data and documents of each model, in order; under "" those of several.
 
     Summaries are in both languages, whole reports in one.
     """
-    places = {key: at for at, key in enumerate(there)}
-    held = [
-        (places.get(asked.get("key", ""), len(places) if asked else -1), one, asked)
-        for one in ENDPOINTS
-        if one.held is not None
-        for asked in one.held(served)
-        if not one.path.startswith("/models/") or asked["key"] in places
-    ]
+    found: dict[str, list[Part]] = {key: [] for key in (*models, "")}
+    held = [(one, asked) for one in ENDPOINTS if one.held for asked in one.held(served)]
     # views of one output share what is slow
-    held.sort(key=lambda each: (each[0], each[2].get("layer", ""), each[2].get("output", "")))
-    summaries = [f"/models/{key}/summary" for key in there]
-    for path, each in product(summaries, LANGUAGES):
-        yield f"{path}@{each}", partial(packed_document, served, path, each)
-    for _, one, asked in held:
-        yield held_key(one.path, asked), partial(packed_answer, served, one, asked)
-    audits = [one.number for key in there for one in served.model(key).audits]
-    reports = [f"/reports/{row.id}" for row in served.overview().reports]
-    for path in (*(f"/audits/{number}" for number in audits), *reports):
-        yield path, partial(packed_document, served, path, lang)
+    held.sort(key=lambda each: (each[1].get("layer", ""), each[1].get("output", "")))
+    for one, asked in held:
+        part = held_key(one.path, asked), partial(packed_answer, served, one, asked)
+        found[asked["key"] if one.path.startswith("/models/") else ""].append(part)
+    for key in models:
+        page = served.model(key)
+        summary = f"/models/{key}/summary"
+        if page.model.answered is not None:
+            made = [
+                (f"{summary}@{x}", partial(packed_document, served, summary, x)) for x in LANGUAGES
+            ]
+            found[key] = [*made, *found[key]]
+        for path in (f"/audits/{one.number}" for one in page.audits):
+            found[key].append((path, partial(packed_document, served, path, lang)))
+    for path in (f"/reports/{row.id}" for row in served.overview().reports):
+        found[""].append((path, partial(packed_document, served, path, lang)))
+    return found
 
 
 def packed_document(served: ServedFolder, path: str, lang: str) -> str:
@@ -243,8 +267,6 @@ def linked(main: str, held: set[str], lang: str) -> str:
 
     def link(found: re.Match[str]) -> str:
         path = urlsplit(unescape(found[1])).path
-        if LEFT_OUT.fullmatch(path):
-            return ""
         if path in held:  # the language stays as it is
             return found[0].replace(f'href="{found[1]}"', f'href="#{path}"')
         return found[0].replace(
@@ -259,11 +281,6 @@ def as_copy(main: str, lang: str) -> str:
     t = load_catalogue(lang)
     told = quiet(t("explorer.file.copy", day=now()[:10]))
     return main.replace(str(quiet(t("explorer.read_only"))), str(told))
-
-
-def without_page(lang: str, count: int) -> str:
-    told = load_catalogue(lang)("explorer.file.without_page", count=grouped(count))
-    return str(quiet(told)) if count else ""
 
 
 def bundle() -> str:

@@ -3,8 +3,8 @@
 A page of another site can make a browser send requests to this machine. So the name of the host is
 checked (against DNS rebinding), no page of elsewhere may ask for anything, though a link may lead
 here, requests that change anything need the origin of the explorer itself and a secret that only
-its own pages know, and an explorer that listens beyond this machine needs a token for each
-request.
+its own pages know, and each request needs a token, since other accounts of a machine reach its
+ports, too.
 
 A script brings that token as `Authorization: Bearer …` in place of origin and secret. A page of
 another site cannot: a browser sends that header only where the server has allowed it, which asks
@@ -17,11 +17,13 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from html import escape
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE = ("GET", "HEAD")
@@ -29,6 +31,7 @@ LARGEST, PATIENCE = 1 << 21, 10.0  # bytes of a body (the largest image that is 
 GLANCE = 1.0  # seconds for a body that is not wanted
 NOTICE = 0.01  # seconds to hear that a reader is gone
 LONGEST = 1000  # characters of an address
+AGAIN = 2  # seconds after which a page asks a busy server again
 AT_ONCE = 32  # requests that are worked on; others wait
 FEW, MOST_WAITING = 2, 16  # slow ones of a kind that are worked on, and that may wait
 HEADER = "x-bilens-secret"
@@ -36,6 +39,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+KEPT = "connection", "retry-after", "refresh"  # headers of a refusal that is drawn as a page
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -69,8 +73,24 @@ class Refusal(JSONResponse):
     """Why not; a body that was not read would be taken for the next request."""
 
     def __init__(self, status: int, why: str) -> None:
-        super().__init__({"error": why}, status, {"connection": "close"})
+        again = {"retry-after": str(AGAIN), "refresh": str(AGAIN)} if status == 503 else {}
+        super().__init__({"error": why}, status, {"connection": "close", **again})
         self.why = why
+
+
+@dataclass(frozen=True)
+class NamingProxy:
+    """A proxy that signs people in, and names them in a header of each request."""
+
+    address: str  # from which it asks: nobody else is believed
+    header: str
+
+    def find_user(self, scope: Scope) -> str:
+        """Return whom the proxy names; empty where it asks for nobody, or somebody else asks."""
+        asks, named = scope.get("client"), Headers(scope=scope).getlist(self.header)
+        if asks is None or asks[0].removeprefix("::ffff:") != self.address or len(named) != 1:
+            return ""
+        return named[0].encode("latin-1").decode("utf-8", "replace").strip()
 
 
 class Guard:
@@ -79,12 +99,12 @@ class Guard:
     Args:
         app: what is guarded.
         hosts: as a browser may write the explorer's address; the first one is `name:port`.
-        token: that lets a script change something; None if none does.
-        needed: whether every request needs it, too.
+        token: that every request needs; None in a test.
         close: ends what still runs, so that the server can stop.
         draw: returns a refusal as a page: status and sentence.
         slow: paths whose answers take long, and their kind. No answer is ever cut off, as no
             thread can be: so these are few at once, and each of them is bounded.
+        proxy: that names people; None where they name themselves.
     """
 
     def __init__(
@@ -92,16 +112,17 @@ class Guard:
         app: ASGIApp,
         hosts: Sequence[str],
         token: str | None,
-        needed: bool = True,
         close: Callable[[], None] = lambda: None,
         draw: Callable[[Request, int, str], str] | None = None,
         slow: Sequence[tuple[re.Pattern[str], str]] = (),
+        proxy: NamingProxy | None = None,
     ) -> None:
         self.app, self.hosts, self.close, self.draw = app, frozenset(hosts), close, draw
         queues = {kind: Queue() for _, kind in slow}
         self.slow = [(path, queues[kind]) for path, kind in slow]
-        self.token, self.needed = token, needed and token is not None
-        self.origins = frozenset(f"http://{host}" for host in self.hosts)
+        self.token, self.proxy = token, proxy
+        schemes = ("http",) if proxy is None else ("http", "https")
+        self.origins = frozenset(f"{one}://{host}" for host in self.hosts for one in schemes)
         self.cookie = f"bilens-token-{hosts[0].rpartition(':')[2]}"  # browsers mix those of ports
         self.running = asyncio.Semaphore(AT_ONCE)
         self.secret = secrets.token_urlsafe(32)  # of this start, in the explorer's own pages
@@ -113,6 +134,8 @@ class Guard:
         if scope["type"] != "http":  # there are no web sockets here
             await send({"type": "websocket.close", "code": 1008})
             return
+        user = None if self.proxy is None else (self.proxy.find_user(scope), self.proxy.header)
+        scope["bilens_user"] = user
         refused, body = self.refusal(scope), b""
         if scope["method"] not in SAFE:  # a body that nobody reads would take the answer with it
             try:
@@ -131,7 +154,8 @@ class Guard:
             accepted = Headers(scope=scope).get("accept", "")
             if isinstance(refused, Refusal) and self.draw and "text/html" in accepted:
                 text = self.draw(Request(scope), refused.status_code, refused.why)
-                refused = HTMLResponse(text, refused.status_code, {"connection": "close"})
+                headers = {n: refused.headers[n] for n in KEPT if n in refused.headers}
+                refused = HTMLResponse(text, refused.status_code, headers)
             await refused(scope, receive, closed(send))
             return
         scope["bilens_secret"] = self.secret
@@ -167,11 +191,12 @@ class Guard:
         away = away and headers.get("sec-fetch-mode") != "navigate"
         if scope["method"] in SAFE and (away or origin not in (None, *self.origins)):
             return Refusal(403, "a page of another site asked.")
-        if self.needed and (missing := self.unknown(scope, headers)):
+        if self.token is not None and (missing := self.unknown(scope, headers)):
             return missing
         if scope["method"] in SAFE:
             return None
-        is_script = origin is None and self.bears_token(headers)
+        by_proxy = scope["bilens_user"] is not None and scope["bilens_user"][0]
+        is_script = origin is None and not by_proxy and self.bears_token(headers)
         if (origin not in self.origins and not is_script) or site != "same-origin":
             return Refusal(403, "a request that changes something must come from the explorer.")
         if not is_script and not same(headers.get(HEADER, ""), self.secret):
@@ -188,7 +213,11 @@ class Guard:
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         if same(asked.pop("token", ""), self.token) and scope["method"] in SAFE:
             path = f"/{quote(scope['path'].lstrip('/'))}"  # `//name` would be another machine
-            found = RedirectResponse(f"{path}?{urlencode(asked)}" if asked else path, 303)
+            place = f"{path}?{urlencode(asked)}" if asked else path
+            # the next request is the explorer's own, so that it has the cookie; a redirect of one
+            # that comes from elsewhere would not
+            found = HTMLResponse(f'<a href="{escape(place)}">bilens</a>')
+            found.headers["refresh"] = f"0; url={place}"
             found.set_cookie(self.cookie, self.token, httponly=True, samesite="strict")
             return found
         cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")

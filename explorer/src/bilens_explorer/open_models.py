@@ -68,7 +68,7 @@ class OpenModel:
 
     name: str  # its path from the folder
     model: LoadedModel
-    state: State  # of its files when it was read
+    state: State  # of its files when it was read, and how
     results: Results
     working: RLock = field(default_factory=RLock)  # one result may ask for another
     slow: RLock = field(default_factory=RLock)  # for what a page does not wait for
@@ -100,16 +100,17 @@ class OpenModels:
         self._lock = Lock()
         self._reading: dict[Path, Lock] = {}  # one reader waits for no other model
 
-    def get(self, path: Path, name: str) -> OpenModel:
-        """Return a model of the folder; FileError where a file of it leads out or changes."""
+    def get(self, path: Path, name: str, options: Mapping[str, Any]) -> OpenModel:
+        """Return a model, read with options; FileError where a file leads out or changes."""
         with self._lock:
             reading = self._reading.setdefault(path, Lock())
         with reading:
-            state = state_of(self.folder, path)
+            files = state_of(self.folder, path)
+            state = (*files, *((option, repr(said)) for option, said in options.items()))
             found = self._open.get(path)
             if found is None or found.state != state:
-                found = OpenModel(name, load(path), state, self.results)
-                if state_of(self.folder, path) != state:
+                found = OpenModel(name, load(path, **options), state, self.results)
+                if state_of(self.folder, path) != files:
                     raise FileError(f"{name}: it changed while it was read: ask again.")
             with self._lock:
                 self._open[path] = found

@@ -7,23 +7,31 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import date
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from bilens import History
-from bilens.findings import AuditedModel, changes, judgements, rules_asked_for
+from bilens.api import day_of
+from bilens.findings import JUDGED, AuditedModel, changes, judgements
 from bilens.records import Entry, Measured, PastAudit
 from bilens_explorer.inside import cut_paths
-from bilens_explorer.records.models import ModelRow, Overview, ReportRow, id_of
+from bilens_explorer.records.models import (
+    Approval,
+    ModelRow,
+    ModelState,
+    Overview,
+    ReportRow,
+    id_of,
+)
+from bilens_explorer.register import LyingModel
 from bilens_explorer.walk import FolderContents
 
-SHOWN = 20  # audits in a row's lines
 SEVERITY = ("do_not_use", "cannot_judge", "not_read", "conditions", "use")
-WATCHED = ("accuracy", "r_squared", "coverage", "r2")  # at first, the first that is there
+STATES: tuple[ModelState, ...] = ("changed", "unread", "audited", "never", "gone")
+NEVER, GONE = LyingModel("never"), LyingModel("gone")
 Kept = TypeVar("Kept", bound=PastAudit | Entry)
 
 
@@ -38,6 +46,9 @@ class Past:
     measured: Mapping[int, Mapping[str, Measured]] = field(default_factory=dict)  # audit, rule
     # of the last audit of each model, with the places that it names, which are not told
     commands: Mapping[str, str] = field(default_factory=dict)
+    # judgements, the last one first, by the weights that they are of
+    judged: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    day: str = ""  # of the last audit or entry
 
     def read_on(self, history: History) -> Past:
         """Read the audits and entries that were added; return itself where there were none."""
@@ -52,13 +63,28 @@ class Past:
         measured: dict[int, dict[str, Measured]] = {}
         for one in history.measured(after=known.last[0]):
             measured.setdefault(one.audit, {})[one.rule] = one
+        judged = [one for one in entries if one.action in JUDGED]
+        dates = [*(one.date for one in audits), *(one.date for one in entries)]
         return Past(
             file=file,
             last=(newest(audits, known.last[0]), newest(entries, known.last[1])),
-            audits=added(known.audits, audits),
-            entries=added(known.entries, entries),
+            audits=added(known.audits, ((one.model, one) for one in audits)),
+            entries=added(known.entries, ((one.model, one) for one in entries)),
+            judged=added(
+                known.judged, ((one.identity.weights, one) for one in judged if one.identity)
+            ),
+            day=max([known.day, *map(day_of, dates)]),
             measured={**known.measured, **measured},
             commands={**known.commands, **{one.model: one.command for one in reversed(new)}},
+        )
+
+    def of_models(self, names: Iterable[str]) -> Past:
+        """Return the past of these models alone."""
+        known = [*names]
+        return replace(
+            self,
+            audits={name: self.audits[name] for name in known if name in self.audits},
+            entries={name: self.entries[name] for name in known if name in self.entries},
         )
 
 
@@ -75,11 +101,13 @@ def newest(rows: Sequence[PastAudit | Entry], before: int) -> int:
     return max((row.number for row in rows), default=before)
 
 
-def added(known: Mapping[str, tuple[Kept, ...]], rows: list[Kept]) -> dict[str, tuple[Kept, ...]]:
-    """Return rows by model, the last one first, with new ones before those that are known."""
+def added(
+    known: Mapping[str, tuple[Kept, ...]], rows: Iterable[tuple[str, Kept]]
+) -> dict[str, tuple[Kept, ...]]:
+    """Return rows by what they are of, the last one first, with new ones before known ones."""
     new = defaultdict[str, list[Kept]](list)
-    for row in rows:
-        new[row.model].append(row)
+    for name, row in rows:
+        new[name].append(row)
     return {**known, **{name: (*found, *known.get(name, ())) for name, found in new.items()}}
 
 
@@ -89,29 +117,29 @@ def overview_of(
     writable: bool,
     found: FolderContents,
     past: Past,
-    watch: str,
-    today: date,
-    changed: frozenset[str] = frozenset(),
+    clock: str,
+    day: str,
+    states: tuple[tuple[str, LyingModel], ...] = (),
 ) -> Overview:
     """Return all models, the worst first, and all reports."""
-    rules = watchable(past)
-    watched = next((rule for rule in (watch, *WATCHED, *rules) if rule in rules), "")
+    lying = dict(states)
     known = {id_of(name): name for name in past.audits} | {
         key: found.names[key] for key in found.models
     }
     rows = [
-        row_of(key, name, key in found.models, past, watched, today, changed=key in changed)
+        row_of(key, name, past, day, lying.get(key, NEVER if key in found.models else GONE))
         for key, name in known.items()
     ]
+    told = [(row.id, row.state, row.differences) for row in rows]
     return Overview(
         folder=folder,
         models=tuple(sorted(rows, key=severity)),
         reports=reports_of(found),
         truncated=found.truncated,
-        watched=watched,
-        watchable=rules,
         writable=writable,
-        digest=digest(found.compared_parts, past.file, past.last, today, sorted(changed)),
+        digest=digest(found.compared_parts, past.file, past.last, day, told),
+        day=day,
+        clock=clock,
     )
 
 
@@ -125,48 +153,43 @@ def reports_of(found: FolderContents, folder: Path | None = None) -> tuple[Repor
     )
 
 
-def row_of(
-    key: str, name: str, there: bool, past: Past, watched: str, today: date, *, changed: bool
-) -> ModelRow:
+def row_of(key: str, name: str, past: Past, day: str, lying: LyingModel) -> ModelRow:
     audits = past.audits.get(name, ())
-    shown = audits[:SHOWN]
-    judged = [past.measured.get(one.number, {}) for one in shown]
-    moved = changes(shown[1], judged[1], shown[0], judged[0]) if len(shown) > 1 else ()
-    last = audits[0] if audits and not changed else None
-    audited = AuditedModel() if last is None else AuditedModel.of_past(last, judged[0])
-    standing = judgements(past.entries.get(name, ()), audited, today.isoformat())
-    numbers = (one[watched].value if watched in one else None for one in reversed(judged))
+    judged = [past.measured.get(one.number, {}) for one in audits[:2]]
+    moved = changes(audits[1], judged[1], audits[0], judged[0]) if len(audits) > 1 else ()
+    damaged = bool(audits) and audits[0].unread and lying.state != "gone"
     return ModelRow(
         id=key,
         name=name,
-        there=there,
+        state="unread" if damaged else lying.state,
         audits=len(audits),
         last=audits[0] if audits else None,
         changes=moved,
-        failures=tuple(len(one.failed) for one in reversed(shown)),
-        numbers=tuple(numbers),
-        accepted=tuple(sorted(rule for rule, (_, how) in standing.items() if how == "accepted")),
-        changed=changed,
+        approvals=tuple(approvals(name, past, day)) if lying.state == "audited" else (),
+        differences=lying.differences,
+        read=lying.read,
     )
 
 
-def severity(row: ModelRow) -> tuple[bool, int, int, str]:
-    """Return the sort key of a model: changed first, then by severity, never audited last."""
-    if row.last is None or row.changed:
-        return not row.changed, -1, 0, row.name
-    failed = {*row.last.failed} - {*row.accepted}
-    return False, SEVERITY.index(row.last.answer), -len(failed), row.name
+def approvals(name: str, past: Past, day: str) -> Iterator[Approval]:
+    """Yield what is accepted of the last audit of a model today, also of an unchanged copy."""
+    last = past.audits[name][0]
+    audited = AuditedModel.of_past(last, past.measured.get(last.number, {}))
+    alike = past.judged.get(last.identity.weights, ()) if last.identity else ()
+    names = {name, *(one.model for one in alike)}
+    entries = [one for each in names for one in past.entries.get(each, ())]
+    entries.sort(key=lambda one: -one.number)
+    for rule, (entry, how) in judgements(entries, audited, day, name).items():
+        if how in ("accepted", "inherited"):
+            yield Approval(rule, entry.author, entry.date[:10], entry.until, entry.model)
 
 
-def watchable(past: Past) -> tuple[str, ...]:
-    """Return the rules that measured a number in the last audit of any model."""
-    found = {
-        rule
-        for audits in past.audits.values()
-        for rule, one in past.measured.get(audits[0].number, {}).items()
-        if one.value is not None
-    }
-    return tuple(rule for rule in rules_asked_for() if rule in found)
+def severity(row: ModelRow) -> tuple[int, int, int, str]:
+    """Return the sort key of a model: changed first, then by severity; never audited, gone last."""
+    if (last := row.answered) is None:
+        return STATES.index(row.state), 0, 0, row.name
+    failed = {*last.failed} - row.accepted
+    return STATES.index(row.state), SEVERITY.index(last.answer), -len(failed), row.name
 
 
 def digest(*parts: object) -> str:

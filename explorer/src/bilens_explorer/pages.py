@@ -6,7 +6,6 @@ from importlib.resources import files
 
 from markupsafe import Markup
 
-from bilens.findings import RULE
 from bilens.records import LOST, PastAudit, displayable, records_in
 from bilens.report import (
     DIVERGING,
@@ -17,6 +16,7 @@ from bilens.report import (
     element,
     environment,
     grouped,
+    headline_sentence,
     joined,
     load_catalogue,
     page_link,
@@ -27,31 +27,32 @@ from bilens.report import (
     title_of,
 )
 from bilens_explorer.audit_runs import RUNNING
-from bilens_explorer.home import decision, home, report_list
+from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
-from bilens_explorer.records.language_views import TextReading, TracePage
+from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.layer_spectra import LayerTable
 from bilens_explorer.records.models import AuditRun, ModelPage, ModelRow, Overview
+from bilens_explorer.standing import decision, decision_box
 from bilens_explorer.watching import progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 MODULES = (  # of the script, users last
-    "lib watch charts home people audit_again outputs vectors gestures spectra interactions "
+    "lib watch charts home people audit_again outputs vectors gestures interactions spectra "
     "quadratic board nearest_change table_columns played image_play table_play "
-    "playground passages graph circuits text compare page"
+    "playground passages graph circuits compare page"
 )
 SCRIPTS = tuple(f"{name}.js" for name in MODULES.split())
 STYLES = ("explorer.css", "playground.css", "circuits.css", "spectra.css", "home.css")
 REPORT_STYLES = ("base.css", "parts.css", "layers.css")
 # each has an address below its model's, drawn by a script
-MODEL_VIEWS = ("spectra", "interactions", "playground", "text")
+MODEL_VIEWS = ("spectra", "playground")
 STATIC = {  # name of each file → where it lies
     **{name: files("bilens_explorer") / "static" / name for name in (*SCRIPTS, *STYLES)},
     **{name: files("bilens.report") / "templates" / name for name in REPORT_STYLES},
 }
 PALETTE = [f"#{bytes(colour).hex()}" for colour in DIVERGING]
 WORDS = "explorer.script."  # keys of what the script says
-DRAWN = LayerTable | TracePage | TextReading  # documents of whose records it draws tables
+DRAWN = LayerTable | TracePage  # documents of whose records it draws tables
 
 
 def overview_page(found: Overview, lang: str, secret: str, *, every: bool = False) -> str:
@@ -66,10 +67,10 @@ def model_page(found: ModelPage, lang: str, secret: str) -> str:
     t, found = load_catalogue(lang), displayable(found)
     told = watch(t, found.digest, found.model.id, writable=found.writable)
     now = element("div", state(t, found), data_fresh="state")
-    went = Markup() if found.model.changed else progress(t, found)
+    went = progress(t, found) if found.model.answered else Markup()
     again = audit_again(t, found)
     parts = (told, tabs(t, found, "model"), now, again, findings(t, found), went)
-    listed = (audits(t, found.audits), report_list(t, found.reports), everything(t, found))
+    listed = (audits(t, found), report_list(t, found.reports), everything(t, found))
     return framed(t, found.model.name, secret, *parts, *listed)
 
 
@@ -140,9 +141,16 @@ def failure_page(status: int, told: str, lang: str) -> str:
     """Return why there is no page: in the reader's language, and the English sentence beside it."""
     t = load_catalogue(lang)
     key = f"{WORDS}failed.{status}"
-    said = t(key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
+    said = quoting(t, key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
     back = page_link(t, "/", t("explorer.back"))
-    return framed(t, t("explorer.failed_page"), "", element("p", said), element("p", back))
+    return framed(t, t("explorer.failed_page"), "", said, element("p", back))
+
+
+def quoting(t: Catalogue, key: str, **quoted: str) -> Markup:
+    """Return a sentence as a paragraph with what bilens itself says, which is English, in it."""
+    ((name, text),) = quoted.items()
+    before, _, after = t(key, **{name: "\0"}).partition("\0")
+    return element("p", before, element("span", text, lang="en"), after)
 
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:
@@ -173,23 +181,14 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     if row.there and not found.views:
         return element("p", t("explorer.autoencoder"))
     how = how_to_audit(t, row) if row.there and LOST not in row.name else Markup()
-    if row.last is None:
-        return joined(element("p", t("explorer.never")), how)
-    if row.changed:
-        told = t("explorer.changed_text", day=row.last.date[:10])
-        return joined(paragraph(told, class_="callout"), how)
-    until = {  # the last one of a rule counts
-        one.subject.removeprefix(RULE): one.until
-        for one in reversed(found.entries)
-        if one.action == "accept"
-    }
-    named = [
-        title_of(t, rule) + (t("explorer.until_day", day=day) if (day := until.get(rule)) else "")
-        for rule in row.accepted
-    ]
-    rules = t("list.comma").join(named)
-    accepted = element("p", t("explorer.accepted_rules", rules=rules)) if rules else Markup()
-    return joined(decision(t, row.last.answer), accepted, how)
+    moved = Markup()
+    if found.before:
+        link = page_link(t, f"/models/{found.before}", t("explorer.before"))
+        compared = f"/compare?a={found.before}&b={row.id}&lang={t.lang}"
+        moved = element("p", link, " ", element("a", t("explorer.what_changed"), href=compared))
+        if found.since is not None:
+            moved = joined(paragraph(headline_sentence(t, found.since)), moved)
+    return joined(decision_box(t, row), moved, how)
 
 
 def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
@@ -252,17 +251,19 @@ def state_of_run(t: Catalogue, run: AuditRun) -> str:
     return t("explorer.state.because", state=said, why=t(why, code=abs(run.code)))
 
 
-def audits(t: Catalogue, found: tuple[PastAudit, ...]) -> Markup:
+def audits(t: Catalogue, found: ModelPage) -> Markup:
+    """Return all audits of a model; of what lies there now one alone may have a badge."""
     rows = []
-    for one in found:
+    for one in found.audits:
         number = page_link(t, f"/audits/{one.number}", grouped(one.number))
         time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
         failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
         weights = element("code", one.weights_sha256[:12] or NONE)
-        told = decision(t, one.answer), failed or t("explorer.none"), one.version, weights
-        rows.append((number, time, *told))
+        now = one == found.model.answered
+        said = decision(t, one.answer) if now else t(f"decision.{one.answer}")
+        rows.append((number, time, said, failed or t("explorer.none"), one.version, weights))
     heads = ("number", "last", "decision", "failed", "version", "weights")
     columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
-    if not found:
+    if not rows:
         return Markup()
     return section(t, "explorer.audits", table(t, t("explorer.audits_caption"), columns, rows))

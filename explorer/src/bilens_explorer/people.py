@@ -6,15 +6,15 @@ Something is said of a subject: of what a page of the model speaks of, within it
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from markupsafe import Markup
 from msgspec import Meta, structs
 
-from bilens.api import now, reading_of
+from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
-from bilens.findings import RULE, AuditedModel, judgements
-from bilens.records import Action, Count, Entry, PastAudit, Record
+from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
+from bilens.records import Action, Count, Document, Entry, PastAudit, Record
 from bilens.report import (
     Catalogue,
     FindingLine,
@@ -30,7 +30,7 @@ from bilens.report import (
     section,
     subject_name,
 )
-from bilens_explorer.endpoint import Endpoint
+from bilens_explorer.endpoint import Endpoint, User
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.traces import trace_of, traces
@@ -50,24 +50,26 @@ KNOWN = (
 
 def findings(t: Catalogue, found: ModelPage) -> Markup:
     """Return findings of the last audit that ask for caution or were judged, with remarks."""
-    last = None if found.model.changed else found.model.last
+    last = found.model.answered
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
-    entries = () if found.model.changed else found.entries
-    standing = judgements(entries, AuditedModel.of_past(last, measured), now()[:10])
+    entries = () if last is None else found.entries
+    standing = judgements(entries, AuditedModel.of_past(last, measured), found.day)
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
     for condition in found.conditions:
         lines.setdefault(condition.rule, []).append(condition_line(t, condition))
     parts = []
-    for rule in dict.fromkeys([*lines, *standing]):
+    whole = [WHOLE] if last is not None and ACCEPTED_BY.get(last.answer) else []
+    for rule in dict.fromkeys([*whole, *lines, *standing]):
         about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
         said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
-    none = [] if parts or last is None else [element("p", t(nothing(found, last)))]
+    none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
     view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
-    if found.writable or any(one.subject == "model" for one in found.entries):
+    noted = any(one.subject == "model" for one in found.entries)
+    if noted or (found.writable and not whole):
         parts.append(thread(t, found, "model"))
     listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
@@ -112,6 +114,8 @@ def remark(t: Catalogue, one: Entry, named: bool) -> Markup:
         element("time", one.date[:10], datetime=one.date),
         " ",
         element("strong", one.author),
+        t("explorer.known_by", header=one.known_by) if one.known_by else "",
+        t("explorer.unread_entry", number=one.number) if one.unread else "",
         " ",
         t("explorer.of", what=subject_name(t, one.subject)) if named else "",
         f"{t(f'explorer.script.said.{one.action}')} ",
@@ -138,11 +142,27 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     weights: Annotated[Sha256 | None, "of which a label is"] = None
 
 
-def add_entry(served: ServedFolder, key: Key, body: NewEntry) -> Entry:
+def add_entry(served: ServedFolder, key: Key, body: NewEntry, user: User = None) -> Entry:
     """Add a label, a note, or that a finding is accepted, rejected or open again."""
-    found = served.model(key)
+    found, said = served.model(key), structs.asdict(body)
     check_subject(served, found, body.action, body.subject)
-    return served.history.say(model=found.model.name, **structs.asdict(body))
+    if user is not None:
+        said |= dict(zip(("author", "known_by"), user, strict=True))
+        if not user[0]:
+            raise UsageError(f"the proxy named nobody in {user[1]}: sign in there.")
+    return served.history.say(model=found.model.name, **said)
+
+
+class Visitor(Document, frozen=True, kw_only=True):
+    """Who asks, as far as it is known."""
+
+    kind: Annotated[Literal["visitor"], "of the document"] = "visitor"
+    user: Annotated[str | None, "whom the proxy names; null where people name themselves"]
+
+
+def visitor(served: ServedFolder, user: User = None) -> Visitor:  # noqa: ARG001 - of no folder
+    """Who is asking: the author of what is said from here."""
+    return Visitor(user=None if user is None else user[0])
 
 
 def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject: str) -> None:
@@ -153,6 +173,7 @@ def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject
         raise UsageError(f"subject is {subject!r:.80}; {why}.")
     judged = {one.rule for one in page.findings if one.outcome in ("fail", "warn")}
     judged |= {one.rule for one in page.conditions}
+    judged |= {WHOLE} if page.model.answered else set()  # which the history checks
     if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
         raise UsageError(
             f"{subject}: the last audit found nothing to accept or reject there: neither a failure "
@@ -203,4 +224,7 @@ def latents(served: ServedFolder, start: str) -> Iterator[int]:
                     yield sae.num_latents
 
 
-ENDPOINTS = (Endpoint("/models/{key}/entries", add_entry, adds=True),)
+ENDPOINTS = (
+    Endpoint("/models/{key}/entries", add_entry, adds=True),
+    Endpoint("/visitor", visitor),
+)

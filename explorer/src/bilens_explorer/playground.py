@@ -75,8 +75,14 @@ def playground(served: ServedFolder, key: Key) -> Playground | NoPlayground:
     if opened.model.input_names is None:
         last = next(iter(served.model(key).audits), None)
         number = None if last is None else last.number
-        return opened.once(("playground", last), lambda: of_images(served, opened.model, f, number))
-    return opened.once("playground", lambda: of_table(served, opened.model, f))
+        found = opened.once(
+            ("playground", last), lambda: of_images(served, opened.model, f, number)
+        )
+    else:
+        found = opened.once("playground", lambda: of_table(served, opened.model, f))
+    if served.shows_rows:
+        return found
+    return structs.replace(found, tests=(), rows=None, row_numbers=(), empty=())
 
 
 def numbers_of(model: LoadedModel) -> int:

@@ -1,155 +1,38 @@
-"""The command line of a recorded audit, as the explorer may run it again.
+"""Every link in what a recorded command reads, beyond what `bilens.api` checks of it."""
 
-Anybody who can write into the folder can write into its history. So nothing of a recorded command
-is run as it stands: options are taken from a list, files must lie in the folder, and pages are not
-written again.
-"""
-
-import os
 import shlex
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
+from bilens.api import (
+    RefusedError as RefusedError,
+    RepeatedCommand as RepeatedCommand,
+    check_place,
+    options_in,
+    repeat_command as repeat_command,
+)
 from bilens.base.errors import FileError, UsageError
-from bilens.records import UNPRINTABLE
-from bilens.report import load_catalogue
+from bilens.cli.options import parse_roles
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
-from bilens_explorer.records.models import Refused
-
-# "answers": a column, a key, names or a file; "output" options, with a value or without, are left
-# out.
-Use = Literal["file", "answers", "value", "switch", "output", "output switch"]
-OPTIONS: dict[str, Use] = {
-    **dict.fromkeys(("--data", "--data-dir", "--table", "--train-data", "--text"), "file"),
-    "--baseline": "file",
-    **dict.fromkeys(("--labels", "--train-labels", "--classes"), "answers"),
-    **dict.fromkeys(("--dataset", "--encoding", "--map", "--activation", "--fail-on"), "value"),
-    **dict.fromkeys(("--tokens", "--held-out", "--null-samples", "--try-words"), "value"),
-    **dict.fromkeys(
-        ("--threshold", "--seed", "--rows", "--size", "--normalise", "--class"), "value"
-    ),
-    **dict.fromkeys(("--residual", "--no-residual", "--transposed", "--no-transposed"), "switch"),
-    **dict.fromkeys(("--history", "--html", "--markdown", "--pdf", "--evidence"), "output"),
-    "--lang": "output",
-    **dict.fromkeys(("--json", "--overwrite", "--quiet", "--verbose", "-q", "-v"), "output switch"),
-}
 
 
-class RefusedError(UsageError):
-    """Why the explorer does not run a command; pages say it in their reader's language."""
-
-    def __init__(self, why: Refused, about: str = "") -> None:
-        super().__init__(load_catalogue("en")(f"explorer.why.{why}", about=about))
-        self.why, self.about = why, about
-
-
-@dataclass(frozen=True)
-class RepeatedCommand:
-    """Arguments of `bilens`, to be run in the served folder."""
-
-    arguments: tuple[str, ...]
-    files: tuple[str, ...]  # that it reads, as paths from the folder
-
-
-def repeat_command(command: str, folder: Path, model: str) -> RepeatedCommand:
-    """Return how an audit of a model is run again with its data, conditions and options.
-
-    A command that audited several models is repeated for this one alone.
-
-    Raises:
-        RefusedError: If it is no audit of the command line, or may not be run here.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # an open quotation
-        raise RefusedError("command") from None
-    named = [place for place, word in enumerate(words) if not word.startswith("-")]
-    if [words[place] for place in named[:2]] != ["bilens", "audit"]:
-        raise RefusedError("command")
-    if UNPRINTABLE.search(f"{command}{model}"):
-        raise RefusedError("unreadable", model)
-    given = [*options_in([*words[1 : named[1]], *words[named[1] + 1 :]])]
-    start = find_start(folder, [value for name, value in given if name == "--history"])
-    arguments, files = ["audit", "--history=."], [model]
-    for name, value in given:
-        use = OPTIONS[name]
-        if use == "switch":
-            arguments.append(name)
-        elif not use.startswith("output"):
-            if use == "file" or (use == "answers" and is_file(value, start, folder)):
-                value = path_inside(value, start, folder)
-                files.append(value)
-            arguments.append(f"{name}={value}")
-    return RepeatedCommand((*arguments, "--", model), tuple(files))
-
-
-def options_in(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the options of an audit with their values; what is none names a model."""
-    waiting = deque(words)
-    while waiting:
-        word = waiting.popleft()
-        if word == "--":
-            return
-        if not word.startswith("-"):
-            continue
-        name, equals, value = word.partition("=")
-        use = OPTIONS.get(name)
-        if use is None or (use.endswith("switch") and equals):
-            raise RefusedError("option", name)
-        if not use.endswith("switch") and not equals:
-            if not waiting:
-                raise RefusedError("command")
-            value = waiting.popleft()
-        yield name, value
-
-
-def find_start(folder: Path, histories: Sequence[str]) -> Path | None:
-    """Return where a command was run, by how its --history names the served folder.
-
-    None where that does not say it: a path from the root, or one that leads upwards.
-    """
-    places = (folder, *folder.parents)
-    named = [one for one in histories[-1:] if not Path(one).is_absolute()]
-    return next((start for start in places for one in named if start / one == folder), None)
-
-
-def find_path(value: str, start: Path | None) -> Path:
-    """Resolve a path of a command; RefusedError where nobody knows from where it leads."""
-    if start is None and not Path(value).is_absolute():
-        raise RefusedError("start", value)
-    return (start or Path("/")) / value
-
-
-def path_inside(value: str, start: Path | None, folder: Path) -> str:
-    """Return a path of a command as one from the folder; RefusedError where it leads out."""
-    path = Path(os.path.normpath(find_path(value, start)))
-    if not path.is_relative_to(folder):
-        raise RefusedError("outside", path.name)
-    name = path.relative_to(folder).as_posix()
-    check_place(folder, name)
-    return name
-
-
-def is_file(value: str, start: Path | None, folder: Path) -> bool:
-    """Return whether right answers are named by a file.
-
-    RefusedError where they were not, or that is not known, and would be one in the folder.
-    """
-    known = start is not None or Path(value).is_absolute()
-    was_one = known and find_path(value, start).is_file()
-    if not was_one and (folder / value).is_file():
-        raise RefusedError("start", value)
-    return was_one
-
-
-def check_place(folder: Path, name: str) -> None:
-    """Refuse a path that is gone or leads out of the served folder."""
-    path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
-    if not path.exists() or not path.is_relative_to(folder):
-        raise RefusedError("gone", name)
+def reading_options(command: str) -> dict[str, Any]:
+    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown."""
+    found: dict[str, Any] = {}
+    with suppress(UsageError, ValueError):
+        given = [*options_in(shlex.split(command))]
+        if roles := [value for name, value in given if name == "--map"]:
+            found["roles"] = parse_roles(roles)
+        for name, value in given:
+            if name == "--activation":
+                found["activation"] = value
+            elif name == "--classes" and "," in value:
+                found["output_names"] = value.split(",")
+            elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
+                found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")
+    return found
 
 
 def check_file(folder: Path, name: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePath
-from types import MappingProxyType
 
 import msgspec
 
@@ -17,6 +16,7 @@ from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
 from bilens_explorer.records.language_views import CircuitGraph, TracePage
 from bilens_explorer.records.models import Key, Number
+from bilens_explorer.rows import without_rows
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
@@ -30,22 +30,19 @@ def trace_of(served: ServedFolder, key: str) -> Trace:
 def trace_page(served: ServedFolder, key: Key) -> TracePage:
     """A trace that lies in the folder, and the model that it belongs to."""
     trace = trace_of(served, key)
+    source = trace.source
+    files = {name: one for name, one in source.files.items() if PurePath(name).name == name}
+    told = cut_paths(trace, served.folder)
     return TracePage(
         report=key,
         name=served.name_of(served.last_walk().reports[key][0]),
-        model=find_weights(served, trace.source.path, *read_of(trace)),
-        trace=displayable(cut_paths(trace, served.folder), MARKS),
+        model=find_weights(served, source.path, source.weights_sha256, files),
+        trace=displayable(told if served.shows_rows else without_rows(told), MARKS),
     )
 
 
-def read_of(trace: Trace) -> tuple[str, dict[str, str]]:
-    """Return the weights and the files of the model that a trace was made of, none elsewhere."""
-    files = trace.source.files.items()
-    return trace.source.weights_sha256, {n: one for n, one in files if PurePath(n).name == n}
-
-
 def find_weights(
-    served: ServedFolder, path: str, sha256: str, files: Mapping[str, str] = MappingProxyType({})
+    served: ServedFolder, path: str, sha256: str, files: Mapping[str, str]
 ) -> str | None:
     """Return the id of the model of the folder that is what was read at this path.
 

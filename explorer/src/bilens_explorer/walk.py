@@ -7,9 +7,9 @@ becomes a path.
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
@@ -60,6 +60,14 @@ class FolderContents:
     def compared_parts(self) -> tuple[object, ...]:
         """The parts that two walks are compared by; `==` would tell every two walks apart."""
         return self.models, self.reports, self.truncated
+
+    def restricted(self, models: Set[str], reports: Set[str]) -> "FolderContents":
+        """Return the models and reports of these ids alone."""
+        return replace(
+            self,
+            models={key: path for key, path in self.models.items() if key in models},
+            reports={key: one for key, one in self.reports.items() if key in reports},
+        )
 
 
 def walk(folder: Path) -> FolderContents:

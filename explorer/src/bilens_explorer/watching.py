@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from bilens.findings import find_rule, rules_asked_for
+from bilens.findings import rules_asked_for
 from bilens.records import Change
 from bilens.report import (
     NONE,
@@ -13,24 +13,14 @@ from bilens.report import (
     Figure,
     element,
     polyline,
+    rule_number,
     section,
-    shown_value,
     table,
     title_of,
 )
 from bilens_explorer.records.models import ModelPage
 
 WIDTH, HEIGHT, EDGE = 84, 20, 3  # of a line
-
-
-def number_of(t: Catalogue, rule: str, kind: str, value: float | None) -> str:
-    """Return the number of a rule as its sentence has it."""
-    known = find_rule(rule, kind)
-    if value is None or known is None or known.number is None:
-        return NONE
-    form = known.values.get(known.number, "quantity")
-    text = shown_value(t, form, value)
-    return t("explorer.points", value=text) if form == "points" else text
 
 
 def spark(name: str, told: str, values: Sequence[float | None]) -> Figure | str:
@@ -55,7 +45,7 @@ def change_text(t: Catalogue, change: Change, kind: str) -> str:
     if change.direction == "elsewhere":
         return t("explorer.elsewhere", what=title_of(t, change.rule))
     if change.before == change.now:
-        was, value = (number_of(t, change.rule, kind, one) for one in (change.was, change.value))
+        was, value = (rule_number(t, change.rule, kind, one) for one in (change.was, change.value))
     else:
         was, value = (outcome_of(t, one) for one in (change.before, change.now))
     moved = t("explorer.moved", rule=title_of(t, change.rule), was=was, value=value)
@@ -96,7 +86,7 @@ def progress(t: Catalogue, found: ModelPage) -> Markup:
     rows = []
     for rule, by_audit in ((rule, values[rule]) for rule in rules_asked_for() if rule in values):
         line = [by_audit.get(audit.number) for audit in reversed(found.audits)]
-        texts = [number_of(t, rule, kind, value) for value in line]
+        texts = [rule_number(t, rule, kind, value) for value in line]
         told = t("explorer.numbers_of", numbers=", ".join(texts))
         name = title_of(t, rule)
         rows.append((name, texts[-1], spark(name, told, line) or NONE))

@@ -2,7 +2,7 @@
 from .alignment import Alignment as Alignment, align_models as align_models
 from .comparison import layer_changes as layer_changes, whole_difference as whole_difference
 from .given_data import interface_of as interface_of
-from .history import now as now
+from .history import day_of as day_of, now as now
 from .layer_decomposition import (
     WHOLE_WIDTH as WHOLE_WIDTH,
     Decomposition as Decomposition,
@@ -15,6 +15,14 @@ from .provenance import (
     describe_run as describe_run,
     read_beside as read_beside,
     reading_of as reading_of,
+)
+from .recorded_command import (
+    Refused as Refused,
+    RefusedError as RefusedError,
+    RepeatedCommand as RepeatedCommand,
+    check_place as check_place,
+    options_in as options_in,
+    repeat_command as repeat_command,
 )
 from .subject import is_of_columns as is_of_columns, is_one_exact_layer as is_one_exact_layer
 from .trace_latents import (

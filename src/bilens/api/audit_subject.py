@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from msgspec import structs
@@ -19,7 +20,13 @@ from bilens.api.alignment import Alignment, align_models
 from bilens.api.comparison import vocabulary_of_model
 from bilens.api.given_data import interface_of, rows_received, rows_to_fit
 from bilens.api.options import AuditOptions
-from bilens.api.provenance import data_sha256, reading_of
+from bilens.api.provenance import (
+    data_sha256,
+    files_with_tensors,
+    is_of_weights,
+    read_beside,
+    reading_of,
+)
 from bilens.api.subject import is_of_columns, is_one_exact_layer
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import refuse_idle
@@ -178,7 +185,12 @@ def cover_model(subject: AuditSubject) -> Coverage:
     said = report is not None and not report.verified and not report.unverified
     layout = "guessed" if guessed else "said" if said else "known"
     connected = bool(model.network) or not isinstance(reader, LayerReader)
-    return measure_coverage(model.tensors, model.layers.values(), ended, layout, check, connected)
+    layers = model.layers.values()
+    found = measure_coverage(model.tensors, layers, ended, layout, check, connected)
+    beside = read_beside(Path(model.source)) if model.source else {}
+    own = files_with_tensors(model) if beside else set()
+    other = (n for n, path in beside.items() if path not in own and is_of_weights(path))
+    return structs.replace(found, other_files=tuple(other))
 
 
 def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> ModelFacts:

@@ -13,7 +13,13 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.provenance import COMPANION, files_below
+from bilens.api.provenance import (
+    COMPANION,
+    PROSE,
+    files_below,
+    files_with_tensors,
+    is_of_weights,
+)
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring, hooks_of_both
@@ -29,8 +35,8 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.any_model import all_tensors, header_of
 from bilens.io.contents import INPUTS, Contents
-from bilens.io.inventory import contents_at
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
@@ -61,9 +67,10 @@ def whole_difference(
     """
     model, baseline = alignment.model, alignment.baseline
     files = compare_files(model, baseline)
-    tensors = model.tensors, baseline.tensors
+    held = header_of(model), header_of(baseline)
+    tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graph = None if same else changed_graph(model, baseline)
+    graph = None if same else changed_graph(*held)
     whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
@@ -77,19 +84,13 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def changed_graph(model: LoadedModel, baseline: LoadedModel) -> GraphChange | None:
+def changed_graph(model: Contents | None, baseline: Contents | None) -> GraphChange | None:
     """Return the operations, inputs and outputs of two files of one format that are others.
 
     None where a file says none.
     """
-    found = list[Contents]()
-    for one in (baseline, model):
-        path = Path(one.source)
-        with suppress(BilensError, OSError):
-            if one.source and one.original is None and path.exists() and not one.below:
-                found.append(contents_at(path))
-    formats = {held.format.split()[0].strip(",") for held in found}
-    if len(found) < 2 or len(formats) > 1:
+    found = [one for one in (baseline, model) if one is not None]
+    if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
         return None
     counts = [
         held.operations
@@ -163,7 +164,7 @@ def companions(model: LoadedModel) -> dict[str, Path] | None:
 
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:
-    """Return all files beside the weights that are none, by name; None without a folder."""
+    """Return all files of a model by name, an adapter before its base; None without a folder."""
     folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
     if not folders:
         return None
@@ -173,27 +174,31 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
     """Return the files beside the weights of two models that nobody compares."""
     every = {**(all_beside(model) or {}), **(all_beside(baseline) or {})}
-    return tuple(sorted(name for name, one in every.items() if not COMPANION.fullmatch(one.name)))
+    return tuple(sorted(name for name, one in every.items() if PROSE.fullmatch(one.name)))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
-    """Compare the files beside the weights of two models; None where one has no folder."""
-    mine, theirs = companions(model), companions(baseline)
+    """Compare the files of two models but those whose tensors are; None where one has no folder."""
+    both = mine, theirs = all_beside(model), all_beside(baseline)
     if mine is None or theirs is None:
         return None
-    return tuple(compare_file(name, mine, theirs) for name in sorted({*mine, *theirs}))
+    own = files_with_tensors(model) | files_with_tensors(baseline)
+    every = {n: path for one in both for n, path in (one or {}).items() if path not in own}
+    names = sorted(name for name, path in every.items() if not PROSE.fullmatch(path.name))
+    return tuple(compare_file(name, mine, theirs) for name in names)
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:
+    weights = is_of_weights(mine.get(name) or theirs[name])
     if name not in theirs or name not in mine:
-        return FileChange(name, "model" if name in mine else "baseline")
+        return FileChange(name, "model" if name in mine else "baseline", weights=weights)
     if file_sha256(mine[name]) == file_sha256(theirs[name]):
-        return FileChange(name, "same")
+        return FileChange(name, "same", weights=weights)
     keys: list[str] = []
     with suppress(CheckpointError):  # no JSON object, or a large one: that it changed is said
         one, other = read_json(mine[name]), read_json(theirs[name])
         keys = sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
-    return FileChange(name, "changed", tuple(keys))
+    return FileChange(name, "changed", tuple(keys), weights)
 
 
 def layer_changes(

@@ -11,24 +11,26 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 from unicodedata import category
 
-import msgspec
 from msgspec import structs
 
 from bilens.api.history_file import (
+    LONGEST_CELL,
     NAME,
+    AnyRecord,
     HistoryFile,
-    foreign,
     insert,
     insert_measured,
+    record_of,
+    unpack_document,
 )
-from bilens.base.errors import FileError, UsageError
+from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import ACCEPTED_BY, decide, decision_of, passed
 from bilens.findings.rules.judgements import (
@@ -44,7 +46,6 @@ from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
 from bilens.records.history import (
-    EARLIER_KINDS,
     UNNAMED,
     Action,
     Entry,
@@ -55,7 +56,7 @@ from bilens.records.history import (
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
+DAYS = "SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries"
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -133,7 +134,7 @@ class History:
             number = insert(database, "audits", {**found, "document": packed})
             assert number is not None, "nothing forbids it"
             insert_measured(database, number, document)
-        return record_of(self.path, PastAudit, [number, *found.values()])
+        return record_of(PastAudit, [number, *found.values()])
 
     def audits(self, model: str | None = None, after: int = 0) -> list[PastAudit]:
         """Return the audits behind a number, of all models or of one, the last one first."""
@@ -150,6 +151,16 @@ class History:
             audit, entry = database.execute(query).fetchone()
         return audit or 0, entry or 0
 
+    def today(self) -> str:
+        """Return the day by which acceptances end, year-month-day in UTC.
+
+        It is never before the last day on which something was recorded: a clock that is put back
+        revives nothing.
+        """
+        with self._file.opened() as database:
+            days = database.execute(DAYS).fetchall()
+        return max([now()[:10], *(day_of(day) for (day,) in days)])
+
     def document(self, number: int) -> dict[str, Any]:
         """Return the document of an audit as JSON values.
 
@@ -162,10 +173,9 @@ class History:
         if found is None:
             raise UsageError(f"{self.path} has no audit {number}: `audits()` lists them.")
         try:
-            values: dict[str, Any] = json.loads(zlib.decompress(found[0]))
-        except (zlib.error, ValueError, TypeError):
-            raise foreign(self.path, f"the document of audit {number} is damaged") from None
-        return values
+            return unpack_document(found[0])
+        except ValueError as error:
+            raise CheckpointError(f"{self.path}: the document of audit {number} {error}.") from None
 
     def say(
         self,
@@ -177,6 +187,7 @@ class History:
         until: str | None = None,
         after: int | None = None,
         weights: str | None = None,
+        known_by: str = "",
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -194,6 +205,7 @@ class History:
             after: number of the last entry on the subject that the author has read, 0 where there
                 is none; a later one refuses this one. None: it is said whatever was said before.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
+            known_by: header in which a proxy named the author; empty where they did it themselves.
 
         Returns:
             The entry; it is on the disk when this returns.
@@ -203,7 +215,7 @@ class History:
                 of the subject after `after`.
         """
         given = checked_texts(action, {"author": author, "subject": subject, "text": text})
-        check_scope(action, until, weights)
+        check_scope(action, until, weights, self.today())
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
         if action == "accept" and given["subject"] == RULE + WHOLE:
@@ -221,12 +233,13 @@ class History:
             "identity": kept_identity(audited.identity),
             "outcome": ended[0],
             "value": ended[1],
+            "known_by": known_by,
         }
         with self._file.writing() as database:
             number = insert(database, "entries", found, after)
         if number is None:
             raise UsageError(f"something was said of {given['subject']} since: read it first.")
-        return record_of(self.path, Entry, [number, *found.values()])
+        return record_of(Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
         """Return the entries behind a number, of all models or of one, the last one first."""
@@ -240,7 +253,7 @@ class History:
         identity is another (weights, reading, data, baseline, options), or the value is worse. Of
         another model with the same identity, an unchanged copy, it counts as well.
         """
-        day = (today or datetime.now(UTC).date()).isoformat()
+        day = self.today() if today is None else today.isoformat()
         standing = judgements(self.entries(), self._last(model)[1], day, model)
         held = "accepted", "inherited"
         return {rule: entry for rule, (entry, how) in standing.items() if how in held}
@@ -264,7 +277,7 @@ class History:
             if one.model == model
             or (one.model in copies and one.action in JUDGED and one.subject.startswith(RULE))
         ]
-        return People(now()[:10], tuple(entries), model) if entries else None
+        return People(self.today(), tuple(entries), model) if entries else None
 
     def still_fails(self, record: Audit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""
@@ -274,38 +287,23 @@ class History:
         return record.passed is False and passed(left, verdict, record.coverage) is False
 
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
-        number, *others = kind.__struct_fields__
+        number, *others = [one for one in kind.__struct_fields__ if one != "unread"]
         where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
+        bounded = (
+            f"iif(length(CAST({one} AS BLOB)) > {LONGEST_CELL}, x'', {one})" for one in others
+        )
         query = (
-            f"SELECT {', '.join([number, *others])} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
+            f"SELECT {number}, {', '.join(bounded)} FROM {TABLES[kind]} "  # noqa: S608 - names of this file
             f"WHERE {number} > ?{where} ORDER BY {number} DESC"
         )
         with self._file.opened() as database:
             rows = database.execute(query, values).fetchall()
-        return [record_of(self.path, kind, row) for row in rows]
+        return [record_of(kind, row) for row in rows]
 
 
 def absolute(path: str | Path) -> Path:
     """Return a path from the root, links kept."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - `resolve` follows links
-
-
-def record_of(path: Path, kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
-    """Return a row as a record, checked: the file may have been written by others."""
-    found = dict(zip(kind.__struct_fields__, row, strict=True))
-    try:
-        if "failed" in found:
-            found["failed"] = json.loads(found["failed"])
-            found["passed"] = None if found["passed"] is None else bool(found["passed"])
-        if kind is PastAudit:
-            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
-        if "asked" in found:
-            found["asked"] = bool(found["asked"])
-        for name in {"identity", "files"} & found.keys():
-            found[name] = None if found[name] is None else json.loads(found[name])
-        return msgspec.convert(found, kind)
-    except (msgspec.ValidationError, ValueError, TypeError):
-        raise foreign(path, f"row {row[0]} is damaged") from None
 
 
 def kept_identity(identity: Identity | None) -> str | None:
@@ -359,7 +357,15 @@ def check_acceptable(model: str, last: PastAudit | None) -> None:
         )
 
 
-def check_scope(action: str, until: str | None, weights: str | None) -> None:
+def day_of(text: object) -> str:
+    """Return the day in the time of a row, year-month-day; empty where it holds none."""
+    day = str(text)[:10]
+    with suppress(ValueError):
+        return day if DAY.fullmatch(day) and date.fromisoformat(day) else ""
+    return ""
+
+
+def check_scope(action: str, until: str | None, weights: str | None, today: str) -> None:
     """Refuse weights of anything but a label, and a last day that no acceptance can have."""
     if weights is not None and action != "label":
         raise UsageError("weights are said of a label alone.")
@@ -367,7 +373,8 @@ def check_scope(action: str, until: str | None, weights: str | None) -> None:
         return
     if action != "accept":
         raise UsageError(f"until is of an acceptance; the action is {action!r}: leave it out.")
-    with suppress(ValueError):
-        if DAY.fullmatch(until) and date.fromisoformat(until) >= datetime.now(UTC).date():
-            return
-    raise UsageError(f"until is {until!r}; expected a day from today on, as 2027-03-31.")
+    if day_of(until) != until or until < today:
+        raise UsageError(
+            f"until is {until!r}; expected a day from today on, as 2027-03-31 "
+            f"(today is {today}, by clock and history)."
+        )

@@ -1,21 +1,23 @@
 """The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
 import json
+import math
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from filelock import FileLock, Timeout
 
 from bilens.base.errors import CheckpointError, FileError
+from bilens.base.files import parse_object
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import EARLIER_KINDS
+from bilens.records.history import EARLIER_KINDS, Entry, Measured, PastAudit
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -54,9 +56,37 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ALTER TABLE entries ADD COLUMN outcome TEXT NOT NULL DEFAULT '';
     ALTER TABLE entries ADD COLUMN value REAL;
     """,
+    "ALTER TABLE entries ADD COLUMN known_by TEXT NOT NULL DEFAULT '';",
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
+LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where somebody wants it to
+
+LONGEST_CELL = 1 << 20  # bytes in a column of a row
+AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
+DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
+KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
+TEXTS = (
+    "kind",
+    "date",
+    "version",
+    "weights_sha256",
+    "data_sha256",
+    "command",
+    "author",
+    "rule",
+    "known_by",
+)
+UNREAD: dict[str, Any] = dict.fromkeys((*TEXTS, "text", "outcome"), "") | {
+    **dict.fromkeys(("passed", "value", "until")),
+    "model": DAMAGED,
+    "answer": "cannot_judge",
+    "failed": (),
+    "asked": False,
+    "unread": True,
+    "action": "withdraw",
+    "subject": "model",  # nothing stays accepted by an unknown word
+}
 
 
 class HistoryFile:
@@ -85,6 +115,7 @@ class HistoryFile:
                 if checked:
                     check_owner(self.path, database)
                 database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
+                database.text_factory = lambda text: text.decode("utf-8", "replace")
                 yield database
         except sqlite3.OperationalError as error:
             raise FileError(
@@ -140,8 +171,9 @@ def check_owner(path: Path, database: sqlite3.Connection, exactly: bool = True) 
     """Return the version of a history; refuse a file of another program or of a later version."""
     (owner,) = database.execute("PRAGMA application_id").fetchone()
     (version,) = database.execute("PRAGMA user_version").fetchone()
-    (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if owner != APPLICATION and (tables or exactly):
+    query = "SELECT count(*), total(type = 'view') FROM sqlite_master"
+    tables, views = database.execute(query).fetchone()
+    if views or (owner != APPLICATION and (tables or exactly)):  # a view may have endless rows
         raise foreign(path, "its tables are of another program")
     if not 0 <= version <= len(MIGRATIONS) or (exactly and version != len(MIGRATIONS)):
         raise CheckpointError(
@@ -163,8 +195,8 @@ def migrate(path: Path, database: sqlite3.Connection) -> None:
             database.execute(statement)
         if number == MEASURED:
             for audit, packed in database.execute("SELECT number, document FROM audits"):
-                with suppress(zlib.error, ValueError, TypeError, LookupError, msgspec.MsgspecError):
-                    insert_measured(database, audit, json.loads(zlib.decompress(packed)))
+                with suppress(ValueError, TypeError, LookupError, msgspec.MsgspecError):
+                    insert_measured(database, audit, unpack_document(packed))
     database.execute(f"PRAGMA application_id = {APPLICATION}")
     database.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     database.execute("COMMIT")
@@ -185,6 +217,18 @@ def insert(
     return made.lastrowid if made.rowcount else None
 
 
+def unpack_document(packed: bytes) -> dict[str, Any]:
+    """Return the document of an audit; ValueError where its row is damaged or holds too much."""
+    reader = zlib.decompressobj()
+    try:
+        text = reader.decompress(packed, LARGEST)
+    except (zlib.error, TypeError) as error:
+        raise ValueError(f"cannot be unpacked ({error})") from None
+    if not reader.eof:
+        raise ValueError(f"is cut off, or has more than {LARGEST:,} bytes")
+    return parse_object(text)
+
+
 def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[str, Any]) -> None:
     """Keep what each rule of a document measured: the number that conditions compare."""
     conditions = msgspec.convert(document.get("conditions") or (), tuple[JudgedCondition, ...])
@@ -196,6 +240,32 @@ def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[
         "INSERT INTO measured VALUES (?, ?, ?, ?, ?)",
         [(audit, rule, *what, rule in asked) for rule, what in found.items()],
     )
+
+
+def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
+    """Return a row as a record, checked: the file may have been written by others.
+
+    One that is damaged, or has words of a later release, is `unread`, and judges nothing.
+    """
+    found = dict(zip(kind.__struct_fields__, row, strict=False))
+    try:
+        if "failed" in found:
+            found["failed"] = json.loads(found["failed"])
+            found["passed"] = None if found["passed"] is None else bool(found["passed"])
+        if kind is PastAudit:
+            found["kind"] = EARLIER_KINDS.get(found["kind"], found["kind"])
+        if "asked" in found:
+            found["asked"] = bool(found["asked"])
+        for name in {"identity", "files"} & found.keys():
+            found[name] = None if found[name] is None else json.loads(found[name])
+        if not math.isfinite(found.get("value") or 0.0):
+            raise ValueError("no number of a rule")
+        return msgspec.convert(found, kind)
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
+        kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
+        empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
+        first = kind.__struct_fields__[0]
+        return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
 
 
 def statements(script: str) -> Iterator[str]:

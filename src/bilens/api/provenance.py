@@ -6,9 +6,11 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -16,13 +18,14 @@ import torch
 from msgspec import structs
 
 from bilens.algebra.approximation.layer_weights import in_dtype
-from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
+from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
+from bilens.io.file_kinds import MODELS, is_known
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
-from bilens.io.load import LoadedModel
+from bilens.io.load import LoadedModel, load
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
@@ -74,7 +77,17 @@ def origin_of(
 
 
 def files_read(model: LoadedModel) -> dict[str, str]:
-    """Return the SHA-256 of the files that a model was read from, its weights first."""
+    """Return the SHA-256 of the files of a model, those that its weights were read from first."""
+    weights = weight_files_of(model)
+    beside = read_beside(Path(model.source)) if weights else {}
+    names = {path: name for name, path in beside.items()}
+    paths = dict.fromkeys([*weights, *beside.values()])
+    known = {weights[0]: model.weights_sha256} if len(weights) == 1 else {}
+    return {names.get(path, path.name): known.get(path) or file_sha256(path) for path in paths}
+
+
+def weight_files_of(model: LoadedModel) -> list[Path]:
+    """Return the files that the weights of a model were read from."""
     source = Path(model.source)
     if model.files or source.is_file():
         weights = [*model.files] or [source]
@@ -86,12 +99,7 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     else:
         near = filter(Path.is_file, source.iterdir())
         weights = [path for path in near if file_sha256(path) == model.weights_sha256]
-    if len(weights) == 1:
-        found = {weights[0].name: model.weights_sha256}
-    else:
-        found = {path.name: file_sha256(path) for path in weights}
-    beside = read_beside(source) if weights else {}
-    return found | {name: file_sha256(path) for name, path in beside.items()}
+    return weights
 
 
 def describe_source(model: LoadedModel) -> Source:
@@ -152,15 +160,19 @@ def this_command(arguments: Sequence[str] | None = None) -> str:
 
 # ---- what makes two results ones of the same
 
-BESIDE = ("config.json", "cfg.json", "adapter_config.json")  # what weights are read with
 COMPANION = re.compile(  # configuration, tokenizer and code of a model
     r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|modules|encoder|decoder"
     r"|tokenizer.*|vocab.*|bpe.*)\.json|(?:special_tokens|dict|.*vocab|merges).*\.txt"
     r"|.*\.(?:jinja|model|spm|tiktoken|py|codes|bpe)"
 )
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".onnx", ".h5", ".msgpack")
+# what nobody computes with: texts about a model, pictures, and what people said of it
+PROSE = re.compile(
+    r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b.*"
+    r"|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    re.IGNORECASE,
+)
+WEIGHTS = (*MODELS, ".msgpack")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
-DEEPEST = 3  # folders below that of a model that are looked into
 
 
 def identity_of(
@@ -213,37 +225,84 @@ def numbers_of(model: LoadedModel) -> str:
 
 
 def files_beside(model: LoadedModel) -> dict[str, str]:
-    """Return the SHA-256 of what lies beside weights: how they are read, tokenizer and code."""
+    """Return the SHA-256 of what lies beside the weights that were read: also other weights.
+
+    These are left out where not even those that were read are known by their bytes.
+    """
     places = [Path(place) for place in (model.source, model.below) if place]
+    own = files_with_tensors(model)
     return {
         f"{number} {name}": file_sha256(path)
         for number, place in enumerate(places)
         for name, path in read_beside(place).items()
+        if path not in own and not (model.headers and is_of_weights(path))
     }
+
+
+def files_with_tensors(model: LoadedModel) -> set[Path]:
+    """Return the files of the tensors that are read, or compared, of a model, and their index."""
+    found = {one.path for one in model.tensors.values()} | {*weight_files_of(model)}
+    return found | {path.parent / INDEX_NAME for path in found}
+
+
+def is_of_weights(path: Path) -> bool:
+    """Tell whether a file is of weights, by its name or its first bytes."""
+    return not COMPANION.fullmatch(path.name) and (path.suffix in WEIGHTS or is_known(path))
 
 
 def read_beside(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder that say how its weights are read, or are run."""
-    known = files_below(folder).items()
-    return {
-        name: path for name, path in known if path.name in BESIDE or COMPANION.fullmatch(path.name)
-    }
+    """Return the files of a model's folder that it may be made of: all but texts about it."""
+    return {n: path for n, path in files_below(folder).items() if not PROSE.fullmatch(path.name)}
+
+
+@dataclass(frozen=True)
+class RegisterState:
+    """The state of a model in its folder beside its last audit."""
+
+    state: Literal["audited", "changed", "never", "gone"]
+    files: tuple[str, ...] = ()  # that are others, came or went since; none where nobody can tell
+
+
+def compare_with_audit(
+    path: Path, weights_sha256: str | None, files: Mapping[str, str]
+) -> RegisterState:
+    """Compare a model of a folder with its last audit: its files, or else its weights.
+
+    Args:
+        path: where the model lies, or lay.
+        weights_sha256: of the audit's weights; None where it was never audited.
+        files: of the audit, with their SHA-256. None are known of an earlier release, and those of
+            an adapter are not all, since its base lies elsewhere: then the model is opened.
+    """
+    if not os.path.lexists(path):
+        return RegisterState("gone")
+    if weights_sha256 is None:
+        return RegisterState("never")
+    others: list[str] = []
+    with suppress(BilensError, OSError, KeyError, ValueError):  # what cannot be read is not it
+        if not files or (path / "adapter_config.json").exists():
+            same = load(path).read_sha256 == weights_sha256
+        else:
+            place = path if path.is_dir() else path.parent
+            names = sorted({*files, *(read_beside(path) if path.is_dir() else ())})
+            inside = [name for name in names if not {"..", "/"} & {*Path(name).parts}]
+            now = {n: file_sha256(place / n) for n in inside if (place / n).is_file()}
+            others = [name for name in names if now.get(name) != files.get(name)]
+            same = not others
+        return RegisterState("audited" if same else "changed", tuple(others))
+    return RegisterState("changed")
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder that are no weights, by their path in it.
+    """Return the files of a model's folder by their path in it.
 
     Hidden ones are left out, and folders of checkpoints.
     """
     found = dict[str, Path]()
     for place, folders, names in os.walk(folder):
-        here = Path(place)
-        deep = len(here.relative_to(folder).parts)
-        wanted = (one for one in folders if one[0] not in "._" and not OF_TRAINING.match(one))
-        folders[:] = sorted(wanted) if deep < DEEPEST else []
-        paths = [here / name for name in sorted(names) if not name.startswith(".")]
-        kept = [path for path in paths if path.suffix not in WEIGHTS and path.is_file()]
-        found |= {path.relative_to(folder).as_posix(): path for path in kept}
+        folders[:] = sorted(x for x in folders if x[0] not in "._" and not OF_TRAINING.match(x))
+        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
     return found
 
 

@@ -5,6 +5,7 @@ from .files import (
     check_path as check_path,
     file_sha256 as file_sha256,
     names_in as names_in,
+    parse_object as parse_object,
     read_json as read_json,
     shortened as shortened,
     why_unreadable as why_unreadable,

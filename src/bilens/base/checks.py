@@ -58,10 +58,10 @@ def check_loaded(name: str, tensor: Tensor) -> Tensor:
 
 def check_finite(name: str, tensor: Tensor) -> Tensor:
     """Return the tensor if every entry is finite; NaN must never reach a solver."""
-    if tensor.numel() == 0:
+    if tensor.numel() == 0 or not tensor.is_floating_point():
         return tensor
     wide = tensor.detach()
-    if wide.is_floating_point() and wide.element_size() == 1:
+    if wide.element_size() == 1:
         wide = wide.float()  # torch does not compare floats of 8 bits
     ends = torch.stack(wide.aminmax())  # NaN passes through; no array of the same size
     if not bool(torch.isfinite(ends).all()):

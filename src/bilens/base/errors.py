@@ -1,8 +1,10 @@
 """The exceptions of bilens. Each one names what came, what was expected and what to do."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from itertools import chain
 from typing import Any
 
 
@@ -17,6 +19,11 @@ class Retry:
     def call(self) -> str:
         said = "".join(f", {name}={value!r}" for name, value in self.said.items())
         return f"bl.load({self.path or self.given!r}{said})"
+
+    def line(self, *command: str) -> str:
+        """Return the options as a shell takes them, behind a command and the path."""
+        before = [*command, self.path or self.given] if command or self.path else []
+        return shlex.join([*before, *chain(*self.options())])
 
     def options(self) -> list[tuple[str, ...]]:
         """Return options of a command line, each with its value if it takes one."""

@@ -22,7 +22,7 @@ from bilens.base.errors import (
     UsageError,
 )
 
-MAX_JSON_BYTES = 1 << 20
+MAX_JSON_BYTES, MAX_JSON_VALUES, MAX_JSON_DEPTH = 1 << 20, 1_000_000, 50
 ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/+")  # of the web; `Path` leaves one slash of two
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -83,14 +83,34 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
     if status.st_size > max_bytes:
         raise CheckpointError(f"{path}: is {status.st_size} bytes; at most {max_bytes} are read.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: is not valid JSON ({error}): restore the file.") from error
+        return parse_object(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}: restore the file.") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
+
+
+def parse_object(text: bytes) -> dict[str, Any]:
+    """Return the object in a JSON text of unknown origin.
+
+    Raises:
+        ValueError: If it is none, or one that would take all memory or end Python's stack.
+    """
+    if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise ValueError(f"holds more than {MAX_JSON_VALUES:,} values")
+    try:
+        content = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds a {type(content).__name__}; expected a JSON object.")
-    return content
+        raise ValueError(f"holds a {type(content).__name__}; expected a JSON object")
+    level: list[Any] = [content]
+    for _ in range(MAX_JSON_DEPTH):
+        inner = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [one for each in inner for one in each if isinstance(one, dict | list)]
+        if not level:
+            return content
+    raise ValueError(f"is nested more than {MAX_JSON_DEPTH} deep")
 
 
 def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:

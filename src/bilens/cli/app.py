@@ -26,6 +26,7 @@ from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.sweep import sweep
 from bilens.cli.commands.trace import trace
 from bilens.cli.commands.train_table import train_table
+from bilens.cli.commands.watch import watch
 from bilens.cli.console import Output
 from bilens.cli.options import Command, Quiet, Verbose, expand
 from bilens.version import VERSION
@@ -39,7 +40,7 @@ class Commands(CommandGroup):
     """The commands of bilens, in the order of the help."""
 
     functions: ClassVar[list[Command]] = [demo, inspect, decompose, fit, audit, certify, attack]
-    functions += [explain, trace, read, convert, sweep]
+    functions += [explain, trace, read, convert, sweep, watch]
 
 
 app = typer.Typer(

@@ -263,8 +263,8 @@ class SeenText:
     )
     normalise: str | None = option(
         None,
-        "What pixels or sound of --data become: 0..1 (usual), 0..255, or mean,deviation with / "
-        "between colours.",
+        "What pixels or sound of --data become: 0..1 (usual), 0..255, or mean,deviation of values "
+        "from 0 to 1 (of sound -1 to 1) with / between colours.",
         metavar="LOW..HIGH",
     )
     size: str | None = option(

@@ -76,6 +76,8 @@ class InputScale:
             except ValueError:
                 mean, deviation = (), (0.0,)
             if len(mean) == len(deviation) and 0 not in deviation:
+                if not all(least <= one <= 1 for one in mean) or max(deviation) > 1 - least:
+                    raise off_scale(found.text, mean, deviation, least)
                 return replace(found, mean=mean, deviation=deviation)
         raise UsageError(
             f"normalise={text!r} (--normalise): expected a range such as 0..1, 0..255 or -1..1, or "
@@ -289,6 +291,20 @@ class SampleFiles:
                     f"which holds {held.min} to {held.max}: give numbers in this range{how}."
                 )
         return values.astype(port.dtype)
+
+
+def off_scale(
+    text: str, mean: Sequence[float], deviation: Sequence[float], least: float
+) -> UsageError:
+    """Refuse a mean and deviation of another scale: all inputs would be nearly one number."""
+    parts = [[one / 255 for one in side] for side in (mean, deviation)]
+    fits = least == 0 and all(0 <= one <= 1 for side in parts for one in side)
+    said = ",".join("/".join(f"{one:.6g}" for one in side) for side in parts)
+    instead = f"if these are of pixels from 0 to 255, pass {said}" if fits else "pass them so"
+    return UsageError(
+        f"normalise={text!r} (--normalise): mean and deviation are of values from {least:g} to 1, "
+        f"and these are of another scale: {instead}."
+    )
 
 
 def takes_shape(port: ModelInput, shape: Sequence[int]) -> bool:

@@ -14,15 +14,17 @@ from .layer_reading import FittedLayer as FittedLayer, fit_layer as fit_layer
 from .overfitting import readings as readings
 from .reference import OFFSET as OFFSET, REFERENCE as REFERENCE
 from .residual_stream import CLOSE as CLOSE
+from .rules.decision import ACCEPTED_BY as ACCEPTED_BY
 from .rules.judgements import (
     JUDGED as JUDGED,
     RULE as RULE,
+    WHOLE as WHOLE,
     AuditedModel as AuditedModel,
     judgements as judgements,
     labels as labels,
 )
 from .rules.progress import changes as changes, outcome as outcome
-from .rules.registry import find_rule as find_rule, rules_asked_for as rules_asked_for
+from .rules.registry import rules_asked_for as rules_asked_for
 from .spectrum_summaries import (
     LEVEL as LEVEL,
     MINIMUM_SAMPLES as MINIMUM_SAMPLES,

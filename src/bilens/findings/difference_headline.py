@@ -1,6 +1,7 @@
 """The headline of a difference: its kind and numbers, a pure function of matches and changes."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, is_beyond_chance
@@ -18,6 +19,7 @@ NAMED = ("name", "content", "transposed")  # ways in which both are whole tensor
 STORED = ("rounding", "quantised", "folded")  # states of the same weights, stored otherwise
 PLACES = ("moved", "reordered")
 FEW = 3  # tensors that are named
+COUNTER = re.compile(r"num_batches_tracked$|(^|[/.])iterations?(:0)?$")  # of steps of a training
 
 
 def headline_of(
@@ -35,16 +37,17 @@ def headline_of(
     entries = sum(one.entries for one in matrices)
     sizes = [(one.size, one.size * (one.change or 0.0)) for one in changed if one.size]
     ranks = [one.rank for one in differing if one.state == "low_rank" and one.rank is not None]
+    ways = tuple(stored_otherwise(found))
     alone = [
         one
-        for one in (*found.model.values(), *found.baseline.values())
-        if one.dtype.is_floating_point or math.prod(one.shape) > 1
-        # a graph has numbers and places that a file of weights alone never has
-        if one.is_weight or (one.dtype.is_floating_point and math.prod(one.shape) > 1)
+        for one in (*found.model.values(), *map(found.baseline.get, whole.baseline_alone))
+        if one is not None and one.name not in whole.other_shape
+        if not COUNTER.search(one.name) and is_told(one, same_format="format" not in ways)
     ]
-    more = any(math.prod(one.shape) > 1 for one in alone)
-    ways = tuple(stored_otherwise(found))
-    if not ways and (not same_file or other_files(whole)):
+    more = bool(alone or whole.other_shape)
+    if not ways and same_file:
+        ways = ("files",) if other_files(whole) else ()
+    elif not ways:
         ways = ("header",)
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more, graph is not None),
@@ -63,8 +66,9 @@ def headline_of(
         else None,
         DEVIATIONS / math.sqrt(entries) if entries else None,
         tuple(one.name for one in differing) if len(differing) <= FEW else (),
-        found.unread,
+        (len(found.unread[0]), len(found.unread[1])),
         graph,
+        len(whole.other_shape),
     )
 
 
@@ -73,7 +77,7 @@ def kind_of_difference(
     found: Matching,
     differing: Sequence[TensorChange],
     same_file: bool,
-    alone: bool,  # whether one of both holds more tensors, of more than one number
+    alone: bool,  # whether one of both holds more tensors
     graphs: bool,  # whether both are graphs, of which tensors do not say all
 ) -> str:
     changed = whole.changed
@@ -106,6 +110,15 @@ def kind_of_difference(
     if all(one.baseline_rounded_to or one.change == 0 for one in changed):
         return "baseline_rounded"
     return "quantised" if "quantised" in [one.state for one in changed] else "rounding"
+
+
+def is_told(tensor: StoredTensor, *, same_format: bool) -> bool:
+    """Tell whether a tensor that one file has alone says that weights are others.
+
+    A graph has numbers and places that a file of weights alone never has.
+    """
+    is_array, is_float = math.prod(tensor.shape) > 1, tensor.dtype.is_floating_point
+    return same_format or (is_array and is_float) or (tensor.is_weight and (is_array or is_float))
 
 
 def other_files(whole: WholeDifference) -> bool:

@@ -18,20 +18,27 @@ from bilens.base import Progress, silent
 from bilens.base.errors import NonFiniteError
 from bilens.findings.difference_headline import headline_of
 from bilens.findings.tensor_likeness import (
+    ROUNDED,
+    Matching,
     TensorPair,
     are_elsewhere,
     correlation,
     is_beyond_chance,
+    numbers_in,
     rounded_to,
 )
 from bilens.findings.tensor_matching import match_tensors
 from bilens.findings.tensor_parts import match_folded
-from bilens.io.stored_mlp import Store
+from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.tensor_changes import FileChange, GraphChange, TensorChange, WholeDifference
 
 NAMED = 5  # blocks of codes that are named
-FEW = 4  # spacings: that of each of two sums, and what was added, are half of one away or less
+# spacings that a sum of an adapter is away from one that is stored: each of both, and what was
+# added, are half of one away or less
+FEW = 4
+EPSILON = torch.finfo(torch.float32).eps  # of all numbers of such a sum together
+MANY = 16  # different numbers in a tensor, of which some would change if all were rounded
 
 BLOCK = 16  # numbers with one scale, in all formats of codes, or more
 PLAIN = ("", "float32", "float16", "bfloat16", "F64")  # what a format calls numbers without codes
@@ -66,6 +73,7 @@ def compare_tensors(
         progress("tensors", done, len(found.pairs))
         if pair.how != "folded" and (not pair.same or pair.moved):
             changes.append(compare_pair(pair))
+    changes = [one if is_rounded(one, found) else replace(one, state="changed") for one in changes]
     names = paired(found.model, found.baseline)
     whole = WholeDifference(
         tensors=len(found.pairs),
@@ -94,12 +102,11 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         return found
     rounded = rounded_to(after, before)
     widened = "" if rounded else rounded_to(before, after)
-    if not before.is_floating_point() or before.element_size() == 1:  # what is not computed in
-        before, after = before.double(), after.double()
-    size, moved = (
-        float(torch.linalg.vector_norm(part, dtype=torch.float64))
-        for part in (before, after.double() - before)
+    before, after = computable(before), computable(after)
+    delta = (
+        after - before if before.dtype == torch.int64 == after.dtype else after.double() - before
     )
+    size, moved = (float(torch.linalg.vector_norm(part.double())) for part in (before, delta))
     found = replace(
         found,
         change=moved / size if size > 0 else 0.0 if moved == 0 else None,
@@ -109,32 +116,86 @@ def compare_pair(pair: TensorPair) -> TensorChange:
         size=size,
         correlation=correlation(before, after),
     )
-    coded = new.quantised_as != old.quantised_as
+    coded, summed = new.quantised_as != old.quantised_as, new.added_to or old.added_to
     if rounded or widened:
         found = replace(found, state="rounding", rank=0 if found.full else None)
     elif coded and (off := blocks_off(before, after, new.quantised_as, old.quantised_as)) == ():
         found = replace(found, state="quantised")
     elif coded and off is not None:
         found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
+    elif found.change is not None and found.change <= (EPSILON if summed else 0):
+        found = replace(found, state="rounding", rank=0 if found.full else None)
     elif same_numbers(before, after):
         found = replace(found, state="reordered")
     else:
-        found = with_rank(found, before, after, new.rescaled, new.dtype != old.dtype)
+        both, most = (before.double(), after.double()), most_by_rounding(new, old, before, after)
+        found = with_rank(found, *both, delta.double(), most, new.rescaled)
     alike = found.state in ("rounding", "quantised") or found.change == 0
     return replace(found, state="moved", rank=None) if pair.moved and alike else found
 
 
+def computable(tensor: Tensor) -> Tensor:
+    """Return numbers in a type that is computed in: whole ones and truth values as int64."""
+    if not tensor.is_floating_point():
+        return tensor.long()
+    return tensor.double() if tensor.element_size() == 1 else tensor
+
+
+def is_rounded(change: TensorChange, found: Matching) -> bool:
+    """Tell whether a file may be the other one rounded, if that is what a change says.
+
+    Where that stores it in another type, all of the file has to lie on the numbers of the narrower
+    one, and none but simple numbers may be the same.
+    """
+    kind = change.rounded_to or change.baseline_rounded_to
+    stored = change.dtype if change.rounded_to else change.baseline_dtype
+    if change.state != "rounding" or not kind or change.change == 0 or kind == stored:
+        return True
+    count = 0
+    for pair in found.pairs:
+        side = pair.model if change.rounded_to else pair.baseline
+        if side.storage == stored:
+            one = numbers_in(side)
+            if not torch.equal(one, one.to(getattr(torch, kind)).to(one.dtype)):
+                return False
+            many = len(torch.unique(one))
+            if pair.same and many > MANY:
+                return False  # which rounding would have changed
+            count += many
+    return count > MANY
+
+
+def most_by_rounding(new: StoredTensor, old: StoredTensor, before: Tensor, after: Tensor) -> Tensor:
+    """Return how far apart rounding leaves two numbers: half a spacing of each type they have.
+
+    0 where both have one type, and of whole numbers and codes, which nothing rounds.
+    """
+    size = torch.minimum(before.abs(), after.abs()).double()
+    if new.added_to or old.added_to:  # what cancels in a sum is as large as the others
+        size = torch.maximum(before.abs(), after.abs()).double()
+        size = size.clamp(min=float(size.median()))
+        return FEW * torch.maximum(*(spacing(size, precision(one)) for one in (before, after)))
+    kinds = [getattr(torch, one.storage, None) for one in (new, old)]
+    known = [kind for kind in kinds if kind in (*ROUNDED, torch.float64)]
+    if len({*known}) < 2:
+        return torch.zeros_like(size)
+    return (spacing(size, known[0]) + spacing(size, known[1])) / 2
+
+
 def with_rank(
-    found: TensorChange, before: Tensor, after: Tensor, rescaled: bool, other_type: bool
+    found: TensorChange,
+    before: Tensor,
+    after: Tensor,
+    delta: Tensor,
+    most: Tensor,
+    rescaled: bool,
 ) -> TensorChange:
     """Return a change with its rank beside what rounding and noise would leave, and its state."""
-    full, both = found.full, (matrices(found.name, part) for part in (before, after))
-    summed = other_type and torch.float64 in (before.dtype, after.dtype)
-    parts = [change_of(*pair, rounded=not summed) for pair in zip(*both, strict=True)]
+    full = found.full
+    both = (matrices(found.name, part) for part in (before, after, delta, most))
+    parts = [change_of(*part) for part in zip(*both, strict=True)]
     ranks = [part.rank for part in parts if part.rank is not None]
     rank = max(ranks) if len(ranks) == len(parts) else None
-    if summed and found.change is not None and found.change <= torch.finfo(torch.float32).eps:
-        rank = 0  # a sum in float64 beside one that is stored
     state = "changed"
     if rank == 0:
         state = "rounding"
@@ -151,18 +212,12 @@ def with_rank(
     return replace(found, state=state, rank=rank if full else None, top_share=top)
 
 
-def change_of(old: Tensor, new: Tensor, *, rounded: bool) -> MatrixChange:
-    """Return the change of a matrix; where its norm is that of rounding, of entries beyond it.
-
-    Those are by more than `FEW` spacings away, of their own or of the median: what cancels in a
-    sum is as large as that.
-    """
+def change_of(old: Tensor, new: Tensor, delta: Tensor, most: Tensor) -> MatrixChange:
+    """Return the change of a matrix; where its norm is that of rounding, of entries beyond it."""
     found = matrix_change(old, new)
-    if found.rank == 0 and rounded:
-        size, delta = torch.maximum(old.abs(), new.abs()).double(), new.double() - old
-        size = size.clamp(min=float(size.median()))
-        apart = torch.maximum(*(spacing(size, precision(part)) for part in (old, new)))
-        beyond = torch.where(delta.abs() > FEW * apart, delta, 0)
+    if found.rank == 0:
+        beyond = torch.where(delta.abs() > most, delta, 0)
+        beyond = beyond / beyond.abs().max().clamp(min=torch.finfo(beyond.dtype).tiny)
         found = matrix_change(torch.zeros_like(beyond), beyond)
     return found
 

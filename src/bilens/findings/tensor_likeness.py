@@ -6,7 +6,7 @@ that, and constants, have to be equal.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import permutations
@@ -48,7 +48,8 @@ class Matching:
     model: dict[str, StoredTensor] = field(default_factory=dict)
     baseline: dict[str, StoredTensor] = field(default_factory=dict)
     reordered: bool = False  # whether the files hold them in another order
-    unread: tuple[int, int] = (0, 0)  # of both, whose numbers or counterparts were not read
+    # names of both, whose numbers or counterparts were not read
+    unread: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     def add(
         self,
@@ -72,6 +73,15 @@ def numbers_in(tensor: StoredTensor) -> Tensor:
     return tensor.fetch(tensor.block).reshape(tensor.shape)
 
 
+def in_reals(tensor: StoredTensor) -> StoredTensor:
+    """Return a tensor; complex numbers as pairs of real ones, along one axis more."""
+    if not tensor.dtype.is_complex:
+        return tensor
+    fetch: Callable[[Block], Tensor] = lambda at: torch.view_as_real(tensor.fetch(()))[at]  # noqa: E731
+    shape, dtype = (*tensor.shape, 2), tensor.dtype.to_real()
+    return replace(tensor, shape=shape, dtype=dtype, fetch=fetch, quantised_as=tensor.storage)
+
+
 def same_bits(one: Tensor, other: Tensor) -> bool:
     bits = (part.contiguous().reshape(-1).view(torch.uint8) for part in (one, other))
     return one.dtype == other.dtype and torch.equal(*bits)
@@ -80,6 +90,7 @@ def same_bits(one: Tensor, other: Tensor) -> bool:
 def rounded_to(one: Tensor, other: Tensor) -> str:
     """Return the type in which numbers are those of the other, each rounded; empty for none."""
     kinds = [*ROUNDED] if one.is_floating_point() and other.is_floating_point() else []
+    kinds.sort(key=lambda kind: kind != one.dtype)  # what it is stored in, before what it might be
     for part in (slice(999), slice(None)):
         new, old = one.flatten()[part].double(), other.flatten()[part]
         kinds = [kind for kind in kinds if torch.equal(new, old.to(kind).double())]
@@ -131,7 +142,8 @@ def agree(one: Tensor, other: Tensor, *, exact: bool = False) -> bool:
 def pair_of(new: StoredTensor, old: StoredTensor, how: How, *, moved: bool = False) -> TensorPair:
     one, other = numbers_in(new), numbers_in(old)
     constant = is_constant(one) and torch.equal(one.double(), other.double())
-    return TensorPair(new, old, how, same_bits(one, other), constant, moved)
+    same = new.storage == old.storage and same_bits(one, other)
+    return TensorPair(new, old, how, same, constant, moved)
 
 
 def is_constant(values: Tensor) -> bool:

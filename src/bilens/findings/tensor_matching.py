@@ -19,6 +19,7 @@ from bilens.findings.tensor_likeness import (
     How,
     Matching,
     agree,
+    in_reals,
     in_shape_of,
     is_unturned,
     numbers_in,
@@ -30,7 +31,7 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.findings.tensor_parts import match_parts
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.io.tensor_names import kind_of, paired
+from bilens.io.tensor_names import LAYER, kind_of, paired
 
 TRIES = 3  # candidates that are compared number by number, by falling estimates
 MOST = 5  # numbers of names that are tried in every order
@@ -44,9 +45,9 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     Cost: each named pair is read once. Of the others 96 operations a number and order of axes, and
     a comparison of each with its likeliest counterparts.
     """
-    stores = model, baseline
+    stores = comparable(model, baseline), comparable(baseline, model)
     model, baseline = (
-        {n: replace(t, name=n) for n, t in one.items() if t.readable} for one in stores
+        {n: in_reals(replace(t, name=n)) for n, t in one.items() if t.readable} for one in stores
     )
     found, named = Matching([], dict(model), dict(baseline)), paired(model, baseline)
     for done, (name, other) in enumerate(named.items()):
@@ -78,22 +79,43 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     return found
 
 
+def comparable(store: Store, other: Store) -> Store:
+    """Return tensors, those of codes without their scales read only where the other has such."""
+    kinds = {one.storage for one in other.values()}
+
+    def is_known(one: StoredTensor) -> bool:
+        return one.dtype.is_floating_point or not one.quantised_as or one.storage in kinds
+
+    return {n: replace(t, readable=t.readable and is_known(t)) for n, t in store.items()}
+
+
 def set_aside(found: Matching, stores: tuple[Store, Store]) -> None:
-    """Count what was not read, and what is left of the other file, which may be the same."""
-    counts = [sum(not one.readable for one in store.values()) for store in stores]
-    lacking = [count > 0 or not store for count, store in zip(counts, stores, strict=True)]
+    """Name what was not read, and what is left of the other file, which may be the same.
+
+    So each tensor of both is in a pair, left alone, or named as not compared.
+    """
+    unread = [[name for name, one in store.items() if not one.readable] for store in stores]
+    lacking = [bool(names) or not store for names, store in zip(unread, stores, strict=True)]
     for side, left in enumerate((found.model, found.baseline)):
         if lacking[1 - side]:
-            counts[side] += len(left)
+            unread[side] += left
             left.clear()
-    found.unread = counts[0], counts[1]
+    found.unread = tuple(unread[0]), tuple(unread[1])
+    paired = zip(*((pair.model.name, pair.baseline.name) for pair in found.pairs), strict=True)
+    both = [*paired] or [(), ()]
+    for side, left in enumerate((found.model, found.baseline)):
+        told = {*both[side], *left, *found.unread[side]}
+        told |= {name[: at.start()] for name in told for at in re.finditer(r"\[", name)}  # of parts
+        lost = stores[side].keys() - told
+        assert not lost, f"neither compared nor named: {sorted(lost)}"
 
 
 def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> None:
     """Mark pairs of which one stands at another place in its file, which is another function.
 
     Those are tensors whose names differ in their numbers alone, of blocks or experts, in another
-    order; and one that is transposed and keeps its shape, unless others have to be, too.
+    order; and one that is transposed and keeps its shape, unless others have to be, too. Between
+    names of other words those of blocks and of stacks alone tell, as an exporter counts, too.
     """
     turned = any(
         pair.how == "transposed"
@@ -107,9 +129,9 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
             found.pairs[at] = replace(pair, moved=True)
         if pair.how != "name" and not pair.constant and "::" not in "".join(names):
             numbers = [[*map(int, NUMBER.findall(name))] for name in names]
-            groups.setdefault(tuple(NUMBER.sub("*", name) for name in names), []).append(
-                (numbers, at)
-            )
+            words = tuple(NUMBER.sub("*", name) for name in names)
+            if words[0] == words[1] or all(LAYER.search(one) or one[-1] == "]" for one in names):
+                groups.setdefault(words, []).append((numbers, at))
     for (name, other), members in groups.items():
         for at in out_of_order(members, same_words=name == other):
             found.pairs[at] = replace(found.pairs[at], moved=True)

@@ -4,4 +4,4 @@ from .converted_folder import open_model as open_model, save_converted as save_c
 from .file_kinds import MARKS as MARKS, is_model as is_model
 from .host import Host as Host, open_host as open_host, tokenizer_at as tokenizer_at
 from .loaded_model import LoadedModel as LoadedModel, is_of_numbers as is_of_numbers
-from .vocabulary import Vocabulary as Vocabulary, vocabulary_of as vocabulary_of
+from .vocabulary import vocabulary_of as vocabulary_of

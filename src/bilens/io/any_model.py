@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import cast
 
@@ -18,17 +20,17 @@ from torch import Tensor
 from bilens.base.errors import BilensError, CheckpointError, NoLayersError, UsageError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, opened
-from bilens.io.contents import Contents
+from bilens.io.contents import Contents, Tensor as Listed, UnknownKindError
 from bilens.io.file_kinds import find_model, kind_of
 from bilens.io.formats.gguf import parts_of, stored_tensors as tensors_of_gguf
 from bilens.io.formats.keras import read_hdf5
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.formats.onnx_tensors import read_tensors as tensors_of_onnx
-from bilens.io.inventory import contents_at
+from bilens.io.inventory import contents_at, not_readable
 from bilens.io.load import PEFT, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.remote import RemotePath, located
-from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.stored_mlp import Store, StoredTensor, stored_array, stored_codes
 from bilens.nn import TopKSAE
 
 COPIES = 3  # of the bytes of an archive of arrays
@@ -62,11 +64,12 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     try:
         path = find_model(given, any_kind=True)
         held = None if isinstance(path, RemotePath) else contents_at(path)
-    except CheckpointError:
-        raise error from None
+    except CheckpointError as why:
+        known = isinstance(error, NoLayersError) and not isinstance(why, UnknownKindError)
+        raise (why if known else error) from None  # of a kind that is known, but damaged
     said = error.sentence.removeprefix(f"{given}: ").removeprefix(f"{path}: ")
-    ways = (" ".join(chain(*one.options())) for one in error.retries)
-    said += f" Or audit it with {', or '.join(ways)}." if error.retries else ""
+    ways = [one.line() for one in error.retries]
+    said += f" Or audit it with {', or '.join(ways)}." if ways else ""
     about, store, sha256 = {"read": f"no layers: {said}"}, dict[str, StoredTensor](), ""
     with suppress(CheckpointError, OSError):
         found = open_tensors(path, options.allow_pickle, must=False)
@@ -75,8 +78,16 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
         raise error from None
     if held is not None:
         about, sha256 = {"format": held.format, **about}, sha256 or held.sha256
-        store = store or dict(tensors_at(path, held, error))
-    return LoadedModel(None, str(path), sha256, provenance=about, stored=store)
+        if not store and path.is_file() and (kind := kind_of(path)) in OPENERS:
+            try:
+                store = dict(OPENERS[kind](path))
+            except BilensError:  # names and shapes alone are told
+                pass
+            except Exception as why:  # damaged bytes lead anywhere
+                raise not_readable(path, kind, why) from why
+        store = {**store, **tensors_beside(store, held, error)}
+    files = tuple(held.files) if held is not None and path.is_dir() else ()
+    return LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
 
 
 # ---- tensors of files of which no layer is read
@@ -92,15 +103,18 @@ def tensors_of_keras(path: Path) -> Store:
 
 
 def tensors_of_arrays(path: Path) -> Store:
-    """Return the arrays of numbers of an .npz or .npy file; objects in it are not opened."""
+    """Return the arrays of an .npz or .npy file; those of objects are not opened."""
     check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-    found = np.load(path, allow_pickle=False)
-    arrays = {path.stem: found} if isinstance(found, np.ndarray) else dict(found)
-    store = {}
-    for name, one in arrays.items():
-        if one.dtype.kind in "fiu" and one.dtype.name not in ("uint32", "uint64", "uint16"):
-            data = torch.from_numpy(np.ascontiguousarray(one))
-            store[name] = StoredTensor(path, name, one.shape, data.dtype, data.__getitem__)
+    store = dict[str, StoredTensor]()
+    many = np.load(path, allow_pickle=False) if zipfile.is_zipfile(path) else None
+    for name in [path.stem] if many is None else many.files:
+        try:
+            one = np.load(path, allow_pickle=False) if many is None else many[name]
+        except ValueError as error:
+            if "allow_pickle" in str(error):  # of objects
+                continue
+            raise
+        store[name] = stored_array(path, name, one)
     return store
 
 
@@ -113,23 +127,75 @@ OPENERS: Mapping[str, Callable[[Path], Store]] = {
 }
 
 
-def tensors_at(path: Path, held: Contents, error: BilensError) -> Store:
-    """Return the tensors of a file; where their numbers are not read, reading ends in the error."""
-    if path.is_file() and (kind := kind_of(path)) in OPENERS:
-        with suppress(BilensError):
-            return OPENERS[kind](path)
+# ---- whatever else lies in a file
+
+
+def header_of(model: LoadedModel) -> Contents | None:
+    """Return what the headers of a model's file say; None of an adapter and of no file."""
+    path = Path(model.source)
+    with suppress(BilensError, OSError):
+        if model.source and model.original is None and path.exists() and not model.below:
+            return contents_at(path)
+    return None
+
+
+def all_tensors(model: LoadedModel, held: Contents | None) -> Store:
+    """Return the tensors of a model as its reader gives them, and what else its headers name."""
+    store, path = model.tensors, model.source
+    error = CheckpointError(f"{path}: holds tensors whose numbers are not read.")
+    return store if held is None else {**store, **tensors_beside(store, held, error)}
+
+
+def tensors_beside(store: Store, held: Contents, error: BilensError) -> Store:
+    """Return the tensors that headers name and a store lacks; without a place they end in an error.
+
+    A store may name those of a graph inside a node by that node, too. One that shares no name was
+    made of tensors of these shapes.
+    """
+    names = {one.name for one in held.tensors}
+    others = [name for name in store if name not in names]
+    there = Counter(name for name in store if name in names)
+    there += Counter({name for one in store.values() for name in one.made_of if name not in store})
+    there += Counter(name[m.end() :] for name in others for m in re.finditer(r"\.", name))
+    shapes = Counter(sides_of(store[name].shape) for name in others if not there)
+    counted, found = {one.name for one in held.weights()}, dict[str, StoredTensor]()
+    for one in held.tensors:
+        for known, key in ((there, one.name), (shapes, sides_of(one.shape))):
+            if known[key] > 0:  # type: ignore[index]
+                known[key] -= 1  # type: ignore[index]
+                break
+        else:
+            name = one.name
+            while name in store or name in found:
+                name += "'"
+            raw = raw_tensor(one._replace(name=name), held, error)
+            found[name] = replace(raw, is_weight=one.name in counted)
+    return found
+
+
+def sides_of(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(side for side in shape if side != 1))
+
+
+def raw_tensor(one: Listed, held: Contents, error: BilensError) -> StoredTensor:
+    """Return a tensor by its place in a file, of a type of another name by the bits in it."""
 
     def refuse(_: Block) -> Tensor:
         raise error
 
-    store: dict[str, StoredTensor] = {}
-    for one in held.weights():
-        dtype, fetch = getattr(torch, one.dtype, None), cast(Callable[[Block], Tensor], refuse)
-        plain = dtype if isinstance(dtype, torch.dtype) else torch.float32
-        codes = "" if plain is dtype else one.dtype
-        known = one.place is not None and plain is dtype and not one.quantised
-        if one.place is not None and known:
-            fetch = Region(opened(one.place.path), one.place.start, one.shape, plain).fetch
-        found = StoredTensor(path, one.name, one.shape, plain, fetch, quantised_as=codes)
-        store[one.name] = replace(found, readable=known)
-    return store
+    dtype, size = getattr(torch, one.dtype, None), 0
+    plain = dtype if isinstance(dtype, torch.dtype) else torch.float32
+    if one.place is not None:
+        size = one.place.stop - one.place.start
+        file, start = opened(one.place.path), one.place.start
+        if plain is dtype and size == prod(one.shape) * plain.itemsize:
+            fetch = Region(file, start, one.shape, plain).fetch
+            codes = one.dtype if one.quantised and not plain.is_floating_point else ""
+            return StoredTensor(file.path, one.name, one.shape, plain, fetch, quantised_as=codes)
+        if size:
+            return stored_codes(
+                one.name, one.shape, one.dtype, Region(file, start, (size,), torch.uint8)
+            )
+    codes, never = "" if plain is dtype else one.dtype, cast(Callable[[Block], Tensor], refuse)
+    found = StoredTensor(held.files[0], one.name, one.shape, plain, never, quantised_as=codes)
+    return replace(found, readable=False)

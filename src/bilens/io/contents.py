@@ -14,7 +14,7 @@ from zipfile import ZipFile
 
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256
-from bilens.io.tensor_names import fold_names, holds_weights, kind_of
+from bilens.io.tensor_names import PACKED, fold_names, holds_weights, kind_of
 from bilens.records.inventory import PartCount, Port, TensorGroup
 
 # What a matrix of a kind is a part of; one tensor of each part is counted.
@@ -112,6 +112,11 @@ class Contents:
     @property
     def parameters(self) -> int:
         return sum(prod(one.shape) for one in self.weights())
+
+    @property
+    def codes(self) -> int:
+        """Return how many of the parameters are whole numbers, which stand for weights."""
+        return sum(prod(one.shape) for one in self.weights() if one.dtype in PACKED)
 
     @property
     def sha256(self) -> str:

@@ -132,7 +132,10 @@ def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
     if is_model(folder):
         return [folder]
     inside = sorted(folder.iterdir())
-    return [path for path in inside if is_model(path) or (any_kind and is_known(path))]
+    found = [path for path in inside if is_model(path) or (any_kind and is_known(path))]
+    if any(path.suffix == ".onnx" for path in found):  # the numbers of a graph may lie beside it
+        found = [path for path in found if path.suffix != ".bin" or is_known(path)]
+    return found
 
 
 def parts_below(folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ from bilens.io.contents import (
     size_of,
 )
 from bilens.io.formats.gguf_header import HeaderReader
+from bilens.io.pickle_contents import walk_pickles
 from bilens.io.pickle_inventory import PLAIN, read_plain_pickle
 from bilens.records.inventory import Port
 
@@ -103,7 +104,7 @@ def read_npz(path: Path) -> Contents:
     found = Contents("arrays of NumPy", [path])
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
-            found.tensors.append(npy_header(path.stem, file))
+            add_array(found, path.stem, file)
         return found
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
@@ -116,8 +117,19 @@ def read_npz(path: Path) -> Contents:
         for name in names:
             if name.endswith(".npy"):
                 with archive.open(name) as file:
-                    found.tensors.append(npy_header(name.removesuffix(".npy"), file))
+                    add_array(found, name.removesuffix(".npy"), file)
     return found
+
+
+def add_array(found: Contents, name: str, file: IO[bytes]) -> None:
+    """Add an array; one of objects is a pickle behind its header, which is walked."""
+    tensor = npy_header(name, file)
+    found.tensors.append(tensor)
+    if "|O" in tensor.dtype:
+        _, names, notes = walk_pickles(io.BytesIO(file.read()))
+        found.imports = tuple(sorted({*found.imports, *names}))
+        found.notes += [f"{name}: a pickle of objects, opened by none but allow_pickle=True"]
+        found.notes += [f"{name}: {note}" for note in notes]
 
 
 def npy_header(name: str, file: IO[bytes]) -> Tensor:

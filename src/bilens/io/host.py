@@ -109,7 +109,7 @@ class Host:
     def logits(self, tokens: Tensor) -> Tensor:
         """Return (batch, tokens) → (batch, tokens, vocab_size), or whatever the model gives."""
         if not self.stack or isinstance(self.module, BilinearTransformer):
-            return cast(Tensor, self.module(tokens))
+            return cast(Tensor, self.module(tokens.clone()))  # it may change what it is given
         causal = {"use_cache": False} if self.gives == "next tokens" else {}
         found: Any = self.module(tokens, **causal)
         return cast(Tensor, found["logits"] if "logits" in found else found[0])

@@ -120,6 +120,7 @@ def inventory_of(
         bytes=size,
         sha256=contents.sha256,
         parameters=contents.parameters if contents.tensors else None,
+        codes=contents.codes,
         tensors=len(contents.tensors),
         operations=tuple(CountedName(name, n) for name, n in contents.operations.most_common()),
         parts=contents.counted_parts(read),
@@ -165,11 +166,15 @@ def read_contents(path: Path) -> Contents:
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
     except Exception as error:  # damaged bytes lead anywhere
-        reason = str(error) if 0 < len(str(error)) < 120 else type(error).__name__
-        raise CheckpointError(
-            f"{path}: is not a readable file of the kind {kind} ({reason}): check that the "
-            "download is complete."
-        ) from error
+        raise not_readable(path, kind, error) from error
+
+
+def not_readable(path: Path, kind: str, error: Exception) -> CheckpointError:
+    reason = str(error) if 0 < len(str(error)) < 120 else type(error).__name__
+    return CheckpointError(
+        f"{path}: is not a readable file of the kind {kind} ({reason}): check that the download is "
+        "complete."
+    )
 
 
 def unknown_kind(path: Path, size: int) -> UnknownKindError:
@@ -323,10 +328,16 @@ def front_matter(card: Path) -> Iterator[tuple[str, str]]:
             rest.partition("\n---")[0].splitlines() if dashes and not before.strip() else ()
         ):
             if found := re.fullmatch(r"(\w+):\s*(.*)", line):
-                key, first = found[1], found[2].strip("\"' ")
+                key, first = found[1], plain_value(found[2])
                 said[key] = [first] if first else []
             elif (item := re.fullmatch(r"\s*-\s+(.*)", line)) and key:
-                said[key].append(item[1].strip("\"' "))
+                said[key].append(plain_value(item[1]))
         for name in CARD:
             if values := said.get(name):
                 yield name, ", ".join(values)
+
+
+def plain_value(text: str) -> str:
+    """Return a value of YAML without its quotes, or without the comment behind it."""
+    quoted = re.match(r"""\s*(["'])(.*?)\1\s*(?:#.*)?$""", text)
+    return quoted[2] if quoted else re.split(r"(?:^|\s)#", text)[0].strip()

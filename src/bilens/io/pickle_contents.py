@@ -29,6 +29,8 @@ FORBIDDEN = b"d\x91\x96\x82\x83\x84"
 
 
 PLAIN_KEYS, MOST_IN_KEY = (str, int, float, bool, type(None)), 8  # of dicts, as names
+WRAPPER = "joblib.numpy_pickle.NumpyArrayWrapper"  # of numbers that follow it in the file
+MOST_PICKLES = 100  # one behind the other
 # Where a checkpoint keeps the weights, the first that is there.
 WRAPPERS = (
     "state_dict", "model_state_dict", "model_state", "model", "module", "net", "network",
@@ -87,11 +89,16 @@ class Made:
 
 
 class PickleReader(pickle._Unpickler):
-    """Reads a pickle into `Made`, lists, tuples and plain values."""
+    """Reads a pickle into `Made`, lists, tuples and plain values.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    `names` takes the names of all that it would import. Numbers that joblib writes between the
+    steps are gone past.
+    """
+
+    def __init__(self, file: IO[bytes], names: list[str] | None = None) -> None:
         super().__init__(file, encoding="latin1")
-        self.names: list[str] = []  # of all that it would import
+        self.file = file
+        self.names = [] if names is None else names
 
     def find_class(self, module: str, name: str) -> type[Made]:
         self.names.append(f"{module}.{name}")
@@ -103,10 +110,56 @@ class PickleReader(pickle._Unpickler):
     def load_made(self) -> None:
         self.append(Made())  # type: ignore[attr-defined]
 
+    def load_state(self) -> None:
+        self.load_build()  # type: ignore[attr-defined]
+        made = self.stack[-1]  # type: ignore[attr-defined]
+        if isinstance(made, Made) and made.name == WRAPPER:
+            self.pass_array(made.children())
+
+    def pass_array(self, said: Mapping[str, Any]) -> None:
+        """Go past the numbers of an array of joblib, or walk the pickle of its objects."""
+        _, size, has_objects = stored_as(said["dtype"])
+        if has_objects:
+            PickleReader(self.file, self.names).load()
+            return
+        if said.get("numpy_array_alignment_bytes") is not None:
+            self.file.seek(self.file.read(1)[0], io.SEEK_CUR)
+        self.file.seek(prod(said["shape"]) * size, io.SEEK_CUR)
+
     dispatch: ClassVar[Any] = {  # for empty dicts and sets, which would hash what is put into them
         **{step: run for step, run in pickle._Unpickler.dispatch.items() if step not in FORBIDDEN},
         **dict.fromkeys(b"}\x8f", load_made),
+        b"b"[0]: load_state,
     }
+
+
+def stored_as(dtype: Made) -> tuple[str, int, bool]:
+    """Return the code of a dtype of numpy, its bytes, and whether it is of objects."""
+    code = str(dtype.arguments[0])
+    _, _, _, _, _, size, _, flags, *_ = dtype.state
+    found = re.fullmatch(r"[a-zA-Z](\d+)", code)
+    size = size if size > 0 or found is None else int(found[1])
+    return code, size, bool(flags & 1)
+
+
+def walk_pickles(file: IO[bytes]) -> tuple[Any, list[str], list[str]]:
+    """Return what the first pickle of a file would make, all that any would import, and notes.
+
+    A pickle of which not every step was read says so: what else it would import is not known.
+    """
+    names, made, notes = list[str](), list[Any](), list[str]()
+    try:
+        while file.read(1):
+            file.seek(-1, io.SEEK_CUR)
+            if len(made) == MOST_PICKLES:
+                raise ValueError("more pickles stand behind one another than are read")
+            made.append(PickleReader(file, names).load())
+    except Exception as error:  # damaged bytes lead anywhere, and so do tricks
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        notes.append(f"not walked to its end ({reason}): what else it would import is not known")
+    if len(made) > 1:
+        notes.append(f"{len(made)} pickles, one behind the other; what it holds is of the first")
+    return made[0] if made else None, names, notes
 
 
 class TensorAt(NamedTuple):

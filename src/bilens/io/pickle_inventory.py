@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from bilens.io.contents import (
 )
 from bilens.io.pickle_contents import (
     LEGACY,
+    WRAPPER,
     Made,
     PickleReader,
     TensorAt,
     flattened,
     read_archive,
+    stored_as,
+    walk_pickles,
     weights_of,
 )
 
@@ -37,7 +40,6 @@ PLAIN = (
     "numpy", "builtins", "copyreg", "copy_reg", "collections", "__builtin__", "joblib", "scipy",
 )  # fmt: skip
 COMPRESSED = (b"\x1f\x8b", b"x\x9c", b"x\x5e", b"BZ", b"\xfd7", b"\x04\x22")  # how some begin
-MOST_PICKLED = 64 << 20  # bytes of a plain pickle that is read to its end
 
 
 def read_torch_contents(path: Path) -> Contents:
@@ -48,10 +50,9 @@ def read_torch_contents(path: Path) -> Contents:
     code = ""
     if old:
         with path.open("rb") as file:
-            for _ in range(3):  # a magic number, a version and sizes of numbers
-                PickleReader(file).load()
-            reader = PickleReader(file)
-            content, names, script = reader.load(), reader.names, False
+            names, script = list[str](), False
+            # a magic number, a version, sizes of numbers, the content, and names of storages
+            content = [PickleReader(file, names).load() for _ in range(5)][3]
     else:
         torch_file = read_archive(path)
         content, names, script = torch_file.content, torch_file.names, torch_file.is_script
@@ -136,21 +137,21 @@ def is_module(one: Made) -> bool:
 
 def read_plain_pickle(path: Path) -> Contents:
     """Return the classes that a pickle or a file of joblib names, and arrays that lie in it."""
-    reader, content = PickleReader(io.BytesIO(path.read_bytes()[:MOST_PICKLED])), None
-    with suppress(Exception):  # arrays of joblib lie between the steps
-        content = reader.load()
-    if not reader.names and path.read_bytes()[:2] in COMPRESSED:
-        return Contents("compressed pickle", [path], notes=["what it holds is not read"])
-    if not reader.names:
+    with path.open("rb") as file:
+        if file.read(2) in COMPRESSED:
+            said = "what it holds, and would import, is not read"
+            return Contents("compressed pickle", [path], notes=[said])
+        file.seek(0)
+        content, names, notes = walk_pickles(file)
+    if not names and not notes:
         raise UnknownKindError(f"{path}: is a pickle of plain values, and no model.")
-    packages = Counter(name.partition(".")[0] for name in reader.names)
+    packages = Counter(name.partition(".")[0] for name in names)
     made_by = next((name for name, _ in packages.most_common() if name not in PLAIN), "Python")
-    found = Contents(f"pickle of {made_by}", [path], imports=tuple(sorted({*reader.names})))
-    own = [name for name in reader.names if name.partition(".")[0] == made_by]
+    imports = tuple(sorted({*names}))
+    found = Contents(f"pickle of {made_by}", [path], notes=notes, imports=imports)
+    own = [name for name in names if name.partition(".")[0] == made_by]
     found.operations = Counter(own)
     found.tensors += arrays_in(content)
-    if content is None:
-        found.notes.append("arrays lie between the steps of this pickle: their sizes are not read")
     return found
 
 
@@ -168,6 +169,12 @@ def arrays_in(content: Any) -> Iterator[Tensor]:
                 case (_, tuple(shape), Made(arguments=(str(code), *_)), *_):
                     dtype = numpy_name(code)
                     yield Tensor(name, shape, dtype, size_of(shape, dtype))
+            continue
+        if isinstance(one, Made) and one.name == WRAPPER:
+            said = one.children()
+            code, size, _ = stored_as(said["dtype"])
+            shape = tuple(said["shape"])
+            yield Tensor(name, shape, numpy_name(code), prod(shape) * size)
             continue
         inner = one.children().items() if isinstance(one, Made) else enumerate(one)
         todo += [(f"{name}.{key}" if name else str(key), part) for key, part in [*inner][::-1]]

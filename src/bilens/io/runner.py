@@ -19,7 +19,7 @@ from bilens.data.sample_files import Call, ModelInput
 from bilens.nn.mlp_search.expression import FoundLayer, steps
 from bilens.nn.mlp_search.find_mlps import Place, below
 from bilens.nn.mlp_search.patches import Patch
-from bilens.nn.real_run import in_evaluation
+from bilens.nn.real_run import copy_of_input, in_evaluation
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -108,15 +108,16 @@ def run_module(
     """Run a module in evaluation and return what enters some of its parts."""
     found: dict[str, Tensor] = {}
     device = next((one.device for one in module.parameters()), torch.device("cpu"))
-    given = {name: torch.from_numpy(one).to(device) for name, one in call.items()}
+    given = {name: torch.from_numpy(one).to(device, copy=True) for name, one in call.items()}
     with ExitStack() as stack:
         for name, entry in entries.items():
 
-            def meet(_: nn.Module, args: Any, name: str = name) -> None:
-                found[name] = args[0].detach().cpu()
+            def meet(_: nn.Module, args: Any, kwargs: Any, name: str = name) -> None:
+                if (value := copy_of_input(args, kwargs)) is not None:
+                    found[name] = value.cpu()
 
             hooked = module.get_submodule(entry.location)
-            stack.callback(hooked.register_forward_pre_hook(meet).remove)
+            stack.callback(hooked.register_forward_pre_hook(meet, with_kwargs=True).remove)
         with in_evaluation(module):
             try:
                 module(**given)

@@ -20,8 +20,8 @@ from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_loaded
 from bilens.base.errors import CheckpointError
 from bilens.base.memory import check_memory
-from bilens.io.byte_ranges import Block, Span, soon_read
-from bilens.io.tensors import check_all_finite
+from bilens.io.byte_ranges import Block, Region, Span, soon_read
+from bilens.io.tensors import check_all_finite, read_codes, tensor_of
 from bilens.nn.layer_view import Gives, LayerView, Reads
 from bilens.records.sweep import Span as StoredSpan, StoredPart
 
@@ -45,6 +45,7 @@ class StoredTensor:
     quantised_as: str = ""  # the format's name of codes that `read_tensor` turns into numbers
     is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
+    made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
 
     @property
     def storage(self) -> str:
@@ -140,6 +141,28 @@ def module_tensors(module: nn.Module) -> Store:
 
 def block_of(tensor: Tensor, block: Block) -> Tensor:
     return check_loaded("the tensor", tensor).detach()[block].cpu()
+
+
+def stored_array(path: Path, name: str, array: Any) -> StoredTensor:
+    """Return an array of numpy in memory, of whatever type."""
+    data, kind = tensor_of(array)
+    shape, fetch = tuple(data.shape), data.__getitem__
+    return StoredTensor(path, name, shape, data.dtype, fetch, quantised_as=kind, is_weight=not kind)
+
+
+def stored_codes(name: str, shape: tuple[int, ...], kind: str, place: Region) -> StoredTensor:
+    """Return a tensor of a type that is not known: of each number its bits, as a whole number.
+
+    Where numbers do not have as many bits each, its bytes.
+    """
+    bits, count = 8 * prod(place.shape), prod(shape)
+    width = bits // max(count, 1)
+    if width * count != bits or width > 64:
+        shape, kind, width = place.shape, f"{kind} {shape}", 8
+    fetch = partial(read_codes, place, shape, width)
+    dtype, spans = torch.uint8 if width <= 8 else torch.int64, place.spans(())
+    found = StoredTensor(place.file.path, name, shape, dtype, fetch, quantised_as=kind)
+    return replace(found, locate=lambda _: spans)
 
 
 @dataclass(frozen=True)

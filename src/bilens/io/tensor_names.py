@@ -52,7 +52,11 @@ BUFFERS = re.compile(
     r"(^|\.)(inv_freq|masked_bias|causal_mask|position_ids|running_mean|running_var"
     r"|num_batches_tracked|(weight_)?g_idx)$"
 )
-PACKED = ("int8", "uint8", "int16", "int32")  # codes of weights; int64 is of places
+MASK = re.compile(r"(^|\.)att(entio)?n\.bias$")  # (1, 1, positions, positions)
+# codes of weights, one or several in each; 64 bits are of places
+PACKED = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
+# types of numpy: objects, text, dates, records; V2 is how bfloat16 is written
+NO_NUMBERS = re.compile(r"\[.*|[<>|=]?([OUSMm]|V(?!2$))\d*")
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
 
@@ -98,9 +102,9 @@ def paired(model: Collection[str], baseline: Collection[str]) -> dict[str, str]:
 
 def holds_weights(name: str, axes: int, dtype: str) -> bool:
     """Tell whether a tensor holds weights, or their codes; GPT-2 calls its masks `attn.bias`."""
-    mask = name.endswith(".bias") and axes > 2
-    whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str")
-    kept = not whole or dtype in PACKED
+    mask = axes == 4 and MASK.search(name) is not None
+    whole = dtype.startswith(("int", "uint", "bool", "complex")) or dtype in ("", "str", "string")
+    kept = dtype in PACKED or not (whole or NO_NUMBERS.fullmatch(dtype))
     return kept and not mask and BUFFERS.search(name) is None
 
 

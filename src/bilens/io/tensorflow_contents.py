@@ -20,6 +20,7 @@ from bilens.io.contents import (
     TensorBytes,
     hash_of,
     shape_text,
+    short_text,
     size_of,
 )
 from bilens.records.inventory import Port
@@ -299,9 +300,11 @@ def read_tflite(path: Path) -> Contents:
         for tensor in tensors:
             at, size = buffers[tensor.scalar(2, "I")]
             name, shape, dtype = tensor.text(3), tuple(tensor.integers(0)), tflite_dtype(tensor)
-            if size and dtype not in ("int64", "string"):
-                scales = [table.vector(2)[1] for table in tensor.table(4)]  # of a bias, too
-                quantised = dtype in CODES or (dtype == "int32" and any(scales))
+            scales = [table for table in tensor.table(4) if table.vector(2)[1]]  # of a bias, too
+            for table in scales:
+                found.set_operation("scales", name, scales_of(table))
+            if size:
+                quantised = dtype in CODES or (dtype == "int32" and bool(scales))
                 place = TensorBytes(path, at, at + size)
                 found.tensors.append(Tensor(name, shape, dtype, size, place, None, quantised))
         for side, ends in (("input", 1), ("output", 2)):
@@ -311,6 +314,17 @@ def read_tflite(path: Path) -> Contents:
     if text := model.text(3):
         found.said["description"] = text
     return found
+
+
+def scales_of(table: Table) -> dict[str, str]:
+    """Return scales, zero points and axis of a tensor of codes."""
+    scales, zeros = table.vector(2), table.vector(3)
+    said = {
+        "scale": struct.unpack_from(f"<{scales[1]}f", table.data, scales[0]),
+        "zero point": struct.unpack_from(f"<{zeros[1]}q", table.data, zeros[0]),
+    }
+    found = {key: short_text(", ".join(map(str, values))) for key, values in said.items()}
+    return {**found, "axis": str(table.scalar(6, "i"))}
 
 
 def operation_name(code: Table) -> str:

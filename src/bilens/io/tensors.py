@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import CheckpointError, NonFiniteError
 from bilens.base.files import shortened, with_metadata
 from bilens.base.memory import check_memory
-from bilens.io.byte_ranges import read_header
+from bilens.io.byte_ranges import Block, Region, read_header
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Of tensors that no layer is made of, such as masks, positions and packed numbers.
@@ -23,12 +25,34 @@ OTHER_DTYPES = {
     "I32": torch.int32,
     "I16": torch.int16,
     "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
     "U8": torch.uint8,
+    "C64": torch.complex64,
     "BOOL": torch.bool,
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
     "F8_E8M0": torch.float8_e8m0fnu,
 }
+
+
+def tensor_of(array: np.ndarray[Any, Any]) -> tuple[Tensor, str]:
+    """Return numbers as they are, in any order of bytes; of others the bytes, and what they are."""
+    array, kind = np.asarray(array), ""
+    if array.dtype.kind not in "biufc" or array.dtype.char in "gG":  # text; of 80 bits or more
+        kind = f"{array.dtype.name} {array.shape}"
+        said = repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+        array = np.frombuffer(said, np.uint8)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C")), kind
+
+
+def read_codes(place: Region, shape: tuple[int, ...], width: int, block: Block) -> Tensor:
+    """Return numbers of so many bits each, side by side in a file, as whole numbers."""
+    bits = np.unpackbits(place.fetch(()).numpy(), bitorder="little").reshape(-1, max(width, 1))
+    kind = np.uint8 if width <= 8 else np.int64
+    codes = bits.astype(kind) @ np.left_shift(1, np.arange(width)).astype(kind)
+    return torch.from_numpy(codes).reshape(shape)[block]
 
 
 class MixedDtypesError(CheckpointError):

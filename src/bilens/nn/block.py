@@ -108,7 +108,7 @@ class Hooks:
 
     def _meet(self, name: str, value: Tensor) -> Tensor:
         if name in self.replace:
-            edited = self.replace[name](value)
+            edited = self.replace[name](value.clone())  # which it may change in place
             if not isinstance(edited, Tensor) or edited.shape != value.shape:
                 came = tuple(edited.shape) if isinstance(edited, Tensor) else type(edited).__name__
                 raise ShapeError(

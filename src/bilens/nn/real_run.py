@@ -76,14 +76,15 @@ def run_as_owner(
     handles: list[Any] = []
 
     def enter(path: str, side: str, _: nn.Module, args: Any, kwargs: Any) -> None:
-        keep(path, side, args[0] if args else only_tensor(kwargs))
+        keep(path, side, copy_of_input(args, kwargs))
 
     def leave(path: str, side: str, _: nn.Module, __: Any, made: Any) -> None:
-        keep(path, side, only_tensor(made))
+        made = only_tensor(made)
+        keep(path, side, None if made is None else made.detach().clone())
 
-    def keep(path: str, side: str, value: Any) -> None:
-        if isinstance(value, Tensor):
-            seen.setdefault((path, side), value.detach().clone())
+    def keep(path: str, side: str, value: Tensor | None) -> None:
+        if value is not None:
+            seen.setdefault((path, side), value)
 
     part = module.get_submodule(within)
     with in_evaluation(part):
@@ -102,6 +103,12 @@ def run_as_owner(
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def copy_of_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return a copy of the tensor that a part is given, which may be changed in place later."""
+    given = args[0] if args else only_tensor(kwargs)
+    return given.detach().clone() if isinstance(given, Tensor) else None
 
 
 def call(module: nn.Module, example: object) -> Any:

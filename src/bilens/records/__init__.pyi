@@ -15,17 +15,22 @@ from .base import (
     to_json as to_json,
 )
 from .bilinear_conversion import Conversion as Conversion
-from .class_readings import ClassReading as ClassReading, TruncationPoint as TruncationPoint
-from .column_readings import TableColumn as TableColumn
+from .class_readings import (
+    ClassReadings as ClassReadings,
+    TruncationPoint as TruncationPoint,
+)
+from .column_readings import ColumnReadings as ColumnReadings, TableColumn as TableColumn
 from .common import (
     Finding as Finding,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
+    Source as Source,
 )
 from .decomposition import (
     ApproximationQuality as ApproximationQuality,
     FormSpectrum as FormSpectrum,
 )
+from .given_inputs import GivenInputs as GivenInputs
 from .guarantees import Certificate as Certificate
 from .history import (
     EARLIER_KINDS as EARLIER_KINDS,
@@ -42,5 +47,11 @@ from .layer_readings import (
     LayerDifference as LayerDifference,
     LayerReading as LayerReading,
 )
-from .mlp_trace import Circuit as Circuit, TokenEnds as TokenEnds, Trace as Trace
+from .mlp_trace import (
+    ActiveContext as ActiveContext,
+    TokenEnds as TokenEnds,
+    Trace as Trace,
+)
+from .performance import Performance as Performance, Regression as Regression
+from .tensor_changes import WholeDifference as WholeDifference
 from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at

@@ -44,12 +44,12 @@ class FileInterval(Record, frozen=True):
     """How sure R² is where it is of rows from files that nothing was fitted to."""
 
     files: Annotated[Count, "that are held out"]
-    low: Annotated[float | None, "of a 95 % interval (jackknife over files); null for one file"]
+    low: Annotated[float | None, "of a 95% interval (jackknife over files); null for one file"]
     high: Annotated[float | None, "of the interval"]
 
 
 class Interval(Record, frozen=True):
-    """A number with its 95 % interval."""
+    """A number with its 95% interval."""
 
     value: Annotated[float, "as measured"]
     low: Annotated[float, "lower end of the interval"]

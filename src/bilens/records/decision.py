@@ -44,6 +44,7 @@ class Coverage(Record, frozen=True):
     connected: Annotated[
         bool, "what was read is all that the model computes; not so with attention, norms, reshapes"
     ] = False
+    other_files: Annotated[tuple[str, ...], "of weights, in its folder, that were not read"] = ()
 
     def __post_init__(self) -> None:
         read = self.exact + self.approximate
@@ -58,7 +59,7 @@ class Coverage(Record, frozen=True):
     def is_whole(self) -> bool:
         """Whether all that the model computes was read, of a layout that is known, and compared."""
         known = self.layout == "known" and self.checked_against != ""
-        return self.unread == 0 and known and self.connected
+        return self.unread == 0 and known and self.connected and not self.other_files
 
 
 class Decision(Record, frozen=True):

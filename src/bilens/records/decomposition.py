@@ -102,8 +102,8 @@ class DegreeScores(Record, frozen=True):
     rows: Annotated[Count, "inputs"]
     linear: Annotated[Score, "of the affine part of the map"]
     quadratic: Annotated[Score, "of the whole map"]
-    trimmed: Annotated[Score, "without the 0.1 % of rows of largest output and massive ones"]
-    median: Annotated[tuple[float | None, ...], "of the median row, and its 95 % interval"]
+    trimmed: Annotated[Score, "without the 0.1% of rows of largest output and massive ones"]
+    median: Annotated[tuple[float | None, ...], "of the median row, and its 95% interval"]
     outputs: Annotated[tuple[float | None, ...], "of the whole map, for each output"]
 
 

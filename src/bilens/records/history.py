@@ -2,14 +2,16 @@
 
 from typing import Annotated, Literal
 
-from bilens.records.base import Count, Record
-from bilens.records.common import Identity
+from bilens.records.base import Count, Document, Record
+from bilens.records.common import Identity, Outcome
 from bilens.records.decision import Answer
 
 # kind of an audit's document in an earlier release → how its model was read
 EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
+# `never`: it was never audited
+WatchState = Literal["audited", "changed", "never", "gone"]
 # `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
 Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 
@@ -30,6 +32,9 @@ class PastAudit(Record, frozen=True):
     failed: Annotated[tuple[str, ...], "rules that failed, and rules of conditions that did"]
     identity: Annotated[Identity | None, "what it is of; null of an earlier release"] = None
     files: Annotated[tuple[tuple[str, str], ...], "files that were read, with SHA-256"] = ()
+    unread: Annotated[bool, "its row is damaged or of a later release; nothing else is known"] = (
+        False
+    )
 
 
 class Measured(Record, frozen=True):
@@ -37,7 +42,7 @@ class Measured(Record, frozen=True):
 
     audit: Annotated[Count, "its number"]
     rule: Annotated[str, "its name"]
-    outcome: Annotated[str, "`pass`, `warn`, `fail` or `info`; empty where it had nothing to judge"]
+    outcome: Annotated[Outcome | Literal[""], "empty where it had nothing to judge"]
     value: Annotated[float | None, "the number that conditions compare; null without one"]
     asked: Annotated[bool, "whether a condition named the rule"]
 
@@ -74,6 +79,8 @@ class Entry(Record, frozen=True):
     ] = None
     outcome: Annotated[str, "how the rule had ended"] = ""
     value: Annotated[float | None, "the number of the rule then; null where it had none"] = None
+    known_by: Annotated[str, "header in which a proxy named the author; empty: who said it"] = ""
+    unread: Annotated[bool, "as of an audit; it takes back what was judged before"] = False
 
 
 class People(Record, frozen=True):
@@ -84,3 +91,27 @@ class People(Record, frozen=True):
         tuple[Entry, ...], "the last one first; also what was judged of models of one identity"
     ]
     model: Annotated[str, "which of these it is; empty where all are of one"] = ""
+
+
+class WatchedModel(Record, frozen=True):
+    """One model of a watched folder, as it stood when it was looked at."""
+
+    model: Annotated[str, "its path from the folder"]
+    state: Annotated[WatchState, "what lay there; a `changed` one was audited again"]
+    code: Annotated[Count, "0: nothing to object; 1: a rule fails; else why it was not audited"] = 0
+    audit: Annotated[Count, "number of the audit that holds for it; 0 where none does"] = 0
+    answer: Annotated[Answer | None, "of that audit; null where none holds"] = None
+    failed: Annotated[tuple[str, ...], "rules that fail in it and were not accepted"] = ()
+    files: Annotated[tuple[str, ...], "that were others than in the audit before, or gone"] = ()
+    said: Annotated[str, "why it could not be audited again, in English"] = ""
+
+
+class WatchReport(Document, frozen=True, kw_only=True):
+    """The models of a watched folder at one look."""
+
+    kind: Annotated[Literal["watch"], "of the document"] = "watch"
+    folder: Annotated[str, "its name alone"]
+    date: Annotated[str, "as of an audit"]
+    version: Annotated[str, "of bilens"]
+    code: Annotated[Count, "the highest code of its models"]
+    models: Annotated[tuple[WatchedModel, ...], "by name"]

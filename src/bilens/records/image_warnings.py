@@ -13,7 +13,7 @@ class OverfittingPart(Record, frozen=True):
 
     name: Annotated[str, "of a reading, as in docs/findings.md"]
     value: Annotated[float, "of this model"]
-    low: Annotated[float, "90 % of the reference models with a gap below five points lie between"]
+    low: Annotated[float, "90% of the reference models with a gap below five points lie between"]
     high: Annotated[float, "and this"]
 
 
@@ -37,7 +37,7 @@ class Overfitting(Reading, frozen=True):
         "readings, 0 to 1; it orders models, and is no estimate: see `power`. Null where there is "
         "none",
     ]
-    low: Annotated[float | None, "of a range of 90 % of reference models with such readings"]
+    low: Annotated[float | None, "of a range of 90% of reference models with such readings"]
     high: Annotated[float | None, "upper end of that range"]
     rank: Annotated[float | None, "share of the reference models with a smaller score"]
     threshold: Annotated[float | None, "rank above which caution is asked for; null if unmeasured"]

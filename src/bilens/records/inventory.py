@@ -94,6 +94,9 @@ class Inventory(Reading, Document, frozen=True, kw_only=True):
     card: Annotated[tuple[CardField, ...], "licence and what else is said of the model"]
     notes: Annotated[tuple[str, ...], "what was not opened, and why"]
     imports: Annotated[tuple[str, ...], "names that opening it as its maker does would import"]
+    codes: Annotated[
+        Count, View("of these numbers, codes that stand for one weight or several each", "count")
+    ] = 0
     files: Annotated[tuple[FileEntry, ...], "of a folder every file; empty for a file"] = ()
 
     def to_dict(self) -> dict[str, Json]:

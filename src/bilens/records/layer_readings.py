@@ -185,7 +185,7 @@ class FitQuality(Record, frozen=True):
     usable: Annotated[bool, "`quadratic` and `trimmed` reach it, or claims on the map are refused"]
     fit: Annotated[str, "which one of the ladder of `QuadraticFit`"] = "standard normal"
     seen: Annotated[bool, "whether it is of what the layer receives, held out from the fit"] = False
-    trimmed: Annotated[float | None, "R² without the 0.1 % of largest outputs"] = None
+    trimmed: Annotated[float | None, "R² without the 0.1% of largest outputs"] = None
     median: Annotated[float | None, "R² of the median input"] = None
     over_files: Annotated[FileInterval | None, "of R²; null where it is of no files"] = None
 
@@ -237,7 +237,7 @@ class SeenUnits(Record, frozen=True):
     rows: Annotated[Count, View("inputs that were seen", "count")]
     silent: Annotated[Count, "units that give zero, or below 1e-6 of the median unit, on each"]
     duplicates: Annotated[Count | None, "pairs of others that give the same up to a factor there"]
-    input_rank: Annotated[Count, View("directions with 99 % of the variance of inputs", "count")]
+    input_rank: Annotated[Count, View("directions with 99% of the variance of inputs", "count")]
     hidden_rank: Annotated[Count, View("likewise of hidden units", "count")]
     output_rank: Annotated[Count, View("likewise of outputs", "count")]
 

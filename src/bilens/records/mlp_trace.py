@@ -116,7 +116,7 @@ class CausalCheck(Record, frozen=True):
     loss_after: Annotated[float | None, "the same with the directions changed"]
     null_shares: Annotated[Numbers | None, "those of random dictionaries with a behaviour"] = None
     num_null: Annotated[Count | None, "random dictionaries"] = None
-    confirmed: Annotated[bool | None, "beyond 95 % of random directions and dictionaries"] = None
+    confirmed: Annotated[bool | None, "beyond 95% of random directions and dictionaries"] = None
 
 
 class Behaviour(Record, frozen=True):
@@ -145,7 +145,7 @@ class RankFit(Record, frozen=True):
     intercept: Annotated[float | None, "of the same"]
     null_correlation: Annotated[float | None, "mean over the same eigenvalues in random directions"]
     null_correlation_active: Annotated[float | None, "the same where the latent is active"]
-    null_edge_active: Annotated[float | None, "95 % quantile of the latter"]
+    null_edge_active: Annotated[float | None, "95% quantile of the latter"]
 
 
 class Points(Record, frozen=True):

@@ -20,7 +20,7 @@ class KindNumbers(Record, frozen=True):
 
     kind: Annotated[str, "`gated silu 7168 → 2048 → 7168`"]
     count: Annotated[Count, "layers with the number"]
-    quantiles: Annotated[tuple[float, float, float, float, float], "least, 5, 50 and 95 %, largest"]
+    quantiles: Annotated[tuple[float, float, float, float, float], "least, 5, 50 and 95%, largest"]
     middle: Annotated[float, "median of the number, or of its logarithm"]
     spread: Annotated[float | None, "robust standard deviation of it; null for too few layers"]
     outliers: Annotated[Count, "layers with |z| above the threshold"]

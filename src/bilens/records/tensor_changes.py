@@ -96,7 +96,8 @@ class DifferenceHeadline(Record, frozen=True):
     differing: Annotated[Count, "of them by more than rounding and codes"] = 0
     alone: Annotated[Count, "in one of both alone, counters left out"] = 0
     ways: Annotated[
-        tuple[str, ...], "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`"
+        tuple[str, ...],
+        "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`",
     ] = ()
     ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
     layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()
@@ -111,6 +112,7 @@ class DifferenceHeadline(Record, frozen=True):
         tuple[Count, Count], "of model and baseline, not compared: one of a pair was not read"
     ] = (0, 0)
     graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
+    other_shape: Annotated[Count, "in both, and of another shape"] = 0
 
     @property
     def no_copy(self) -> bool:
@@ -137,11 +139,12 @@ class UpdateDirection(Record, frozen=True):
 
 
 class FileChange(Record, frozen=True):
-    """A file beside the weights: configuration, tokenizer or code."""
+    """A file beside the weights that were compared: configuration, tokenizer, code, or others."""
 
     name: Annotated[str, "of the file"]
     state: Annotated[str, "`same`, `changed`, `model` or `baseline`: in that one alone"]
     keys: Annotated[tuple[str, ...], "of a JSON object, with another value"] = ()
+    weights: Annotated[bool, "whether it is of weights, whose tensors were not compared"] = False
 
 
 class WholeDifference(Record, frozen=True):
@@ -154,7 +157,7 @@ class WholeDifference(Record, frozen=True):
     other_shape: Annotated[tuple[str, ...], "in both, and not compared"] = ()
     files: Annotated[tuple[FileChange, ...] | None, "null where one of both is no folder"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
-    not_compared: Annotated[tuple[str, ...], "other files beside the weights of one of both"] = ()
+    not_compared: Annotated[tuple[str, ...], "files of one of both: texts about it"] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
 
     @property
@@ -163,3 +166,8 @@ class WholeDifference(Record, frozen=True):
         same = self.files is not None and all(file.state == "same" for file in self.files)
         other = self.changed, self.model_alone, self.baseline_alone, self.other_shape
         return same and not any(other)
+
+    @property
+    def other_weights(self) -> tuple[str, ...]:
+        """The files of weights that are others, and whose tensors were not compared."""
+        return tuple(one.name for one in self.files or () if one.weights and one.state != "same")

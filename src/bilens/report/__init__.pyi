@@ -7,18 +7,14 @@ from .charts.curves import (
 )
 from .circuit_graph import (
     build_circuit_graph as build_circuit_graph,
-    latent_subject as latent_subject,
 )
-from .html import environment as environment
+from .html import environment as environment, render_html as render_html
 from .markup import (
     Column as Column,
     Content as Content,
     Figure as Figure,
     badge as badge,
-    drawings as drawings,
     element as element,
-    heading as heading,
-    items as items,
     joined as joined,
     label as label,
     line as line,
@@ -33,22 +29,21 @@ from .markup import (
 from .plates import GAP as GAP, MARGIN as MARGIN, WIDTH as WIDTH, frame as frame, plate as plate
 from .raster import DIVERGING as DIVERGING, Painter as Painter, hex_colour as hex_colour
 from .reports import SavedReport as SavedReport, SweepReport as SweepReport
-from .sections.classes import class_spectrum as class_spectrum
 from .sections.decision_page import LOOKS as LOOKS
+from .sections.difference import headline_sentence as headline_sentence
 from .sections.layers import difference as difference
 from .sections.overview import (
     FindingLine as FindingLine,
-    clean_names as clean_names,
     condition_line as condition_line,
     finding_line as finding_line,
-    shown_value as shown_value,
+    rule_number as rule_number,
     title_of as title_of,
 )
 from .sections.people import (
-    judged_line as judged_line,
     judgement_text as judgement_text,
     subject_name as subject_name,
 )
+from .sections.performance_section import mistake_table as mistake_table
 from .summary import render_summary as render_summary
 from .tables import FieldColumn as FieldColumn
 from .text import (
@@ -59,9 +54,7 @@ from .text import (
     fitted as fitted,
     floored as floored,
     grouped as grouped,
-    latent_name as latent_name,
     load_catalogue as load_catalogue,
     signed as signed,
     text_width as text_width,
-    token_name as token_name,
 )

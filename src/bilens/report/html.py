@@ -57,8 +57,8 @@ def page_of(t: Catalogue, record: AnyReport) -> Page:
     return PAGES[type(record)](t, record)
 
 
-def render_html(record: Document, lang: str = "en") -> str:
-    """Return a record as one HTML page, with the record itself inside."""
+def render_html(record: Document, lang: str = "en", note: Content = "") -> str:
+    """Return a record as one HTML page, with the record itself inside; a note comes first."""
     assert isinstance(record, AnyReport), "a record that has a page"
     t = load_catalogue(lang)
     of_texts = isinstance(record, Trace | Conversion | NetworkReading)
@@ -68,7 +68,7 @@ def render_html(record: Document, lang: str = "en") -> str:
     parts.append(("reproduce", reproduce(t, shown, record, page.conventions)))
     title = page.title or shown.source.path or shown.model.kind
     version = shown.reproduce.versions.get("bilens", "")
-    return drawn(t, page, parts, record, title, version)
+    return drawn(t, page, parts, record, title, version, note)
 
 
 def render_index(index: AuditIndex, lang: str = "en") -> str:
@@ -85,6 +85,7 @@ def drawn(
     record: Document,
     title: str,
     version: str,
+    note: Content = "",
 ) -> str:
     parts.append(("scope", section(t, "scope", items(page.limits, "sentences"))))
     template = environment().get_template("page.html.j2")
@@ -95,6 +96,7 @@ def drawn(
         parts=parts,
         kind=kind_of(type(record)),
         version=version,
+        note=note,
         document_json=embedded_json(record),
     )
 

@@ -4,7 +4,7 @@ It says nothing that the report does not, in the report's own sentences.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from bilens.findings.rules.decision import decision_of
@@ -34,8 +34,19 @@ SENTENCES, PLOTS = 3, 2
 MOST_JUDGED = 5  # of the findings that were accepted or rejected
 
 
-def render_summary(original: Audit, name: str, lang: str = "en") -> str:
-    """Return the page of an audit; `name` is what its model is called where it is read."""
+def render_summary(
+    original: Audit,
+    name: str,
+    lang: str = "en",
+    standing: Sequence[Content] = (),
+    *,
+    stands: bool = True,
+) -> str:
+    """Return the page of an audit; `name` is what its model is called where it is read.
+
+    `standing` are lines on what lies there now and who approved it, below the decision; where that
+    is not what was audited, the audit `stands` no more, and they are all that is said.
+    """
     t, record = load_catalogue(lang), displayable(original)
     answer = decision_of(record).answer
     judged = judged_lines(t, record)
@@ -59,8 +70,10 @@ def render_summary(original: Audit, name: str, lang: str = "en") -> str:
         .render(
             t=t,
             name=displayable(name),
+            stands=stands,
             answer=badge(t, LOOKS.get(answer, "unknown"), answer_word(t, record)),
             text=answer_text(t, record),
+            standing=standing,
             sentences=(sentences + [line for _, lines in looked for line in lines])[:SENTENCES],
             plots=[*islice(plots(t, record), PLOTS)],
             judged=told or [t("summary.nobody")],

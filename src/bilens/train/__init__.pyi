@@ -3,7 +3,6 @@ from .activations import activations_of as activations_of
 from .corpus import (
     CorpusDescription as CorpusDescription,
     CorpusOptions as CorpusOptions,
-    language_model as language_model,
     text_of as text_of,
     tokenizer_of as tokenizer_of,
 )

@@ -16,6 +16,7 @@ from bilens.data.text import TextCorpus
 from bilens.data.tokenizer import Tokenizer, pack_documents
 from bilens.io.host import Host, Site
 from bilens.io.tensors import tensors_sha256
+from bilens.nn.real_run import copy_of_input
 from bilens.train.corpus import Batches
 from bilens.train.device import device_of
 from bilens.train.randomness import ORDER, stream
@@ -186,13 +187,15 @@ def rows_given(
     with ExitStack() as stack:
         for site in sites:
 
-            def meet(_module: nn.Module, args: Any, site: Site = site) -> None:
-                reached, x = site.reached(args), site.entry.rows(args[0].detach())
-                rows = check_finite(f"what reaches {site.name}", x[reached].clone())
+            def meet(_module: nn.Module, args: Any, kwargs: Any, site: Site = site) -> None:
+                if (given := copy_of_input(args, kwargs)) is None:
+                    return
+                reached, x = site.reached(args), site.entry.rows(given)
+                rows = check_finite(f"what reaches {site.name}", x[reached])
                 found[site.name].append(LayerRows(rows, places_of(items, len(x))[reached]))
 
             hooked = module.get_submodule(site.paths[0])
-            stack.callback(hooked.register_forward_pre_hook(meet).remove)
+            stack.callback(hooked.register_forward_pre_hook(meet, with_kwargs=True).remove)
         run()
     for name, parts in found.items():
         if not parts:
@@ -244,7 +247,7 @@ class Walk:
         """Yield what leaves the block, batch by batch."""
         for items, state in zip(self.parts, self.states, strict=True):
             args, kwargs = self.others[len(items)][self.block]
-            out = self.host.blocks[self.block](state, *args, **kwargs)
+            out = self.host.blocks[self.block](state.clone(), *args, **kwargs)
             yield out[0] if isinstance(out, tuple) else out
 
     def inputs(self, sites: Sequence[Site]) -> Mapping[str, LayerRows]:

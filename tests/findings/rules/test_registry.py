@@ -13,7 +13,7 @@ import tiny
 from bilens.api.audit_model import audit
 from bilens.base.errors import UsageError
 from bilens.findings.rules import registry
-from bilens.findings.rules.layers import trigger_words
+from bilens.findings.rules.changes import trigger_words
 from bilens.findings.rules.registry import (
     REGISTRY,
     check_values,

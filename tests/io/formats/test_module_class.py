@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.io.any_model import open_any
 from bilens.io.formats.known_classes import TORCHVISION, class_of
+from bilens.io.loaded_model import ReadOptions
 from builders import randn
 from raising import refusal
 
@@ -203,3 +205,29 @@ def test_a_file_of_a_folder_that_is_a_model_names_the_folder(tmp_path: Path) -> 
     with pytest.raises(BilensError, match="The folder that it lies in is a model") as caught:
         bl.load(tmp_path / "model.safetensors")
     assert bl.load(caught.value.retries[0].path).layers
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "tensor"),
+    [
+        ("BertForSounds", "bert", "embeddings.word_embeddings.weight"),  # no such class
+        ("BertModel", "bert", "other.weight"),  # a class of other parts
+        ("BertModel", "other", "embeddings.word_embeddings.weight"),
+        ("BertModel", "bert", "embeddings.word_embeddings.weight"),
+    ],
+)
+def test_a_class_is_named_only_where_it_is_and_the_tensors_are_its_own(
+    name: str, family: str, tensor: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    config = {"architectures": [name], "model_type": family}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    known = (name, family, tensor[:5]) == ("BertModel", "bert", "embed")
+    assert class_of(tmp_path, {tensor: (3, 4)}) == ("transformers.BertModel" if known else "")
+
+
+def test_a_command_that_is_named_is_quoted(tmp_path: Path) -> None:
+    models = pytest.importorskip("torchvision").models
+    torch.save(models.squeezenet1_1(num_classes=7).state_dict(), tmp_path / "m.pt")
+    said = open_any(tmp_path / "m.pt", ReadOptions(allow_pickle=True)).provenance["read"]
+    assert "--class 'torchvision.models.squeezenet1_1(num_classes=7)'" in said

@@ -4,27 +4,16 @@ from typing import Annotated, Literal
 
 from bilens.records import (
     ApproximationQuality,
-    ClassReading,
     Count,
     Difference,
     Direction,
     Document,
-    Entry,
     Measured,
     Numbers,
-    PastAudit,
     Record,
 )
 from bilens_explorer.records.layer_spectra import ViewedVectors
 from bilens_explorer.records.models import ModelRow
-
-
-class ComparedModel(Record, frozen=True):
-    """One of the two models that are compared, with its audit and remarks on it."""
-
-    model: Annotated[ModelRow, "as the first page shows it"]
-    audit: Annotated[PastAudit | None, "that is compared; null where it was never audited"]
-    entries: Annotated[tuple[Entry, ...], "what was said of the model, the last one first"]
 
 
 class ComparedRule(Record, frozen=True):
@@ -37,20 +26,18 @@ class ComparedRule(Record, frozen=True):
 
 
 class ModelComparison(Document, frozen=True, kw_only=True):
-    """Two models, or two audits of one: b as it differs from a."""
+    """Two models: b as it differs from a."""
 
     kind: Annotated[Literal["comparison"], "of the document"] = "comparison"
-    a: Annotated[ComparedModel, "the first one"]
-    b: Annotated[ComparedModel, "the second one"]
-    rules: Annotated[tuple[ComparedRule, ...], "empty where one was never audited"]
+    a: Annotated[ModelRow, "the first one"]
+    b: Annotated[ModelRow, "the second one"]
+    rules: Annotated[
+        tuple[ComparedRule, ...], "empty where one was never audited, or changed since"
+    ]
     difference: Annotated[Difference | None, "of the weights; null where they were not compared"]
     left_out: Annotated[Count, "layers that take too long for a page, compared by tensors"]
     r_squared: Annotated[float | None, "the least of approximations compared; null for exact maps"]
     why: Annotated[str, "why the weights were not compared; empty where they were"]
-    dates: Annotated[bool, "whether audits were asked for, whose weights may be gone"]
-    spectra: Annotated[
-        tuple[tuple[ClassReading, ClassReading], ...], "of each class, without eigenvectors"
-    ]
 
 
 class VectorPair(Record, frozen=True):

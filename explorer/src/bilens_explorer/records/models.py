@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from bilens.api import Refused
 from bilens.records import (
     LARGEST_WHOLE,
     Change,
@@ -17,12 +18,16 @@ from bilens.records import (
     Measured,
     PastAudit,
     Record,
+    WholeDifference,
 )
 
+# `unread`: its files are not read yet, or cannot be
+ModelState = Literal["audited", "changed", "unread", "never", "gone"]
+FileState = Literal["other", "missing", "new"]
+# `audit`: of the history, as it was made here; `others`: of weights that do not lie here
+PaperState = Literal["audit", "these", "others", "unread"]
 RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
-# Why the explorer does not run a command, and why it ended one; sentences are `explorer.why.…`.
-Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
-Failed = Literal["", "late"]
+Failed = Literal["", "late"]  # why it ended one; sentences are `explorer.why.…`
 KEY = "^[0-9a-f]{16}$"
 Key = Annotated[str, Meta(pattern=KEY, description="of a model or a report")]
 Number = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE, description="of an audit, or in a trace")]
@@ -33,27 +38,59 @@ def id_of(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
+class FileDifference(Record, frozen=True):
+    """A file that does not lie there as an audit read it."""
+
+    name: Annotated[str, "its path from its model"]
+    state: Annotated[FileState, "what it is now"]
+
+
+class Approval(Record, frozen=True):
+    """A judgement that holds today: a rule whose failing is accepted, or the model as such."""
+
+    rule: Annotated[str, "its name; `decision`: the model as such"]
+    author: Annotated[str, "who accepted it"]
+    day: Annotated[str, "when, UTC"]
+    until: Annotated[str | None, "its last day; null for no end"]
+    model: Annotated[str, "of which it was said: another one is an unchanged copy"]
+
+
 class ModelRow(Record, frozen=True):
-    """One model of the folder, with how its last audit ended."""
+    """One model of the folder: what lies there now, and how its last audit ended."""
 
     id: Annotated[str, "by which it is asked for; no path of the folder is ever part of an address"]
     name: Annotated[str, "its path from the folder"]
-    there: Annotated[bool, "false where it was audited and is gone since"]
+    state: Annotated[ModelState, "what lies there, held against the last audit"]
     audits: Annotated[Count, "how many there are"]
     last: Annotated[PastAudit | None, "null where it was never audited"]
-    changes: Annotated[tuple[Change, ...], "since the audit before"]
-    failures: Annotated[tuple[Count, ...], "rules that failed in the last audits, oldest first"]
-    numbers: Annotated[tuple[float | None, ...], "of the watched rule in these; null: not judged"]
-    accepted: Annotated[tuple[str, ...], "rules whose failing is accepted today"]
-    changed: Annotated[bool, "since its last audit, which says nothing of it then"] = False
+    changes: Annotated[tuple[Change, ...], "since the audit before"] = ()
+    approvals: Annotated[tuple[Approval, ...], "of what lies there, that hold today"] = ()
+    differences: Annotated[tuple[FileDifference, ...], "from what was audited last"] = ()
+    read: Annotated[str, "when its files were read, UTC; empty where they were not"] = ""
+
+    @property
+    def there(self) -> bool:
+        return self.state != "gone"
+
+    @property
+    def answered(self) -> PastAudit | None:
+        """The last audit, where it is of what lies there."""
+        return self.last if self.state == "audited" else None
+
+    @property
+    def accepted(self) -> set[str]:
+        """The rules whose failing is accepted today."""
+        return {one.rule for one in self.approvals}
 
 
 class ReportRow(Record, frozen=True):
-    """One report that lies in the folder as a JSON file."""
+    """One report that lies in the folder as a JSON file; only the history says what is decided."""
 
     id: Annotated[str, "by which it is asked for"]
     name: Annotated[str, "its path from the folder"]
     kind: Annotated[str, "of the document; of an audit how its model was read"]
+    state: Annotated[PaperState | None, "what it is; null where it was not opened for that"] = None
+    audit: Annotated[Count, "which it is of the history; 0 where it is none"] = 0
 
 
 class Overview(Document, frozen=True, kw_only=True):
@@ -64,10 +101,10 @@ class Overview(Document, frozen=True, kw_only=True):
     models: Annotated[tuple[ModelRow, ...], "the worst first"]
     reports: Annotated[tuple[ReportRow, ...], "that lie in the folder, by name"]
     truncated: Annotated[bool, "whether more lies there than was looked at"]
-    watched: Annotated[str, "the rule whose numbers the rows have"]
-    watchable: Annotated[tuple[str, ...], "rules that measured a number in a last audit"]
     writable: Annotated[bool, "whether anything can be said"]
     digest: Annotated[str, "other where a model, a report, an audit or an entry is"]
+    day: Annotated[str, "of today, UTC; never before the last one of the history"] = ""
+    clock: Annotated[str, "the day that the clock tells"] = ""
 
 
 class Nothing(Record, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +135,9 @@ class ModelPage(Document, frozen=True, kw_only=True):
     measured: Annotated[tuple[Measured, ...], "of all audits, the last one first"]
     writable: Annotated[bool, "whether anything can be said"]
     digest: Annotated[str, "other where its files, its audits or its entries are"]
+    day: Annotated[str, "of today, UTC; never before the last one of the history"] = ""
+    before: Annotated[str, "id of the model where what was audited lies now; empty if none"] = ""
+    since: Annotated[WholeDifference | None, "from that, where a page asks"] = None
     findings: Annotated[tuple[Finding, ...], "of the last audit, but those that pass"] = ()
     conditions: Annotated[tuple[JudgedCondition, ...], "of the last audit, those that failed"] = ()
     reports: Annotated[tuple[ReportRow, ...], "that lie in its folder"] = ()

@@ -63,7 +63,7 @@ const framed = (name, { width, height, x, y, xName, yName, counted }) => {
       text(LEFT - 6, upwards(value) + 4, number(value, digitsOf(ys)), "end"),
     ]).flat(),
     xs.map((value) => text(across(counted ? value - 0.5 : value), base + 16, number(value, digitsOf(xs)))),
-    text((LEFT + right) / 2, height - 2, xName ?? ""),
+    text((LEFT + right) / 2, height - 5, xName ?? ""),
     text(LEFT, TOP - 5, yName ?? "", "start"),
   );
   const told = text(right, TOP - 5, "", "end");
@@ -135,8 +135,8 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
 };
 
 // Curves over a shared axis: series of { name, points: [[x, y]], class }; `marker` is an x that is
-// pointed out; `rounding` is that of the numbers of the points.
-export const curves = (name, series, { x, y, marker, rounding, xName, yName, width = 640, height = 220 } = {}) => {
+// pointed out; `told` writes the number of a point.
+export const curves = (name, series, { x, y, marker, told = (value) => number(value, 4), xName, yName, width = 640, height = 220 } = {}) => {
   const points = series.flatMap((one) => one.points);
   const range = (at) => [Math.min(...points.map((p) => p[at])), Math.max(...points.map((p) => p[at]))];
   const plot = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
@@ -148,7 +148,7 @@ export const curves = (name, series, { x, y, marker, rounding, xName, yName, wid
     const look = every === 1 ? { r: 2.5, class: `dot series-${index}` } : { r: 5, class: "hit" };
     return one.points.filter((_, place) => place % every === 0).map(([a, b]) => [
       svg("circle", { cx: across(a), cy: upwards(b), ...look }),
-      `${one.name}: ${number(a, 6)}, ${number(b, 4, rounding)}`,
+      `${one.name}: ${number(a, 6)}, ${told(b)}`,
     ]);
   });
   walkable(plot, marks, 0);

@@ -1,6 +1,4 @@
-// The circuits of a trace: searched, one as a graph, its texts, its causal check; or, of a trace
-// without autoencoders, its directions read as tokens.
-import { bars } from "./charts.js";
+// The circuits of a trace: searched, one as a graph, its texts, its causal check.
 import { graphOf, graphView, linesOf } from "./graph.js";
 import { choice, control, drawing, element, fields, get, number, percent, save, sortable, state, t, table, takeaway } from "./lib.js";
 import { latentName, passages, tokenEnds, tokenList, word } from "./passages.js";
@@ -96,7 +94,7 @@ const keep = (looked) =>
 export const circuits = (root) =>
   drawing(root, async () => {
     const page = await get(`/reports/${root.dataset.key}/circuits`);
-    if (page.trace.circuits.length === 0) drawReadings(root, page);
+    if (page.trace.circuits.length === 0) root.append(element("p", {}, t("circuit.none")));
     else drawCircuits(root, page);
   });
 
@@ -316,41 +314,4 @@ function drawCircuits(root, { trace, model, report }) {
     list();
     refresh();
   });
-}
-
-function drawReadings(root, { trace, model }) {
-  const search = element("input", { type: "search", value: state.get("search"), maxlength: 200, autocomplete: "off" });
-  const parts = trace.readings.map((one, place) => {
-    const title = one.kind === "token" ? t("reading.token", { token: word(one.name) }) : t("reading.direction", { position: place + 1 });
-    const values = one.spectrum.eigenvalues;
-    const subject = `direction:${trace.layer.name}:${one.kind === "token" ? one.name : place + 1}`;
-    const vectors = one.spectrum.eigenvectors.map((vector) => [number(vector.eigenvalue), ...[vector.tokens.high, vector.tokens.low].map(tokenList)]);
-    const plot = bars(t("reading.spectrum"), values, { told: (index) => number(values[index], 5), xName: t("reading.order"), yName: t("field.ReadEigenvector.eigenvalue") });
-    const texts = [...one.output.high, ...one.output.low, ...one.spectrum.eigenvectors.flatMap((vector) => [...vector.tokens.high, ...vector.tokens.low])].map((token) => token.text.toLowerCase());
-    const drawn = element(
-      "section",
-      { class: "direction" },
-      element("h3", {}, title),
-      model ? nameable(model, subject, title) : "",
-      facts([...(one.singular_value === null ? [] : [[t("reading.singular_value"), number(one.singular_value)], [t("reading.share"), percent(one.share)]]), [t("reading.explained"), percent(one.spectrum.explained)]]),
-      tokenEnds(one.output, t("circuit.promotes"), t("circuit.suppresses")),
-      plot,
-      takeaway(title, { rows: [["eigenvalue"], ...values.map((value) => [value])], data: one, drawn: plot }),
-      table(`${title}: ${t("circuit.vectors")}`, [...fields("ReadEigenvector", "eigenvalue"), ...ENDS], vectors),
-      ...(one.causal ? causalPart(one.causal, title) : []),
-    );
-    return { drawn, texts: () => [title.toLowerCase(), ...texts, model ? (labelOf(remarksOf(model).of(subject))?.text ?? "").toLowerCase() : ""] };
-  });
-  const find = () => {
-    for (const { drawn, texts } of parts) drawn.hidden = !matches(texts(), search.value);
-    state.set({ search: search.value });
-  };
-  search.addEventListener("input", find);
-  root.append(
-    element("p", { class: "quiet" }, t("reading.about", { layer: trace.layer.name })),
-    element("div", { class: "controls" }, control(t("reading.search"), search)),
-    ...parts.map(({ drawn }) => drawn),
-  );
-  if (model) remarksOf(model).ready.then(find);
-  find();
 }

@@ -1,6 +1,6 @@
 // Two models beside each other: which eigenvectors belong together; and what one is compared with.
 import { bars, image } from "./charts.js";
-import { choice, control, drawing, element, exported, get, holds, lang, number, redrawing, share, state, t, takeaway } from "./lib.js";
+import { choice, control, drawing, element, exported, get, holds, lang, number, redrawing, share, sortable, state, t, takeaway } from "./lib.js";
 import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
@@ -90,13 +90,14 @@ export const compare = (root) =>
     show(named, state.get("output", "0"));
   });
 
-// Beside a table that the page holds already: what can be taken away of it.
+// A table that the page holds already: it can be sorted, and taken away.
 export const takeTable = (root) => {
   const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+  sortable(root.querySelector("table"));
   root.append(takeaway(root.querySelector("caption").textContent, { rows: () => [...root.querySelectorAll("tr")].map(cells) }));
 };
 
-// On the page of a model: another model, or an earlier audit, that it is compared with.
+// On the page of a model: another one that it is compared with.
 export const compareWith = (root) => {
   if (exported) return;
   const { key } = root.dataset;
@@ -105,16 +106,11 @@ export const compareWith = (root) => {
   button.addEventListener("click", () => {
     button.hidden = true;
     drawing(part, async () => {
-      const [{ models }, { audits }] = await Promise.all([get("/overview"), get(`/models/${key}`)]);
-      const others = models.filter((one) => one.id !== key).map((one) => [`b=${one.id}`, one.name]);
-      const dates = audits.slice(1).map((one) => [
-        `b=${key}&audits=${one.number},${audits[0].number}`,
-        t("compare.date", { number: one.number, date: one.date.slice(0, 10) }),
-      ]);
-      const options = [...others, ...dates];
+      const { models } = await get("/overview");
+      const options = models.filter((one) => one.id !== key).map((one) => [one.id, one.name]);
       if (!options.length) return part.append(t("compare.nothing"));
       const link = element("a", { class: "plain" }, t("compare.go"));
-      const choose = (chosen) => link.setAttribute("href", `/compare?a=${key}&${chosen}&lang=${lang}`);
+      const choose = (chosen) => link.setAttribute("href", `/compare?a=${key}&b=${chosen}&lang=${lang}`);
       const made = choice(options, options[0][0], choose);
       choose(options[0][0]);
       part.append(control(t("compare.with"), made), link);

@@ -9,7 +9,7 @@ const COLUMNS = [120, 180, 180, 180, 130]; // widths
 const [GAP, ROW, HEIGHT, MARGIN] = [75, 38, 30, 12];
 const LEFT = COLUMNS.map((_, at) => MARGIN + at * GAP + COLUMNS.slice(0, at).reduce((sum, one) => sum + one, 0));
 const WIDTH = LEFT[4] + COLUMNS[4] + MARGIN;
-const [NEAREST, FARTHEST, READABLE] = [4, 0.2, 0.75]; // zoom
+const [NEAREST, FARTHEST] = [4, 0.2]; // zoom
 
 // Nodes and lines of a circuit. A product's number is its coefficient or, `there`, its part of the
 // circuit at the strongest context. A line has the number of what it leads to or comes from.
@@ -122,9 +122,9 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
     const [wide, high] = box();
     canvas.setAttribute("viewBox", [x, y, wide / zoom, high / zoom].map((value) => Math.round(value * 10) / 10).join(" "));
   };
-  const fitted = (least) => {
+  const fitted = () => {
     const [wide, high] = box();
-    const zoom = Math.min(Math.max(Math.min(wide / WIDTH, high / height), least), 1.5);
+    const zoom = Math.min(Math.max(Math.min(wide / WIDTH, high / height), FARTHEST), 1.5);
     const middle = (size, whole) => (size / zoom > whole ? (whole - size / zoom) / 2 : 0);
     return [middle(wide, WIDTH), middle(high, height), zoom];
   };
@@ -133,7 +133,7 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
     look();
     onchange();
   };
-  view.fit = () => turn(fitted(FARTHEST));
+  view.fit = () => turn(fitted());
   // Zooms so that what lies at a place of the window stays there.
   view.zoom = (factor, at = box().map((size) => size / 2)) => {
     const [x, y, zoom] = looked.view;
@@ -286,7 +286,7 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
   };
   view.counts = () => [2, 4].map((column) => [...view.nodes.values()].filter((node) => node.column === column).length);
   new ResizeObserver(() => {
-    looked.view ??= fitted(READABLE);
+    looked.view ??= fitted();
     look();
   }).observe(canvas);
   return view;

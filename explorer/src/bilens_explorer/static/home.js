@@ -1,16 +1,22 @@
 // The models of the folder: searched, chosen by decision and rule, sorted, two of them compared.
-import { element, exported, inOrder, lang, markSorted, sortButtons, state, t } from "./lib.js";
+import { element, exported, freshPage, inOrder, lang, markSorted, sortButtons, state, t } from "./lib.js";
 
-const PAGE = 100; // rows in the page at first, and with each step further down
+const PAGE = 50; // rows in the page at first, and with each step further down
 const FIELDS = ["search", "decision", "rule"];
 
 export function home(root) {
   const whole = root.querySelector("table.models");
   const body = whole.tBodies[0];
-  const later = body.querySelector("template")?.content.children ?? [];
-  let rows = [...body.rows, ...later];
+  const total = Number(whole.dataset.total);
+  let rows = [...body.rows];
+  // Rows that are not in the page are fetched where a reader asks for more than it has.
+  const addOthers = async () => {
+    const fresh = await freshPage(`/?every=&lang=${lang}`).catch(() => null); // the watch says so
+    const known = new Set(rows.map((row) => row.querySelector("input").value));
+    const others = [...(fresh?.querySelector("table.models").tBodies[0].rows ?? [])];
+    rows = [...rows, ...others.filter((row) => !known.has(row.querySelector("input").value))];
+  };
   const textOf = (row) => [...row.cells].map((cell) => cell.textContent).join(" ").toLowerCase();
-  const texts = new Map(rows.map((row) => [row, textOf(row)]));
   const controls = root.querySelector(".controls");
   const fields = FIELDS.map((name) => controls.querySelector(`#${name}`));
   const shown = controls.querySelector("output");
@@ -21,45 +27,36 @@ export function home(root) {
   controls.append(compare, absent);
   root.append(more);
 
-  // What a narrow page needs, where rows are blocks: roles, and the name of the column in each cell.
-  const names = [...whole.tHead.rows[0].cells].map((head) => head.textContent);
-  const labelled = (row) => {
-    if (row.role) return row;
-    row.role = "row";
-    [...row.cells].forEach((cell, index) => {
-      cell.role = cell.tagName === "TH" ? "rowheader" : "cell";
-      if (cell.role === "cell") cell.dataset.label = names[index];
-    });
-    return row;
-  };
-
-  let found = rows;
+  let order;
   let drawn = PAGE;
-  const draw = (most) => {
+  const draw = async (most) => {
     drawn = most;
-    body.replaceChildren(...found.slice(0, drawn).map(labelled));
-    const left = found.length - drawn;
+    const asked = order || most > PAGE || fields.some((field) => field.value);
+    if (asked && rows.length < total) await addOthers();
+    const [search, decision, rule] = fields.map((field) => field.value);
+    const words = search.toLowerCase().split(/\s+/);
+    const found = (order ? inOrder(rows, ...order) : rows).filter(
+      (row) =>
+        (!decision || row.dataset.answer === decision) &&
+        (!rule || row.dataset.rules.split(" ").includes(rule)) &&
+        words.every((word) => textOf(row).includes(word)),
+    );
+    const count = asked ? found.length : total;
+    shown.textContent = t("shown", { count, total });
+    body.replaceChildren(...found.slice(0, drawn));
+    const left = count - drawn;
     more.hidden = left <= 0;
     more.textContent = t("more", { count: Math.min(left, PAGE) });
   };
   const choose = () => {
-    const [search, decision, rule] = fields.map((field) => field.value);
-    const words = search.toLowerCase().split(/\s+/);
-    found = rows.filter(
-      (row) =>
-        (!decision || row.dataset.answer === decision) &&
-        (!rule || row.dataset.rules.split(" ").includes(rule)) &&
-        words.every((word) => texts.get(row).includes(word)),
-    );
-    shown.textContent = t("shown", { count: found.length, total: rows.length });
-    state.set({ search, decision, rule });
-    draw(PAGE);
+    state.set(Object.fromEntries(fields.map((field) => [field.id, field.value])));
+    return draw(PAGE);
   };
   const sort = (column, up) => {
     markSorted(whole, column, up);
-    rows = inOrder(rows, column, up);
+    order = [column, up];
     state.set({ sort: `${column}${up ? "" : "-"}` });
-    choose();
+    return draw(PAGE);
   };
   const link = () => {
     const two = rows.map((row) => row.querySelector("input")).filter((box) => box.checked);
@@ -78,15 +75,7 @@ export function home(root) {
     field.addEventListener("input", choose);
   });
   body.addEventListener("change", link);
-  const watch = root.querySelector("#watch");
-  watch?.addEventListener("change", () => {
-    state.set({ watch: watch.value });
-    location.reload(); // the numbers of one rule are in the page
-  });
-  if (exported) {
-    watch?.parentElement.remove();
-    whole.classList.toggle("alone", !document.querySelector('template[data-path^="/compare/"]'));
-  }
+  if (exported) whole.classList.toggle("alone", !document.querySelector('template[data-path^="/compare/"]'));
   link();
   const [, column, down] = /^(\d+)(-?)$/.exec(state.get("sort")) ?? [];
   if (column > 0 && whole.tHead.rows[0].cells[column]) sort(Number(column), !down);

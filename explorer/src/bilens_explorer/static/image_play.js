@@ -159,7 +159,7 @@ export const imagePlayground = (root, given, drawn, again) => {
   };
   const radiusText = ({ status, radius, distance, rival, inside }) => {
     const told = t(`play.radius.${status}`, {
-      radius: number(radius, 4, "floor"),
+      radius: number(radius, 4, "floor"), // said where no example is
       distance: number(distance, 4, "ceil"),
       gap: number(distance - radius, 2, "ceil"),
       rival: names[rival],

@@ -1,9 +1,9 @@
-// The interactions of features as a heat map, with the strongest pairs beside it: of the inputs of a
-// layer along one output, or of the latents of a circuit.
+// The interactions of the inputs of a layer along one output as a heat map, with the strongest pairs
+// beside it.
 import { colour, largest, paint } from "./charts.js";
 import { gestures } from "./gestures.js";
-import { choice, control, drawing, element, exported, get, lang, number, percent, redrawing, state, svg, t, table, takeaway } from "./lib.js";
-import { addressOf, approximated, onlyHeld, outputControls } from "./outputs.js";
+import { choice, control, element, exported, get, lang, number, percent, redrawing, state, svg, t, table, takeaway } from "./lib.js";
+import { addressOf } from "./outputs.js";
 import { inputName } from "./vectors.js";
 
 const [MOST, SHOWN, LISTED, CLOSEST] = [200, 40, 30, 40]; // features, at first, pairs, zoom
@@ -15,7 +15,7 @@ const named = new Intl.Collator(lang, { numeric: true }).compare;
 const ordered = ({ names, clustered }, order) => {
   const all = names.map((_, index) => index);
   if (order === "name") return all.sort((one, other) => named(names[one], names[other]));
-  return order === "cluster" && clustered ? clustered : all;
+  return order === "cluster" ? clustered : all;
 };
 
 const pairsOf = ({ names, matrix }, least) =>
@@ -178,8 +178,7 @@ const mapPart = (title, found) => {
     },
   });
   const least = element("output", {}, percent(share / 100, 0));
-  const orders = ORDERS.filter((one) => one !== "cluster" || found.clustered).map((one) => [one, t(`order.${one}`)]);
-  const pick = choice(orders, order, (value) => {
+  const pick = choice(ORDERS.map((one) => [one, t(`order.${one}`)]), order, (value) => {
     order = value;
     state.set({ order });
     draw();
@@ -195,66 +194,27 @@ const mapPart = (title, found) => {
   ];
 };
 
-export const interactions = (root) =>
-  drawing(root, async () => {
-    const { key } = root.dataset;
-    const [{ layers }, { reports }] = await Promise.all([get(`/models/${key}/layers`), get("/overview")]);
-    const traces = reports.filter((report) => report.kind === "trace");
-    const [controls, part] = [element("div"), element("div")];
-    const redraw = redrawing(part);
-    const showing = (read) =>
-      redraw(async (current) => {
-        const drawn = await read();
-        if (current()) part.replaceChildren(...drawn.filter(Boolean));
-      });
-    const ofLayer = () => {
-      const layer = layers.find((one) => one.name === state.get("layer")) ?? layers[0];
+// The interactions of one output of a layer below its spectrum: of the strongest inputs, or of those named.
+export const interactionPart = (key, layer, output) => {
+  const part = element("div");
+  const redraw = redrawing(part);
+  const show = () =>
+    redraw(async (current) => {
       const more = {};
       for (const name of ["count", "inputs"]) if (state.get(name)) more[name] = state.get(name);
-      showing(async () => {
-        const found = await get(addressOf(key, "interactions", layer, state.get("output", "0"), more));
-        const names = found.inputs.map((input, index) => found.names?.[index] ?? inputName(input, found.shape));
-        const told = t("heat.of", { output: found.output, count: names.length, width: found.d_in, share: percent(found.share) });
-        return [...approximated(found), element("p", {}, told), ...mapPart(t("heat"), { ...found, names })];
-      });
-      const set = (name) => (event) => {
-        if (!event.target.checkValidity()) return;
-        state.set({ [name]: event.target.value, cell: null });
-        ofLayer();
-      };
-      const outputs = outputControls(layer, state.get("output", "0"), (output) => {
-        state.set({ output, cell: null });
-        ofLayer();
-      }, (one) => addressOf(key, "interactions", layer, one));
-      return [
-        layers.length > 1 && control(t("field.LayerRow.name"), onlyHeld(choice(layers.map(({ name }) => [name, name]), layer.name, (name) => show({ layer: name, output: null, inputs: null, cell: null })), (name) => addressOf(key, "interactions", { name }, "0"))),
-        ...outputs,
-        control(t("heat.count"), element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count"), disabled: exported })),
-        control(t("heat.inputs"), element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs"), disabled: exported })),
-      ];
-    };
-    const ofTrace = (trace) => {
-      const circuits = element("span");
-      showing(async () => {
-        const page = await get(`/reports/${trace}/circuits`);
-        if (page.model !== key) return [element("p", { class: "callout" }, t("heat.other_model"))];
-        const all = page.trace.circuits;
-        if (!all.length) return [element("p", { class: "callout" }, t("heat.no_circuits"))];
-        const circuit = all[Number(state.get("circuit", "0"))] ?? all[0];
-        const options = all.map((one, index) => [index, t("circuit.output", { latent: one.latent })]);
-        circuits.replaceChildren(control(t("heat.circuit"), choice(options, all.indexOf(circuit), (index) => show({ circuit: index, cell: null }))));
-        const names = circuit.features.map((latent) => t("circuit.input", { latent }));
-        return mapPart(t("heat"), { names, matrix: circuit.matrix });
-      });
-      return [circuits];
-    };
-    const show = (changes) => {
-      state.set(changes);
-      const trace = traces.find((one) => one.id === state.get("trace"));
-      const sources = [["", t("heat.layers")], ...traces.map(({ id, name }) => [id, name])];
-      const source = traces.length ? control(t("heat.source"), choice(sources, trace?.id ?? "", (id) => show({ trace: id, circuit: null, cell: null }))) : null;
-      controls.replaceChildren(element("p", { class: "controls" }, [source, ...(trace ? ofTrace(trace.id) : ofLayer())].filter(Boolean)));
-    };
-    root.append(controls, part);
-    if (layers.length) show({});
-  });
+      const found = await get(addressOf(key, "interactions", layer, output, more));
+      if (!current()) return;
+      const names = found.inputs.map((input, index) => found.names?.[index] ?? inputName(input, found.shape));
+      const told = t("heat.of", { output: found.output, count: names.length, width: found.d_in, share: percent(found.share) });
+      part.replaceChildren(element("p", {}, told), ...mapPart(t("heat"), { ...found, names }));
+    });
+  const set = (name) => (event) => {
+    if (!event.target.checkValidity()) return;
+    state.set({ [name]: event.target.value, cell: null });
+    show();
+  };
+  const count = element("input", { type: "number", min: 1, max: MOST, value: state.get("count", String(SHOWN)), onchange: set("count"), disabled: exported });
+  const inputs = element("input", { type: "text", maxlength: 4000, value: state.get("inputs"), onchange: set("inputs"), disabled: exported });
+  const controls = element("p", { class: "controls" }, control(t("heat.count"), count), control(t("heat.inputs"), inputs));
+  return { drawn: element("section", { class: "interactions" }, element("h3", {}, t("heat")), controls, part), show };
+};

@@ -15,7 +15,7 @@ const API = "/api/v1";
 
 // ---- data
 
-async function asked(path, options) {
+async function asked(path, options, tries = 15) {
   let answer;
   let found;
   try {
@@ -23,6 +23,11 @@ async function asked(path, options) {
     found = await answer.json();
   } catch {
     throw new Error(t("watch.silent")); // nobody answers, or somebody who speaks no JSON
+  }
+  const pause = answer.headers.get("retry-after"); // of a server that is busy
+  if (pause && tries) {
+    await new Promise((done) => setTimeout(done, 1000 * pause));
+    return asked(path, options, tries - 1);
   }
   if (!answer.ok) {
     const known = `failed.${answer.status}` in words ? answer.status : "other";
@@ -32,9 +37,9 @@ async function asked(path, options) {
   return found;
 }
 
-// This page as the explorer would send it now.
-export const freshPage = async () => {
-  const answer = await fetch(location.href);
+// A page as the explorer sends it now: this one, where no other is named.
+export const freshPage = async (address = location.href) => {
+  const answer = await fetch(address);
   if (!answer.ok) throw new Error(t("watch.silent"));
   return new DOMParser().parseFromString(await answer.text(), "text/html");
 };
@@ -125,7 +130,7 @@ export const share = (value) => number(value, 3, value < ONE ? "floor" : "halfEx
 export const percent = (value, digits = 1) => {
   const least = 10 ** -(digits + 2);
   const [tiny, roundingMode] = [value > 0 && value < least / 2, value < ONE && value > 1 - least ? "trunc" : "halfExpand"];
-  const form = new Intl.NumberFormat(lang, { style: "percent", maximumFractionDigits: digits, roundingMode, signDisplay: "negative" });
+  const form = new Intl.NumberFormat(lang, { style: "percent", minimumFractionDigits: tiny ? 0 : digits, maximumFractionDigits: digits, roundingMode, signDisplay: "negative" });
   return minus(`${tiny ? "<" : ""}${form.format(tiny ? least : value)}`);
 };
 
@@ -210,7 +215,8 @@ export const redrawing = (part) => {
 export const inOrder = (rows, column, up) => {
   const compare = new Intl.Collator(lang, { numeric: true }).compare;
   const unknown = (text) => text === "—" || text === "";
-  const keyed = rows.map((row) => [row.cells[column].dataset.value ?? row.cells[column].textContent, row]);
+  const plain = (text) => text.replace(/^−/, "-").replace(/,(?=\d{3})|%$/g, ""); // as a number is written here
+  const keyed = rows.map((row) => [row.cells[column].dataset.value ?? plain(row.cells[column].textContent), row]);
   const numeric = keyed.every(([text]) => unknown(text) || !Number.isNaN(Number(text)));
   const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
   keyed.sort(([a], [b]) => unknown(a) - unknown(b) || (unknown(a) ? 0 : (up ? 1 : -1) * order(a, b)));

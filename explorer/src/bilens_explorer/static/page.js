@@ -3,16 +3,14 @@ import { auditAgain } from "./audit_again.js";
 import { circuits } from "./circuits.js";
 import { compare, compareWith, takeTable } from "./compare.js";
 import { home } from "./home.js";
-import { interactions } from "./interactions.js";
 import { element, exported, given, here, lang, state, t, unpack } from "./lib.js";
 import { people } from "./people.js";
 import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
-import { text } from "./text.js";
 import { watch } from "./watch.js";
 
 const VIEWS = {
-  auditAgain, circuits, compare, compareWith, home, interactions, people, playground, spectra, takeTable, text, watch,
+  auditAgain, circuits, compare, compareWith, home, people, playground, spectra, takeTable, watch,
 };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);

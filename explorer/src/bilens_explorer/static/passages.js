@@ -25,16 +25,15 @@ export const latentName = ({ latent, contexts }) => {
 
 const FAINT = 0.02; // share of the scale that is not coloured
 const STEPS = { ArrowRight: 1, ArrowLeft: -1 };
-// Tokens in a row; those with a number can be walked through with the arrows. `onchoose` is told
-// which one is clicked, or chosen with Enter.
-export const shaded = (tokens, values, { scale, spaced, peak, onchoose, chosen } = {}) => {
+// Tokens in a row; those with a number can be walked through with the arrows.
+const shaded = (tokens, values, { scale, spaced, peak }) => {
   const marks = [];
   const parts = tokens.map((token, index) => {
     const value = values[index] ?? 0;
-    if (value === 0 && !onchoose) return element("span", {}, token);
+    if (value === 0) return element("span", {}, token);
     const made = element(
       "mark",
-      { tabindex: -1, class: index === peak ? "peak" : null, "aria-current": index === chosen ? "true" : null },
+      { tabindex: -1, class: index === peak ? "peak" : null },
       token,
       element("span", { class: "value" }, ` ${number(value)} `),
     );
@@ -42,11 +41,10 @@ export const shaded = (tokens, values, { scale, spaced, peak, onchoose, chosen }
       made.style.background = colour(value, scale);
       made.style.color = inkOn(colour(value, scale));
     }
-    if (onchoose) made.addEventListener("click", () => onchoose(index));
     marks.push(made);
     return made;
   });
-  const first = marks.find((mark) => mark.matches("[aria-current], .peak")) ?? marks[0];
+  const first = marks.find((mark) => mark.matches(".peak")) ?? marks[0];
   first?.setAttribute("tabindex", 0);
   return element(
     "span",
@@ -55,7 +53,6 @@ export const shaded = (tokens, values, { scale, spaced, peak, onchoose, chosen }
       onkeydown: (event) => {
         const at = marks.indexOf(event.target);
         const next = marks[at + STEPS[event.key]];
-        if (event.key === "Enter" && onchoose) event.target.click();
         if (!(event.key in STEPS)) return;
         event.preventDefault();
         if (!next) return;

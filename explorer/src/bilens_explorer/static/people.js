@@ -63,9 +63,13 @@ const remembered = (name) => {
   }
 };
 
+// Whom a proxy names as the author; null where people name themselves.
+let visitor;
+const named = async () => (await (visitor ??= get("/visitor"))).user;
+
 // A form that says something of a subject. What was typed stays until it is kept; what others said
 // since this form was opened is shown before anything is sent once more.
-const sayForm = (key, subject, action, what, close, weights) => {
+const sayForm = (key, subject, action, what, close, weights, user) => {
   const found = remarksOf(key);
   const newest = () => found.of(subject)[0]?.number ?? 0;
   let after = newest();
@@ -88,7 +92,7 @@ const sayForm = (key, subject, action, what, close, weights) => {
       ? field("label", "input", { ...kept, value: labelOf(found.of(subject))?.text ?? "", autocomplete: "off" })
       : field(action === "note" ? "note" : "why", "textarea", { ...kept, rows: 2 }),
     action === "accept" ? field("until", "input", { type: "date", min: today() }) : null,
-    field("author", "input", { required: true, maxlength: 100, value: remembered(), autocomplete: "name" }),
+    field("author", "input", { required: true, maxlength: 100, value: user ?? remembered(), readonly: user !== null, autocomplete: "name" }),
     element("p", {}, send, " ", cancel),
     problem,
   );
@@ -102,7 +106,7 @@ const sayForm = (key, subject, action, what, close, weights) => {
     send.setAttribute("aria-disabled", "true");
     try {
       const fresh = await added(key, () => post(`/models/${key}/entries`, body));
-      remembered(author);
+      if (user === null) remembered(author);
       await found.load(fresh);
       close();
     } catch (error) {
@@ -131,10 +135,11 @@ export const sayButton = (key, subject, action, what, place, weights = null) => 
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-expanded") === "true") return close();
     await remarksOf(key).ready;
+    const user = await named().catch(() => null);
     for (const other of place.parentElement.querySelectorAll("[aria-expanded]"))
       other.setAttribute("aria-expanded", "false");
     button.setAttribute("aria-expanded", "true");
-    place.replaceChildren(sayForm(key, subject, action, what, close, weights));
+    place.replaceChildren(sayForm(key, subject, action, what, close, weights, user));
     place.querySelector("input, textarea").focus();
   });
   return button;

@@ -1,6 +1,7 @@
-// The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, and
-// what is left when few of them are kept.
+// The layers of a model as a table, and of the output that is chosen spectrum, eigenvectors, what is
+// left when few of them are kept, and the interactions of inputs.
 import { bars, curves, largest, legend } from "./charts.js";
+import { interactionPart } from "./interactions.js";
 import { control, drawing, element, exported, fields, get, holds, lang, number, percent, redrawing, share, sortable, state, t, table, takeaway } from "./lib.js";
 import { addressOf, approximated, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
@@ -138,11 +139,11 @@ const bandTold = (band, { form }) => {
 
 const measuredAt = (points, k, name) => {
   const found = points.find((point) => point.k === k);
-  if (found) return percent(found[name], 2);
+  if (found) return percent(found[name]);
   const [before, after] = [points.findLast((point) => point.k < k), points.find((point) => point.k > k)];
   return [before, after]
     .filter(Boolean)
-    .map((point) => t("kept.near", { k: point.k, value: percent(point[name], 2) }))
+    .map((point) => t("kept.near", { k: point.k, value: percent(point[name]) }))
     .join(" · ");
 };
 
@@ -182,8 +183,8 @@ const truncationPart = (found, curve) => {
     }));
     const axis = { x: [0, most], marker: k, xName: t("kept.k"), width: 480 };
     const drawn = [
-      [t("kept.measured"), within.length ? series : null, names, { ...axis, y: [0, 1] }],
-      [t("kept.bound"), proven.length ? [{ name: t("kept.bound"), points: proven }] : null, null, { ...axis, y: [0, top], rounding: "ceil" }],
+      [t("kept.measured"), within.length ? series : null, names, { ...axis, y: [0, 1], told: percent }],
+      [t("kept.bound"), proven.length ? [{ name: t("kept.bound"), points: proven }] : null, null, { ...axis, y: [0, top], told: (size) => number(size, 4, "ceil") }],
     ];
     plots.replaceChildren(
       ...drawn.flatMap(([name, lines, key, options]) => {
@@ -245,6 +246,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
   if (!current()) return;
   const count = found.form.pairs.length;
   const told = element("p", { role: "status" }, t("null.waiting"));
+  const interactions = interactionPart(key, layer, output);
   const [plots, vectors, closer] = ["side", "vectors", "closer"].map((name) => element("div", { class: name }));
   const leading = get(addressOf(key, "eigenvectors", layer, output));
   let band = null;
@@ -299,6 +301,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
     vectors,
     element("p", { class: "quiet" }, t("vectors.sign")),
     ...truncationPart(found, curve),
+    interactions.drawn,
   );
   await drawing(vectors, async () => {
     const answer = await leading;
@@ -319,6 +322,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
       vectors.after(element("p", { class: "quiet" }, t("vectors.assumed", { shape: answer.shape.join(" × ") })));
   });
   await drawCloser();
+  await interactions.show();
   await drawing(told, async () => {
     band = await get(addressOf(key, "null", layer, output));
     told.textContent = bandTold(band, found);
@@ -339,13 +343,13 @@ export const spectra = (root) =>
     const redraw = redrawing(part);
     const show = (layer, output) => redraw((current) => outputPart(part, key, layer, output, curve, current));
     const choose = (layer, byHand) => {
-      if (byHand) state.set({ layer: layer.name, output: null, vector: null, k: null });
+      if (byHand) state.set({ layer: layer.name, output: null, vector: null, k: null, inputs: null, cell: null });
       const output = state.get("output", "0");
       listed.mark(layer);
       heading.textContent = layer.name;
       controls.replaceChildren(
         ...outputControls(layer, output, (changed) => {
-          state.set({ layer: layer.name, output: changed, vector: null });
+          state.set({ layer: layer.name, output: changed, vector: null, cell: null });
           show(layer, changed);
         }, (one) => addressOf(key, "spectrum", layer, one)).filter(Boolean),
       );

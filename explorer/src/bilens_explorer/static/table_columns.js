@@ -4,6 +4,7 @@ import { element, number, t } from "./lib.js";
 export const MISSING = "(missing)";
 export const UNSEEN = false; // a text that is none of those of the training
 const DAY = 86_400_000;
+export const DIGITS = 6; // of a number in a form; what was not typed stays as exact as it came
 // Beyond this, in either direction, float64 says nothing of sums of squares.
 export const farthest = ({ low, high }) => 10 ** (9 + Math.ceil(Math.log10(Math.max(1, Math.abs(low), Math.abs(high)))));
 const dayOf = (column, days) => new Date(Date.parse(column.first) + days * DAY);
@@ -70,7 +71,7 @@ export const valueInput = (column, value, change) => {
     );
   }
   const isDate = column.kind === "date";
-  const given = value === null ? "" : isDate ? stamp(column, value) : value;
+  const given = value === null ? "" : isDate ? stamp(column, value) : Number(value.toPrecision(DIGITS));
   const read = (text) => (text === "" ? null : isDate ? (Date.parse(`${text}Z`) - Date.parse(column.first)) / DAY : Number(text));
   return element("input", {
     type: isDate ? "datetime-local" : "number",

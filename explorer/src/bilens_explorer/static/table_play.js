@@ -6,13 +6,18 @@ import { nearestStep, reduced } from "./nearest_change.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, largestAt, quadraticMap, unpacked } from "./quadratic.js";
-import { decode, encode, farthest, isWhether, levelsOf, shownValue, UNSEEN, usual, valueInput } from "./table_columns.js";
+import { decode, DIGITS, encode, farthest, isWhether, levelsOf, shownValue, UNSEEN, usual, valueInput } from "./table_columns.js";
 
 const POINTS = 61; // of a curve
 const OWN = "own"; // a choice of row that says: what is typed
 const CELLS = 25; // of a side of a surface
 const takenAway = (value) => (value === UNSEEN ? t("play.unseen") : value);
 const MOST_TEXTS = 2000; // combinations of texts that are all tried
+// A number with few digits that lies no further inside than it does.
+const outwards = (value, sign) => {
+  const short = Number(value.toPrecision(DIGITS));
+  return sign * short >= sign * value ? short : Number((value + sign * Math.abs(value) * 10 ** (1 - DIGITS)).toPrecision(DIGITS));
+};
 
 // The model of a table, as a function of the values of a form.
 export const tableModel = (given) => {
@@ -233,7 +238,7 @@ export const tablePlayground = (root, given, typed, again) => {
     const column = columns[at];
     const may = element("input", { type: "checkbox", checked: column.kind === "number", "aria-label": t("play.may_change", { column: column.name }) });
     const ends = column.kind === "number"
-      ? [["low", column.low], ["high", column.high]].map(([end, value]) =>
+      ? [["low", outwards(column.low, -1)], ["high", outwards(column.high, 1)]].map(([end, value]) =>
           element("input", { type: "number", step: "any", value, "aria-label": t(`play.bound.${end}`, { column: column.name }) }),
         )
       : [];
@@ -255,6 +260,17 @@ export const tablePlayground = (root, given, typed, again) => {
     const does = label === (wanted ?? label) && label !== largestAt(now.logits);
     return does && whole.some((value, at) => value !== found[at]) ? whole : found;
   };
+  // With as few digits as still do it: a number that is cut anywhere may lie on the other side.
+  const shortest = (found, free, wanted) => {
+    const cut = (digits) => found.map((value, at) => (typeof value === "number" && value !== values[at] ? Number(value.toPrecision(digits)) : value));
+    const inside = (value, at) => value === found[at] || (value >= free.get(at)[0] && value <= free.get(at)[1]);
+    const does = (row) => {
+      const label = largestAt(map.logits(model.at(row)));
+      return row.every(inside) && label === (wanted ?? label) && label !== largestAt(now.logits);
+    };
+    const tried = one ? [] : Array.from({ length: 15 - DIGITS }, (_, more) => cut(DIGITS + more));
+    return tried.find(does) ?? found;
+  };
   const find = () => {
     const free = new Map(ask.filter(({ may }) => may.checked).map(({ at, ends }) => [at, ends.length ? ends.map((end) => end.valueAsNumber) : null]));
     const told = (text) => found.replaceChildren(element("p", {}, text));
@@ -268,14 +284,14 @@ export const tablePlayground = (root, given, typed, again) => {
     const wanted = wish.value === "" ? null : Number(wish.value);
     const nearest = model.nearest(values, free, wanted);
     if (!nearest.values) return told(t(`play.none.${nearest.exact ? "proven" : "searched"}`));
-    const then = rounded(nearest.values, free, wanted);
-    const kind = then !== nearest.values ? "rounded" : nearest.exact ? "exact" : "searched";
+    const whole = rounded(nearest.values, free, wanted);
+    const kind = whole !== nearest.values ? "rounded" : nearest.exact ? "exact" : "searched";
+    const then = shortest(whole, free, wanted);
     const distance = kind === "exact" ? number(nearest.distance, 4, "floor") : number(model.distance(values, then), 4, "ceil");
     const after = map.logits(model.at(then));
     const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
     const changes = different.map((at) => [columns[at].name, takenAway(values[at]), then[at]]);
-    // all digits: one that is rounded may lie on the other side of the border
-    const cells = different.map((at) => [columns[at].name, ...[values, then].map((row) => shownValue(columns[at], row[at], 15))]);
+    const cells = different.map((at) => [columns[at].name, shownValue(columns[at], values[at], DIGITS), shownValue(columns[at], then[at], one ? DIGITS : 15)]);
     const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
     const put = element("button", { type: "button", class: "plain", onclick: () => {
       values = then;

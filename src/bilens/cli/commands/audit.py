@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass, replace
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
@@ -343,8 +342,5 @@ def told_of(error: BilensError | MemoryError) -> str:
     """Return why one of many models was not audited, with the command that would audit it."""
     if not isinstance(error, BilensError) or not error.retries:
         return str(error)
-    runs = (
-        shlex.join(["bilens", "audit", one.path or one.given, *chain(*one.options())])
-        for one in error.retries
-    )
+    runs = (one.line("bilens", "audit") for one in error.retries)
     return f"{error.sentence} Run: {'; '.join(runs)}"

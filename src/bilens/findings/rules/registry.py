@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from bilens.base.errors import UsageError
-from bilens.findings.rules import layers, models, tables
+from bilens.findings.rules import changes, layers, models, tables
 from bilens.findings.rules.rule import EXTREME, GROUND, OPEN, Evidence, Rule, formats
 from bilens.records.audit import ReadAs
 from bilens.records.common import Finding, JudgedCondition, Value
@@ -17,7 +17,7 @@ from bilens.records.view import Format
 # In the order of a verdict: that in which they are written.
 REGISTRY: Final[tuple[Rule, ...]] = tuple(
     found
-    for module in (models, tables, layers)
+    for module in (models, tables, layers, changes)
     for found in vars(module).values()
     if isinstance(found, Rule)
 )

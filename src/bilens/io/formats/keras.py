@@ -8,7 +8,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from io import BytesIO
 from math import prod
@@ -26,7 +26,7 @@ from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.keras_run import is_ready, load_keras, open_keras
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
-from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.io.stored_mlp import Store, StoredTensor, stored_array
 from bilens.nn.mlp_search.observation import check_layers
 
 WEIGHTS_ALONE = (".h5", ".hdf5")
@@ -144,12 +144,11 @@ def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, Store
             raise CheckpointError(f"{path}: {full!r} leads out of the file: save the model again.")
         if hasattr(one, "keys"):
             yield from tensors_in(path, one, f"{full}/")
-        elif one.dtype.kind == "f" or (one.dtype.kind in "iu" and one.ndim > 1):
+        elif hasattr(one, "dtype"):
             check_memory(16 * prod(one.shape), f"{path}", "load a smaller file")
-            wide = one.dtype if one.dtype.name in ("float16", "float64") else np.float32
-            data = torch.from_numpy(np.array(one[()], dtype=wide))
-            shape = tuple(data.shape)
-            yield full, StoredTensor(path, full, shape, data.dtype, data.__getitem__)
+            found = stored_array(path, full, one[()])
+            is_counter = one.ndim < 2 and not found.dtype.is_floating_point
+            yield full, replace(found, is_weight=found.is_weight and not is_counter)
 
 
 # ---- the configuration
@@ -201,7 +200,8 @@ class KerasReader:
     def applied(self, layer: Mapping[str, Any], place: str, given: list[Any]) -> Any:
         """Return the output of a layer from its inputs; taken as it comes where it is not read."""
         kind, said, x = layer["class_name"], layer["config"], given[0]
-        names = sorted(name for name in self.to.tensors if name.startswith(place))
+        held = self.to.tensors.items()
+        names = sorted(name for name, one in held if name.startswith(place) and one.is_weight)
         in_order = not isinstance(said.get("input_layers"), dict)
         if kind in NESTED and f"{layer.get('module')}.".startswith("keras.") and in_order:
             return self.model(said, given, place)

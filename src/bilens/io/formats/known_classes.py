@@ -1,5 +1,6 @@
 """The classes that state dicts are known to be of: nothing is imported to say which."""
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.util import find_spec
@@ -40,7 +41,8 @@ def class_of(path: Path, shapes: Shapes) -> str:
     """Return the class of an installed package that tensors belong to; empty for none known."""
     content = config_beside(path)
     if (named := content.get("architectures")) and "auto_map" not in content:
-        return f"transformers.{named[0]}" if find_spec("transformers") else ""
+        found = is_in_transformers(named[0], str(content.get("model_type")), shapes)
+        return f"transformers.{named[0]}" if found else ""
     if find_spec("torchvision") is None:
         return ""
     count = str(sum(COUNTER not in name for name in shapes))
@@ -53,6 +55,21 @@ def class_of(path: Path, shapes: Shapes) -> str:
             say = f"(num_classes={heads[-1]})" if heads and heads[-1] != CLASSES else ""
             return f"torchvision.models.{known[count]}{say}"
     return ""
+
+
+def is_in_transformers(name: str, family: str, shapes: Shapes) -> bool:
+    """Tell whether the code of a family has a class, and the parts that tensors are in.
+
+    It is read as a text: nothing is imported.
+    """
+    spec, family = find_spec("transformers"), family.replace("-", "_")
+    if spec is None or spec.origin is None or not family.isidentifier():
+        return False
+    code = Path(spec.origin).parent / "models" / family / f"modeling_{family}.py"
+    text = code.read_text("utf-8", "replace") if code.is_file() else ""
+    parts = {*re.findall(r"self\.(\w+) *=", text)}
+    firsts = {key.partition(".")[0] for key in shapes}
+    return firsts <= parts and re.search(rf"^class {re.escape(name)}\b", text, re.M) is not None
 
 
 def config_beside(path: Path) -> dict[str, Any]:

@@ -81,11 +81,15 @@ def read_roles(path: Path, file: WeightsFile, options: ReadOptions) -> LoadedMod
             "(in, out), and nothing in the shapes decides it"
         )
     if asks or options.activation is None:
+        free = "transposed" in asks
         found = "; ".join(f"layer {index}: {roles}" for index, roles in enumerate(layers[:4]))
         more = f"; and {len(layers) - 4} more" if len(layers) > 4 else ""
         error = (NoLayersError if "allow_pickle" in asks else UsageError)(
             f"{path}: looks like an MLP ({found}{more}). It {'; '.join(asks.values())}.",
-            [Retry(str(path), answered(path, options, asks))],
+            [
+                Retry(str(path), {**answered(path, options, asks), **way})
+                for way in ([{"transposed": False}, {"transposed": True}] if free else [{}])
+            ],
         )
         raise told_with_class(error, path, shapes, options, "allow_pickle" in asks)
     activations, views, said = said_activations(path, layers, options.activation), {}, {}

@@ -51,7 +51,8 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
         if codes := dequantised(path, model):
             kind = f"ONNX file, {len(codes)} matrices of it dequantised"
         tensors = dict(stored_tensors(path, model.graph))
-        tensors |= {n: replace(tensors[n], quantised_as=code) for n, code in codes.items()}
+        for name, (code, parts) in codes.items():
+            tensors[name] = replace(tensors[name], quantised_as=code, made_of=parts)
         graph = OnnxGraph(model, Operations(path, kind, tensors))
         owner, when = partial(outputs_of, path), partial(graph.when_run, bodies)
         where, run = graph.called.__getitem__, partial(open_onnx, path)
@@ -70,9 +71,13 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
 ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
 
 
-def dequantised(path: Path, model: Any) -> dict[str, str]:
-    """Put packed weights as DequantizeLinear makes them in their place; return name → type."""
-    graph, found = model.graph, dict[str, str]()
+def dequantised(path: Path, model: Any) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Put packed weights as DequantizeLinear makes them in their place.
+
+    Returns:
+        Name → type of their codes, and the tensors that are in them.
+    """
+    graph, found = model.graph, dict[str, tuple[str, tuple[str, ...]]]()
     stored = {proto.name: proto for proto in graph.initializer}
     users = Counter(name for node in graph.node for name in node.input)
     for node in graph.node:
@@ -90,7 +95,7 @@ def dequantised(path: Path, model: Any) -> dict[str, str]:
         users.subtract(numbers)
         node.op_type = "Identity"
         if packed.dims:
-            found[name] = kind
+            found[name] = kind, tuple(numbers)
         del node.input[1:], node.attribute[:]
         for one in numbers:
             if not users[one]:

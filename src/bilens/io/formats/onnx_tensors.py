@@ -1,6 +1,7 @@
 """The tensors of an ONNX file: of its graph, of the graphs inside nodes, and of functions."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,16 +13,17 @@ from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import reading
 from bilens.io.formats.onnx_bodies import without_bodies
 from bilens.io.formats.safetensors_folder import inside
-from bilens.io.stored_mlp import StoredTensor
+from bilens.io.stored_mlp import StoredTensor, stored_array
 
 COPIES = 4  # of the files: their bytes, and the tensors in float64
-# onnx's number of a type → ours; packed numbers of 4 and 8 bits count as weights in float32
+# onnx's number of a type → ours
 DTYPES = {1: torch.float32, 10: torch.float16, 11: torch.float64}
 NARROW = {16: torch.bfloat16, 17: torch.float8_e4m3fn, 18: torch.float8_e4m3fnuz}
 NARROW |= {19: torch.float8_e5m2, 20: torch.float8_e5m2fnuz}
-DOUBLE, TEXT = 11, 8
-# Whole numbers and truth values, such as places: compared with another file's, and no weights.
-PLACES = {6: torch.int32, 7: torch.int64, 9: torch.bool, 12: torch.int64, 13: torch.int64}
+PACKED = {21: "uint4", 22: "int4", 23: "float4e2m1"}  # codes of weights, two in a byte
+DOUBLE = 11
+# Text, whole numbers, truth values: compared with another file's, and no weights.
+NO_WEIGHTS = (6, 7, 8, 9, 12, 13)
 
 
 def package() -> Any:
@@ -70,24 +72,25 @@ def files_beside(path: Path, model: Any) -> list[Path]:
 
 
 def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]:
-    """Yield every tensor of numbers by name, and widen weights in the message to float64.
+    """Yield every tensor by name, and widen weights in the message to float64.
 
     As in an inventory, single numbers and places are no weights.
     """
     numpy_helper = package().numpy_helper
     for name, proto in tensors_in(graph):
-        kind = proto.data_type
-        if kind == TEXT:
-            continue
-        dtype = {**DTYPES, **NARROW, **PLACES}.get(kind, torch.float32)
-        array = numpy_helper.to_array(proto).astype(np.int64 if kind in PLACES else np.float64)
+        kind, array = proto.data_type, numpy_helper.to_array(proto)
+        is_weight = bool(array.ndim) and kind not in NO_WEIGHTS
         if kind in DTYPES:
-            proto.CopyFrom(numpy_helper.from_array(array, proto.name))
-        data, is_weight = torch.from_numpy(array).to(dtype), bool(array.ndim) and kind not in PLACES
-        fetch = data.__getitem__
-        yield name, StoredTensor(path, name, array.shape, dtype, fetch, is_weight=is_weight)
+            proto.CopyFrom(numpy_helper.from_array(array.astype(np.float64), proto.name))
+        if kind in (*PACKED, *NARROW):  # of which numpy has none
+            array = array.astype(np.int8 if kind in (21, 22) else np.float32)
+        found = replace(stored_array(path, name, array), is_weight=is_weight)
+        if kind in NARROW:
+            data = found.fetch(()).to(NARROW[kind])
+            found = replace(found, dtype=data.dtype, fetch=data.__getitem__)
+        yield name, replace(found, quantised_as=PACKED.get(kind, found.quantised_as))
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
-    """Return every tensor of numbers, of a file in which no MLP is found."""
+    """Return every tensor, of a file in which no MLP is found."""
     return dict(stored_tensors(path, open_graph(path)[0].graph))

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import torch
+
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json
-from bilens.io.byte_ranges import read_header
+from bilens.io.byte_ranges import Region, read_header
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.model_config import is_list_of
 from bilens.io.remote import at_once
-from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.io.tensors import OTHER_DTYPES, check_names, checked_dtype
+from bilens.io.stored_mlp import Store, StoredTensor, stored_codes
+from bilens.io.tensors import DTYPES, OTHER_DTYPES, check_names, checked_dtype
 
 INDEX_NAME = "model.safetensors.index.json"
 SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*\.safetensors", re.ASCII)  # no path, no ".."
@@ -120,13 +122,17 @@ def inside(folder: Path, file: Path) -> Path:
 
 
 def header(file: Path, wanted: Callable[[str], bool]) -> dict[str, StoredTensor]:
-    """Return the tensors of a file; the wanted ones are of a dtype that layers have."""
+    """Return all tensors of a file; the wanted ones are of a dtype that layers have."""
     found, store = read_header(file), {}
     for name, entry in found.entries.items():
-        if wanted(name) or entry.dtype not in OTHER_DTYPES:
+        dtype = DTYPES.get(entry.dtype) or OTHER_DTYPES.get(entry.dtype)
+        if wanted(name):
             dtype = checked_dtype(file, name, entry.dtype)
-        else:
-            dtype = OTHER_DTYPES[entry.dtype]
+        if dtype is None:
+            start, stop = (found.stop + end for end in entry.data_offsets)
+            place = Region(found.file, start, (stop - start,), torch.uint8)
+            store[name] = stored_codes(name, entry.shape, entry.dtype, place)
+            continue
         place = found.region(name, dtype)
         store[name] = StoredTensor(file, name, place.shape, dtype, place.fetch, locate=place.spans)
     return store

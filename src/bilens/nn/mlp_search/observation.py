@@ -36,7 +36,7 @@ from bilens.nn.mlp_search.expression import (
 from bilens.nn.mlp_search.in_place import use_results_in_place
 from bilens.nn.mlp_search.patches import places
 from bilens.nn.mlp_search.pointwise import POINTS, activation_through, factors, the_only
-from bilens.nn.real_run import WEIGHT_HOOKS, call
+from bilens.nn.real_run import WEIGHT_HOOKS, call, copy_of_input
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
 TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -144,7 +144,7 @@ def compared(
             given = patch.images()
             check_memory(8 * patch.width * given.numel(), "its patches", "pass a part of the model")
             x = patch.vectors(given)
-        made = run(layer.source.location, layer.location, given)
+        made = run(layer.source.location, layer.location, given.clone())
         found = in_float64(layer.read_layer())(x)
     except Exception as error:  # somebody else's operations, run apart from the rest
         return f"its part of the source does not run by itself ({type(error).__name__}: {error})"
@@ -231,9 +231,10 @@ def watch_once(
             continue
 
         def keep(
-            _: nn.Module, given: tuple[Any, ...], made: Any, path: str = path, step: Step = step
+            _: nn.Module, args: Any, kwargs: Any, made: Any, path: str = path, step: Step = step
         ) -> Tensor | None:
-            if path in seen or not given or not isinstance(made, Tensor):
+            given = copy_of_input(args, kwargs)
+            if path in seen or given is None or not isinstance(made, Tensor):
                 return None
             if path in planted:
                 # of no two maps the same points
@@ -241,11 +242,11 @@ def watch_once(
                 places = (start + shift + torch.arange(made.numel())) * (1 + stride)
                 points: Tensor = POINTS[places % len(POINTS)]
                 made = points.to(made).reshape(made.shape)
-            seen[path] = Watched(path, step, first_rows(given[0]), first_rows(made))
+            seen[path] = Watched(path, step, first_rows(given), first_rows(made))
             changed: Tensor = made
             return changed
 
-        part.register_forward_hook(keep)
+        part.register_forward_hook(keep, with_kwargs=True)
     call(runner, example)
     return list(seen.values())
 

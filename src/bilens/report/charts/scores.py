@@ -28,7 +28,7 @@ class Bar:
 
 
 def bar_rows(
-    texts: tuple[str, str],
+    about: tuple[str, str],
     bars: Sequence[Bar],
     every: Named,
     *,
@@ -39,14 +39,20 @@ def bar_rows(
 ) -> Figure:
     """Return one bar for each name, in the order given, with room for `every` name and value.
 
-    `texts` are title and description; `tag_width` is the room for tags on the right.
+    `about` is title and description; `tag_width` is the room for tags on the right.
     """
     known = [0.0, *(value for _, value in every)]
     low, high = min(known), max(known) or (1.0 if min(known) == 0 else 0.0)
     names = (fitted(name, NAME, name_width) for name, _ in every)
     left = 14 + max(text_width(name, NAME) for name in names)  # where names end
-    start = left + (NUMBER if low < 0 else 8.0)
-    scale = Scale(low, high, start, width - tag_width - (NUMBER if high > 0 else 8.0))
+    texts = [(bar.text, bar.value) for bar in bars]
+    texts += [(signed_quantity(value), value) for _, value in every]
+    room = {
+        side: max([NUMBER, *(8 + text_width(one, LETTERS) for one, x in texts if (x < 0) == side)])
+        for side in (True, False)
+    }
+    start = left + (room[True] if low < 0 else 8.0)
+    scale = Scale(low, high, start, width - tag_width - (room[False] if high > 0 else 8.0))
     zero, length = scale(0), ROW * len(bars)
     parts = [line(zero, PAD, zero, PAD + length, "zero")]
     for position, bar in enumerate(bars):
@@ -60,7 +66,7 @@ def bar_rows(
     if footnote:
         height += ROW
         parts.append(label(left, height - PAD - 8, footnote, "tick"))
-    title, description = texts
+    title, description = about
     return Figure(title, description, width, height, joined(*parts), "chart scores")
 
 

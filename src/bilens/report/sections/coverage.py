@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from bilens.findings.rules.rule import list_names
 from bilens.records.decision import Coverage, CoverageGroup
 from bilens.report.markup import element, keyed_table, paragraph, quiet, section
 from bilens.report.text import Catalogue, grouped, read_percents, shortened
@@ -27,7 +28,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
     return section(
         t,
         "coverage",
-        paragraph(summary(t, found)),
+        paragraph(t("sentence.gap").join([summary(t, found), *other_files(t, found)])),
         keyed_table(t, "coverage.table", keys, rows, words="name reason"),
         quiet(t("coverage.more", count=grouped(more))) if more > 0 else Markup(""),
     )
@@ -39,6 +40,13 @@ def summary(t: Catalogue, found: Coverage) -> str:
     return t(f"coverage.{key}", count=grouped(found.parameters), **shares(found))
 
 
+def other_files(t: Catalogue, found: Coverage) -> Iterator[str]:
+    """Yield which other files of weights lie in the folder; nothing where none do."""
+    if found.other_files:
+        count, names = grouped(len(found.other_files)), list_names(found.other_files)
+        yield t("coverage.files", count=count, names=names)
+
+
 def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
     """Return the shares read exactly, approximately and not at all, as percentages."""
     total = found.parameters or 1
@@ -47,7 +55,8 @@ def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
 
 
 def unread_lines(t: Catalogue, found: Coverage | None) -> Iterator[str]:
-    """Yield a sentence for each group of tensors that was not read, the largest first."""
+    """Yield what was not read: other files of weights, and groups of tensors, the largest first."""
+    yield from () if found is None else other_files(t, found)
     groups = [] if found is None else [group for group in found.groups if group.reason]
     for group in groups[:MOST]:
         yield t(

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.decision import FEW, UNDECIDED, decision_of
 from bilens.findings.rules.judgements import WHOLE, judgements_of
-from bilens.findings.rules.layers import kind_of_change
 from bilens.findings.rules.rule import Group, list_names
 from bilens.records.audit import Audit
 from bilens.records.common import Source
@@ -161,9 +161,9 @@ def looked_lines(t: Catalogue, record: Audit) -> Iterator[tuple[str, list[str]]]
     accepted = [t(f"decision.accepted_by.{found.accepted_by}")]
     entry, state = judgements_of(record).get(WHOLE, (None, ""))
     if entry is not None and state in ("accepted", "inherited"):
-        until = entry.until or NONE
         by = {"author": entry.author, "day": entry.date[:10], "model": entry.model}
-        accepted.append(t("decision.accepted", **by, until=until))
+        end = t("decision.until", until=entry.until) if entry.until else t("decision.endless")
+        accepted.append(t("sentence.gap").join((t(f"decision.{state}", **by), end)))
     yield t("decision.accepted_by"), accepted
 
 

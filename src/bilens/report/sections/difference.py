@@ -1,5 +1,6 @@
 """Changes of a model as a whole: tensors and files; of tables columns and answers."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -27,6 +28,35 @@ from bilens.report.text import (
 )
 
 MOST = 3  # columns and pairs of an output
+
+
+# Why layers are not compared, as documents say it in English → the key of its sentence.
+REASONS = {
+    "the (?:model|baseline) has no such layer": "alone",
+    "nothing shows that the two residual streams .*": "stream",
+    "hidden neurons have no names, .*": "neurons",
+    "inputs without a counterpart: (?P<names>.*)": "inputs",
+    "outputs without a counterpart: (?P<names>.*)": "outputs",
+    "(?P<before>.+ → .+) became (?P<after>.+ → .+)": "kind",
+    r"R² = (?P<r2>\S+) is below (?P<least>\S+)": "r2",
+    "the model gives (?P<mine>.+), and the baseline (?P<theirs>.+)": "gives",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>[^:]+)": "end",
+    "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+): .*": "off",
+    "(?P<names>.*) of the model": "of_model",
+    "(?P<names>.*) of the baseline": "of_baseline",
+}
+
+
+def reason_text(t: Catalogue, reason: str) -> str:
+    """Return why something was not compared in the reader's language, where that is known."""
+    for pattern, name in REASONS.items():
+        if found := re.fullmatch(pattern, reason, re.DOTALL):
+            values = found.groupdict()
+            if name in ("inputs", "outputs"):
+                sides = (reason_text(t, side) for side in values["names"].split("; "))
+                values["names"] = "; ".join(sides)
+            return t(f"layers.difference.reason.{name}", **values)
+    return reason
 
 
 def whole_difference(t: Catalogue, found: WholeDifference) -> Iterator[Content]:
@@ -112,6 +142,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "differing": grouped(head.differing),
         "changed": grouped(len(found.changed)),
         "alone": grouped(head.alone),
+        "shaped": grouped(head.other_shape),
         "ways": t.listing(t.each("difference.way", head.ways)),
         "model": t.listing([*head.types]),
         "baseline": t.listing([*head.baseline_types]),
@@ -124,6 +155,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "norms": list_names([one.norm for one in folded]),
         "residual": quantity(max((one.residual or 0.0 for one in folded), default=0.0)),
         "where": where,
+        "names": list_names(found.other_weights),
         "unread": grouped(head.unread[0]),
         "unread_baseline": grouped(head.unread[1]),
         "operations": list_names([*map(str, graph.operations or ())]),
@@ -136,9 +168,17 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     lost, told_by_bytes = any(head.unread), head.kind in ("identical", "same_tensors")
     if told_by_bytes and (lost or not head.tensors):
         said, lost = [f"{head.kind}_bytes"], False
+    elif head.ways == ("files",):
+        said = ["same_tensors_files"]
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
-    more = {"alone": head.alone > 0, "no_copy": head.no_copy, "unread": lost}
+    more = {
+        "alone": head.alone > 0,
+        "other_shape": head.other_shape > 0,
+        "no_copy": head.no_copy,
+        "unread": lost,
+        "other_weights": bool(found.other_weights),
+    }
     more |= {"operations": bool(graph.operations), "settings": bool(graph.settings)}
     if graph.operations == () and not graph.settings:
         compared = "same_graph" if graph.joined else "same_settings"

@@ -133,6 +133,8 @@ def inventory_lines(t: Catalogue, found: Inventory) -> Iterator[str]:
     if found.parameters is not None:
         numbers = {"tensors": grouped(found.tensors), "count": grouped(found.parameters)}
         yield t("inventory.tensors", dtypes=kinds or NONE, **numbers)
+    if found.codes:
+        yield t("inventory.codes", count=grouped(found.codes))
     if found.operations:
         named = [f"{grouped(one.count)} {one.name}" for one in found.operations[:MOST_NAMED]]
         more = len(found.operations) - len(named)

@@ -39,7 +39,12 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.difference import alignment_sentences, whole_difference, word_trial
+from bilens.report.sections.difference import (
+    alignment_sentences,
+    reason_text,
+    whole_difference,
+    word_trial,
+)
 from bilens.report.sections.overview import Page, Parts, data_used, file_facts
 from bilens.report.tables import FieldColumn, FieldTable, TableRow
 from bilens.report.text import (
@@ -289,7 +294,9 @@ def difference(
     `names` are those of the outputs where they are classes; `painter` draws input directions.
     """
     cards = list[Markup]()
-    for layer in found.layers:
+    head = None if found.whole is None else found.whole.headline
+    related = head is None or head.kind != "unrelated"  # else a change is the whole model
+    for layer in found.layers if related else ():
         if not layer.triggers:
             continue
         outputs, inputs = layer.outputs, layer.inputs
@@ -345,7 +352,7 @@ def note(t: Catalogue, layer: LayerDifference) -> str:
     if layer.same_function:
         return t("layers.difference.same_function")
     if layer.refused is not None:
-        return t("layers.difference.refused", reason=layer.refused)
+        return t("layers.difference.refused", reason=reason_text(t, layer.refused))
     return ""
 
 

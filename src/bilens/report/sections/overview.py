@@ -1,6 +1,7 @@
 """The parts of every page: facts of model and run, names of inputs and classes, verdict."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,7 +10,7 @@ from typing import Final, TypeAlias
 from markupsafe import Markup
 
 from bilens.findings.rules.registry import find_rule
-from bilens.findings.rules.rule import ASSUMED
+from bilens.findings.rules.rule import ASSUMED, Rule
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import json_text
@@ -194,7 +195,8 @@ def finding_line(t: Catalogue, read_as: str, finding: Finding) -> FindingLine:
     scope = t(f"rule.scope.{ASSUMED if ASSUMED in finding.values else holds}") if holds else ""
     sentence = rule_text(t, read_as, finding, outcome)
     if not sentence:
-        numbers = ", ".join(f"{number} = {value}" for number, value in finding.values.items())
+        shown = ((name, told_value(value)) for name, value in finding.values.items())
+        numbers = ", ".join(f"{name} = {value}" for name, value in shown)
         sentence = f"{finding.rule}: {numbers}"
     return FindingLine(outcome, sentence, scope, "model" if rule is None else rule.group)
 
@@ -215,7 +217,7 @@ def rule_text(t: Catalogue, read_as: str, finding: Finding, ending: str) -> str:
         key += rule.variant(values)
     if rule is None or not t.has(key):
         return ""
-    toward = {"low": -1, "high": 1, rule.number: {"<": -1, ">": 1}.get(rule.bad or "", 0)}
+    toward = {"low": -1, "high": 1, rule.number: rounding_of(rule)}
     shown = {
         each: shown_value(t, form, values[each], toward.get(each, 0))
         for each, form in rule.values.items()
@@ -229,6 +231,21 @@ def rule_text(t: Catalogue, read_as: str, finding: Finding, ending: str) -> str:
     return t(key, **shown)
 
 
+def rounding_of(rule: Rule) -> int:
+    """Return toward which side the number of a rule is rounded: never to look better than it is."""
+    return {"<": -1, ">": 1}.get(rule.bad or "", 0)
+
+
+def rule_number(t: Catalogue, rule: str, read_as: str, value: float | None) -> str:
+    """Return the number of a rule as its sentence has it; a dash for one without."""
+    known = find_rule(rule, read_as)
+    if value is None or known is None or known.number is None:
+        return NONE
+    form = known.values.get(known.number, "quantity")
+    text = shown_value(t, form, value, rounding_of(known))
+    return t("explorer.points", value=text) if form == "points" else text
+
+
 def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> str:
     """Return one value of a rule as a reader sees it."""
     if not isinstance(value, str):
@@ -239,6 +256,13 @@ def shown_value(t: Catalogue, form: Format, value: Value, toward: int = 0) -> st
         return value
     prefix = "layers.difference.mode" if form == "mode" else "source"
     return t.listing([t.word(prefix, one) for one in value.split(" and ")])
+
+
+def told_value(value: Value) -> Value:
+    """Return a value that no rule says how to write: a number that is not whole with six digits."""
+    if isinstance(value, float) and math.isfinite(value) and not value.is_integer():
+        return quantity(value, 6, -1)
+    return value
 
 
 def condition_lines(t: Catalogue, record: Audit | SweepSummary) -> list[FindingLine]:

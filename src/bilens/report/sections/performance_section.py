@@ -23,7 +23,7 @@ from bilens.report.markup import (
     table,
 )
 from bilens.report.raster import Painter
-from bilens.report.sections.overview import clean_names, data_source
+from bilens.report.sections.overview import clean_names, data_source, told_value
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity
 
 
@@ -40,11 +40,11 @@ def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
     parts.append(quiet(t("performance.source", source=data_source(t, data))))
     if found.classification is not None:
         parts += classification(t, found, found.classification)
-    if found.regression is not None:
+    if found.regression is not None and found.regression.residuals:
         chart = residual_chart(t, found.regression.residuals)
         parts.append(drawings([(chart.title, chart)]))
     if found.mistakes:
-        parts.append(mistakes(t, found))
+        parts.append(mistake_table(t, found))
     if found.approximation:
         parts += approximation(t, found)
     return section(t, "performance", *parts)
@@ -67,7 +67,10 @@ def performance_lines(t: Catalogue, found: Performance) -> list[str]:
 def data_notes(t: Catalogue, found: Performance | DataOrigin | None) -> list[str]:
     """Return how data were read: what was done to them, or taken for granted."""
     notes = () if found is None else found.notes
-    return [t(f"performance.note.{one.kind}", **one.values) for one in notes]
+    told = ({name: told_value(value) for name, value in one.values.items()} for one in notes)
+    return [
+        t(f"performance.note.{one.kind}", **values) for one, values in zip(notes, told, strict=True)
+    ]
 
 
 def score(value: float | None) -> str:
@@ -107,7 +110,7 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     yield drawings(charts, "drawings shares")
 
 
-def mistakes(t: Catalogue, found: Performance) -> Markup:
+def mistake_table(t: Catalogue, found: Performance) -> Markup:
     """Return the most confident wrong answers with their images, or the largest errors."""
     names, rows = clean_names(found.names), list[list[Content]]()
     shape = found.image_shape

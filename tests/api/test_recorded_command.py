@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from bilens.api.recorded_command import OPTIONS, RefusedError, repeat_command
 from bilens.cli.app import app
 from bilens.cli.command_group import build_all_commands
-from bilens_explorer.recorded_command import OPTIONS, RefusedError, repeat_command
 
 LEFT = {
     "--activations",

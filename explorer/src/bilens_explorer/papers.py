@@ -1,0 +1,84 @@
+"""Reports that lie in the folder: which are audits of the history, and which only papers.
+
+Anybody can lay a report beside a model. So each is held against the history, and the files that it
+says it is of against those that lie there; it decides nothing.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from bilens import AuditReport, History
+from bilens.base.errors import BilensError
+from bilens.records import Audit, PastAudit, Record, Source, json_text
+from bilens.report import SavedReport
+from bilens_explorer.records.models import ReportRow
+from bilens_explorer.register import AuditedFiles, Register, mark_of
+
+MOST = 20  # audits that one report is held against, the last ones
+
+
+class Papers:
+    """The reports of a folder; `read` reads one by its id."""
+
+    def __init__(
+        self, history: History, register: Register, read: Callable[[str], SavedReport[Any]]
+    ) -> None:
+        self._history, self._register, self._read = history, register, read
+        self._told: dict[str, tuple[object, Source, str]] = {}  # by id: mark, source and digest
+        self._recorded: dict[PastAudit, str] = {}  # digests
+
+    def describe(
+        self,
+        row: ReportRow,
+        path: Path,
+        models: Iterable[Path],
+        audits: Iterable[tuple[PastAudit, ...]],
+    ) -> ReportRow:
+        """Return a report with what it is: of which audit, and whether of what lies beside it."""
+        try:
+            source, digest = self._facts(row.id, path)
+            sha256 = source.weights_sha256
+            asked = [one for each in audits for one in each if one.weights_sha256 == sha256]
+            asked = sorted(asked, key=lambda one: -one.number)[:MOST]
+            number = next((one.number for one in asked if self._digest(one) == digest), 0)
+        except BilensError:
+            return structs.replace(row, state="unread")
+        here = [one for one in models if path.parent in (one, one.parent)]
+        files = (*source.files.items(),)
+        known = [self._register.lies_at(one, sha256) for one in here]
+        if not sha256 or not here:
+            state = "these" if sha256 and self._register.where(sha256) else "others"
+        elif not files and None not in known:  # it names no files
+            state = "these" if any(known) else "others"
+        else:
+            wanted = {f"{row.id}/{one.name}": AuditedFiles(one, sha256, files) for one in here}
+            found = {one.state for one in self._register.look(wanted).values()}
+            state = "unread" if "unread" in found else "others"
+            state = "these" if "audited" in found else state
+        state = "audit" if number and state == "these" else state
+        return structs.replace(row, state=state, audit=number)
+
+    def _facts(self, key: str, path: Path) -> tuple[Source, str]:
+        mark = mark_of(str(path))
+        if key not in self._told or self._told[key][0] != mark:
+            record = self._read(key).record
+            self._told[key] = mark, record.source, digest_of(record)
+        return self._told[key][1:]
+
+    def _digest(self, audit: PastAudit) -> str:
+        """Return the digest of the document of an audit."""
+        if audit not in self._recorded:
+            document = self._history.document(audit.number)
+            self._recorded[audit] = digest_of(AuditReport(document).record)
+        return self._recorded[audit]
+
+
+def digest_of(record: Record) -> str:
+    """Return a hash of a document, without what people said, which is kept by itself."""
+    if isinstance(record, Audit):
+        record = structs.replace(record, people=None)
+    return hashlib.sha256(json_text(record).encode()).hexdigest()

@@ -1,0 +1,73 @@
+"""Whole reports, with what must be known first: how the model stands, or what paper it is."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from bilens.records import displayable
+from bilens.report import (
+    Catalogue,
+    SavedReport,
+    load_catalogue,
+    render_html,
+    render_summary,
+)
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.inside import require_found
+from bilens_explorer.records.models import Key, ModelRow, Number, ReportRow, id_of
+from bilens_explorer.standing import approved, paper, standing
+
+
+@dataclass(frozen=True)
+class ShownReport:
+    """A whole report, and what is said before it: how its model stands, or what paper it is."""
+
+    report: SavedReport[Any]
+    model: ModelRow | None = None
+    paper: ReportRow | None = None
+    number: int = 0  # of the audit
+
+
+def audit_page(served: ServedFolder, number: Number) -> ShownReport:
+    """An audit of the history, and how its model stands now."""
+    report = served.audit(number)
+    name = next(one.model for one in served.history.audits() if one.number == number)
+    return ShownReport(report, served.model(id_of(name)).model, number=number)
+
+
+def report_page(served: ServedFolder, key: Key) -> ShownReport:
+    """A report that lies in the folder, and what it is."""
+    report = served.report(key)
+    path, kind = require_found(served.last_walk().reports.get(key))
+    return ShownReport(report, paper=served.paper(ReportRow(key, served.name_of(path), kind)))
+
+
+def draw_report(found: ShownReport, lang: str, _secret: str) -> str:
+    return render_html(found.report.record, lang, note(load_catalogue(lang), found))
+
+
+def note(t: Catalogue, found: ShownReport) -> str:
+    """Return what a reader must know before the report says anything."""
+    if found.paper is not None:
+        return paper(t, found.paper)
+    row = displayable(found.model)
+    assert row is not None, "an audit is of a model"
+    if row.last is None or row.last.number == found.number:
+        return standing(t, row)
+    told = {"number": row.last.number, "day": row.last.date[:10]}
+    return f"{t('explorer.standing.earlier', **told)} {standing(t, row)}"
+
+
+def last_audit(served: ServedFolder, key: Key) -> ShownReport:
+    """The report of a model's last audit, and how that stands now."""
+    row = served.model(key).model
+    return ShownReport(served.audit(require_found(row.last).number), row)
+
+
+def draw_summary(found: ShownReport, lang: str, _secret: str) -> str:
+    """Return the A4 page of a model's last audit; or that what lies there was not audited."""
+    row, t = found.model, load_catalogue(lang)
+    assert row is not None, "it is the summary of a model"
+    lines = [standing(t, row), *approved(t, row)]
+    stands = row.answered is not None
+    record = found.report.record
+    return render_summary(record, row.name, lang, displayable(lines), stands=stands)

@@ -1,0 +1,311 @@
+"""The register: what lies in a folder now, held against what was audited and approved.
+
+Broken once: with the model's name in place of its files, with a forged time taken for an unchanged
+file, with a report beside a model taken for an audit, with the day of a clock that was put back.
+"""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from starlette.testclient import TestClient
+
+import bilens as bl
+import tiny
+from bilens.base.errors import UsageError
+from bilens.base.files import file_sha256
+from bilens.records.common import Identity
+from bilens.report.text import load_catalogue
+from bilens_explorer import folder as folders, register
+from bilens_explorer.app import build_app
+from bilens_explorer.folder import ServedFolder
+from bilens_explorer.people import NewEntry, add_entry
+from bilens_explorer.records.models import ModelRow, id_of
+from commands import model_folder
+from explorer_folder import run
+from explorer_server import HERE
+from report_documents import audit_of
+
+T = load_catalogue("en")
+BADGE = 'class="badge'
+ABOUT = {"input_shape": (tiny.SIDE, tiny.SIDE), "output_names": ("x", "y", "z")}
+DECIDED = T("decision.conditions")  # of the audit that is made up
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model that was audited."""
+    monkeypatch.setattr(folders, "FRESH", -1.0)  # each look walks
+    root = tmp_path / "runs"
+    model_folder(root / "m", tiny.classifier(), **ABOUT)
+    audited(root, "m")
+    return root
+
+
+def audited(root: Path, name: str) -> None:
+    """Record an audit of what lies there."""
+    record = audit_of(root / name).record
+    files = {one: sha256_of(root / name / one) for one in ("model.safetensors", "config.json")}
+    weights = files["model.safetensors"]
+    source = replace(record.source, weights_sha256=weights, files=files)
+    same = Identity(weights, "read", "data", "", "options")
+    run = replace(record.reproduce, identity=same, command=f"bilens audit {name} --history .")
+    bl.History(root).add(replace(record, source=source, reproduce=run))
+
+
+def sha256_of(file: Path) -> str:
+    return file_sha256(file)
+
+
+def swap(root: Path, name: str = "m") -> None:
+    """Put other weights in place of those that were audited."""
+    new = model_folder(root.parent / "new", tiny.classifier(7), **ABOUT)
+    for each in new.iterdir():
+        each.replace(root / name / each.name)
+
+
+def row(served: ServedFolder, name: str = "m") -> ModelRow:
+    return next(one for one in served.overview().models if one.name == name)
+
+
+def client_of(served: ServedFolder) -> TestClient:
+    return TestClient(build_app(served, [HERE.removeprefix("http://")]), base_url=HERE)
+
+
+def main_of(text: str) -> str:
+    """A page without its controls."""
+    return re.sub("<select.*?</select>", "", text[text.index("<body") :], flags=re.DOTALL)
+
+
+def test_swapped_weights_are_seen_on_every_page(root: Path) -> None:
+    served, key = ServedFolder(root), id_of("m")
+    bl.History(root).say("accept", "m", "rule:decision", "for digits", "Ada", until="2199-03-31")
+    pages = ("/", f"/models/{key}", f"/models/{key}/summary", "/audits/1")
+    approval = "Ada: The model as such (until 2199-03-31)"
+    with client_of(served) as client:
+        before = [client.get(page).text for page in pages]
+        assert all(DECIDED in main_of(page) for page in before)
+        assert all(approval in page for page in before[:3])
+        assert all("What lies here is what audit 1 read" in page for page in before[1:])
+        swap(root)
+        home, model, summary, audit = (client.get(page).text for page in pages)
+    line = "model.safetensors is another file"
+    for page in (home, model, summary, audit):
+        assert line in page
+        assert approval not in page
+    for page in (home, summary, model.partition("<table")[0]):
+        assert DECIDED not in main_of(page)
+        assert BADGE not in page
+    assert audit.index(line) < audit.index(DECIDED), "said before what was found then"
+    assert BADGE not in model
+    accepted = NewEntry("accept", "rule:decision", "of what was audited", "Ada")
+    with pytest.raises(UsageError, match="nothing to accept"):
+        add_entry(served, key, accepted)
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_a_forged_time_hides_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, lying: bool
+) -> None:
+    """The time of the last change tells; where no time does, opening the model's page does."""
+    if lying:
+        monkeypatch.setattr(register, "mark_of", lambda path: path)
+        monkeypatch.setattr(register, "OLD", -1.0)
+    served, file = ServedFolder(root), root / "m" / "model.safetensors"
+    assert row(served).state == "audited"
+    said, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as there:
+        there.write(content)
+    os.utime(file, ns=(said.st_atime_ns, said.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (said.st_size, said.st_mtime_ns)
+    if lying:
+        assert row(served).state == "audited"
+        served.looked_at(id_of("m"))
+    assert row(served).state == "changed"
+
+
+def test_files_are_read_once_and_only_those_that_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    read = register.file_sha256
+    monkeypatch.setattr(
+        register, "file_sha256", lambda file: (seen.append(file.name), read(file))[1]
+    )
+    served = ServedFolder(root)
+    for _ in range(3):
+        row(served)
+        served.looked_at(id_of("m"))
+    assert sorted(seen) == ["config.json", "model.safetensors"]
+    (root / "m" / "report.json").write_text("{}")  # which makes the folder another
+    config = root / "m" / "config.json"
+    config.write_text(config.read_text() + " ")
+    assert row(served).differences[0].name == "config.json"
+    assert seen[2:] == ["config.json"]
+
+
+def test_a_page_does_not_wait_long_and_says_what_it_does_not_know(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended, read = Event(), register.file_sha256
+    monkeypatch.setattr(register, "file_sha256", lambda file: ended.wait(60) and read(file))
+    served = ServedFolder(root, patience=0.0)
+    served.last_walk()
+    assert row(served).state == "unread"
+    with client_of(served) as client:
+        for page in ("/", f"/models/{id_of('m')}", f"/models/{id_of('m')}/summary"):
+            found = main_of(client.get(page).text)
+            assert DECIDED not in found.partition("<table")[0]
+            assert T("explorer.state_of.unread") in found or "is not known" in found
+    before = served.state().digest
+    ended.set()
+    served._register.patience = None
+    assert row(served).state == "audited"
+    assert served.state().digest != before
+
+
+def test_what_is_gone_has_no_badge_and_comes_last(root: Path) -> None:
+    model_folder(root / "never", tiny.classifier(1), **ABOUT)
+    shutil.rmtree(root / "m")
+    served = ServedFolder(root)
+    assert [(one.name, one.state) for one in served.overview().models] == [
+        ("never", "never"),
+        ("m", "gone"),
+    ]
+    with client_of(served) as client:
+        home, page = client.get("/").text, client.get(f"/models/{id_of('m')}").text
+        summary = client.get(f"/models/{id_of('m')}/summary").text
+    assert BADGE not in home + page
+    assert "Gone from the folder. Audit 1" in page
+    assert "Gone from the folder. Audit 1" in summary
+    assert BADGE not in summary
+
+
+def papers(root: Path) -> dict[str, tuple[Any, int]]:
+    found = ServedFolder(root).model(id_of("m")).reports
+    return {one.name.removeprefix("m/"): (one.state, one.audit) for one in found}
+
+
+def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
+    document = bl.History(root).document(1)
+    forged = document | {"reproduce": document["reproduce"] | {"date": "2027-01-02"}}
+    other = document | {"source": document["source"] | {"weights_sha256": "c" * 64, "files": {}}}
+    laid = {"own": document, "forged": forged, "other": other}
+    for name, written in laid.items():
+        (root / "m" / f"{name}.json").write_text(json.dumps(written))
+    (root / "m" / "broken.json").write_text('{"kind": "audit", ')
+    wanted = {
+        "own.json": ("audit", 1),
+        "forged.json": ("these", 0),
+        "other.json": ("others", 0),
+        "broken.json": ("unread", 0),
+    }
+    assert papers(root) == wanted
+    with client_of(ServedFolder(root)) as client:
+        page = client.get(f"/models/{id_of('m')}").text
+        for name, (state, number) in wanted.items():
+            said = T(f"explorer.paper.{state}", number=number)
+            assert said in page
+            if state != "unread":
+                report = client.get(f"/reports/{id_of(f'm/{name}')}").text
+                assert report.index(said) < report.index(BADGE), "said before its own badge"
+    (root / "m" / "bare.json").write_text(
+        json.dumps(forged | {"source": forged["source"] | {"files": {}}})
+    )
+    assert papers(root)["bare.json"] == ("these", 0), "one that names no files"
+    (root / "m" / "bare.json").unlink()
+    swap(root)
+    assert papers(root) == wanted | {"own.json": ("others", 1), "forged.json": ("others", 0)}
+
+
+def test_a_clock_that_is_put_back_revives_no_acceptance(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def clock(day: str) -> None:
+        monkeypatch.setattr(folders, "now", lambda: f"{day}T10:00:00Z")
+        monkeypatch.setattr("bilens.api.history.now", lambda: f"{day}T10:00:00Z")
+
+    served = ServedFolder(root)
+    clock("2198-12-01")
+    served.history.say("accept", "m", "rule:decision", "known", "Ada", until="2199-03-31")
+    assert [one.author for one in row(served).approvals] == ["Ada"]
+    clock("2199-04-01")
+    assert row(served).approvals == ()
+    clock("2199-03-31")
+    assert row(served).approvals == (), "this explorer has seen a later day"
+    served.history.say("note", "m", "model", "nothing", "Kei")
+    clock("2199-04-02")
+    served.history.say("note", "m", "model", "a later day is in the history", "Kei")
+    clock("2199-03-31")
+    again = ServedFolder(root)
+    assert row(again).approvals == ()
+    with client_of(again) as client:
+        home = client.get("/").text
+        assert "clock says 2199-03-31, and the history has something of 2199-04-02" in home
+        assert "Accepted until" not in client.get(f"/models/{id_of('m')}").text
+
+
+def test_an_unchanged_copy_says_of_which_model_it_was_approved(root: Path) -> None:
+    shutil.copytree(root / "m", root / "copy")
+    audited(root, "copy")
+    history = bl.History(root)
+    history.say("accept", "m", "rule:decision", "known", "Ada")
+    served = ServedFolder(root)
+    (found,) = row(served, "copy").approvals
+    assert (found.author, found.model) == ("Ada", "m")
+    with client_of(served) as client:
+        assert "said of m, of which this is an unchanged copy" in client.get("/").text
+    history.say("reject", "copy", "rule:decision", "not here", "Kei")
+    assert row(served, "copy").approvals == ()
+
+
+def test_what_changed_is_said_where_what_was_audited_lies_there_too(root: Path) -> None:
+    shutil.copytree(root / "m", root / "before")
+    audited(root, "before")
+    swap(root)
+    with client_of(ServedFolder(root)) as client:
+        client.get("/")
+        page = client.get(f"/models/{id_of('m')}").text
+    assert f"/models/{id_of('before')}?lang=en" in page
+    assert f"/compare?a={id_of('before')}&amp;b={id_of('m')}" in page
+    assert "<p>Unrelated weights: 4 of 4 tensors differ" in page
+
+
+def test_a_history_reads_no_file_out_of_the_folder(root: Path) -> None:
+    secret = root.parent / "secret.txt"
+    secret.write_text("known")
+    record = audit_of(root / "m").record
+    source = replace(record.source, files={"../../secret.txt": sha256_of(secret)})
+    bl.History(root).add(replace(record, source=source))
+    assert row(ServedFolder(root)).state == "unread"
+
+
+def test_a_mapping_and_an_activation_open_the_views_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names and activation of a file that does not say them stand in the audit's command."""
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    tensors = {"first": torch.randn(6, 4), "second": torch.randn(3, 6)}
+    save_file(tensors, root / "odd.safetensors")
+    words = ["audit", "odd.safetensors", "--map", "up=first", "--map", "down=second"]
+    words += ["--activation", "relu", "--history", "."]
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.argv", ["bilens", *words])  # which the audit says of itself
+    run(*words)
+    served = ServedFolder(root)
+    assert row(served, "odd.safetensors").state == "audited"
+    with client_of(served) as client:
+        found = client.get(f"/api/v1/models/{id_of('odd.safetensors')}/layers")
+    assert found.status_code == 200, found.text
+    (layer,) = found.json()["layers"]
+    assert layer["activation"] == "relu"

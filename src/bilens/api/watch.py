@@ -1,0 +1,123 @@
+"""The watch of a folder: models that changed since their last audit are audited again as before."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from msgspec import structs
+
+from bilens.api.history import History, now
+from bilens.api.provenance import RegisterState, compare_with_audit
+from bilens.api.recorded_command import RepeatedCommand, repeat_command
+from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError
+from bilens.io.file_kinds import is_model
+from bilens.records.audit import Audit
+from bilens.records.base import LOST, UNPRINTABLE, read_document
+from bilens.records.history import UNNAMED, PastAudit, WatchedModel, WatchReport
+from bilens.version import VERSION
+
+FAILED, UNEXPECTED = 1, 70  # exit codes: a condition failed, an audit that left nothing
+LIMIT = 6 * 3600.0  # seconds that an audit may take
+DEEPEST, MOST_FOLDERS = 6, 20_000  # below the folder; that are looked into
+
+
+def watch_folder(
+    folder: Path, inputs: Sequence[Path] = (), say: Callable[[str], None] = lambda _: None
+) -> WatchReport:
+    """Audit the models of a history again that changed; say how all models of its folder stand.
+
+    Each runs in a process of its own, so that one that cannot be audited stops no other. Recorded
+    commands may read out of `inputs`, too; `say` hears of each model that is audited again.
+    """
+    history = History(folder)
+    last: dict[str, PastAudit] = {}
+    for audit in history.audits():
+        last.setdefault(audit.model, audit)
+    names = {*last, *models_below(history.folder)} - {UNNAMED}
+    places = [one.resolve() for one in inputs]
+    found = [look_at(history, name, last.get(name), places, say) for name in sorted(names)]
+    code = max((one.code for one in found), default=0)
+    name = history.folder.name
+    return WatchReport(folder=name, date=now(), version=VERSION, code=code, models=tuple(found))
+
+
+def models_below(folder: Path) -> Iterator[str]:
+    """Yield the models below a folder as a history names them; what lies in one is none."""
+    for count, (place, folders, files) in enumerate(os.walk(folder)):
+        here = Path(place)
+        deep = len(here.relative_to(folder).parts)
+        inner = deep < DEEPEST and count < MOST_FOLDERS
+        paths = [here / name for name in (*folders, *files) if not name.startswith(".")]
+        models = [path for path in paths if is_model(path)]
+        yield from (path.relative_to(folder).as_posix() for path in models)
+        others = [path.name for path in paths if inner and path not in models]
+        folders[:] = [name for name in folders if name in others]
+
+
+def look_at(
+    history: History,
+    name: str,
+    last: PastAudit | None,
+    inputs: Sequence[Path],
+    say: Callable[[str], None],
+) -> WatchedModel:
+    """Return how a model stands, audited again where it changed."""
+    if last is None:
+        return WatchedModel(name, "never")
+    found = compare_with_audit(history.folder / name, last.weights_sha256, dict(last.files))
+    if last.unread:
+        why = (
+            f"row {last.number} of the history is damaged or of a later release: audit it by hand."
+        )
+        return WatchedModel(name, found.state, CheckpointError.exit_code, said=why)
+    if found.state != "changed":
+        return describe_audit(history, last, found)
+    try:
+        say(f"Changed since audit {last.number}: {name}")
+        code, said = run_audit(
+            repeat_command(last.command, history.folder, name, inputs), history.folder
+        )
+    except BilensError as error:
+        code, said = error.exit_code, str(error)
+    new = [one for one in history.audits(name, last.number)[:1] if code in (0, FAILED)]
+    if new:
+        return describe_audit(history, new[0], found)
+    return WatchedModel(name, "changed", code or UNEXPECTED, files=found.files, said=said)
+
+
+def describe_audit(history: History, audit: PastAudit, found: RegisterState) -> WatchedModel:
+    """Return a model by the audit that holds for it, with what fails and nobody accepted."""
+    model = WatchedModel(audit.model, found.state, files=found.files)
+    if found.state == "gone":
+        return model
+    try:
+        record = read_document(Audit, history.document(audit.number))
+        accepted = history.accepted(audit.model)
+        fails = history.still_fails(record, accepted)
+    except BilensError as error:
+        return structs.replace(model, code=CheckpointError.exit_code, said=str(error))
+    return structs.replace(
+        model,
+        code=FAILED if fails else 0,
+        audit=audit.number,
+        answer=audit.answer,
+        failed=tuple(rule for rule in audit.failed if rule not in accepted),
+    )
+
+
+def run_audit(command: RepeatedCommand, folder: Path) -> tuple[int, str]:
+    """Return the exit code of an audit and the last line that it wrote; it ends with the watch."""
+    with command.start(folder) as process:
+        try:
+            _, told = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            return MemoryLimitError.exit_code, f"it took longer than {LIMIT / 3600:g} hours."
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode < 0:
+        return MemoryLimitError.exit_code, f"it was ended by signal {-process.returncode}."
+    last = (told.strip().splitlines() or [""])[-1].removeprefix("error: ")
+    return process.returncode, UNPRINTABLE.sub(LOST, last.replace(str(folder), folder.name))
