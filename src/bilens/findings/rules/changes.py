@@ -1,0 +1,113 @@
+"""Rules on what changed since a baseline: tensors, files, ranks, words that switch an answer."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+from bilens.findings.rules.layers import ALL, LAYERS
+from bilens.findings.rules.rule import Evidence, Rule, Values, formats, list_names, rule
+from bilens.records.tensor_changes import WholeDifference
+
+HEADLINES: Final = {
+    **dict.fromkeys(("same_tensors", "same_numbers"), "same"),
+    **dict.fromkeys(("rounded", "baseline_rounded", "rounding", "quantised", "folded"), "rounding"),
+    **{kind: kind for kind in ("identical", "unrelated", "not_compared")},
+}
+
+
+def kind_of_change(found: WholeDifference) -> str:
+    """Return how a file differs from its baseline.
+
+    `identical`, of the `same` numbers, but for `rounding`, by a `low_rank`, `changed` otherwise,
+    `unrelated` or `not_compared`. Where operations are others, nothing less is `changed`.
+    """
+    if (head := found.headline) is None:  # of an older document
+        return "changed"
+    kind = HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
+    other = bool(found.other_weights) or (head.graph is not None and head.graph.is_other)
+    return "changed" if other and kind not in ("unrelated", "not_compared") else kind
+
+
+whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")
+CHANGED: Final = formats("value threshold", "whole", of="count")
+
+
+@rule(
+    whole,
+    values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
+    variant=lambda values: (
+        "_files"
+        if values.get("files")
+        else {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone")
+    ),
+)
+def changed_tensors(evidence: Evidence) -> Iterator[Values]:
+    found = evidence.whole_change
+    if found and (kind := kind_of_change(found)) != "not_compared":
+        alone = len(found.model_alone + found.baseline_alone + found.other_shape)
+        if not found.tensors + alone + len(found.other_weights):
+            return
+        yield {
+            "value": len(found.changed) + alone,
+            "of": found.tensors + alone,
+            "alone": alone,
+            "change": max((one.change or 0.0 for one in found.changed), default=0.0),
+            "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
+            **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
+            **(
+                {"outcome": "warn", "files": len(found.other_weights)}
+                if found.other_weights
+                else {}
+            ),
+        }
+
+
+@rule(whole, values={**CHANGED, "files": "text"}, rank=5)
+def changed_files(evidence: Evidence) -> Iterator[Values]:
+    if (found := evidence.whole_change) and found.files:
+        names = [file.name for file in found.files if file.state != "same"]
+        yield {"value": len(names), "of": len(found.files), "files": list_names(names)}
+
+
+@rule(
+    whole,
+    group="model",
+    rank=4,
+    values={**CHANGED, "ranks": "text", "matrices": "text"},
+    variant=lambda values: "" if values["of"] else "_none",
+)
+def low_rank_change(evidence: Evidence) -> Iterator[Values]:
+    if (found := evidence.whole_change) and found.tensors:
+        count = sum(one.full > 0 for one in found.changed)
+        if not count and found.headline and any(found.headline.unread):
+            return  # what was not read may have changed
+        low = [one for one in found.changed if one.state == "low_rank"]
+        ranks = sorted({one.rank or 0 for one in low})
+        yield {
+            "value": len(low),
+            "of": count,
+            "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
+            "matrices": list_names([one.name for one in low]),
+        }
+
+
+@rule(
+    whole,
+    readings=LAYERS,
+    group="model",
+    beyond="info",  # it met few of the triggers that judged it
+    values=formats("value threshold", "fixed2", words="text", answer="text", tried="whole")
+    | {"known": "whole"},
+    threshold=0.55,  # nats; fixed before the judged models of bench/adapters were trained
+)
+def trigger_words(evidence: Evidence) -> Iterator[Values]:
+    """Judge words that were tried in a changed language model."""
+    if found := evidence.trial:
+        first = found.candidates[0]
+        yield {
+            "value": found.score,
+            "words": first.phrase,
+            "answer": first.answer.strip(),
+            "tried": found.tried,
+            "known": found.known,
+        }
