@@ -163,7 +163,13 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     assert found() == found(earlier) == []
     (path / "tokenizer.json").write_text("{}")
     assert found() == [("tokenizer.json", "new")]
-    (path / "tokenizer.json").unlink()
+    report = '{"schema_version": 2, "kind": "audit", "weight_map": {}}'
+    (path / "tokenizer.json").write_text(report)
+    (path / "model.safetensors.index.json").write_text(report)
+    (path / "report.json").write_text(report)  # with which nobody computes
+    assert {name for name, _ in found()} == {"tokenizer.json", "model.safetensors.index.json"}
+    for name in ("tokenizer.json", "model.safetensors.index.json"):
+        (path / name).unlink()
     out = "../out.txt", file_sha256(path / "config.json")
     (tmp_path / "out.txt").write_bytes((path / "config.json").read_bytes())
     leading = audited._replace(files=(*audited.files, out))

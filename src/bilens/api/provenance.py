@@ -172,6 +172,8 @@ PROSE = re.compile(
     r"|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
+# JSON that a loader reads, whatever stands at its beginning
+LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
 WEIGHTS = (*MODELS, ".msgpack")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 
@@ -253,7 +255,18 @@ def is_of_weights(path: Path) -> bool:
 
 def read_beside(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder that it may be made of: all but texts about it."""
-    return {n: path for n, path in files_below(folder).items() if not PROSE.fullmatch(path.name)}
+    return {name: path for name, path in files_below(folder).items() if not is_prose(path)}
+
+
+def is_prose(path: Path) -> bool:
+    """Tell whether nobody computes with a file: texts and pictures by name, reports of bilens."""
+    if PROSE.fullmatch(path.name):
+        return True
+    if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        start = file.read(400)
+    return b'"schema_version":' in start and b'"kind":' in start
 
 
 class AuditedFiles(NamedTuple):
