@@ -13,7 +13,7 @@ IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
 .PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
-.PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-tracing bench-quadratic-fit
+.PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
@@ -93,9 +93,6 @@ bench-ground-truth: .venv/test   ## a transformer with known rules, read from it
 
 bench-polynomial-language: .venv/test  ## a language model that is a polynomial, beside its twin (CORPUS, OUT, SEEDS, CHANGE)
 	$(BIN)/python -m bench.polynomial_language $(CORPUS) $(OUT) $(if $(SEEDS),--seeds $(SEEDS)) $(if $(CHANGE),--change "$(CHANGE)")
-
-bench-tracing: .venv/test        ## all latents of a layer against the dense way
-	$(BIN)/python -m bench.tracing
 
 bench-guarantees: .venv/test     ## radii against attacks, attributions against Captum (DATA)
 	$(PIP) captum foolbox

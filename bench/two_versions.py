@@ -64,11 +64,14 @@ def attributions() -> Work:
     return lambda: [attribute(f, x, target=labels) for _ in range(50)]
 
 
-def tracing() -> Work:
-    from bench.tracing import layer, trace_all
+def interactions() -> Work:
+    from bench.eigen import layer
+    from bilens import BilinearTensor, QuadraticMap, direct_interactions
 
-    f, encoder, dictionary = layer("planted")
-    return lambda: trace_all(f, encoder, dictionary)
+    weights = layer(512, 2048, 8, "planted")
+    f = QuadraticMap(BilinearTensor(weights.down, weights.left, weights.right))
+    dictionary = torch.randn(512, 2048, generator=torch.Generator().manual_seed(0))
+    return lambda: direct_interactions(f, dictionary)
 
 
 def image_training() -> Work:
@@ -185,7 +188,7 @@ WORKLOADS: dict[str, Callable[[], Work]] = {
     "eigenpairs, planted": lambda: eigenpairs("planted"),
     "radii": radii,
     "attributions": attributions,
-    "tracing": tracing,
+    "interactions": interactions,
     "image training": image_training,
     "language training": language_training,
     "autoencoder training": autoencoder_training,

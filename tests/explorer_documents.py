@@ -7,7 +7,16 @@ from msgspec import structs
 
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import Action, Change, Direction, Entry, Measured, PastAudit
+from bilens.records.history import (
+    Action,
+    Change,
+    Direction,
+    Entry,
+    FileChange,
+    FileDifference,
+    Measured,
+    PastAudit,
+)
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
 from bilens_explorer.mistakes import WrongAnswers
@@ -18,8 +27,6 @@ from bilens_explorer.records.models import (
     Approval,
     AuditRun,
     Failed,
-    FileDifference,
-    FileState,
     ModelPage,
     ModelRow,
     Overview,
@@ -66,7 +73,7 @@ APPROVALS = (
     Approval("exact", "Ada", "2027-01-01", "2027-03-31", "mnist"),
     Approval("decision", "Kei", "2027-01-01", None, "copy"),
 )
-DIFFERENCES = tuple(FileDifference(f"{one}.bin", one) for one in get_args(FileState))
+DIFFERENCES = tuple(FileDifference(f"{one}.bin", one) for one in get_args(FileChange))
 READ = "2027-01-02T10:00:00Z"
 ROW = ModelRow("1a", "mnist", "audited", 2, AUDITS[0], CHANGES, APPROVALS, (), READ)
 NEVER = ModelRow("2b", "new", "never", 0, None)

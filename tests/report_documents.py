@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bilens.api.provenance import read_beside
 from bilens.base.files import file_sha256
 from bilens.findings.reference import OVERFITTING, TRIGGERS
 from bilens.records import (
@@ -405,9 +406,10 @@ def silent(reason: str) -> dict[str, Any]:
 def audit_of(path: object, document: dict[str, Any] | None = None, **source: str) -> AuditReport:
     """The audit of a model at a path: `document`, with more of its source; of what lies there."""
     document, folder = document or make_document(), Path(str(path))
-    lying = (folder / name for name in ("model.safetensors", "config.json"))
-    files = {one.name: file_sha256(one) for one in lying if one.is_file()}
-    here = {"files": files, "weights_sha256": files["model.safetensors"]} if files else {}
+    there = (folder / "model.safetensors").is_file()
+    lying = read_beside(folder) if there else {}
+    files = {name: file_sha256(one) for name, one in lying.items()}
+    here = {"files": files, "weights_sha256": files["model.safetensors"]} if there else {}
     said = document["source"] | {"path": str(path)} | here | source
     run = document["reproduce"] | {"identity": to_json(Identity(said["weights_sha256"]))}
     return AuditReport({**document, "source": said, "reproduce": run})

@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 419  # of the library
+FILES = 418  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -15,7 +15,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "errors, checks, options as keywords, files, tables of results",
     ),
     ("src/bilens/records", "py"): (3_585, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_710, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/algebra", "py"): (10_293, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_185, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_705, "proofs"),
     ("src/bilens/nn", "py"): (5_635, "modules, polynomial ones too, and MLPs found in any module"),
@@ -32,7 +32,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         5_185,
         "one loop, four tasks, a penalty, conversion; layers' inputs",
     ),
-    ("src/bilens/interp", "py"): (1_670, "circuits and interventions"),
+    ("src/bilens/interp", "py"): (1_661, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
         8_490,
         "what weights and data say; which tensor is which; the rules",
@@ -45,7 +45,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_510, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_850, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (85_605, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (85_414, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_205, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }

@@ -49,11 +49,6 @@ def guarantees(data: dict[str, Any]) -> Numbers:
         yield f"{name}: best attack over radius, median", best
 
 
-def tracing(data: dict[str, Any]) -> Numbers:
-    for row in data["kinds"]:
-        yield f"{row['kind']}: times faster than dense arrays", row["ratio"]
-
-
 def training(data: dict[str, Any]) -> Numbers:
     ratios, accuracy = data["median_ratio"], data["final_accuracy"]
     yield "time of an epoch over the plain loop's", ratios["ours"]
@@ -138,7 +133,6 @@ MEASURES = (
         decomposition,
     ),
     Measure("guarantees", "Guarantees", "make bench-guarantees DATA=folder", guarantees),
-    Measure("tracing", "Tracing all latents of a layer", "make bench-tracing", tracing),
     Measure("training", "Training of images", "make bench-training DATA=folder", training),
     Measure(
         "language_throughput",

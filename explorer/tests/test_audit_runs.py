@@ -18,11 +18,11 @@ import pytest
 import bilens as bl
 import fake_commands
 import tiny
+from bilens.api import RefusedError, RepeatedCommand
 from bilens.base.errors import UsageError
 from bilens_explorer import audit_runs
 from bilens_explorer.audit_runs import RUNNING, AuditRuns
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.recorded_command import RefusedError, RepeatedCommand
 from bilens_explorer.records.models import AuditRun, Nothing, id_of
 from commands import model_folder
 from explorer_folder import run

@@ -19,6 +19,7 @@ import pytest
 
 import bilens as bl
 import tiny
+from bilens.api import RefusedError
 from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.layer_readings import BaselineSource, Difference
@@ -27,7 +28,7 @@ from bilens.report.reports import AuditReport
 from bilens_explorer import open_models, playground
 from bilens_explorer.folder import ServedFolder, id_of
 from bilens_explorer.inside import command_told, cut_paths, files_of, state_of, without_paths
-from bilens_explorer.recorded_command import RefusedError, check_file
+from bilens_explorer.recorded_command import check_file
 from commands import model_folder
 from report_documents import make_document
 

@@ -144,7 +144,8 @@ def test_files_are_read_once_and_only_those_that_changed(
         row(served)
         served.looked_at(id_of("m"))
     assert sorted(seen) == ["config.json", "model.safetensors"]
-    (root / "m" / "report.json").write_text("{}")  # which makes the folder another
+    report = json.dumps(bl.History(root).document(1))
+    (root / "m" / "report.json").write_text(report)  # which makes the folder another
     config = root / "m" / "config.json"
     config.write_text(config.read_text() + " ")
     assert row(served).differences[0].name == "config.json"
@@ -200,7 +201,7 @@ def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
     laid = {"own": document, "forged": forged, "other": other}
     for name, written in laid.items():
         (root / "m" / f"{name}.json").write_text(json.dumps(written))
-    (root / "m" / "broken.json").write_text('{"kind": "audit", ')
+    (root / "m" / "broken.json").write_text('{"schema_version": 2, "kind": "audit", ')
     wanted = {
         "own.json": ("audit", 1),
         "forged.json": ("these", 0),

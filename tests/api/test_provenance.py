@@ -9,7 +9,13 @@ import pytest
 
 import tiny
 from bilens.api import provenance
-from bilens.api.provenance import compare_with_audit, files_read, find_test_data
+from bilens.api.provenance import (
+    AuditedFiles,
+    RegisterState,
+    compare_with_audit,
+    files_read,
+    find_test_data,
+)
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
@@ -146,22 +152,35 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     """Broken once: with files that came since not looked at, with names that lead out followed."""
     path = model_folder(tmp_path / "model", tiny.classifier())
     model = load(path)
-    read = model.weights_sha256, files_read(model)
-    assert compare_with_audit(path, *read).state == "audited"
-    assert compare_with_audit(path, read[0], {}).state == "audited"  # of an earlier release
-    assert compare_with_audit(path, None, {}).state == "never"
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    earlier = audited._replace(files=())  # of an earlier release
+
+    def found(one: AuditedFiles = audited) -> list[tuple[str, str]]:
+        state = compare_with_audit(one)
+        assert state.state == ("changed" if state.differences else "audited")
+        return [(each.name, each.state) for each in state.differences]
+
+    assert found() == found(earlier) == []
     (path / "tokenizer.json").write_text("{}")
-    assert compare_with_audit(path, *read).files == ("tokenizer.json",)
-    (path / "tokenizer.json").unlink()
-    out = {"../out.txt": file_sha256(path / "config.json")}
+    assert found() == [("tokenizer.json", "new")]
+    report = '{"schema_version": 2, "kind": "audit", "weight_map": {}}'
+    (path / "tokenizer.json").write_text(report)
+    (path / "model.safetensors.index.json").write_text(report)
+    (path / "report.json").write_text(report)  # with which nobody computes
+    assert {name for name, _ in found()} == {"tokenizer.json", "model.safetensors.index.json"}
+    for name in ("tokenizer.json", "model.safetensors.index.json"):
+        (path / name).unlink()
+    out = "../out.txt", file_sha256(path / "config.json")
     (tmp_path / "out.txt").write_bytes((path / "config.json").read_bytes())
-    assert compare_with_audit(path, read[0], read[1] | out).files == ("../out.txt",)
+    leading = audited._replace(files=(*audited.files, out))
+    assert compare_with_audit(leading) == RegisterState("unread")
     (path / "model.safetensors").unlink()
-    assert compare_with_audit(path, *read).files == ("model.safetensors",)
+    assert found() == [("model.safetensors", "missing")]
     other = model_folder(tmp_path / "other", tiny.classifier(seed=1))
     (other / "model.safetensors").rename(path / "model.safetensors")
-    assert compare_with_audit(path, *read).files == ("model.safetensors",)
-    assert compare_with_audit(path, read[0], {}).state == "changed"
+    assert found() == [("model.safetensors", "other")]
+    assert found(earlier) == [("model", "other")]
     (path / "model.safetensors").write_bytes(b"damaged")
-    assert compare_with_audit(path, read[0], {}).state == "changed"
-    assert compare_with_audit(tmp_path / "nothing", *read).state == "gone"
+    assert compare_with_audit(earlier) == RegisterState("unread")
+    nothing = audited._replace(path=tmp_path / "nothing")
+    assert compare_with_audit(nothing) == RegisterState("gone")

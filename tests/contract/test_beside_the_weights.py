@@ -22,8 +22,8 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.api.history import History
 from bilens.api.word_trial import changed_host
-from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.changes import kind_of_change
+from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.registry import Condition, parse_conditions
 from bilens.io.host import open_host
 from contract.table import cell

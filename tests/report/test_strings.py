@@ -20,6 +20,7 @@ import people_documents
 import table_documents
 import tiny
 from attack_documents import make_attack
+from bilens.api import RefusedError
 from bilens.api.alignment import NOT_PAIRED, AlignedAxis, lacking
 from bilens.api.classifier import explain_predictions
 from bilens.base.errors import UsageError
@@ -91,7 +92,6 @@ from bilens_explorer.pages import (
     view_page,
     words_of,
 )
-from bilens_explorer.recorded_command import RefusedError
 from bilens_explorer.report_pages import draw_report
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN

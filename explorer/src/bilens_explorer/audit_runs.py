@@ -14,10 +14,11 @@ from typing import Literal
 
 from msgspec.structs import replace
 
+from bilens.api import RepeatedCommand
 from bilens.base.errors import UsageError
 from bilens.records import LOST, UNPRINTABLE
 from bilens_explorer.inside import without_paths
-from bilens_explorer.recorded_command import RepeatedCommand, check_file
+from bilens_explorer.recorded_command import check_file
 from bilens_explorer.records.models import AuditRun
 
 LIMIT = 6 * 3600.0  # seconds that an audit may take

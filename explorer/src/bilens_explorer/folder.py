@@ -10,7 +10,14 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from bilens import AuditReport, History
-from bilens.api import now
+from bilens.api import (
+    AuditedFiles,
+    RefusedError,
+    RegisterState,
+    RepeatedCommand,
+    now,
+    repeat_command,
+)
 from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.data import FILE_NAME as TOKENIZER
@@ -28,12 +35,7 @@ from bilens_explorer.inside import (
 from bilens_explorer.open_models import OpenModel, OpenModels
 from bilens_explorer.overview import GONE, NEVER, Past, digest, overview_of, reports_of, row_of
 from bilens_explorer.papers import Papers
-from bilens_explorer.recorded_command import (
-    RefusedError,
-    RepeatedCommand,
-    reading_options,
-    repeat_command,
-)
+from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import (
     AuditRun,
     Key,
@@ -45,7 +47,7 @@ from bilens_explorer.records.models import (
     State,
     id_of,
 )
-from bilens_explorer.register import AuditedFiles, LyingModel, Register
+from bilens_explorer.register import Register
 from bilens_explorer.rows import without_rows
 from bilens_explorer.walk import KINDS, START, FolderContents, walk
 
@@ -163,7 +165,7 @@ class ServedFolder:
             writable, clock = self.history.writable, now()[:10]
             return overview_of(self.folder.name, writable, found, past, clock, day, lying)
 
-    def _lying(self, found: FolderContents, past: Past, only: str = "") -> dict[str, LyingModel]:
+    def _lying(self, found: FolderContents, past: Past, only: str = "") -> dict[str, RegisterState]:
         """Return how the models that were audited lie there now."""
         return self._register.look(audited_files(found, past, only))
 

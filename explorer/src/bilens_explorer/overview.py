@@ -14,24 +14,22 @@ from pathlib import Path
 from typing import TypeVar
 
 from bilens import History
-from bilens.api import day_of
+from bilens.api import RegisterState, day_of
 from bilens.findings import JUDGED, AuditedModel, changes, judgements
-from bilens.records import Entry, Measured, PastAudit
+from bilens.records import Entry, Measured, ModelState, PastAudit
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import (
     Approval,
     ModelRow,
-    ModelState,
     Overview,
     ReportRow,
     id_of,
 )
-from bilens_explorer.register import LyingModel
 from bilens_explorer.walk import FolderContents
 
 SEVERITY = ("do_not_use", "cannot_judge", "not_read", "conditions", "use")
 STATES: tuple[ModelState, ...] = ("changed", "unread", "audited", "never", "gone")
-NEVER, GONE = LyingModel("never"), LyingModel("gone")
+NEVER, GONE = RegisterState("never"), RegisterState("gone")
 Kept = TypeVar("Kept", bound=PastAudit | Entry)
 
 
@@ -119,7 +117,7 @@ def overview_of(
     past: Past,
     clock: str,
     day: str,
-    states: tuple[tuple[str, LyingModel], ...] = (),
+    states: tuple[tuple[str, RegisterState], ...] = (),
 ) -> Overview:
     """Return all models, the worst first, and all reports."""
     lying = dict(states)
@@ -153,7 +151,7 @@ def reports_of(found: FolderContents, folder: Path | None = None) -> tuple[Repor
     )
 
 
-def row_of(key: str, name: str, past: Past, day: str, lying: LyingModel) -> ModelRow:
+def row_of(key: str, name: str, past: Past, day: str, lying: RegisterState) -> ModelRow:
     audits = past.audits.get(name, ())
     judged = [past.measured.get(one.number, {}) for one in audits[:2]]
     moved = changes(audits[1], judged[1], audits[0], judged[0]) if len(audits) > 1 else ()

@@ -12,11 +12,12 @@ from typing import Any
 from msgspec import structs
 
 from bilens import AuditReport, History
+from bilens.api import AuditedFiles
 from bilens.base.errors import BilensError
 from bilens.records import Audit, PastAudit, Record, Source, json_text
 from bilens.report import SavedReport
 from bilens_explorer.records.models import ReportRow
-from bilens_explorer.register import AuditedFiles, Register, mark_of
+from bilens_explorer.register import Register, mark_of
 
 MOST = 20  # audits that one report is held against, the last ones
 

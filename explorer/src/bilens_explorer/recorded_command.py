@@ -6,13 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.api import (
-    RefusedError as RefusedError,
-    RepeatedCommand as RepeatedCommand,
-    check_place,
-    options_in,
-    repeat_command as repeat_command,
-)
+from bilens.api import RefusedError, check_place, options_in
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.options import parse_roles
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of

@@ -7,45 +7,21 @@ model after the other.
 
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic
-from typing import NamedTuple
 
-from bilens.api import now, read_beside
+from bilens.api import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base import file_sha256
-from bilens.base.errors import BilensError
-from bilens_explorer.inside import ADAPTER, files_of, state_of
-from bilens_explorer.records.models import FileDifference, ModelState
+from bilens_explorer.inside import files_of, state_of
 
 OLD = 60.0  # seconds after which a model's files are read again where its page is opened
 Marks = Mapping[str, Hashable]  # of files and folders, by path
 
 
-class AuditedFiles(NamedTuple):
-    """A model of the folder, and the weights and files that an audit read."""
-
-    path: Path
-    weights_sha256: str
-    files: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class LyingModel:
-    """How a model lies there, held against its last audit."""
-
-    state: ModelState
-    read: str = ""  # when its files were read, UTC
-    differences: tuple[FileDifference, ...] = ()
-    hashes: frozenset[str] = frozenset()  # of its files
-    at: float = 0.0  # of the machine's clock that is never put back
-
-
-UNREAD = LyingModel("unread")
+UNREAD = RegisterState("unread")
 
 
 class Register:
@@ -60,12 +36,12 @@ class Register:
     ) -> None:
         self.folder, self._opened, self.patience = folder, opened, patience
         self._hashes: dict[Hashable, str] = {}  # of files, by mark
-        self._lying: dict[str, tuple[AuditedFiles, Marks, LyingModel]] = {}
+        self._lying: dict[str, tuple[AuditedFiles, Marks, RegisterState, float]] = {}
         self._wanted: dict[str, tuple[AuditedFiles, bool]] = {}  # what is to be read, and all of it
         self._changing = Condition()
         self._reader: Thread | None = None
 
-    def look(self, models: Mapping[str, AuditedFiles]) -> dict[str, LyingModel]:
+    def look(self, models: Mapping[str, AuditedFiles]) -> dict[str, RegisterState]:
         """Return how models lie there; unread where their files cannot be read, or not in time."""
         found = {key: self._known(key, one) for key, one in models.items()}
         if missing := {key: (models[key], False) for key, one in found.items() if one is None}:
@@ -75,21 +51,20 @@ class Register:
 
     def look_again(self, key: str, one: AuditedFiles) -> None:
         """Read a model again, whatever it looks like from outside; not if that was just done."""
-        known = self._known(key, one)
-        if known is not None and monotonic() - known.at > OLD:
+        if self._known(key, one) is not None and monotonic() - self._lying[key][3] > OLD:
             self._read({key: (one, True)})
 
     def where(self, sha256: str) -> list[Path]:
         """Return the models in which a file of this SHA-256 lies."""
-        found = {one.path for one, _, lying in [*self._lying.values()] if sha256 in lying.hashes}
+        found = {one.path for one, _, lying, _ in [*self._lying.values()] if sha256 in lying.hashes}
         return sorted(found)
 
     def lies_at(self, path: Path, sha256: str) -> bool | None:
         """Return whether a file of this SHA-256 lies in an audited model; None if not known."""
-        found = [one.hashes for at, _, one in [*self._lying.values()] if at.path == path]
+        found = [one.hashes for at, _, one, _ in [*self._lying.values()] if at.path == path]
         return any(sha256 in hashes for hashes in found) if any(found) else None
 
-    def _known(self, key: str, one: AuditedFiles) -> LyingModel | None:
+    def _known(self, key: str, one: AuditedFiles) -> RegisterState | None:
         kept = self._lying.get(key)
         if kept is None or kept[0] != one or kept[1] != {path: mark_of(path) for path in kept[1]}:
             return None
@@ -113,40 +88,30 @@ class Register:
                 key, (one, again) = next(iter(self._wanted.items()))
             marks, lying = self.compare(one, again=again)
             with self._changing:
-                self._lying[key] = one, marks, lying
+                self._lying[key] = one, marks, lying, monotonic()
                 del self._wanted[key]
                 self._changing.notify_all()
 
-    def compare(self, audited: AuditedFiles, *, again: bool = False) -> tuple[Marks, LyingModel]:
-        """Hold the files of a model against those of an audit; also the marks of all of them."""
-        read, path, then = now(), audited.path, dict(audited.files)
-        marks = {str(one): mark_of(str(one)) for one in folders_of(path)}
-        hashes: dict[str, str] = {}
-        try:
-            if not then or (path / ADAPTER).exists():  # of an earlier release, or with its base
-                then = {path.name: audited.weights_sha256}
-                state = state_of(self.folder, path)
-                marks |= {str(name): mark_of(str(name)) for name, *_ in state}
-                hashes[path.name] = self._hash(state, again, partial(self._opened, path))
-            else:
-                place = path if path.is_dir() else path.parent
-                beside = {*read_beside(path)} if path.is_dir() else set()
-                for name in sorted({*then, *beside}):
-                    file = place / name
-                    deque(files_of(self.folder, file), maxlen=0)  # it leads nowhere else
-                    mark = marks[str(file)] = mark_of(str(file))
-                    if file.is_file():
-                        hashes[name] = self._hash(mark, again, partial(file_sha256, file))
-        except (BilensError, OSError, ValueError, KeyError):
-            return marks, UNREAD
-        found = tuple(differences(then, hashes))
-        state_now: ModelState = "changed" if found else "audited"
-        return marks, LyingModel(state_now, read, found, frozenset(hashes.values()), monotonic())
+    def compare(self, audited: AuditedFiles, *, again: bool = False) -> tuple[Marks, RegisterState]:
+        """Compare a model with an audit, and return the marks of its files, too."""
+        marks = {str(one): mark_of(str(one)) for one in folders_of(audited.path)}
 
-    def _hash(self, mark: Hashable, again: bool, read: Callable[[], str]) -> str:
-        if again or mark not in self._hashes:
-            self._hashes[mark] = read()
-        return self._hashes[mark]
+        def hash_once(mark: Hashable, read: Callable[[Path], str], path: Path) -> str:
+            if again or mark not in self._hashes:
+                self._hashes[mark] = read(path)
+            return self._hashes[mark]
+
+        def hash_file(path: Path) -> str | None:
+            deque(files_of(self.folder, path), maxlen=0)  # it leads nowhere else
+            mark = marks[str(path)] = mark_of(str(path))
+            return hash_once(mark, file_sha256, path) if path.is_file() else None
+
+        def hash_model(path: Path) -> str:
+            state = state_of(self.folder, path)
+            marks.update({str(name): mark_of(str(name)) for name, *_ in state})
+            return hash_once(state, self._opened, path)
+
+        return marks, compare_with_audit(audited, hash_file, hash_model)
 
 
 def mark_of(path: str) -> Hashable:
@@ -160,13 +125,3 @@ def mark_of(path: str) -> Hashable:
 def folders_of(path: Path) -> list[Path]:
     """Return a model and the folders in it, whose marks are others where a file comes or goes."""
     return [path, *(Path(here) for here, *_ in os.walk(path))]
-
-
-def differences(then: Mapping[str, str], now: Mapping[str, str]) -> Iterator[FileDifference]:
-    """Yield the files that are others than an audit read, as it names them, then new ones."""
-    for name, sha256 in then.items():
-        if name not in now:
-            yield FileDifference(name, "missing")
-        elif now[name] != sha256:
-            yield FileDifference(name, "other")
-    yield from (FileDifference(name, "new") for name in now if name not in then)

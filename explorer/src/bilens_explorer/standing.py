@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from bilens.records import FileDifference
 from bilens.report import LOOKS, Catalogue, badge, element, joined, paragraph, quiet, title_of
-from bilens_explorer.records.models import FileDifference, ModelRow, ReportRow
+from bilens_explorer.records.models import ModelRow, ReportRow
 
 NAMED = 3  # files that differ, and are named
 

@@ -12,8 +12,10 @@ from .layer_decomposition import (
 )
 from .layer_reading import LayerOutputs as LayerOutputs, Request as Request, layer_map as layer_map
 from .provenance import (
+    AuditedFiles as AuditedFiles,
+    RegisterState as RegisterState,
+    compare_with_audit as compare_with_audit,
     describe_run as describe_run,
-    read_beside as read_beside,
     reading_of as reading_of,
 )
 from .recorded_command import (

@@ -15,10 +15,10 @@ from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
     COMPANION,
-    PROSE,
     files_below,
     files_with_tensors,
     is_of_weights,
+    is_prose,
 )
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
@@ -174,7 +174,7 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
     """Return the files beside the weights of two models that nobody compares."""
     every = {**(all_beside(model) or {}), **(all_beside(baseline) or {})}
-    return tuple(sorted(name for name, one in every.items() if PROSE.fullmatch(one.name)))
+    return tuple(sorted(name for name, one in every.items() if is_prose(one)))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
@@ -184,7 +184,7 @@ def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange
         return None
     own = files_with_tensors(model) | files_with_tensors(baseline)
     every = {n: path for one in both for n, path in (one or {}).items() if path not in own}
-    names = sorted(name for name, path in every.items() if not PROSE.fullmatch(path.name))
+    names = sorted(name for name, path in every.items() if not is_prose(path))
     return tuple(compare_file(name, mine, theirs) for name in names)
 
 

@@ -6,11 +6,10 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from msgspec import structs
 
 from bilens.algebra.approximation.layer_weights import in_dtype
+from bilens.api.history import now
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
@@ -31,6 +31,7 @@ from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
+from bilens.records.history import FileDifference, ModelState
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
@@ -171,6 +172,8 @@ PROSE = re.compile(
     r"|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
+# JSON that a loader reads, whatever stands at its beginning
+LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
 WEIGHTS = (*MODELS, ".msgpack")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 
@@ -252,45 +255,80 @@ def is_of_weights(path: Path) -> bool:
 
 def read_beside(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder that it may be made of: all but texts about it."""
-    return {n: path for n, path in files_below(folder).items() if not PROSE.fullmatch(path.name)}
+    return {name: path for name, path in files_below(folder).items() if not is_prose(path)}
+
+
+def is_prose(path: Path) -> bool:
+    """Tell whether nobody computes with a file: texts and pictures by name, reports of bilens."""
+    if PROSE.fullmatch(path.name):
+        return True
+    if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
+        return False
+    with path.open("rb") as file:
+        start = file.read(400)
+    return b'"schema_version":' in start and b'"kind":' in start
+
+
+class AuditedFiles(NamedTuple):
+    """Where a model lies, or lay, with the weights and the files that its last audit read.
+
+    No files are known of an earlier release, and those of an adapter are not all, since its base
+    lies elsewhere: then the model is opened.
+    """
+
+    path: Path
+    weights_sha256: str
+    files: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
 class RegisterState:
-    """The state of a model in its folder beside its last audit."""
+    """What lies in a folder of a model, beside its last audit."""
 
-    state: Literal["audited", "changed", "never", "gone"]
-    files: tuple[str, ...] = ()  # that are others, came or went since; none where nobody can tell
+    state: ModelState
+    differences: tuple[FileDifference, ...] = ()
+    hashes: frozenset[str] = frozenset()  # of the files that were read
+    read: str = ""  # when they were, UTC
+
+
+def hash_if_file(path: Path) -> str | None:
+    return file_sha256(path) if path.is_file() else None
 
 
 def compare_with_audit(
-    path: Path, weights_sha256: str | None, files: Mapping[str, str]
+    audited: AuditedFiles,
+    hash_file: Callable[[Path], str | None] = hash_if_file,
+    hash_model: Callable[[Path], str] = lambda path: load(path).read_sha256,
 ) -> RegisterState:
-    """Compare a model of a folder with its last audit: its files, or else its weights.
+    """Compare what lies in a folder with the last audit: its files, or else its weights.
 
     Args:
-        path: where the model lies, or lay.
-        weights_sha256: of the audit's weights; None where it was never audited.
-        files: of the audit, with their SHA-256. None are known of an earlier release, and those of
-            an adapter are not all, since its base lies elsewhere: then the model is opened.
+        audited: the model, and what was read of it.
+        hash_file: returns the SHA-256 of a file, None where there is none.
+        hash_model: returns the SHA-256 of the weights of a model that has to be opened.
     """
+    path, read = audited.path, now()
+    then, found = dict(audited.files), dict[str, str | None]()
     if not os.path.lexists(path):
         return RegisterState("gone")
-    if weights_sha256 is None:
-        return RegisterState("never")
-    others: list[str] = []
-    with suppress(BilensError, OSError, KeyError, ValueError):  # what cannot be read is not it
-        if not files or (path / "adapter_config.json").exists():
-            same = load(path).read_sha256 == weights_sha256
+    try:
+        if not then or (path / "adapter_config.json").exists():
+            then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
         else:
             place = path if path.is_dir() else path.parent
-            names = sorted({*files, *(read_beside(path) if path.is_dir() else ())})
-            inside = [name for name in names if not {"..", "/"} & {*Path(name).parts}]
-            now = {n: file_sha256(place / n) for n in inside if (place / n).is_file()}
-            others = [name for name in names if now.get(name) != files.get(name)]
-            same = not others
-        return RegisterState("audited" if same else "changed", tuple(others))
-    return RegisterState("changed")
+            for name in sorted({*then, *(read_beside(path) if path.is_dir() else ())}):
+                if {"..", "/"} & {*Path(name).parts}:
+                    return RegisterState("unread")
+                found[name] = hash_file(place / name)
+    except (BilensError, OSError, KeyError, ValueError):
+        return RegisterState("unread")
+    differences = tuple(
+        FileDifference(name, "missing" if sha256 is None else "other" if name in then else "new")
+        for name, sha256 in found.items()
+        if sha256 != then.get(name)
+    )
+    state: ModelState = "changed" if differences else "audited"
+    return RegisterState(state, differences, frozenset(filter(None, found.values())), read)
 
 
 def files_below(folder: Path) -> dict[str, Path]:

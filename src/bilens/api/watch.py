@@ -9,7 +9,7 @@ from pathlib import Path
 from msgspec import structs
 
 from bilens.api.history import History, now
-from bilens.api.provenance import RegisterState, compare_with_audit
+from bilens.api.provenance import AuditedFiles, compare_with_audit
 from bilens.api.recorded_command import RepeatedCommand, repeat_command
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError
 from bilens.io.file_kinds import is_model
@@ -66,14 +66,17 @@ def look_at(
     """Return how a model stands, audited again where it changed."""
     if last is None:
         return WatchedModel(name, "never")
-    found = compare_with_audit(history.folder / name, last.weights_sha256, dict(last.files))
+    audited = AuditedFiles(history.folder / name, last.weights_sha256, last.files)
+    found = compare_with_audit(audited)
+    state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
+    model = WatchedModel(name, state, files=tuple(one.name for one in found.differences))
     if last.unread:
         why = (
             f"row {last.number} of the history is damaged or of a later release: audit it by hand."
         )
-        return WatchedModel(name, found.state, CheckpointError.exit_code, said=why)
-    if found.state != "changed":
-        return describe_audit(history, last, found)
+        return structs.replace(model, code=CheckpointError.exit_code, said=why)
+    if state != "changed":
+        return describe_audit(history, last, model)
     try:
         say(f"Changed since audit {last.number}: {name}")
         code, said = run_audit(
@@ -83,14 +86,13 @@ def look_at(
         code, said = error.exit_code, str(error)
     new = [one for one in history.audits(name, last.number)[:1] if code in (0, FAILED)]
     if new:
-        return describe_audit(history, new[0], found)
-    return WatchedModel(name, "changed", code or UNEXPECTED, files=found.files, said=said)
+        return describe_audit(history, new[0], model)
+    return structs.replace(model, code=code or UNEXPECTED, said=said)
 
 
-def describe_audit(history: History, audit: PastAudit, found: RegisterState) -> WatchedModel:
+def describe_audit(history: History, audit: PastAudit, model: WatchedModel) -> WatchedModel:
     """Return a model by the audit that holds for it, with what fails and nobody accepted."""
-    model = WatchedModel(audit.model, found.state, files=found.files)
-    if found.state == "gone":
+    if model.state == "gone":
         return model
     try:
         record = read_document(Audit, history.document(audit.number))

@@ -14,10 +14,9 @@ from torch import Tensor
 from bilens.algebra.directions import outputs_of
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.eigen.eigendecompose import eigendecompose_all
-from bilens.algebra.eigen.solver import Precision
 from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
-from bilens.algebra.interactions.feature_factors import check_dictionary, checked_rows
+from bilens.algebra.interactions.feature_factors import check_dictionary
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
@@ -80,18 +79,10 @@ def nearest_latents(
     return NearestLatents(latents.view(shape), cosine.view(shape), projections)
 
 
-def trace_layer(
-    g: QuadraticMap,
-    dictionary: Tensor,
-    *,
-    directions: Tensor | None = None,
-    k: int = 4,
-    precision: Precision = "float64",
-) -> LayerTrace:
+def trace_layer(g: QuadraticMap, dictionary: Tensor, *, k: int = 4) -> LayerTrace:
     """Return eigenpairs of output latents and the input latents nearest to them."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
-    rows = checked_rows(directions, g.sizes.d_out)
-    pairs = eigendecompose_all(g, rows, k=min(k, g.sizes.d_in), precision=precision)
+    pairs = eigendecompose_all(g, k=min(k, g.sizes.d_in))
     return LayerTrace(pairs, nearest_latents(g, pairs.eigenvectors, dictionary))
 
 

@@ -38,7 +38,9 @@ from .history import (
     Change as Change,
     Direction as Direction,
     Entry as Entry,
+    FileDifference as FileDifference,
     Measured as Measured,
+    ModelState as ModelState,
     PastAudit as PastAudit,
     People as People,
 )

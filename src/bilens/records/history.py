@@ -12,6 +12,9 @@ UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 # `never`: it was never audited
 WatchState = Literal["audited", "changed", "never", "gone"]
+# `unread`: its files are not read yet, or cannot be
+ModelState = Literal[WatchState, "unread"]
+FileChange = Literal["other", "missing", "new"]
 # `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
 Direction = Literal["worse", "better", "unjudged", "elsewhere"]
 
@@ -91,6 +94,13 @@ class People(Record, frozen=True):
         tuple[Entry, ...], "the last one first; also what was judged of models of one identity"
     ]
     model: Annotated[str, "which of these it is; empty where all are of one"] = ""
+
+
+class FileDifference(Record, frozen=True):
+    """A file that does not lie there as an audit read it."""
+
+    name: Annotated[str, "its path from its model"]
+    state: Annotated[FileChange, "what it is now"]
 
 
 class WatchedModel(Record, frozen=True):

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from bilens.algebra import listed_interactions, random_frame
+from bilens import DirectInteractions, direct_interactions
+from bilens.algebra import random_frame
 from bilens.api import active
 from bilens.interp import (
     InputDirections,
@@ -91,11 +92,10 @@ def measure_block(
     """Rank output latents and their pairs, look where negation stands, and ablate it."""
     kinds = InputKinds.by_words(reader.z, reader.text.blocks, words, LEAST_ACTIVE)
     trace = trace_layer(reader.g, reader.dictionary, k=MOST_DIRECTIONS + 1)
-    listed = listed_interactions(reader.g, reader.dictionary, bias=reader.bias, top=TOP)
+    cross = list_interactions(reader).cross_interactions
     ranking = rank_latents(reader.g, trace.eigenpairs, reader.inputs)
     often = (reader.activations > 0).sum(dim=0) >= LEAST_ACTIVE
     rows = ranking.order[often[ranking.order]].tolist()
-    cross = listed.cross_interactions
     with_both, with_one = kinds.coupled(cross.first, cross.second)
     found: Record = {
         "num_negation": int(kinds.negation.sum()),
@@ -117,10 +117,7 @@ def measure_block(
         sides = compared.first, compared.second
         first, second = (torch.tensor(chosen)[side[:CHECKED_PAIRS]] for side in sides)
         directions = unit_rows(reader, first) - unit_rows(reader, second)
-        found_of_pairs = listed_interactions(
-            reader.g, reader.dictionary, directions, bias=reader.bias, top=TOP
-        )
-        cross = found_of_pairs.cross_interactions
+        cross = list_interactions(reader, directions).cross_interactions
         both, one = kinds.coupled(cross.first, cross.second)
         at = list(range(len(first)))
         counted = {"ranked": len(compared.score), "looked_at": len(first)}
@@ -139,6 +136,14 @@ def measure_block(
             for candidate in dict.fromkeys((candidates[0], best))
         ]
     return found
+
+
+def list_interactions(reader: LatentReader, directions: Tensor | None = None) -> DirectInteractions:
+    """Return the largest interactions of every output latent, or along directions between them."""
+    # Listed values are float64 all the same; nothing reads the histogram, nor what a bias changes.
+    return direct_interactions(
+        reader.g, reader.dictionary, directions, top=TOP, bins=1, precision=torch.float32
+    )
 
 
 def latent_candidate(reader: LatentReader, latent: int, position: int) -> NegationCandidate:
@@ -240,8 +245,7 @@ def describe(reader: LatentReader, candidate: NegationCandidate, kinds: InputKin
     effects = [output_tokens(reader.behind.decoder[n], unembed, LISTED_TOKENS) for n in latents]
     directions = unit_rows(reader, torch.tensor(latents))
     direction = directions[:1] - directions[1:].sum(dim=0)  # of a pair the difference
-    found = listed_interactions(reader.g, reader.dictionary, direction, bias=reader.bias, top=TOP)
-    cross = found.cross_interactions
+    cross = list_interactions(reader, direction).cross_interactions
     columns = (side[0].tolist() for side in (cross.first, cross.second, cross.values))
     listed = [
         entry

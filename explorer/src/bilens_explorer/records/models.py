@@ -13,17 +13,16 @@ from bilens.records import (
     Count,
     Document,
     Entry,
+    FileDifference,
     Finding,
     JudgedCondition,
     Measured,
+    ModelState,
     PastAudit,
     Record,
     WholeDifference,
 )
 
-# `unread`: its files are not read yet, or cannot be
-ModelState = Literal["audited", "changed", "unread", "never", "gone"]
-FileState = Literal["other", "missing", "new"]
 # `audit`: of the history, as it was made here; `others`: of weights that do not lie here
 PaperState = Literal["audit", "these", "others", "unread"]
 RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
@@ -36,13 +35,6 @@ Number = Annotated[int, Meta(ge=1, le=LARGEST_WHOLE, description="of an audit, o
 def id_of(name: str) -> str:
     """Return by what a path from the folder is asked for: no part of it is in an address."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-
-
-class FileDifference(Record, frozen=True):
-    """A file that does not lie there as an audit read it."""
-
-    name: Annotated[str, "its path from its model"]
-    state: Annotated[FileState, "what it is now"]
 
 
 class Approval(Record, frozen=True):

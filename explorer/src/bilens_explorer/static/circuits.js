@@ -5,7 +5,7 @@ import { latentName, passages, tokenEnds, tokenList, word } from "./passages.js"
 import { labelOf, nameable, remarksOf } from "./people.js";
 
 const MOST_ROWS = 200; // of the ranking that are drawn
-const [LEAST, MOST_GROUPS, LONGEST] = [0.25, 20, 80]; // threshold; groups and names that an address may have
+const LEAST = 0.25; // threshold
 const ENDS = [t("circuit.one_end"), t("circuit.other_end")];
 const button = (name, onclick, more = {}) => element("button", { type: "button", onclick, ...more }, name);
 const facts = (pairs) =>
@@ -57,28 +57,12 @@ const tokensOf = (reading) => [
 
 // ---- the address: what is looked at can be sent to others
 
-const readJson = (text, otherwise) => {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return otherwise;
-  }
-};
-const isName = (value) => typeof value === "string" && value.length <= LONGEST;
 const readLooked = () => {
-  const pins = readJson(state.get("pins", "[]"), []);
-  const groups = readJson(state.get("groups", "[]"), []);
   const view = state.get("view").split(",").map(Number);
   const least = Number(state.get("least", LEAST));
-  const used = new Set();
   return {
     there: state.get("by") === "context",
     least: least >= 0 && least <= 1 ? least : LEAST,
-    pins: Array.isArray(pins) ? pins.filter(isName).slice(0, LONGEST) : [],
-    groups: (Array.isArray(groups) ? groups : [])
-      .filter((one) => Array.isArray(one) && one.every(isName))
-      .slice(0, MOST_GROUPS)
-      .map(([name, ...ids]) => ({ name, ids: ids.filter((id) => !used.has(id) && used.add(id)) })),
     view: view.length === 3 && view.every(Number.isFinite) && view[2] >= 0.2 && view[2] <= 4 ? view : null,
   };
 };
@@ -86,8 +70,6 @@ const keep = (looked) =>
   state.set({
     by: looked.there ? "context" : null,
     least: looked.least === LEAST ? null : String(looked.least),
-    pins: looked.pins.length ? JSON.stringify(looked.pins) : null,
-    groups: looked.groups.length ? JSON.stringify(looked.groups.map(({ name, ids }) => [name, ...ids])) : null,
     view: looked.view ? looked.view.map((value) => Math.round(value * 100) / 100).join(",") : null,
   });
 
@@ -158,7 +140,7 @@ function drawCircuits(root, { trace, model, report }) {
   let refresh = () => {};
   let waiting;
   const choose = (latent) => {
-    if (latent !== chosen) state.set({ circuit: String(latent), pins: null, groups: null, view: null });
+    if (latent !== chosen) state.set({ circuit: String(latent), view: null });
     chosen = latent;
     list();
     open();
@@ -191,24 +173,6 @@ function drawCircuits(root, { trace, model, report }) {
 
     const detail = (node) => {
       const parts = [element("h4", {}, `${t(`graph.column.${node.column}`)}: ${node.name}`)];
-      const again = () => detail(view.nodes.get(view.here));
-      const pinned = looked.pins.includes(node.id);
-      const actions = [];
-      if (node.members) {
-        const group = looked.groups[Number(node.id.slice(6))];
-        const name = element("input", { value: group.name, maxlength: LONGEST });
-        name.addEventListener("change", () => {
-          group.name = name.value.trim() || group.name;
-          view.draw();
-          keepSoon();
-        });
-        actions.push(control(t("graph.group_name"), name), button(t("graph.ungroup"), () => { view.ungroup(node.id); again(); }));
-        parts.push(element("p", {}, node.members.map((id) => view.all.get(id)?.name).filter(Boolean).join(", ")));
-      } else {
-        actions.push(button(t(pinned ? "graph.unpin" : "graph.pin"), () => { view.pin(node.id); again(); }));
-        actions.push(button(t(view.marked.has(node.id) ? "graph.unmark" : "graph.mark"), () => { view.mark(node.id); again(); }));
-      }
-      parts.push(element("div", { class: "controls" }, actions));
       if (node.reading) {
         const output = node.column === 3;
         const { latent, density, largest: most } = node.reading;
@@ -233,31 +197,14 @@ function drawCircuits(root, { trace, model, report }) {
       show();
       keepSoon();
     });
-    const called = element("input", { maxlength: LONGEST, autocomplete: "off" });
-    const join = button(t("graph.join"), () => {
-      if (view.groupable().length === 0) return;
-      view.group(called.value.trim() || t("graph.unnamed"));
-      called.value = "";
-      detail(view.nodes.get(view.here));
-    });
     const told = element("p", { class: "quiet", role: "status" });
     view.ondraw = () => {
       const [products, tokens] = view.counts();
       least.textContent = percent(looked.least, 0);
-      told.textContent = t("graph.told", { products, tokens, marked: view.marked.size });
-      join.setAttribute("aria-disabled", String(view.groupable().length === 0));
+      told.textContent = t("graph.told", { products, tokens });
     };
     const download = button(t("graph.tracer"), async () => {
       const found = await get(`/reports/${report}/circuits/${place}`);
-      const ids = new Map(found.nodes.map((node) => [node.jsNodeId.split("-")[0], node.node_id]));
-      const idOf = (id) => {
-        const [kind, latent] = id.split(":");
-        if (kind === "in") return ids.get(`${trace.layer.index}_${latent}`);
-        return kind === "token" ? ids.get(`L_${latent}`) : id === "out" ? ids.get(`${trace.layer.index + 1}_${chosen}`) : undefined;
-      };
-      const pins = looked.pins.map(idOf).filter(Boolean);
-      if (pins.length) found.qParams.pinnedIds = pins;
-      found.qParams.supernodes = looked.groups.map(({ name, ids: members }) => [name, ...members.map(idOf).filter(Boolean)]).filter((one) => one.length > 1);
       save(`${found.metadata.slug}.json`, JSON.stringify(found), "application/json");
     });
     const lines = () => [["from", "to", "value"], ...view.lines.map((line) => [view.nodes.get(line.from).name, view.nodes.get(line.to).name, line.value])];
@@ -288,8 +235,6 @@ function drawCircuits(root, { trace, model, report }) {
         button("+", () => view.zoom(1.25), { "aria-label": t("graph.nearer") }),
         button("−", () => view.zoom(0.8), { "aria-label": t("graph.farther") }),
         button(t("graph.fit"), () => view.fit()),
-        control(t("graph.group_name"), called),
-        join,
       ),
       element("p", { class: "quiet" }, t("graph.help")),
       view.element,

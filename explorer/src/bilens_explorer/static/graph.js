@@ -57,41 +57,23 @@ export const graphOf = (circuit, inputs, names, there) => {
   return { nodes, lines };
 };
 
-// What is drawn: products and promoted tokens above the threshold, what belongs to them, and what is
-// pinned; the members of a group are one node, a line of it that of its strongest member.
-const drawnOf = ({ nodes, lines }, { least, pins, groups }) => {
+// What is drawn: products and promoted tokens above the threshold, and what belongs to them.
+const drawnOf = ({ nodes, lines }, least) => {
   const most = [2, 4].map((column) => largest([...nodes.values()].filter((node) => node.column === column).map((node) => node.value)));
-  const shown = new Set(pins.filter((id) => nodes.has(id)).concat("out"));
+  const shown = new Set(["out"]);
   for (const { id, column, value } of nodes.values())
     if ((column === 2 || column === 4) && Math.abs(value) >= least * most[column / 2 - 1]) shown.add(id);
   for (const column of [2, 1])
     for (const { from, to } of lines)
       if (nodes.get(to).column === column && shown.has(to)) shown.add(from);
-  const groupOf = new Map(groups.flatMap(({ ids }, at) => ids.map((id) => [id, `group:${at}`])));
-  const placed = new Map();
-  for (const id of shown) {
-    const group = groupOf.get(id);
-    const node = nodes.get(id);
-    const { name, ids } = group ? groups[Number(group.slice(6))] : {};
-    const had = placed.get(group);
-    if (group) placed.set(group, { id: group, column: node.column, name, members: ids, value: Math.abs(node.value) > Math.abs(had?.value ?? 0) ? node.value : (had?.value ?? 0) });
-    else placed.set(id, node);
-  }
-  const strongest = new Map();
-  for (const { from, to, value } of lines) {
-    if (!shown.has(from) || !shown.has(to)) continue;
-    const ends = [groupOf.get(from) ?? from, groupOf.get(to) ?? to];
-    const key = ends.join(" → ");
-    if (Math.abs(value) >= Math.abs(strongest.get(key)?.value ?? 0)) strongest.set(key, { from: ends[0], to: ends[1], value });
-  }
-  return { nodes: placed, lines: [...strongest.values()] };
+  return { nodes: new Map([...nodes].filter(([id]) => shown.has(id))), lines: lines.filter(({ from, to }) => shown.has(from) && shown.has(to)) };
 };
 
-const laidOut = (nodes, pins) => {
+const laidOut = (nodes) => {
   const columns = COLUMNS.map((_, column) =>
     [...nodes.values()]
       .filter((node) => node.column === column)
-      .sort((a, b) => pins.includes(b.id) - pins.includes(a.id) || Math.abs(b.value) - Math.abs(a.value)),
+      .sort((a, b) => Math.abs(b.value) - Math.abs(a.value)),
   );
   const rows = Math.max(...columns.map((column) => column.length));
   for (const column of columns)
@@ -108,11 +90,11 @@ const cut = (text, width) => {
   return letters.length > most ? `${letters.slice(0, most - 1).join("")}…` : text;
 };
 
-// A graph that is looked at and changed; `looked` has { least, pins, groups, view }, and what is
-// done to it is told to `onchange` and `onchoose` (the node that is looked at).
+// A graph that is looked at; `looked` has { least, view }, whose changes are told to `onchange`, and
+// the node that is looked at to `onchoose`.
 export const graphView = (name, looked, { onchange, onchoose }) => {
   const canvas = svg("svg", { class: "graph", role: "group", "aria-label": name, tabindex: 0, preserveAspectRatio: "xMidYMid meet" });
-  const view = { element: canvas, marked: new Set(), here: "out", nodes: new Map(), lines: [] };
+  const view = { element: canvas, here: "out", nodes: new Map(), lines: [] };
   let [graph, columns, height] = [{ nodes: new Map(), lines: [] }, [], 1];
 
   // ---- the window
@@ -147,34 +129,6 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
   const travelled = gestures(canvas, { zoom: view.zoom, move: (right, down) => move(-right, -down) });
 
   // ---- nodes
-  const toggled = (list, id) => (list.includes(id) ? list.filter((one) => one !== id) : [...list, id]);
-  view.pin = (id) => {
-    looked.pins = toggled(looked.pins, id);
-    view.draw();
-    onchange();
-  };
-  view.mark = (id) => {
-    if (!view.marked.delete(id)) view.marked.add(id);
-    view.draw();
-  };
-  // The marked nodes that can be one: at least two of one column, and no groups.
-  view.groupable = () => {
-    const found = [...view.marked].map((id) => view.nodes.get(id)).filter((node) => node && !node.members);
-    return found.length > 1 && new Set(found.map((node) => node.column)).size === 1 ? found.map((node) => node.id) : [];
-  };
-  view.group = (called) => {
-    looked.groups = [...looked.groups, { name: called, ids: view.groupable() }];
-    view.marked.clear();
-    view.here = `group:${looked.groups.length - 1}`;
-    view.draw();
-    onchange();
-  };
-  view.ungroup = (id) => {
-    view.here = looked.groups[Number(id.slice(6))].ids[0];
-    looked.groups = looked.groups.filter((_, at) => `group:${at}` !== id);
-    view.draw();
-    onchange();
-  };
   view.choose = (id) => {
     view.here = id;
     view.draw();
@@ -207,8 +161,6 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
       if (!PAN[key]) return false;
       move(...PAN[key]);
     } else if (key === "Enter") view.choose(node.id);
-    else if (key === " ") view.mark(node.id);
-    else if (key === "p" || key === "P") view.pin(node.id);
     else if (PAN[key]) {
       const next = neighbour(node, key);
       if (next) focus(next.id);
@@ -222,20 +174,16 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
   });
   canvas.addEventListener("click", (event) => {
     const id = event.target.closest(".node")?.dataset.id;
-    if (travelled() > 4 || !id) return;
-    if (event.shiftKey || event.ctrlKey || event.metaKey) view.mark(id);
-    else view.choose(id);
+    if (travelled() <= 4 && id) view.choose(id);
   });
 
   const drawNode = (node) => {
-    const [pinned, marked] = [looked.pins.includes(node.id), view.marked.has(node.id)];
-    const said = [t(`graph.column.${node.column}`), node.name, node.column % 2 === 0 && node.column > 0 ? number(node.value) : "", pinned ? t("graph.pinned") : "", marked ? t("graph.marked") : ""];
+    const said = [t(`graph.column.${node.column}`), node.name, node.column % 2 === 0 && node.column > 0 ? number(node.value) : ""];
     const width = COLUMNS[node.column];
-    const kind = node.members ? " several" : "";
     return svg(
       "g",
       {
-        class: `node column-${node.column}${kind}${pinned ? " pinned" : ""}${marked ? " marked" : ""}${node.id === view.here ? " here" : ""}`,
+        class: `node column-${node.column}${node.id === view.here ? " here" : ""}`,
         "data-id": node.id,
         role: "button",
         tabindex: node.id === view.here ? 0 : -1,
@@ -244,9 +192,8 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
       },
       svg("title", {}, node.name),
       svg("rect", { width, height: HEIGHT, rx: 6 }),
-      svg("text", { x: 8, y: 20 }, cut(node.name, width - 16 - (pinned ? 16 : 0) - (node.column === 2 || node.column === 4 ? 50 : 0))),
+      svg("text", { x: 8, y: 20 }, cut(node.name, width - 16 - (node.column === 2 || node.column === 4 ? 50 : 0))),
       node.column === 2 || node.column === 4 ? svg("text", { x: width - 8, y: 20, "text-anchor": "end", class: "number" }, number(node.value, 2)) : null,
-      pinned ? svg("circle", { cx: width - 3, cy: 3, r: 5, class: "pin" }) : null,
     );
   };
   const drawLine = ({ from, to, value }, most) => {
@@ -264,9 +211,8 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
     );
   };
   view.draw = () => {
-    Object.assign(view, drawnOf(graph, looked));
-    ({ columns, height } = laidOut(view.nodes, looked.pins));
-    for (const id of view.marked) if (!view.nodes.has(id)) view.marked.delete(id);
+    Object.assign(view, drawnOf(graph, looked.least));
+    ({ columns, height } = laidOut(view.nodes));
     if (!view.nodes.has(view.here)) view.here = "out";
     if (!view.nodes.has("out")) view.here = view.nodes.keys().next().value;
     const focused = canvas.contains(document.activeElement) && document.activeElement !== canvas;
@@ -281,7 +227,6 @@ export const graphView = (name, looked, { onchange, onchoose }) => {
   };
   view.show = (next) => {
     graph = next;
-    view.all = graph.nodes;
     view.draw();
   };
   view.counts = () => [2, 4].map((column) => [...view.nodes.values()].filter((node) => node.column === column).length);

@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import FactorSizes
+from bilens.algebra.directions import check_directions
 from bilens.algebra.gram.inner_products import no_negative
 from bilens.algebra.gram.kernel import block_bytes, blocks
 from bilens.algebra.interactions.feature_factors import (
     SPARE,
     FeatureFactors,
     InteractionEngine,
-    Progress,
     check_bias,
     check_dictionary,
-    checked_rows,
     exact_values,
 )
 from bilens.algebra.interactions.record import (
@@ -44,6 +43,7 @@ from bilens.base.errors import UsageError
 from bilens.base.keyword_options import described, takes_options
 from bilens.base.memory import check_memory, memory_limit
 
+Progress = Callable[[int, int], None]  # done, total
 PRECISIONS = (torch.float64, torch.float32)
 RANGE = 8  # automatic edges of cross-interactions, in root mean squares: ≤ 1/64 lie outside
 STRIP = 2**17  # entries: 1 MiB of float64, which stays in the cache for several passes
@@ -122,7 +122,8 @@ def direct_interactions(
     """
     num_features = check_dictionary(f, dictionary)
     check_finite("dictionary", dictionary)
-    rows, precision = checked_rows(options.directions, f.sizes.d_out), options.precision
+    rows, precision = options.directions, options.precision
+    check_directions(rows, f.sizes.d_out)  # a row that is not finite is flagged
     num = f.sizes.d_out if rows is None else len(rows)
     own, cross = check_options(num_features, options)
     if precision not in PRECISIONS:
@@ -136,18 +137,15 @@ def direct_interactions(
     with torch.no_grad():
         f = f.detach().to(torch.float64)
         dictionary = dictionary.detach().to(f.tensor.down.device)
-        rows = None if rows is None else rows.to(f.tensor.down.device)
+        rows = None if rows is None else rows.detach().to(f.tensor.down)
         factors = FeatureFactors.from_map(f, dictionary, precision, plan.block, plan.keep)
-        # One product for each row, so that no bit depends on the other rows.
-        down = f.tensor.down
-        weights = down if rows is None else torch.stack([row @ down for row in rows])
         bias = check_bias(options.bias, f)
-        engine = InteractionEngine.from_map(f, rows, bias, factors, weights, plan.block)
+        engine = InteractionEngine.from_map(f, rows, bias, factors, plan.block)
         reader = InteractionReader(factors, own, cross, plan.block)
         found = list(read_each(engine, reader, options.progress))
         listed = [torch.stack([pair[kind].values for pair in found]) for kind in (0, 1)]
         totals = engine.totals(*listed)
-        gap = reader.nothing(down.device)
+        gap = reader.nothing(f.tensor.down.device)
         known = zip(found, totals.known.tolist(), strict=True)
         selfs, crosses = zip(*(pair if good else gap for pair, good in known), strict=True)
         return DirectInteractions(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from bilens.algebra.directions import check_directions
 from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.gram.kernel import blocks
@@ -200,7 +199,6 @@ def check_numbers(name: str, numbers: Tensor | Sequence[int], available: int) ->
     return chosen.long()
 
 
-Progress = Callable[[int, int], None]
 SPARE = 32  # candidates beyond those asked for: rounding must not decide who is listed
 
 
@@ -226,10 +224,11 @@ class InteractionEngine:
         rows: Tensor | None,
         bias: Tensor,
         factors: FeatureFactors,
-        weights: Tensor,
         block: int,
     ) -> InteractionEngine:
-        """Return the engine of (num, hidden) weights downᵀu."""
+        # One product for each row, so that no bit depends on the other rows.
+        down = f.tensor.down
+        weights = down if rows is None else torch.stack([row @ down for row in rows])
         usable = weights.isfinite().all(dim=1)
         balanced, units = factors.balanced(weights.where(usable[:, None], 0.0))
         usable &= (units > 0) & units.isfinite()
@@ -283,12 +282,6 @@ class Totals:
     @property
     def status(self) -> tuple[Status, ...]:
         return tuple(Status.OK if good else Status.NOT_FINITE for good in self.known.tolist())
-
-
-def checked_rows(directions: Tensor | None, d_out: int) -> Tensor | None:
-    """Return the output directions as float64 rows; a row that is not finite passes."""
-    check_directions(directions, d_out)
-    return None if directions is None else directions.detach().double()
 
 
 def check_bias(bias: Tensor | None, f: QuadraticMap) -> Tensor:

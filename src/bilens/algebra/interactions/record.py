@@ -21,8 +21,8 @@ Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, eq=False)
-class Entries:
-    """The largest entries of one kind: self (m = n), or cross (m < n, each pair once)."""
+class Interactions:
+    """Entries of one kind, self (m = n) or cross (m < n, each pair once): largest, statistics."""
 
     # Values are *entries* S[m, n] of the symmetric matrix. With z the feature activations the
     # output is Σ_m S[m, m] z_m² + Σ_{m<n} 2 S[m, n] z_m z_n + ...: the *coefficient* of z_m z_n is
@@ -34,20 +34,14 @@ class Entries:
     # (..., k) float64, by falling size, from the factors; the smaller (m, n) first where sizes are
     # equal. In units of the output per squared unit of the features.
     values: Tensor
+    moments: Moments  # of all entries of the kind
+    histogram: Histogram  # likewise
 
     to_frame = frame("values", "output", "place")
 
     @property
     def coefficients(self) -> Tensor:
         return self.values * MULTIPLICITY[self.kind]
-
-
-@dataclass(frozen=True, eq=False)
-class Interactions(Entries):
-    """The largest entries of one kind, and statistics of all of them."""
-
-    moments: Moments
-    histogram: Histogram
 
 
 @frozen_result("norm", "self_share", "cross_share", "status")
@@ -142,28 +136,3 @@ def unread(kind: Kind, size: int, bins: int, device: torch.device) -> Interactio
     none = torch.zeros((), dtype=torch.int64, device=device)
     histogram = Histogram(gap.expand(bins + 1), none.expand(bins), none, none)
     return Interactions(kind, nowhere, nowhere, gap.expand(size), no_moments(device), histogram)
-
-
-@dataclass(frozen=True, eq=False)
-class ListedEntries(Entries):
-    """The largest entries of one kind, and mean and spread of all of them."""
-
-    mean: Tensor  # (...)
-    std: Tensor  # (...), divided by their number
-    count: int
-
-
-@dataclass(frozen=True, eq=False)
-class ListedInteractions:
-    """S = DᵀQD for a batch of output directions: its largest entries and its moments."""
-
-    self_interactions: ListedEntries  # the diagonal of S
-    cross_interactions: ListedEntries  # the entries above the diagonal
-    norm: Tensor  # (num,), ‖S‖_F
-    linear: Tensor  # (num, features), the linear term of the decoder's bias
-    constant: Tensor  # (num,)
-    # one for each direction. Where it is not OK, every number is NaN, every feature −1
-    status: tuple[Status, ...]
-
-    def __len__(self) -> int:
-        return len(self.status)
