@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
+from bilens.api.history_file import LARGEST
 from bilens_explorer.export import export
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
@@ -124,6 +125,8 @@ def test_a_document_that_cannot_be_read(folder: Path, what: str) -> None:
         (folder / "lies.json").write_bytes(b'{"read_as": "classes",' + text[1:])
     with client_of(folder) as client:
         assert_others_go_on(client)
+        if what == "zeros":  # of which no more is unpacked than a document may have
+            assert f"more than {LARGEST:,} bytes" in client.get("/api/v1/audits/1").text
         for report in client.get("/api/v1/overview").json()["reports"]:
             for start in ("/reports", "/api/v1/reports"):
                 assert client.get(f"{start}/{report['id']}").status_code in (200, 400, 503)

@@ -2,7 +2,7 @@
 
 Broken once: with origins of safe requests let through, with slow requests in the places of all,
 with no end of those that wait, with answers computed for nobody, with q of languages left out,
-with refusals as JSON alone.
+with refusals as JSON alone, with the headers of a busy server lost on its page.
 """
 
 import asyncio
@@ -156,6 +156,14 @@ def test_a_refusal_is_a_page_for_a_person(client: TestClient, tmp_path: Path) ->
         answer = other.get("/", headers={"accept": "text/html"})
         assert (answer.status_code, "A token is needed" in answer.text) == (401, True)
         assert "a-token" not in answer.text
+
+
+def test_the_page_of_a_busy_server_asks_again(client: TestClient) -> None:
+    for _, queue in client.app.slow:  # type: ignore[attr-defined]
+        queue.waiting = MOST_WAITING
+    answer = client.get("/compare", headers={"accept": "text/html"})
+    assert (answer.status_code, answer.headers["content-type"][:9]) == (503, "text/html")
+    assert answer.headers["retry-after"] == answer.headers["refresh"] == "2"
 
 
 def test_sentences_say_what_to_do(client: TestClient) -> None:
