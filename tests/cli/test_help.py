@@ -89,7 +89,7 @@ FROZEN = {
     ),
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --user-header --proxy "
-        "--export --lang --overwrite"
+        "--export --model --with-data --lang --overwrite"
     ),
     "watch": "folder --every --once --inputs --out --webhook --json",
     "sweep": (
