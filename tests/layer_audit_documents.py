@@ -59,10 +59,12 @@ INVENTORY = Inventory(  # of everything that there can be
     card=(CardField("license", "MIT", ""), CardField("license", "Apache", "README.md")),
     notes=("not opened",),
     imports=("os.system",),
+    codes=60,
     files=tuple(FileEntry(f"{state}.x", 9, state, "why", None, "ab" * 32) for state in STATES),
 )
 KINDS = (*NAMED_KINDS, "conv", "other")
-SAME = {"name": "config.json", "state": "same", "keys": []}
+SAME = {"name": "config.json", "state": "same", "keys": [], "weights": False}
+OTHER_WEIGHTS = {"name": "a.safetensors", "state": "model", "keys": [], "weights": True}
 VALUES: dict[str, dict[str, Any]] = {
     "non_finite": {"of": 3, "layers": "a", "tensors": 0},
     "r2": {"of": 3, "approximate": 2, "refused": 1, "layers": "a", "on": ""},
@@ -103,6 +105,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
+    ("changed_tensors", "warn", {"files": 1}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
@@ -245,6 +248,7 @@ FEW_COMPARED: tuple[dict[str, Any], ...] = (
     },
     {"graph": {"operations": [], "settings": [], "joined": True}},
     {"graph": {"operations": [], "settings": [], "joined": False}},
+    {"ways": ["files"], "other_shape": 2},
 )
 
 
@@ -266,10 +270,8 @@ def every_change() -> dict[str, Any]:
     changed.append(
         {**one, "kind": "norm", "layer": 30, "state": "changed", "change": None, "full": 0}
     )
-    files = [{"name": "config.json", "state": "changed", "keys": ["a", "b"]}]
-    files += [
-        {"name": f"{state}.json", "state": state, "keys": []} for state in ("model", "baseline")
-    ]
+    files = [{**SAME, "state": "changed", "keys": ["a", "b"]}]
+    files += [{**SAME, "name": f"{state}.json", "state": state} for state in ("model", "baseline")]
     apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
     more = {"not_compared": ["notes.md"], "headline": None}
     whole = {"tensors": 40, "changed": changed, "files": files, **apart, **more}
@@ -315,10 +317,16 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
     named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
     types = {"types": ["float16"], "baseline_types": ["float32"]}
-    others = {"names": [], "unread": [0, 0], "graph": None}
+    others = {"names": [], "unread": [0, 0], "graph": None, "other_shape": 0}
     head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
     found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
     return {**found, "whole": {**found["whole"], "headline": head}}
+
+
+def beside_other_weights() -> dict[str, Any]:
+    """Return a difference in which another file of weights lies in one of the two folders."""
+    found = headlined("same_tensors")
+    return {**found, "whole": {**found["whole"], "files": [SAME, OTHER_WEIGHTS]}}
 
 
 def drawn_difference(width: int) -> dict[str, Any]:
@@ -353,7 +361,9 @@ def every_ending() -> dict[str, Any]:
     exact = {"rule": "r2", "outcome": "pass", "values": {**VALUES["r2"], "approximate": 0}}
     exact["values"] |= {"value": 1.0, "threshold": 0.0}
     document["verdict"] += [exact, *coverage_endings()]
-    document["coverage"] = to_json(make_coverage(70, "broken", layout="guessed"))
+    document["coverage"] = to_json(
+        make_coverage(70, "broken", layout="guessed", other_files=("a.pt",))
+    )
     return document
 
 
@@ -503,6 +513,7 @@ def variants() -> dict[str, dict[str, Any]]:
         **{kind: make_page(kind) for kind in PAGES},
         "every change": {**make_layer_audit(), "difference": every_change()},
         "identical": {**make_layer_audit(), "difference": few_changes([SAME])},
+        "other weights": {**make_layer_audit(), "difference": beside_other_weights()},
         "nothing in common": {
             **make_layer_audit(),
             "difference": headlined("unrelated", correlation=None),

@@ -137,6 +137,15 @@ def test_what_a_change_is_like_is_said() -> None:
     assert (grown.model_alone, grown.baseline_alone) == (("more",), ())
 
 
+@pytest.mark.parametrize("rows", [torch.ones(8, 1), randn(8, 1).float().abs()], ids=["one", "more"])
+def test_rows_of_one_direction_are_in_no_other_order(rows: Tensor) -> None:
+    """All of them are alike, so that each has others that are as near as its own."""
+    weight = rows * torch.ones(1, 8)
+    change = only(compared({"t": weight}, {"t": 2 * weight}))
+    assert (change.change, change.state) == (1.0, "low_rank")
+    assert only(compared({"t": randn(8, 8)}, {"t": 2 * randn(8, 8).flip(0)})).state == "permuted"
+
+
 def test_vectors_scalars_and_integers_are_compared() -> None:
     old = {"norm.bias": torch.zeros(4), "scale": torch.tensor(2.0), "count": torch.tensor(3)}
     new = {"norm.bias": torch.ones(4), "scale": torch.tensor(2.5), "count": torch.tensor(4)}

@@ -305,6 +305,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     compared = {**make_document(), "difference": layer_audit_documents.drawn_difference(36)}
     for document in (make_document(), next(iter(layer_audit_documents.variants().values()))):
         page_of(people_documents.spoken(document))
+    page_of(people_documents.accepted(make_document()))
     monkeypatch.setattr("bilens.report.summary.MOST_JUDGED", 1)
     for document in (make_document(), people_documents.spoken(make_document())):
         render_summary(AuditReport(document).record, "name")

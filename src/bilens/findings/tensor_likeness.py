@@ -22,6 +22,7 @@ How: TypeAlias = Literal["name", "content", "transposed", "part", "tied", "folde
 HALF, DEVIATIONS = 0.5, 6.0
 LONG = 65_536  # numbers along an axis that a sketch is of, the first ones
 NEARLY, SAMPLED = 0.9, 64  # cosine of rows, and how many are looked for
+EQUALLY = 1e-5  # of a cosine in float32
 DIRECTIONS = 48  # random ones that a sketch is of: it estimates a correlation to 1 / √48
 ROUNDED = (
     torch.float16, torch.bfloat16, torch.float32, torch.float8_e4m3fn, torch.float8_e5m2,
@@ -121,8 +122,9 @@ def are_elsewhere(one: Tensor, other: Tensor) -> bool:
         step = max(len(first) // SAMPLED, 1)
         first = first[::step]
         rows = [torch.nn.functional.normalize(part.float(), dim=1) for part in (first, second)]
-        alike, at = (rows[0] @ rows[1].T).max(1)
-        elsewhere = at != step * torch.arange(len(first))
+        alike = (rows[0] @ rows[1].T).amax(1)
+        own = (rows[0] * rows[1][::step]).sum(1)  # as alike where all rows have one direction
+        elsewhere = own < alike - EQUALLY
         nearest = float(torch.where(elsewhere, alike, 0).median())
         if nearest >= NEARLY and is_beyond_chance(nearest, first.shape[1]):
             return True
