@@ -103,8 +103,7 @@ def build_app(
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        status, told = 500, "it failed: the terminal of `bilens serve` says where."
-        headers: Mapping[str, str] | None = None
+        status, told, headers = 500, "it failed: the terminal of `bilens serve` says where.", None
         if isinstance(error, MissingError):
             status, told = 404, UNFOUND[404]
         elif isinstance(error, HTTPException):
@@ -126,7 +125,7 @@ def build_app(
     handlers = dict.fromkeys((HTTPException, *REFUSED, Exception), failed)
     app = Starlette(routes=routes, exception_handlers=handlers)
     slow = [(one.address, one.slow) for one in ENDPOINTS if one.slow]
-    slow.append((re.compile("/compare"), "background"))
+    slow += [(re.compile("/compare"), "background")]
 
     def refused(request: Request, status: int, told: str) -> str:
         return failure_page(status, told, lang_of(request))

@@ -121,7 +121,7 @@ def time_of(date: str) -> Markup:
 
 
 def changed(t: Catalogue, row: ModelRow) -> Markup | str:
-    """Return what got better and worse since the audit before; of what lies there alone."""
+    """List rules that got better or worse since the audit before."""
     if row.answered is None or row.audits < 2:
         return NONE
     if row.changes:

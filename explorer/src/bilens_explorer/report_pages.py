@@ -46,7 +46,7 @@ def draw_report(found: ShownReport, lang: str, _secret: str) -> str:
 
 
 def note(t: Catalogue, found: ShownReport) -> str:
-    """Return what a reader must know before the report says anything."""
+    """Return the banner above a report: whose weights it is of, and whether it was made here."""
     if found.paper is not None:
         return paper(t, found.paper)
     row = displayable(found.model)

@@ -68,5 +68,5 @@ def decision_box(t: Catalogue, row: ModelRow) -> Markup:
 
 
 def paper(t: Catalogue, row: ReportRow) -> str:
-    """Return what a report is that lies in the folder: an audit of the history, or a paper."""
+    """Name the origin of a report in the folder: an audit of the history, or a file of others."""
     return t(f"explorer.paper.{row.state}", number=row.audit)

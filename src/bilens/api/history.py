@@ -199,11 +199,10 @@ class History:
                 "withdraw" takes back either, or a label.
             text: the label, the note, or the reason, which acceptance and rejection need.
             author: who says it.
-            until: of an acceptance, the last day on which it holds, year-month-day. It holds for
-                the weights that were audited last, read as they were, for the same data, baseline
-                and options, and for a value that is no worse.
-            after: number of the last entry on the subject that the author has read, 0 where there
-                is none; a later one refuses this one. None: it is said whatever was said before.
+            until: of an acceptance, the last day on which it holds, year-month-day: for the same
+                weights, reading, data, baseline and options, and a value that is no worse.
+            after: number of the last entry on the subject that the author has read, 0 for none; a
+                later one refuses this one. None: nothing does.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
             known_by: header in which a proxy named the author; empty where they did it themselves.
 

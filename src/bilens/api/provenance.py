@@ -283,7 +283,7 @@ class AuditedFiles(NamedTuple):
 
 @dataclass(frozen=True)
 class RegisterState:
-    """What lies in a folder of a model, beside its last audit."""
+    """The state of a model's files now, compared with those of its last audit."""
 
     state: ModelState
     differences: tuple[FileDifference, ...] = ()

@@ -131,7 +131,7 @@ OPENERS: Mapping[str, Callable[[Path], Store]] = {
 
 
 def header_of(model: LoadedModel) -> Contents | None:
-    """Return what the headers of a model's file say; None of an adapter and of no file."""
+    """List the tensors that the headers of a model's file name; None for adapters and modules."""
     path = Path(model.source)
     with suppress(BilensError, OSError):
         if model.source and model.original is None and path.exists() and not model.below:

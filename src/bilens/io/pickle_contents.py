@@ -143,7 +143,7 @@ def stored_as(dtype: Made) -> tuple[str, int, bool]:
 
 
 def walk_pickles(file: IO[bytes]) -> tuple[Any, list[str], list[str]]:
-    """Return what the first pickle of a file would make, all that any would import, and notes.
+    """Walk the opcodes of a file's pickles: values of the first, imports of all, and notes.
 
     A pickle of which not every step was read says so: what else it would import is not known.
     """

@@ -9,6 +9,7 @@ from bilens.records.audit import Audit
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import AnswerChanges, CandidateWords, Difference, WordTrial
 from bilens.records.tensor_changes import (
+    DifferenceHeadline,
     GraphChange,
     TensorChange,
     UpdateDirection,
@@ -164,6 +165,12 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     if head.ranks is not None:
         ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
         values["rank"] = t("difference.headline.rank", rank=ranks)
+    said = headline_parts(head, graph, bool(found.other_weights))
+    return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
+
+
+def headline_parts(head: DifferenceHeadline, graph: GraphChange, other_weights: bool) -> list[str]:
+    """Return the keys of the sentences of a headline, in the order in which they are read."""
     said = ["nothing" if head.kind == "unrelated" and head.correlation is None else head.kind]
     lost, told_by_bytes = any(head.unread), head.kind in ("identical", "same_tensors")
     if told_by_bytes and (lost or not head.tensors):
@@ -177,14 +184,14 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "other_shape": head.other_shape > 0,
         "no_copy": head.no_copy,
         "unread": lost,
-        "other_weights": bool(found.other_weights),
+        "other_weights": other_weights,
+        "operations": bool(graph.operations),
+        "settings": bool(graph.settings),
     }
-    more |= {"operations": bool(graph.operations), "settings": bool(graph.settings)}
     if graph.operations == () and not graph.settings:
         compared = "same_graph" if graph.joined else "same_settings"
         more["same_counts" if graph.settings is None else compared] = True
-    said += [key for key, holds in more.items() if holds]
-    return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
+    return [*said, *(key for key, holds in more.items() if holds)]
 
 
 def number_ranges(numbers: Sequence[int]) -> str:
