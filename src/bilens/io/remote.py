@@ -87,7 +87,7 @@ class RemotePath(PosixPath):
         size = self.opened().size
         return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, size, 0, 0, 0))
 
-    def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
+    def read_bytes(self) -> bytes:
         """Return a small file, asked for once, its checksum looked at where the store has one."""
         file, kept = self.opened(), self.store.whole
         if self not in kept:
@@ -98,8 +98,11 @@ class RemotePath(PosixPath):
                 raise CheckpointError(
                     f"{self}: is not what its store says by {kind}: load it again."
                 )
-            kept[self] = data.decode(encoding or "utf-8")
+            kept[self] = bytes(data)
         return kept[self]
+
+    def read_text(self, encoding: str | None = None, *_: Any, **__: Any) -> str:
+        return self.read_bytes().decode(encoding or "utf-8")
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class ObjectStore:
             raise UsageError(f"{scheme}:// cannot be read yet: {error}.") from None
         self.cache = RangeCache() if scheme != "memory" else None
         self.known: dict[str, Info | None] = {}
-        self.whole: dict[Path, str] = {}  # small files
+        self.whole: dict[Path, bytes] = {}  # small files
         self.ahead: dict[Path, list[tuple[int, bytes]]] = {}  # ranges that are soon read
         self.refused = False  # whether access to an object was
 
