@@ -34,7 +34,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/interp", "py"): (1_661, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_490,
+        8_495,
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_335, "pages, charts, tables, evidence in two languages"),

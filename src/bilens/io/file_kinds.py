@@ -103,7 +103,8 @@ def one_of_folder(given: Path, folder: Path, any_kind: bool) -> Path:
     models = models_in(folder, any_kind)
     if len(models) == 1:
         return models[0]
-    if not models and (parts := parts_below(folder)):
+    unfinished = (folder / "run.json").is_file() and (folder / "checkpoints").is_dir()
+    if not models and not unfinished and (parts := parts_below(folder)):
         if any_kind:
             return folder
         raise NoLayersError(
