@@ -156,11 +156,11 @@ ASKED: dict[str, tuple[dict[str, Tensor], int]] = {
     "an order or axes": (two_branches("fc1", "fc2", bias=False), 3),
     "in a model": ({"conv.weight": randn(3, 2, 3, 3), **pair("head.0", "head.3")}, 1),
     "a gate": ({**pair("m.fc1", "m.fc2"), "m.g.weight": randn(6, 4), "m.g.bias": randn(6)}, 1),
-    "an order": ({n: randn(4, 4) for n in ("p", "q")}, 1),
+    "an order": ({n: randn(4, 4) for n in ("p", "q")}, 2),
     "an adapter": (two_ways("adapter.up", "adapter.down"), 2),
-    "axes": ({"fc1.weight": randn(4, 4), "fc2.weight": randn(4, 4), "fc1.bias": randn(4)}, 1),
+    "axes": ({"fc1.weight": randn(4, 4), "fc2.weight": randn(4, 4), "fc1.bias": randn(4)}, 2),
     "layers": ({f"{k}.{n}": t for k in "01" for n, t in two_branches("fc1", "fc2").items()}, 2),
-    "a numbered gate": ({f"w{k}.weight": randn(4, 4, seed=k) for k in (1, 2, 3)}, 1),
+    "a numbered gate": ({f"w{k}.weight": randn(4, 4, seed=k) for k in (1, 2, 3)}, 2),
 }
 
 

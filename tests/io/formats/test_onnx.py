@@ -392,7 +392,8 @@ def lying(folder: Path) -> Path:
 
 BAD: dict[str, tuple[Callable[[Path], Path], type[Exception], str]] = {
     "empty": (lambda folder: text(folder, b""), CheckpointError, "is empty"),
-    "noise": (lambda folder: text(folder, b"\x93NUMPY" * 99), CheckpointError, "no readable"),
+    "noise": (lambda folder: text(folder, b"\x93ONNX" * 99), CheckpointError, "no readable ONNX"),
+    "arrays": (lambda folder: text(folder, b"\x93NUMPY" * 99), CheckpointError, "arrays of NumPy"),
     "half": (lambda folder: cut(folder, 0.5), CheckpointError, "no readable ONNX file"),
     "nearly all": (lambda folder: cut(folder, 0.99), CheckpointError, "no readable ONNX"),
     "a lie": (lying, CheckpointError, "no readable ONNX file"),

@@ -162,9 +162,9 @@ def test_a_torchscript_file_is_read_without_its_code(
 
 
 def asked_of(error: BaseException) -> str:
-    """The call that a message ends with."""
-    (call,) = re.findall(r"Call (bl\.load\(.*\))\.$", str(error))
-    return str(call)
+    """The call that a message ends with, or the first of several."""
+    (calls,) = re.findall(r"Call (bl\.load\(.*\))\.$", str(error))
+    return str(calls.partition(", bl.load(")[0])
 
 
 QUESTIONS: dict[str, tuple[State, str]] = {
