@@ -511,7 +511,7 @@ def test_the_command_line_runs_a_model_on_files(
     folder = images(tmp_path / "images", 4)
     path = onnx_files.export(network(), torch.zeros(1, 3, 32, 32), tmp_path / "m.onnx")
     done = bilens("fit", path, "--data", folder, "--normalise", "0..255", "--rows", 50)
-    assert "95 % between" in done.out
+    assert "95% between" in done.out
     assert "judged" in bilens("audit", path, "--data", folder, "--labels", "y").err
     assert "--data that a model is run on" in bilens("audit", path, "--size", 9).err
 
