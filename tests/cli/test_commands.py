@@ -213,7 +213,7 @@ def test_effective_ranks_stand_beside_their_null_interval(bilens: Shell, model: 
             f"{output['effective_rank']:.2f}",
             f"{level['low']:.2f}–{level['high']:.2f}",
         ]
-        assert "95 % of 39 random rotations" in " ".join(text.split())
+        assert "95% of 39 random rotations" in " ".join(text.split())
     text = bilens("decompose", model, "--null-samples", 0).out
     assert "eff. rank: without its null interval" in " ".join(text.split())
     assert "null interval" not in bilens("decompose", model, "--spectrum", "top").out
