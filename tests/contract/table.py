@@ -116,6 +116,7 @@ OF_NO_VERB: dict[str, str] = {
     "bl.plan_eigendecomposition": "it says what a decomposition would cost, and nothing of a model",
     "bl.load_converted": "it gives a module to run, and says nothing of it",
     **dict.fromkeys(("bl.inventory", "bilens inspect"), "it lists what lies there, unread"),
+    "bilens watch": "it has what changed audited again, by the call of bilens audit",
     "bl.reproduce": "it runs another package, which has tests of its own",
     "bilens reproduce": "it comes with another package, which has tests of its own",
 }

@@ -187,6 +187,7 @@ def uses(m: Models) -> list[Use]:
         Use("trace", "distance", trace, 3, {}, {"attention_sae": attended}),
         Use("train language", "epochs", learn, 1.0, {"steps": 2}, None),
         Use("train language", "pairs", learn, 2, {}, None),
+        Use("train language", "order_penalty", learn, 0.1, {}, None),
         Use("eigenpairs", "verify", pairs, True, {"method": "dense"}, {}),
         Use("eigenpairs", "verify", pairs, True, {"method": "factored"}, {}),
         Use("convert", "layer_steps", convert, 7, {"skip": ("training",)}, None),
