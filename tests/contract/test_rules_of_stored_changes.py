@@ -105,6 +105,17 @@ def files(folder: Path, kind: str, other: bool) -> Shown:
     return report, {"changed_files.warn": {"value": 1, "of": 1, "files": "config.json"}}
 
 
+def other_weights(folder: Path, kind: str) -> Shown:
+    """Two folders of the same network, in one of which lies a head that is not read."""
+    files(folder, kind, other=False)
+    (folder / "new" / "2_Dense").mkdir()
+    save_file({"linear.weight": randn(4, 4, seed=5)}, folder / "new/2_Dense/model.safetensors")
+    report = audited(bl.load(folder / "new"), bl.load(folder / "old"))
+    count = report.record.difference.whole.tensors
+    said = "Other files of weights differ, or are in one of the two alone"
+    return report, {"changed_tensors.warn_files": {"value": 0, "of": count, "said": said}}
+
+
 # ---- tensors of one model alone
 
 
@@ -222,6 +233,10 @@ for one in KINDS:
     @CASES.say(one, "changed_files.warn")  # type: ignore[arg-type]
     def folders_of_two_trainings(folder: Path, kind: str = one) -> Shown:
         return files(folder, kind, other=True)
+
+    @CASES.say(one, "changed_tensors.warn_files")  # type: ignore[arg-type]
+    def folders_of_one_network_and_a_head(folder: Path, kind: str = one) -> Shown:
+        return other_weights(folder, kind)
 
 
 @cell("compare", "same function", "other function")

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from bilens.findings.rules.layers import ALL, LAYERS
-from bilens.findings.rules.rule import Evidence, Rule, Values, formats, list_names, rule
+from bilens.findings.rules.rule import OPEN, Evidence, Rule, Values, formats, list_names, rule
 from bilens.records.tensor_changes import WholeDifference
 
 HEADLINES: Final = {
@@ -37,7 +37,7 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
     variant=lambda values: (
         "_files"
-        if values.get("files")
+        if OPEN in values
         else {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone")
     ),
 )
@@ -54,11 +54,7 @@ def changed_tensors(evidence: Evidence) -> Iterator[Values]:
             "change": max((one.change or 0.0 for one in found.changed), default=0.0),
             "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
             **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
-            **(
-                {"outcome": "warn", "files": len(found.other_weights)}
-                if found.other_weights
-                else {}
-            ),
+            **({"outcome": "warn", OPEN: "files"} if found.other_weights else {}),
         }
 
 
