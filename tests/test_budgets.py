@@ -34,7 +34,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/interp", "py"): (1_665, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_495,
+        8_490,
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_340, "pages, charts, tables, evidence in two languages"),
@@ -45,7 +45,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_450, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_740, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (85_485, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (85_500, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_190, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
