@@ -105,7 +105,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
-    ("changed_tensors", "warn", {"files": 1}),
+    ("changed_tensors", "warn", {"open": "files"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
