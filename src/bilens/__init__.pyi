@@ -104,7 +104,10 @@ from .io.estimator import from_sklearn as from_sklearn
 from .io.inventory import inventory as inventory
 from .io.load import from_module as from_module, load as load
 from .io.model_folder import save as save
-from .polynomial.at_text import NetworkAtText as NetworkAtText
+from .polynomial.at_text import (
+    NamedInteractions as NamedInteractions,
+    NetworkAtText as NetworkAtText,
+)
 from .polynomial.attention import (
     BilinearAttention as BilinearAttention,
     QueryKeyPair as QueryKeyPair,
@@ -123,7 +126,6 @@ from .polynomial.composition import (
     network_similarity as network_similarity,
     output_moments as output_moments,
 )
-from .polynomial.named_interactions import NamedInteractions as NamedInteractions
 from .polynomial.network import (
     PolynomialNetwork as PolynomialNetwork,
     QuadraticLayer as QuadraticLayer,

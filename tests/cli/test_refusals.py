@@ -234,7 +234,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/convert": ["convert"],
     "api/conversion_job": ["convert"],
     "api/network_conversion": ["convert"],
-    "api/network_opening": ["read"],
+    "api/network_reading": ["read"],
     "api/quadratic_fit": ["fit"],
     "api/train": ["train image", "train language", "train sae"],
     "train/run_folder": ["train image", "train language", "train sae", "convert"],

@@ -55,7 +55,7 @@ def test_a_decay_is_a_rate_for_each_head() -> None:
     attention: Any = bl.polynomial_network(transformer()).parts[0]
     rates = torch.tensor([0.1, 0.0]).double()
     assert replace(attention, decay=rates).decay is rates
-    for wrong, words in ((rates[:1], "one for each head"), (-rates, "below 0")):
+    for wrong, words in ((rates[:1], "decay has shape"), (-rates, "below 0")):
         with pytest.raises(BilensError, match=words):
             replace(attention, decay=wrong)
     with pytest.raises(UsageError, match=r"decay is 0\.3; expected True or False"):

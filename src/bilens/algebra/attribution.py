@@ -1,7 +1,5 @@
 """Exact attribution of an output to its inputs, and to pairs of them (Shapley)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """How concentrated: effective rank of a spectrum, localisation and roughness of a direction."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Output directions: one output, class-centred outputs, a contrast, and duals of given ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

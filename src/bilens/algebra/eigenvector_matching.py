@@ -1,7 +1,5 @@
 """Which eigenvectors of two forms correspond, beside what random vectors would give."""
 
-from __future__ import annotations
-
 import math
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Compares two maps: similarity, the change from one to the other, and rounded weights."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """Which two tokens together pull an output most: the exact maximum over all pairs and outputs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch
@@ -41,8 +39,7 @@ def strongest_pairs(
         unembedding: (outputs, out) what reads its outputs.
         k: how many pairs.
 
-    Raises:
-        ShapeError: If the sizes do not fit.
+    Raises: ShapeError if the sizes do not fit.
     """
     check_count("k", k, minimum=1)
     sizes = tensor.sizes

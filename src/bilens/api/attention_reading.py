@@ -1,7 +1,5 @@
 """Reads heads of attention from a model, and compares them with the attention as it runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -55,12 +53,10 @@ def read_attention(model: object, layer: int, head: int) -> AttentionHead:
     Returns: the head. A module in memory was run, its inputs scaled until scores are no small
         numbers, and `checked_against` says so; of files it is empty: *not verified*.
 
-    Raises:
-        UsageError: If there is no such layer or head, the model is of none of these kinds, or hooks
-            act on its attention.
-        NotQuadraticError: If queries or keys are normed.
-        CheckpointError: If its family is not known, or a tensor is missing.
-        NumericalError: If what is read is another function than the module runs.
+    Raises: UsageError if there is no such layer or head, the model is of none of these kinds, or
+        hooks act on its attention; NotQuadraticError if queries or keys are normed; CheckpointError
+        if its family is not known, or a tensor is missing; NumericalError if what is read is
+        another function than the module runs.
     """
     if isinstance(model, PolynomialNetwork):
         return AttentionHead.of_network(model, layer, head)
@@ -73,8 +69,15 @@ def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
     module: Any = model
     if isinstance(model, LoadedModel):
         module = model.module or model.original
-        if module is None:
-            return read_files(model, layer).heads
+        if module is None:  # files of transformers, of which nothing runs
+            config = model.place / CONFIG_NAME
+            if not config.is_file() or "model_type" not in (content := read_json(config)):
+                raise CheckpointError(
+                    f"{model.source}: no {CONFIG_NAME} says how its heads are put together: pass a "
+                    "folder of transformers, or the model in memory."
+                )
+            vocabulary = vocabulary_in(model.tensors, content)
+            return read_block(vocabulary, content, layout_of(content), layer).heads
         if model.compare is not None:  # the module is a translation of its files
             return tuple(replace(one, checked_against="") for one in read_heads(module, layer))
     config: Any = getattr(module, "config", None)
@@ -94,17 +97,6 @@ def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
             "bilens, a language model of transformers or a PolynomialNetwork."
         )
     return compare_heads(module, block)
-
-
-def read_files(model: LoadedModel, layer: int) -> BlockAttention:
-    """Read a block from files of transformers; nothing of it runs."""
-    config = model.place / CONFIG_NAME
-    if not config.is_file() or "model_type" not in (content := read_json(config)):
-        raise CheckpointError(
-            f"{model.source}: no {CONFIG_NAME} says how its heads are put together: pass a folder "
-            "of transformers, or the model in memory."
-        )
-    return read_block(vocabulary_in(model.tensors, content), content, layout_of(content), layer)
 
 
 def vocabulary_in(store: Store, content: Mapping[str, Any]) -> Vocabulary:

@@ -1,7 +1,5 @@
 """A model of transformers at one text: patterns and factors of norms as a copy in float64 ran."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

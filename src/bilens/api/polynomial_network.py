@@ -1,7 +1,5 @@
 """Opens a network as a polynomial of its inputs, and compares it with what its owner runs."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -107,11 +105,9 @@ def polynomial_network(
         roles: which tensor of a file is what.
         probe: tokens (batch, n) or inputs, and the outputs that the network gives for them.
 
-    Raises:
-        NotQuadraticError: If a part is no polynomial: softmax attention, a norm, an activation.
-        NumericalError: If what is read is another function than what its owner runs.
-        UsageError: If it cannot be opened so, or roles do not fit.
-        CheckpointError: If a tensor is missing.
+    Raises: NotQuadraticError if a part is no polynomial: softmax attention, a norm, an activation;
+        NumericalError if what is read is another function than what its owner runs; UsageError if
+        it cannot be opened so, or roles do not fit; CheckpointError if a tensor is missing.
     """
     if isinstance(given, str | Path):
         if roles is None:

@@ -1,7 +1,5 @@
 """Opens a transformer at one text: patterns and norms held there, compared with the owner's run."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import run_as_owner, what_may_differ
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart, NetworkAtText
-from bilens.polynomial.network import INTEGERS, check_ids
+from bilens.polynomial.network import INTEGERS, check_ids, number_kinds
 from bilens.polynomial.rotary import rotate, rotation_table
 
 # Of the largest logit, by the dtype of the model; transformers rounds to float32 inside.
@@ -46,11 +44,9 @@ def read_at_text(model: object, tokens: Tensor | Sequence[int]) -> NetworkAtText
             with RMSNorm or LayerNorm before attention and MLP, and separate maps v_proj and o_proj.
         tokens: the text, (n,), ids of tokens.
 
-    Raises:
-        NotQuadraticError: If an MLP has an activation.
-        NumericalError: If the parts do not sum to what the model computes.
-        UsageError: If it is another kind of model, or a token is out of range.
-        ShapeError: If tokens are no text, (n,).
+    Raises: NotQuadraticError if an MLP has an activation; NumericalError if the parts do not sum to
+        what the model computes; UsageError if it is another kind of model, or a token is out of
+        range; ShapeError if tokens are no text, (n,).
     """
     if isinstance(model, PolynomialTransformer):
         raise UsageError(
@@ -75,7 +71,9 @@ def read_at_text(model: object, tokens: Tensor | Sequence[int]) -> NetworkAtText
     with torch.no_grad():
         held = hold_ours(model, text, maps) if ours else hold_host(model, text, maps)
         made = logits_of(run_as_owner(model, given_to(model, text))[0])[0]
-        names = name_held_parts(held.parts)
+        names = number_kinds(
+            ["attention" if isinstance(part, HeldAttention) else "mlp" for part in held.parts]
+        )
         network = NetworkAtText(
             text.cpu(), made, held.embedded, held.parts, names,
             held.norm, held.head, held.head_bias,
@@ -165,12 +163,6 @@ def logits_of(answer: Any) -> Tensor:
     found = answer if isinstance(answer, Tensor) else answer["logits"]
     assert isinstance(found, Tensor), "a causal model gives logits"
     return found.detach()
-
-
-def name_held_parts(parts: Sequence[HeldPart]) -> tuple[str, ...]:
-    """Name parts by kind and block: attention 0, mlp 0, attention 1."""
-    kinds = ["attention" if isinstance(part, HeldAttention) else "mlp" for part in parts]
-    return tuple(f"{kind} {kinds[:at].count(kind)}" for at, kind in enumerate(kinds))
 
 
 def compare_at_text(model: nn.Module, network: NetworkAtText, tolerance: float) -> NetworkAtText:

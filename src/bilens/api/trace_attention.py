@@ -41,12 +41,6 @@ class EdgeSearch:
         pairs = [(features @ one.value.T, self.ends @ one.out) for one in self.heads]
         return strongest(pairs, k)
 
-    def best_query(self, head: int, features: Tensor, key: int) -> tuple[int, float]:
-        """Find the feature whose presence at the query raises the score of a key feature most."""
-        form = self.heads[head].form(self.distance)
-        scores = (features @ form.query.T) @ (form.key @ features[key])
-        return int(scores.argmax()), float(scores.max())
-
 
 def strongest(factors: Sequence[tuple[Tensor, Tensor]], k: int) -> list[Edge]:
     """Return the k largest products of any head, by falling size."""
@@ -98,7 +92,9 @@ def attention_edges(
         for head, query, key, score in search.find_scores(features, options.top)
     ]
     for head, key, end, weight in search.find_writes(features, options.top):
-        query, score = search.best_query(head, features, key)
+        form = search.heads[head].form(search.distance)
+        raised = (features @ form.query.T) @ (form.key @ features[key])
+        query, score = int(raised.argmax()), float(raised.max())
         edge = WriteEdge(
             head=head,
             key=key,
@@ -134,18 +130,13 @@ def best_of_random(
     generator = reader.generator  # a new one each time that it is asked for
     for index in range(options.dictionaries):
         options.progress("edges of random features", index, options.dictionaries)
-        turned = turn_features(features, x, generator)
+        # all features together, as a random dictionary does, each as long as it was
+        turned = features @ random_turn(x, generator)[1].T
+        now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
+        turned = turned * features.norm(dim=1, keepdim=True) / now
         scores.append(abs(search.find_scores(turned, 1)[0][-1]))
         writes.append(abs(search.find_writes(turned, 1)[0][-1]))
     return scores, writes
-
-
-def turn_features(features: Tensor, x: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn all features together, as a random dictionary does, each as long as it was."""
-    turned = features @ random_turn(x, generator)[1].T
-    now = turned.norm(dim=1, keepdim=True).clamp(min=torch.finfo(turned.dtype).tiny)
-    resized: Tensor = turned * features.norm(dim=1, keepdim=True) / now
-    return resized
 
 
 def peaks_of(side: LoadedSAE, x: Tensor, reader: LatentReader) -> Callable[[int], str | None]:

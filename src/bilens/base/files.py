@@ -93,8 +93,7 @@ def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
 def parse_object(text: bytes) -> dict[str, Any]:
     """Return the object in a JSON text of unknown origin.
 
-    Raises:
-        ValueError: If it is none, or one that would take all memory or end Python's stack.
+    Raises: ValueError if it is none, or one that would take all memory or end Python's stack.
     """
     if sum(map(text.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise ValueError(f"holds more than {MAX_JSON_VALUES:,} values")

@@ -18,8 +18,7 @@ def frame(main: str, *axes: str, without: Sequence[str] = ()) -> Callable[[Any],
         Columns are the positions along each axis, counted from 0, and every attribute of the
         record that has a value for each row, or for each place along the axes before the last.
 
-        Raises:
-            MissingExtraError: If pandas is not installed.
+        Raises: MissingExtraError if pandas is not installed.
         """
         shape = tuple(getattr(self, main).shape)
         positions = [*product(*map(range, shape))]

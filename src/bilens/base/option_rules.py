@@ -113,9 +113,7 @@ RULES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         "without steps": {"epochs": None},
         "with polynomial": {"pairs": 1, "order_penalty": None},
     },
-    "train table": {
-        "with a quadratic_scale above 0": {"n_components": None},
-    },
+    "train table": {"with a quadratic_scale above 0": {"n_components": None}},
     "text": {
         TEXT_GIVEN: {"tokens": 20_000, "activations": None},
         RUN: {"rows": 10_000, "normalise": None, "size": None},

@@ -1,7 +1,5 @@
 """Proven bounds on the effect of one input on an output, and of ignoring some inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import product
 

@@ -1,7 +1,5 @@
 """Checked inputs and margins, with their rounding, that certificates of inputs start from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Exact Euclidean radii: how far an input can move before another output takes over."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Changes of every input entry by at most ε: a proven lower bound and an attack from above."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

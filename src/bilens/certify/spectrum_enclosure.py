@@ -78,8 +78,7 @@ def enclose_spectrum(eig: EigenDecomposition) -> SpectrumEnclosure:
 
     Cost: O(k² · in) for k pairs of vectors.
 
-    Raises:
-        NumericalError: If the decomposition did not converge.
+    Raises: NumericalError if the decomposition did not converge.
     """
     eig.check_usable()
     values, vectors = eig.eigenvalues, eig.eigenvectors

@@ -1,7 +1,5 @@
 """Bounds how far eigenvalues and eigenvectors can move when the weights change."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from typing import Literal, NamedTuple
 

@@ -1,7 +1,5 @@
 """Which predictions provably survive that every class form keeps its k leading eigenpairs alone."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Bounds the change of a form where its k leading eigenpairs alone are kept."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The rules that a polynomial network holds for one, two and three tokens, beside chance."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -12,14 +10,14 @@ from torch import Tensor
 
 from bilens.base import Progress
 from bilens.base.errors import MemoryLimitError, UsageError
-from bilens.polynomial.attention import BilinearAttention
 from bilens.polynomial.chance import MOST_POOLED, interaction_chance, turned_networks
-from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
+from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.paths import MOST_PARTS, split_by_path
 from bilens.polynomial.token_interactions import (
     Measure,
     TokenInteractions,
-    interaction_blocks,
+    embedded_blocks,
+    interact,
     interactions_of,
     single_largest,
     token_interactions,
@@ -85,25 +83,16 @@ def most_numbers(samples: int) -> int:
 
 def farthest_distance(network: PolynomialNetwork) -> float:
     """Return how far two tokens can stand apart; 0 where they do not meet."""
-    if not any(isinstance(part, BilinearAttention) for part in network.parts):
-        return 0
-    known = network.n_ctx if network.positions is None else len(network.positions)
-    return math.inf if known is None else known - 1
+    return network.longest - 1 if network.attends else 0
 
 
 def plan_reading(
-    network: PolynomialNetwork,
-    given: Tensor | None,
-    farthest: int,
-    samples: int,
-    seed: int,
-    k: int,
+    network: PolynomialNetwork, given: Tensor | None, farthest: int, samples: int, seed: int, k: int
 ) -> ReadingPlan:
     """Choose tokens, distances and samples so that time and memory stay bounded.
 
-    Raises:
-        UsageError: If the network reads vectors, or has not as many outputs as tokens.
-        MemoryLimitError: If there are too many tokens to choose from, or too many were named.
+    Raises: UsageError if the network reads vectors, or has not as many outputs as tokens;
+        MemoryLimitError if there are too many tokens to choose from, or too many were named.
     """
     if network.embedding is None:
         raise UsageError("the network reads vectors, not tokens: there are no rules of tokens.")
@@ -140,7 +129,8 @@ def strongest_tokens(network: PolynomialNetwork, count: int, seed: int) -> Tenso
     drawn = torch.randperm(len(every), generator=generator)[:DRAWN]
     strength = torch.zeros(len(every), dtype=torch.float64)
     for axis, slots in enumerate(((every, drawn), (drawn, every))):
-        for first, values in interaction_blocks(network, slots, (0, 1), "probability"):
+        for first, embedded in embedded_blocks(network, slots):
+            values = interact(network, embedded, (0, 1), "probability")
             sums = values.square().sum(dim=(1 - axis, 2)).cpu()
             strength[first[axis] : first[axis] + len(sums)] += sums
     return strength.topk(count).indices.sort().values
@@ -162,12 +152,7 @@ def read_single(
     chances, beyond = None, None
     if samples:
         chance = interaction_chance(
-            network,
-            1,
-            tokens=slots,
-            measure="probability",
-            num_samples=samples,
-            seed=plan.seed,
+            network, 1, tokens=slots, measure="probability", num_samples=samples, seed=plan.seed
         )
         chances, beyond = chance.share_of_strongest(shares).tolist(), chance.count_beyond(shares)
     found = [((), row) for row in shares.strongest]
@@ -352,8 +337,7 @@ def paths_of(
     network: PolynomialNetwork, rows: Tensor, distance: tuple[int, ...]
 ) -> list[tuple[tuple[PathShare, ...], float]]:
     """Split the logit of each rule by path: the largest shares, and all others together."""
-    free = [p for p in network.parts if not (isinstance(p, QuadraticLayer) and not p.residual)]
-    if len(free) > MOST_PARTS:
+    if len(network.optional_parts) > MOST_PARTS:
         return [((), 1.0)] * len(rows)
     split = split_by_path(
         network, lambda active: values_of(network, rows, distance, "logits", active)

@@ -1,7 +1,5 @@
 """The attention of one block, from the tensors of a language model and its configuration."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Embedding, bilinear layers, head: the paper's image classifier, and one for any given map."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,8 +32,7 @@ class BilinearClassifier(nn.Module):
         residual: whether each layer adds its input to its output.
         gate: None (bilinear), "relu", "gelu" or "silu", on the left branch of each layer.
 
-    Raises:
-        UsageError: If a size is not a positive integer, or the gate is not one of the above.
+    Raises: UsageError if a size is not a positive integer, or the gate is not one of the above.
 
     Source: arXiv:2410.08417, §4 and App. C.
     """
@@ -81,11 +78,9 @@ class BilinearClassifier(nn.Module):
 
         Cost: O(d_hidden² · d_input) time for the first layer.
 
-        Raises:
-            UsageError: If there is no such layer, the basis is not one of the two, or a part was
-                replaced by another than a plain linear map.
-            NumericalError: If hooks or a forward of its own make it compute something else.
-            NotQuadraticError: If the layer is gated.
+        Raises: UsageError if there is no such layer, the basis is not one of the two, or a part was
+            replaced by another than a plain linear map; NumericalError if hooks or a forward of its
+            own make it compute something else; NotQuadraticError if the layer is gated.
         """
         if as_integer(index) not in range(len(self.layers)):
             raise UsageError(
@@ -129,9 +124,8 @@ class BilinearClassifier(nn.Module):
         In the input basis (default) its spectra do not depend on how the embedding is written;
         the embedding basis is what the paper's figures use.
 
-        Raises:
-            NotQuadraticError: If the model has more than one layer, or is gated.
-            UsageError: If the basis is not one of the two.
+        Raises: NotQuadraticError if the model has more than one layer, or is gated; UsageError if
+            the basis is not one of the two.
         """
         if len(self.layers) > 1:
             raise NotQuadraticError(
@@ -177,10 +171,8 @@ def classifier_of_layers(layers: Sequence[GLUWeights]) -> BilinearClassifier:
             state = module.layers[index].state_dict()
             for name, weight in zip(("left", "right"), (read[:count], read[count:]), strict=True):
                 state[f"{name}.weight"][:count, : weight.shape[1]] = weight
-            state["left.bias"][:count], state["right.bias"][:count] = (
-                part.gate_bias,
-                part.value_bias,
-            )
+            state["left.bias"][:count] = part.gate_bias
+            state["right.bias"][:count] = part.value_bias
         module.head.weight[:, : counts[-1]] = parts[-1].down
     return module.eval()
 

@@ -88,8 +88,7 @@ class BilinearLayer(nn.Module):
         bias: whether both branches have a bias.
         gate: the activation on the left branch.
 
-    Raises:
-        UsageError: If a width is not a positive integer, or the gate is not one of the above.
+    Raises: UsageError if a width is not a positive integer, or the gate is not one of the above.
 
     Source: arXiv:2410.08417, equations 1 and 2.
     """
@@ -116,8 +115,7 @@ class BilinearLayer(nn.Module):
     def product_map(self, down: Tensor) -> QuadraticMap:
         """Return x ↦ down·g(x), exact, sharing the weights of this layer.
 
-        Raises:
-            NotQuadraticError: If the layer is gated.
+        Raises: NotQuadraticError if the layer is gated.
         """
         if self.gate is not None:
             raise NotQuadraticError(
@@ -135,10 +133,9 @@ class BilinearLayer(nn.Module):
 
         The output axis is the hidden axis, so `down` is an identity: O(d_output²) memory.
 
-        Raises:
-            NotQuadraticError: If the layer is gated.
-            UsageError: If a part was replaced by another than a plain linear map.
-            NumericalError: If hooks or a forward of its own make it compute something else.
+        Raises: NotQuadraticError if the layer is gated; UsageError if a part was replaced by
+            another than a plain linear map; NumericalError if hooks or a forward of its own make it
+            compute something else.
         """
         weight = self.left.weight
         f = self.product_map(torch.eye(len(weight), dtype=weight.dtype, device=weight.device))
@@ -160,8 +157,7 @@ class BilinearMLP(BilinearLayer):
         gate: None (bilinear), "relu", "gelu" or "silu", on the left branch.
         skip: whether there is a linear path past the products.
 
-    Raises:
-        UsageError: If a width is not a positive integer, or the gate is not one of the above.
+    Raises: UsageError if a width is not a positive integer, or the gate is not one of the above.
 
     Source: arXiv:2410.08417, equation 1; arXiv:2002.05202 for the family.
     """
@@ -203,9 +199,8 @@ class BilinearMLP(BilinearLayer):
     def quadratic_map(self) -> QuadraticMap:
         """Return f as a `QuadraticMap`, exact, sharing the weights; biases multiplied out.
 
-        Raises:
-            NotQuadraticError: If the block is gated.
-            UsageError, NumericalError: As `BilinearLayer.quadratic_map`.
+        Raises: NotQuadraticError if the block is gated; UsageError, NumericalError as
+            `BilinearLayer.quadratic_map`.
         """
         check_linear("down", self.down, self.has_bias)
         if self.skip is not None:
@@ -256,8 +251,7 @@ class MLP(nn.Module):
         d_hidden: number of neurons; 3/2 of a gated block's has as many weights.
         bias: whether up and down have biases.
 
-    Raises:
-        UsageError: If a width is not a positive integer.
+    Raises: UsageError if a width is not a positive integer.
     """
 
     def __init__(self, d_model: int, d_hidden: int, bias: bool = False) -> None:

@@ -168,10 +168,8 @@ def check_runs_as_read(module: object) -> None:
 def compare_with_module(module: Module | MLP, layers: Mapping[str, LayerView]) -> Agreement:
     """Return how far the layers, as they are read, compute what the module does when it runs.
 
-    Raises:
-        NumericalError: If they do not.
-        UsageError: If a hook or a method acts that was not read: on other inputs than those that
-            were compared nobody knows what it does.
+    Raises: NumericalError if they do not; UsageError if a hook or a method acts that was not read:
+        on other inputs than those that were compared nobody knows what it does.
     """
     with watch_what_acts(module) as acted:
         found = compare_while_watched(module, layers)

@@ -1,7 +1,5 @@
 """A transformer that is a polynomial: bilinear attention and MLPs, scales in place of norms."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -168,8 +166,7 @@ class PolynomialTransformer(TextModel):
         decay: whether the patterns of the heads fall with the distance d, as exp(−r d), with rates
             r from 0.3 to 1/n_ctx in equal ratios: constants, so that nothing is normalised.
 
-    Raises:
-        UsageError: If a size is not as above.
+    Raises: UsageError if a size is not as above.
     """
 
     def __init__(
@@ -199,9 +196,8 @@ class PolynomialTransformer(TextModel):
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute the logits of the token that follows each one.
 
-        Raises:
-            UsageError: If the tokens are out of range, or more than `n_ctx`.
-            ShapeError: If they are no batch of integers.
+        Raises: UsageError if the tokens are out of range, or more than `n_ctx`; ShapeError if they
+            are no batch of integers.
         """
         check_tokens(tokens, None, self.config.vocab_size, self.config.n_ctx)
         y: Tensor = self.unembed(self.final_scale(self.stream(tokens)))
@@ -245,8 +241,7 @@ class PolynomialTransformer(TextModel):
     def weights(self) -> PolynomialNetwork:
         """Read the weights as a `PolynomialNetwork` in float64, not compared with a run.
 
-        Raises:
-            UsageError: If a part was replaced by another kind of part.
+        Raises: UsageError if a part was replaced by another kind of part.
         """
         check_parts(self)
         parts: list[Part] = []

@@ -68,9 +68,8 @@ def run_as_owner(
 ) -> tuple[Any, Seen]:
     """Call a part of a module in evaluation.
 
-    Returns:
-        Its answer, and what entered and left the parts at some paths, outside of their own hooks
-        and inside of them.
+    Returns: Its answer, and what entered and left the parts at some paths, outside of their own
+        hooks and inside of them.
     """
     seen: Seen = {}
     handles: list[Any] = []

@@ -136,9 +136,8 @@ class TextModel(nn.Module):
             end_token: behind it a text goes on with this token alone, and when all texts have it
                 the run ends; None for never.
 
-        Raises:
-            UsageError: If a number is out of range, or the texts would outgrow the context.
-            ShapeError: If the tokens are no batch of texts.
+        Raises: UsageError if a number is out of range, or the texts would outgrow the context;
+            ShapeError if the tokens are no batch of texts.
         """
         sampler = Sampler(temperature, top_k, None if seed is None else generator_of(seed))
         sizes = self.config.vocab_size, self.config.n_ctx

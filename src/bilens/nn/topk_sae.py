@@ -44,9 +44,8 @@ class TopKSAE(nn.Module):
         sign: what happens to a negative pre-activation among the k largest: "relu" sets it to
             zero, "raw" keeps it, as the paper's code does.
 
-    Raises:
-        UsageError: If a size is not a positive integer, k is not below `num_latents`, or the sign
-            is neither.
+    Raises: UsageError if a size is not a positive integer, k is not below `num_latents`, or the
+        sign is neither.
 
     Source: arXiv:2406.04093; `sign="raw"` is the SAE of arXiv:2410.08417.
     """
@@ -76,9 +75,8 @@ class TopKSAE(nn.Module):
     def pre_activations(self, x: Tensor) -> Tensor:
         """Return the latents before the k largest are chosen, (..., d_in) → (..., num_latents).
 
-        Raises:
-            ShapeError: If the last axis is not d_in.
-            NonFiniteError: If an entry is NaN or infinite; NaN would win the choice.
+        Raises: ShapeError if the last axis is not d_in; NonFiniteError if an entry is NaN or
+            infinite; NaN would win the choice.
         """
         x = self.centred(x)
         dtype = x.dtype
@@ -113,8 +111,7 @@ class TopKSAE(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """Return the activations that latents stand for, (..., num_latents) → (..., d_in).
 
-        Raises:
-            ShapeError: If the last axis is not num_latents.
+        Raises: ShapeError if the last axis is not num_latents.
         """
         if z.shape[-1:] != (self.num_latents,):
             raise ShapeError(

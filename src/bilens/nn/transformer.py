@@ -1,7 +1,5 @@
 """The language model of the paper: attention and bilinear MLPs on one residual stream."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
@@ -58,8 +56,7 @@ class BilinearTransformer(TextModel):
         mlp_type: "gated" (bilinear or with the gate), or "ordinary": GELU and one branch, with
             3/2 · d_hidden neurons, so that it has as many weights.
 
-    Raises:
-        UsageError: If a size, the gate or the type of MLP is not as above.
+    Raises: UsageError if a size, the gate or the type of MLP is not as above.
 
     Source: arXiv:2410.08417, §5 and App. G.
     """
@@ -111,9 +108,8 @@ class BilinearTransformer(TextModel):
             tokens: (batch, tokens), integers below `vocab_size`.
             padding_mask: (batch, tokens), True at real tokens; None if all are.
 
-        Raises:
-            UsageError: If the tokens are out of range, or more than `n_ctx`.
-            ShapeError: If they are no batch of integers, or the mask does not fit them.
+        Raises: UsageError if the tokens are out of range, or more than `n_ctx`; ShapeError if they
+            are no batch of integers, or the mask does not fit them.
         """
         return self._logits(self.stream(tokens, padding_mask))
 
@@ -126,9 +122,8 @@ class BilinearTransformer(TextModel):
             texts: (batch, tokens), two to `n_ctx` + 1 tokens.
             padding_mask: as in `forward`; padding is neither read nor predicted.
 
-        Raises:
-            UsageError: As in `forward`, or if there is nothing to predict.
-            ShapeError: As in `forward`.
+        Raises: UsageError as in `forward`, or if there is nothing to predict; ShapeError as in
+            `forward`.
         """
         check_tokens(texts, padding_mask, self.config.vocab_size, self.config.n_ctx + 1)
         read, known = padding_mask, torch.ones_like(texts[:, 1:], dtype=torch.bool)
@@ -161,9 +156,8 @@ class BilinearTransformer(TextModel):
             replace: name → function of the activations that returns what takes their place.
             padding_mask: True at real tokens.
 
-        Raises:
-            UsageError: If there is no such point, or as in `forward`.
-            ShapeError: If a replacement has another shape, or as in `forward`.
+        Raises: UsageError if there is no such point, or as in `forward`; ShapeError if a
+            replacement has another shape, or as in `forward`.
         """
         hooks = Hooks.for_run(capture, replace or {}, self.config.n_layer)
         return self._logits(self.stream(tokens, padding_mask, hooks)), hooks.captured
@@ -173,8 +167,7 @@ class BilinearTransformer(TextModel):
     ) -> dict[str, Tensor]:
         """Return the activations at named points; blocks behind the last one are not computed.
 
-        Raises:
-            UsageError: If there is no such point, or as in `forward`.
+        Raises: UsageError if there is no such point, or as in `forward`.
         """
         hooks = Hooks.for_run(capture, {}, self.config.n_layer)
         last = max((hook_layer(name, self.config.n_layer) for name in hooks.capture), default=-1)
@@ -190,9 +183,7 @@ class BilinearTransformer(TextModel):
     ) -> Tensor:
         """Return the residual stream behind the first `n_layer` blocks (None: all), no norm.
 
-        Raises:
-            UsageError: As in `forward`.
-            ShapeError: As in `forward`.
+        Raises: UsageError as in `forward`; ShapeError as in `forward`.
         """
         check_tokens(tokens, padding_mask, self.config.vocab_size, self.config.n_ctx)
         positions = self._positions(tokens.shape[1], padding_mask)
@@ -224,9 +215,8 @@ class BilinearTransformer(TextModel):
     def layer_map(self, index: int) -> QuadraticMap:
         """Return the exact map of the MLP of block `index`, mlp_in → mlp_out.
 
-        Raises:
-            UsageError: If there is no such block.
-            NotQuadraticError: If the MLP is gated or an ordinary one.
+        Raises: UsageError if there is no such block; NotQuadraticError if the MLP is gated or an
+            ordinary one.
         """
         if as_integer(index) not in range(self.config.n_layer):
             raise UsageError(
@@ -271,12 +261,10 @@ class BilinearTransformer(TextModel):
             provenance: where the weights come from: seed, data, versions.
             overwrite: whether a model that is already there may be replaced.
 
-        Raises:
-            UsageError: If the MLPs are ordinary or altered ones, or the tokenizer does not fit.
-            OutputExistsError: If the folder holds a model and `overwrite` is off.
-            NonFiniteError: If a weight is NaN or infinite.
-            DiskError: If the disk is full.
-            FileError: If the folder cannot be written to.
+        Raises: UsageError if the MLPs are ordinary or altered ones, or the tokenizer does not fit;
+            OutputExistsError if the folder holds a model and `overwrite` is off; NonFiniteError if
+            a weight is NaN or infinite; DiskError if the disk is full; FileError if the folder
+            cannot be written to.
         """
         gates = {getattr(mlp, "gate", None) for mlp in self.mlps}
         if gates != {self.config.gate}:

@@ -1,21 +1,20 @@
 """A transformer with softmax and norms at one text: both held there, the rest is a polynomial."""
 
-from __future__ import annotations
-
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import as_integer, check_finite, check_float_tensor
+from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import frozen_result
-from bilens.polynomial.named_interactions import CONSTANT, EMBEDDING, NamedInteractions, pair_table
 from bilens.polynomial.paths import MOST_PARTS, PathSplit, split_by_parts
 
 MOST_PATH_NUMBERS = 1 << 27  # of all paths together
+EMBEDDING, CONSTANT, DIRECT = "embedding", "constant", "direct"
 BASIS = "residual stream at this text"
 Output: TypeAlias = int | tuple[int, int] | Tensor
 
@@ -24,16 +23,12 @@ Output: TypeAlias = int | tuple[int, int] | Tensor
 class HeldNorm:
     """x ↦ factor · gain ∘ x + bias at each position, with the factors that the norm had at a text.
 
-    Attributes:
-        factor: (n,), one over the size by which each position was divided.
-        gain: (d_model,); None is 1.
-        bias: (d_model,); None is 0.
-        centred: whether the mean of x is taken away first, as a LayerNorm does.
+    With `centred` the mean of x is taken away first, as a LayerNorm does.
     """
 
-    factor: Tensor
-    gain: Tensor | None = None
-    bias: Tensor | None = None
+    factor: Tensor  # (n,), one over the size by which each position was divided
+    gain: Tensor | None = None  # (d_model,); None is 1
+    bias: Tensor | None = None  # (d_model,); None is 0
     centred: bool = False
 
     def linear(self, x: Tensor, position: int | slice = slice(None)) -> Tensor:
@@ -51,23 +46,14 @@ class HeldNorm:
 
 @frozen_result("pattern", "value", "out")
 class HeldAttention:
-    """Attention whose patterns are held: linear in the stream.
+    """Attention whose patterns are held: linear in the stream."""
 
-    Attributes:
-        norm: before it.
-        pattern: (heads, n, n), what each position (row) takes from each other one.
-        value: (heads, d_head, d_model).
-        out: (heads, d_model, d_head).
-        value_bias: (heads, d_head); None is 0.
-        out_bias: (d_model,); None is 0.
-    """
-
-    norm: HeldNorm
-    pattern: Tensor
-    value: Tensor
-    out: Tensor
-    value_bias: Tensor | None = None
-    out_bias: Tensor | None = None
+    norm: HeldNorm  # before it
+    pattern: Tensor  # (heads, n, n), what each position (row) takes from each other one
+    value: Tensor  # (heads, d_head, d_model)
+    out: Tensor  # (heads, d_model, d_head)
+    value_bias: Tensor | None = None  # (heads, d_head); None is 0
+    out_bias: Tensor | None = None  # (d_model,); None is 0
 
     def __call__(self, x: Tensor) -> Tensor:
         """Compute what is added to the stream, (…, n, d_model) → the same."""
@@ -85,12 +71,7 @@ class HeldAttention:
 
 @frozen_result("norm", "map")
 class HeldMLP:
-    """A quadratic MLP behind a held norm.
-
-    Attributes:
-        norm: before it.
-        map: what the MLP computes of what the norm gives.
-    """
+    """A quadratic MLP behind a held norm."""
 
     norm: HeldNorm
     map: QuadraticMap
@@ -101,6 +82,58 @@ class HeldMLP:
 
 
 HeldPart: TypeAlias = HeldAttention | HeldMLP
+
+
+@frozen_result("position", "direct", "inputs", "constant", "logit")
+class NamedInteractions:
+    """A logit, or a weighted sum of logits, at a position of this text, as a sum of named parts.
+
+    Attributes:
+        position: of the text, counted from 0.
+        direct: (), what the embedding of the token there adds.
+        heads: of each attention (heads, n), what each head adds by the position that it reads.
+        pairs: of each MLP (inputs, inputs), what each pair of its inputs adds, the squares on the
+            diagonal; entries below it are zero. They sum to all that the MLP adds.
+        inputs: of each MLP the names of its inputs, in the order of `pairs`; the last one is the
+            constant: biases, whose pairs are the linear part.
+        constant: (), what hangs on nothing in the text: biases.
+        logit: (), of the caller's own model as it ran.
+    """
+
+    position: int
+    direct: Tensor
+    heads: Mapping[str, Tensor]
+    pairs: Mapping[str, Tensor]
+    inputs: Mapping[str, tuple[str, ...]]
+    constant: Tensor
+    logit: Tensor
+
+    @property
+    def whole(self) -> Tensor:
+        """The sum of all interactions; it is the logit, to the rounding of the caller's model."""
+        parts = [*self.heads.values(), *self.pairs.values()]
+        return torch.stack([self.direct, self.constant, *(one.sum() for one in parts)]).sum()
+
+    def named(self) -> Iterator[tuple[str, float]]:
+        """Yield each interaction with its name, such as "attention 0 head 1 ← 3".
+
+        A pair of an MLP is "mlp 0: embedding × attention 0 head 1", where 3 is a position.
+        """
+        yield DIRECT, float(self.direct)
+        yield CONSTANT, float(self.constant)
+        for name, values in self.heads.items():
+            for number, row in enumerate(values[:, : self.position + 1].tolist()):
+                yield from ((f"{name} head {number} ← {at}", one) for at, one in enumerate(row))
+        for name, table in self.pairs.items():
+            inputs = self.inputs[name]
+            for first, second in torch.triu_indices(*table.shape).T.tolist():
+                pair = f"{inputs[first]} × {inputs[second]}"
+                yield f"{name}: {pair}", float(table[first, second])
+
+    def largest(self, k: int = 10) -> list[tuple[str, float]]:
+        """List the k interactions of largest magnitude, each with what it adds to the logit."""
+        check_count("k", k, minimum=1)
+        return sorted(self.named(), key=lambda one: -abs(one[1]))[:k]
 
 
 @frozen_result("tokens", "part_names", "checked_against")
@@ -144,9 +177,8 @@ class NetworkAtText:
 
         Returns: (…, n, outputs).
 
-        Raises:
-            UsageError: If there is no part of a name.
-            ShapeError: If the embeddings are not of this text.
+        Raises: UsageError if there is no part of a name; ShapeError if the embeddings are not of
+            this text.
         """
         x = self.embedded if embedded is None else embedded
         shape = check_float_tensor("embedded", x, like=self.head)
@@ -178,9 +210,8 @@ class NetworkAtText:
 
         Returns: values (paths,), or (paths, outputs) where no output is named.
 
-        Raises:
-            UsageError: If there are more than ten parts, or no such position or output.
-            MemoryLimitError: If all paths of all outputs would not fit: name an output.
+        Raises: UsageError if there are more than ten parts, or no such position or output;
+            MemoryLimitError if all paths of all outputs would not fit: name an output.
         """
         at = self._place(position)
         weights = None if output is None else self._direction(output)
@@ -299,3 +330,19 @@ class NetworkAtText:
                 )
             weights[number] += sign
         return weights
+
+
+def pair_table(form: QuadraticForm, inputs: Tensor) -> Tensor:
+    """Split q of a sum of inputs by their pairs, (m, d) → (m, m), entries below the diagonal zero.
+
+    Math: with x = Σ_a x_a, q(x) = Σ_{a ≤ b} table[a, b]: x_aᵀQx_a on the diagonal, 2 x_aᵀQx_b
+        above it; the last input is the constant one, with whom the linear part b·x_a is paired,
+        and c and b·x of its own stand in the last corner.
+    """
+    matrix = form.matrix
+    left, right = inputs @ matrix.left.T, inputs @ matrix.right.T
+    table = (left * matrix.weight) @ right.T
+    table = (table + table.T).triu(1) + torch.diag(table.diagonal())
+    table[:, -1] += inputs @ form.linear
+    table[-1, -1] += form.constant
+    return table

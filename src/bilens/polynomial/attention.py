@@ -82,29 +82,34 @@ class BilinearAttention:
             )
         width, d_model = check_float_tensor("value", self.value, num_axes=2)
         heads = check_count("n_head", self.n_head, minimum=1)
-        expected = {"out": (d_model, width)}
-        parts = {"out": self.out}
+        parts: dict[str, tuple[Tensor, tuple[int, ...]]] = {"out": (self.out, (d_model, width))}
         for number, pair in enumerate(self.pairs):
-            parts |= {f"query {number}": pair.query, f"key {number}": pair.key}
-            expected |= {f"query {number}": (width, d_model), f"key {number}": (width, d_model)}
-        for name, part in parts.items():
-            shape = check_float_tensor(name, part, num_axes=2, like=self.value)
-            if shape != expected[name]:
-                raise ShapeError(f"{name} has shape {shape}; expected {expected[name]}.")
+            parts[f"query {number}"] = pair.query, (width, d_model)
+            parts[f"key {number}"] = pair.key, (width, d_model)
+        if self.decay is not None:
+            parts["decay"] = self.decay, (heads,)
+        for name, (part, expected) in parts.items():
+            shape = check_float_tensor(name, part, num_axes=len(expected), like=self.value)
+            if shape != expected:
+                raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
         if width % heads:
             raise ShapeError(f"{width} rows of the value are not {heads} heads of one width.")
-        if self.decay is not None:
-            shape = check_float_tensor("decay", self.decay, num_axes=1, like=self.value)
-            if shape != (heads,):
-                raise ShapeError(
-                    f"decay has shape {shape}; expected ({heads},), one for each head."
-                )
-            if float(self.decay.min()) < 0:
-                raise UsageError("a decay is below 0: patterns would grow with the distance.")
+        if self.decay is not None and float(self.decay.min()) < 0:
+            raise UsageError("a decay is below 0: patterns would grow with the distance.")
         if self.rotary_base is not None:
             check_rotary_base(self.rotary_base)
-        if self.rotary_base is not None and self.d_head % 2:
-            raise UsageError(f"rotary positions need heads of an even width, not {self.d_head}.")
+            if self.d_head % 2:
+                raise UsageError(f"rotary positions need an even width, not {self.d_head}.")
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """How many channels it reads, and how many there are behind it."""
+        return self.value.shape[1], self.value.shape[1]
+
+    @property
+    def reference(self) -> Tensor:
+        """A weight: its dtype and device are those of all."""
+        return self.value
 
     @property
     def d_head(self) -> int:
@@ -167,8 +172,16 @@ class BilinearAttention:
             position,
         )
         queries = [self._heads(x, one.query, position) for one in self.pairs]
-        seen = (self._seen(queries, one, position) for one in (*earlier, own))
-        total = reduce(torch.add, seen)
+
+        def seen(key: KeysAndValues) -> Tensor:  # what one position adds, (..., heads, d_head)
+            pairs = zip(queries, key.keys, strict=True)
+            scores = ((q * k).sum(dim=-1, keepdim=True) / math.sqrt(self.d_head) for q, k in pairs)
+            if self.decay is None:
+                return reduce(mul, scores) * key.value
+            faded = torch.exp(-self.decay * (position - key.position))[:, None]
+            return faded * reduce(mul, scores) * key.value
+
+        total = reduce(torch.add, map(seen, (*earlier, own)))
         return total.flatten(-2) @ self.out.T, own
 
     def _heads(self, x: Tensor, weight: Tensor, place: int | Tensor | None) -> Tensor:
@@ -181,14 +194,3 @@ class BilinearAttention:
         table = rotation_table(size, self.d_head, self.rotary_base, x.dtype, x.device)
         cosines, sines = (part[place].unsqueeze(-2) for part in table)
         return rotate(split, cosines, sines)
-
-    def _seen(self, queries: Sequence[Tensor], key: KeysAndValues, position: int) -> Tensor:
-        """Compute what one earlier position adds, (..., heads, d_head)."""
-        scores = (
-            (query * one).sum(dim=-1, keepdim=True) / math.sqrt(self.d_head)
-            for query, one in zip(queries, key.keys, strict=True)
-        )
-        if self.decay is None:
-            return reduce(mul, scores) * key.value
-        faded = torch.exp(-self.decay * (position - key.position))[:, None]
-        return faded * reduce(mul, scores) * key.value

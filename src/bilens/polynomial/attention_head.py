@@ -25,18 +25,13 @@ AT_ONCE = 4096  # tokens that are normalised and projected at a time
 class TokenStream:
     """Embeddings of tokens and positions, the norm behind them, and what makes logits.
 
-    Attributes:
-        embedding: (tokens, d_model).
-        positions: (n_ctx, d_model), added to it; None where there are none.
-        unembedding: (tokens, d_model), for a stream that the last norm divides to 1; None: unknown.
-        divides: whether a norm divides the stream by its root mean square, √(mean x² + epsilon).
-        centred: whether it takes the mean of the channels away before.
-        epsilon: of the norm.
+    A norm that `divides` does so by the root mean square, √(mean x² + epsilon), one that is
+    `centred` takes the mean of the channels away before.
     """
 
-    embedding: Tensor
-    positions: Tensor | None = None
-    unembedding: Tensor | None = None
+    embedding: Tensor  # (tokens, d_model)
+    positions: Tensor | None = None  # (n_ctx, d_model), added to it; None where there are none
+    unembedding: Tensor | None = None  # (tokens, d_model), behind the last norm; None: unknown
     divides: bool = False
     centred: bool = False
     epsilon: float = 0.0
@@ -250,10 +245,8 @@ class AttentionHead:
         Raises: UsageError if the tokens are not known, or there is no such position.
         """
         count = len(self._known_tokens().embedding)
-        k, before = (
-            check_count("k", k, minimum=1),
-            None if position is None else position - distance,
-        )
+        k = check_count("k", k, minimum=1)
+        before = None if position is None else position - distance
         asked, offered, blocks = [], [], torch.split(torch.arange(count), AT_ONCE)
         for form in (self.form(distance, pair) for pair in range(len(self.forms))):
             asked.append(torch.cat([form.queries_of(self.stream_of(b, position)) for b in blocks]))

@@ -1,7 +1,5 @@
 """Null distribution of token interactions: the same network behind a randomly turned embedding."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -100,24 +98,23 @@ class InteractionChance:
                 "the array of these interactions was too large to keep, and chance is told of all "
                 "of them: name fewer tokens with tokens=."
             )
-        if made_as(found) != self.made_as:
+        given = made_as(found.distance, found.measure, found.slots)
+        if given != self.made_as:
             raise UsageError(
-                f"interactions of (order, distance, measure, tokens) {made_as(found)} were given, "
-                f"and chance is of {self.made_as}: compute both with the same arguments."
+                f"interactions of (order, distance, measure, tokens) {given} were given, and "
+                f"chance is of {self.made_as}: compute both with the same arguments."
             )
         values = found.values.double()
         return values / sizes_of(values[None]) if found.measure == "logits" else values
 
 
-def made_as(found: TokenInteractions) -> tuple[object, ...]:
+def made_as(
+    distance: tuple[int, ...], measure: Measure, slots: Sequence[Tensor]
+) -> tuple[object, ...]:
     """Return order, distance, measure and tokens of a table: two are compared if these agree."""
-    return found.order, found.distance, found.measure, tuple(map(token_set, found.slots))
-
-
-def token_set(slot: Tensor) -> str:
-    """Describe the tokens of a place, in a line that differs for other ones."""
-    known = hashlib.sha256(slot.cpu().numpy().tobytes()).hexdigest()
-    return f"{len(slot)} tokens {known[:8]}"
+    hashes = (hashlib.sha256(slot.cpu().numpy().tobytes()).hexdigest() for slot in slots)
+    tokens = (f"{len(slot)} tokens {h[:8]}" for slot, h in zip(slots, hashes, strict=True))
+    return len(slots), distance, measure, tuple(tokens)
 
 
 def interaction_chance(
@@ -140,9 +137,8 @@ def interaction_chance(
         token b = 0, and it is softmax(I).
     Cost: `num_samples` times `token_interactions`, whose arguments these are.
 
-    Raises:
-        UsageError: As `token_interactions`, or if `num_samples` is below 1.
-        MemoryLimitError: If the interactions of all samples would not fit.
+    Raises: UsageError as `token_interactions`, or if `num_samples` is below 1; MemoryLimitError if
+        the interactions of all samples would not fit.
     """
     check_count("num_samples", num_samples, minimum=1)
     check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
@@ -154,31 +150,20 @@ def interaction_chance(
             f"{num_samples} samples of {numbers:,} interactions are more than {MOST_POOLED:,} "
             "numbers: name fewer tokens with tokens=, or take fewer samples."
         )
-    tables = turned_tables(network, slots, places, measure, num_samples, seed)
-    pooled = torch.cat([table.flatten() for table in tables]).sort().values
-    made = order, places_before(places), measure, tuple(map(token_set, slots))
-    return InteractionChance(pooled, num_samples, seed, made)
-
-
-def turned_tables(
-    network: PolynomialNetwork,
-    slots: Sequence[Tensor],
-    places: Sequence[int],
-    measure: Measure,
-    num_samples: int,
-    seed: int,
-) -> Iterator[Tensor]:
-    """Yield all interactions of each turned network, brought to the size of the network's own."""
     sizes = sizes_of(interaction_parts(network.to(torch.float64), slots, places))
+    tables = list[Tensor]()
     for turned in turned_networks(network, num_samples, seed):
         parts = interaction_parts(turned, slots, places)
-        now = sizes_of(parts)
         if measure == "logits":
-            yield parts[1] / now[1]
-        else:
-            rest, found = (part * by for part, by in zip(parts, sizes / now, strict=True))
-            changed = (rest + found).softmax(dim=-1)
-            yield changed - rest.softmax(dim=-1) if len(slots) > 1 else changed
+            table = parts[1] / sizes_of(parts)[1]
+        else:  # brought to the size of the network's own
+            by = zip(parts, sizes / sizes_of(parts), strict=True)
+            rest, found = (part * size for part, size in by)
+            table = (rest + found).softmax(dim=-1)
+            table = table - rest.softmax(dim=-1) if order > 1 else table
+        tables.append(table.flatten())
+    made = made_as(places_before(places), measure, slots)
+    return InteractionChance(torch.cat(tables).sort().values, num_samples, seed, made)
 
 
 def turned_networks(

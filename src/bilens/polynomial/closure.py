@@ -5,8 +5,6 @@ and more decide. The Gaussian closure passes on mean and covariance alone; how f
 network is measured on draws of its input, and told beside.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -84,11 +82,9 @@ def approximate_moments(
         num_samples: draws of the input that the network is run on, two or more.
         seed: of the draws.
 
-    Raises:
-        UsageError: If the network has attention or an embedding of tokens, the covariance is none,
-            or there are too few samples.
-        ShapeError: If the mean or the covariance does not fit.
-        MemoryLimitError: If the sampled outputs would not fit.
+    Raises: UsageError if the network has attention or an embedding of tokens, the covariance is
+        none, or there are too few samples; ShapeError if the mean or the covariance does not fit;
+        MemoryLimitError if the sampled outputs would not fit.
     """
     maps = layer_maps(network, "moments are approximated of layers")
     count = check_count("num_samples", num_samples, minimum=2)

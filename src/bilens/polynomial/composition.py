@@ -56,11 +56,10 @@ def output_moments(
         mean: (in,), of the input; None is zero.
         covariance: (in, in), of the input; None is the identity.
 
-    Raises:
-        UsageError: If the network is not two layers that read vectors (of more of them
-            `approximate_moments` tells what is close), or the covariance is none.
-        ShapeError: If the mean or the covariance does not fit.
-        MemoryLimitError: If the second-order parts would not fit.
+    Raises: UsageError if the network is not two layers that read vectors (of more of them
+        `approximate_moments` tells what is close), or the covariance is none; ShapeError if the
+        mean or the covariance does not fit; MemoryLimitError if the second-order parts would not
+        fit.
     """
     composed = composition_of(network, mean, covariance)
     return OutputMoments(composed.order_0, composed.correlate(composed))
@@ -87,10 +86,8 @@ def network_similarity(
         outputs: the outputs that are compared; None: all.
         centred: whether each output is told against its mean.
 
-    Raises:
-        UsageError, ShapeError, MemoryLimitError: As in `output_moments`, if the networks differ in
-            inputs or outputs, or an output is not there.
-        NumericalError: If the moments overflow.
+    Raises: UsageError, ShapeError, MemoryLimitError as in `output_moments`, if the networks differ
+        in inputs or outputs, or an output is not there; NumericalError if the moments overflow.
     """
     for one in (first, second):
         check_type("network", one, PolynomialNetwork, "use bl.polynomial_network(model)")

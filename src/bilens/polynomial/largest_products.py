@@ -1,7 +1,5 @@
 """The largest inner products of two sets of vectors, exactly, without the array of all."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import reduce
 
@@ -44,10 +42,8 @@ def largest_products(
         rows.append([one[order].contiguous() for one in side])
     rough = [[one.float() for one in side] for side in rows]
     rounding = len(firsts) * (firsts[0].shape[1] + 4) * torch.finfo(torch.float32).eps
-    best, found = (
-        firsts[0].new_zeros(0),
-        torch.zeros(0, 2, dtype=torch.int64, device=orders[0].device),
-    )
+    best = firsts[0].new_zeros(0)
+    found = torch.zeros(0, 2, dtype=torch.int64, device=orders[0].device)
     for i in range(0, len(orders[0]), BLOCK):
         for j in range(0, len(orders[1]), BLOCK):
             full = len(best) == k
@@ -55,8 +51,10 @@ def largest_products(
             bound = float(sizes[0][i] * sizes[1][j])
             if full and bound <= floor:
                 break  # the blocks behind it hold smaller rows still
-            if full and largest_in(rough, i, j, absolute) <= floor - rounding * bound:
-                continue
+            if full:
+                near = block_of_products(rough, i, j)
+                if float((near.abs() if absolute else near).max()) <= floor - rounding * bound:
+                    continue
             values = block_of_products(rows, i, j)
             measured = values.abs() if absolute else values
             _, at = measured.flatten().topk(min(k, values.numel()))
@@ -72,11 +70,6 @@ def block_of_products(rows: Sequence[Sequence[Tensor]], i: int, j: int) -> Tenso
     values = [u[i : i + BLOCK] @ v[j : j + BLOCK].T for u, v in zip(*rows, strict=True)]
     product: Tensor = reduce(torch.mul, values)
     return product
-
-
-def largest_in(rows: Sequence[Sequence[Tensor]], i: int, j: int, absolute: bool) -> float:
-    values = block_of_products(rows, i, j)
-    return float((values.abs() if absolute else values).max())
 
 
 def factored_singular_values(left: Tensor, right: Tensor) -> Tensor:

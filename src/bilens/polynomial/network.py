@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,6 +30,31 @@ class QuadraticLayer:
 
     map: QuadraticMap
     residual: bool = True
+
+    def __post_init__(self) -> None:
+        d_in, _, d_out = self.map.sizes
+        if self.residual and d_in != d_out:
+            raise ShapeError(
+                f"a layer from {d_in} to {d_out} channels cannot be added to its input."
+            )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Compute the stream behind the layer, (..., in) → (..., out)."""
+        return x + self.map(x) if self.residual else self.map(x)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """How many channels it reads, and how many there are behind it."""
+        return self.map.sizes.d_in, self.map.sizes.d_out
+
+    @property
+    def reference(self) -> Tensor:
+        """A weight: its dtype and device are those of all."""
+        return self.map.tensor.down
+
+    def changed(self, change: Callable[[Tensor], Tensor]) -> QuadraticLayer:
+        """Apply a function, such as a cast, to every weight."""
+        return replace(self, map=self.map._each_part(change))
 
 
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.uint8)
@@ -70,16 +96,18 @@ class PolynomialNetwork:
     checked_against: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
-        width = (
-            None
-            if self.embedding is None
-            else check_float_tensor("embedding", self.embedding, num_axes=2)[1]
-        )
+        width = None
+        if self.embedding is not None:
+            _, width = check_float_tensor("embedding", self.embedding, num_axes=2)
         if self.n_ctx is not None:
             check_count("n_ctx", self.n_ctx, minimum=1)
         for part in self.parts:
-            reads, writes = widths(part)
-            own = part.value if isinstance(part, BilinearAttention) else part.map.tensor.down
+            if not isinstance(part, BilinearAttention | QuadraticLayer):
+                raise UsageError(
+                    f"a part is a {type(part).__name__}; expected BilinearAttention or "
+                    "QuadraticLayer."
+                )
+            (reads, writes), own = part.widths, part.reference
             if (own.dtype, own.device) != (self.reference.dtype, self.reference.device):
                 raise ShapeError(
                     f"a part is in {own.dtype} on {own.device}; expected "
@@ -92,8 +120,7 @@ class PolynomialNetwork:
             width = writes
         if width is None:
             raise UsageError("a network without an embedding and without parts reads nothing.")
-        attends = any(isinstance(part, BilinearAttention) for part in self.parts)
-        if self.positions is not None and self.embedding is None and not attends:
+        if self.positions is not None and self.embedding is None and not self.attends:
             raise UsageError("positions are of texts: this network reads one vector at a time.")
         if self.head is None and self.head_bias is not None:
             object.__setattr__(self, "head", torch.eye(width).to(self.reference))
@@ -109,17 +136,32 @@ class PolynomialNetwork:
                 if any(e not in (None, s) for s, e in zip(shape, expected, strict=True)):
                     raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
         if not self.part_names:
-            object.__setattr__(self, "part_names", name_parts(self.parts))
+            kinds = ["layer" if isinstance(p, QuadraticLayer) else "attention" for p in self.parts]
+            object.__setattr__(self, "part_names", number_kinds(kinds))
         if len({*self.part_names}) != len(self.parts) or len(self.part_names) != len(self.parts):
             raise UsageError(f"{len(self.parts)} parts need as many different names.")
 
     @property
     def reference(self) -> Tensor:
         """A weight: its dtype and device are those of all."""
-        if self.embedding is not None:
-            return self.embedding
-        first = self.parts[0]
-        return first.value if isinstance(first, BilinearAttention) else first.map.tensor.down
+        return self.parts[0].reference if self.embedding is None else self.embedding
+
+    @property
+    def attends(self) -> bool:
+        """Whether there is attention: without it no position reads another one."""
+        return any(isinstance(part, BilinearAttention) for part in self.parts)
+
+    @property
+    def longest(self) -> float:
+        """How many positions there can be; infinity where it is not known."""
+        known = self.n_ctx if self.positions is None else len(self.positions)
+        return math.inf if known is None else known
+
+    @property
+    def optional_parts(self) -> tuple[str, ...]:
+        """The names of the parts that can be left out: layers without residual path cannot."""
+        named = zip(self.part_names, self.parts, strict=True)
+        return tuple(n for n, p in named if not isinstance(p, QuadraticLayer) or p.residual)
 
     @property
     def num_tokens(self) -> int:
@@ -129,22 +171,21 @@ class PolynomialNetwork:
     @property
     def d_in(self) -> int:
         """The width of the stream that the first part reads."""
-        return self.embedding.shape[1] if self.embedding is not None else widths(self.parts[0])[0]
+        return self.parts[0].widths[0] if self.embedding is None else self.embedding.shape[1]
 
     @property
     def d_out(self) -> int:
         """The number of outputs."""
         if self.head is not None:
             return len(self.head)
-        return widths(self.parts[-1])[1] if self.parts else self.d_in
+        return self.parts[-1].widths[1] if self.parts else self.d_in
 
     @property
     def degree(self) -> int:
         """The degree of the outputs as a polynomial of the embeddings or inputs."""
-        degree = 1
-        for part in self.parts:
-            degree *= part.degree if isinstance(part, BilinearAttention) else 2
-        return degree
+        return math.prod(
+            part.degree if isinstance(part, BilinearAttention) else 2 for part in self.parts
+        )
 
     def to(self, dtype: torch.dtype) -> PolynomialNetwork:
         """Cast every weight; interactions are differences, and float64 loses least in them."""
@@ -165,24 +206,11 @@ class PolynomialNetwork:
 
     def changed(self, change: Callable[[Tensor], Tensor]) -> PolynomialNetwork:
         """Apply a function, such as a cast, to every weight."""
-
-        def maybe(weight: Tensor | None) -> Tensor | None:
-            return None if weight is None else change(weight)
-
-        parts = tuple(
-            part.changed(change)
-            if isinstance(part, BilinearAttention)
-            else replace(part, map=part.map._each_part(change))
-            for part in self.parts
-        )
-        return replace(
-            self,
-            parts=parts,
-            embedding=maybe(self.embedding),
-            head=maybe(self.head),
-            head_bias=maybe(self.head_bias),
-            positions=maybe(self.positions),
-        )
+        names = ("embedding", "head", "head_bias", "positions")
+        weights = {name: getattr(self, name) for name in names}
+        changed: Any = {name: change(one) for name, one in weights.items() if one is not None}
+        parts = tuple(part.changed(change) for part in self.parts)
+        return replace(self, parts=parts, **changed)
 
     def __call__(self, given: Tensor, positions: Sequence[int] | None = None) -> Tensor:
         """Compute the outputs at every position: tokens (..., n), or inputs (..., n, d_in).
@@ -193,8 +221,7 @@ class PolynomialNetwork:
         Raises: UsageError if a token or a position is out of range; ShapeError for other shapes.
         """
         embedded = self.embed(given)
-        attends = any(isinstance(part, BilinearAttention) for part in self.parts)
-        if self.embedding is None and not attends and positions is None:
+        if self.embedding is None and not self.attends and positions is None:
             return self.read_out(self.step(embedded, 0, ())[0])
         if embedded.ndim < 2 or embedded.shape[-2] == 0:
             raise ShapeError(
@@ -208,10 +235,7 @@ class PolynomialNetwork:
         self.check_positions(places)
         x = embedded if self.positions is None else embedded + self.positions[list(places)]
         for part in self.parts:
-            if isinstance(part, BilinearAttention):
-                x = x + part(x, places)
-            else:
-                x = x + part.map(x) if part.residual else part.map(x)
+            x = part(x) if isinstance(part, QuadraticLayer) else x + part(x, places)
         return self.read_out(x)
 
     def embed(self, given: Tensor) -> Tensor:
@@ -228,14 +252,13 @@ class PolynomialNetwork:
 
     def check_positions(self, places: Sequence[int]) -> None:
         """Refuse positions that do not rise, or that the network was not made for."""
-        known = self.n_ctx if self.positions is None else len(self.positions)
         if any(as_integer(place) is None or place < 0 for place in places) or any(
             later <= earlier for earlier, later in pairwise(places)
         ):
             raise UsageError(f"positions are {tuple(places)}; expected integers that rise from 0.")
-        if known is not None and places and places[-1] >= known:
+        if places and places[-1] >= self.longest:
             raise UsageError(
-                f"position {places[-1]} is beyond the {known} that the network was made for."
+                f"position {places[-1]} is beyond the {self.longest} that the network was made for."
             )
 
     def step(
@@ -265,7 +288,7 @@ class PolynomialNetwork:
             runs = active is None or name in active
             if isinstance(part, QuadraticLayer):
                 if runs:
-                    x = x + part.map(x) if part.residual else part.map(x)
+                    x = part(x)
                 elif not part.residual:
                     raise UsageError(f"{name} has no residual path: it cannot be left out.")
                 kept.append(None)
@@ -293,29 +316,6 @@ def check_ids(tokens: Tensor, known: int, owner: str) -> None:
         )
 
 
-def widths(part: Part) -> tuple[int, int]:
-    """Return how many channels a part reads, and how many there are behind it."""
-    if isinstance(part, BilinearAttention):
-        width = part.value.shape[1]
-        return width, width
-    if not isinstance(part, QuadraticLayer):
-        raise UsageError(
-            f"a part is a {type(part).__name__}; expected BilinearAttention or QuadraticLayer."
-        )
-    sizes = part.map.sizes
-    if part.residual and sizes.d_in != sizes.d_out:
-        raise ShapeError(
-            f"a layer from {sizes.d_in} to {sizes.d_out} channels cannot be added to its input."
-        )
-    return sizes.d_in, sizes.d_out
-
-
-def name_parts(parts: Sequence[Part]) -> tuple[str, ...]:
+def number_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
     """Name parts by their kind and number: attention 0, layer 0, attention 1."""
-    counts = {"attention": 0, "layer": 0}
-    names = []
-    for part in parts:
-        kind = "attention" if isinstance(part, BilinearAttention) else "layer"
-        names.append(f"{kind} {counts[kind]}")
-        counts[kind] += 1
-    return tuple(names)
+    return tuple(f"{kind} {kinds[:at].count(kind)}" for at, kind in enumerate(kinds))

@@ -1,7 +1,5 @@
 """Where in a polynomial network something is computed: parts of a sum, by the parts passed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.notebook import frozen_result
-from bilens.polynomial.network import PolynomialNetwork, QuadraticLayer
+from bilens.polynomial.network import PolynomialNetwork
 from bilens.polynomial.token_interactions import interactions_of
 
 MOST_PARTS = 10  # 2^10 runs of the network
@@ -59,16 +57,11 @@ def split_by_path(
         network: whose layers have residual paths; one without cannot be left out and is in all.
         measure: the quantity when only the parts of these names add to the stream.
 
-    Raises:
-        UsageError: If more than ten parts can be left out.
+    Raises: UsageError if more than ten parts can be left out.
     """
     check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
-    always, free = set[str](), list[str]()
-    for name, part in zip(network.part_names, network.parts, strict=True):
-        if isinstance(part, QuadraticLayer) and not part.residual:
-            always.add(name)
-        else:
-            free.append(name)
+    free = network.optional_parts
+    always = {*network.part_names} - {*free}
     return split_by_parts(free, lambda active: measure({*always, *active}))
 
 

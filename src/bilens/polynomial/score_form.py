@@ -1,7 +1,5 @@
 """The score of a query and a key as a bilinear form of what two positions hold."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Interactions of one, two and three tokens in a polynomial network: exact, from the weights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -83,22 +81,26 @@ def token_interactions(
         measure: "logits" or "probability".
         k: how many of the strongest are listed.
 
-    Raises:
-        UsageError: If the order, a distance or a token is out of range, or the network has no
-            tokens.
-        MemoryLimitError: If more than 2²⁷ combinations would have to be tried.
+    Raises: UsageError if the order, a distance or a token is out of range, or the network has no
+        tokens; MemoryLimitError if more than 2²⁷ combinations would have to be tried.
     """
     check_type("network", network, PolynomialNetwork, "use bl.polynomial_network(model)")
     places = check_distance(network, order, distance)
     slots = check_slots(network, order, tokens)
     check_count("k", k, minimum=1)
     check_choice("measure", measure, get_args(Measure))
-    rows, outputs = check_combinations(slots), network.d_out
+    rows, outputs = math.prod(map(len, slots)), network.d_out
+    if rows > MOST_ROWS:
+        raise MemoryLimitError(
+            f"{rows:,} combinations of {order} tokens would be tried, and {MOST_ROWS:,} are the "
+            "most: name the tokens of each place with tokens=."
+        )
     array = None
     if rows * outputs <= MOST_NUMBERS:
         array = network.reference.new_empty(*map(len, slots), outputs)
     best, found = network.reference.new_zeros(0), torch.zeros(0, order + 1).long()
-    for first, values in interaction_blocks(network, slots, places, measure):
+    for first, embedded in embedded_blocks(network, slots):
+        values = interact(network, embedded, places, measure)
         if array is not None:
             ends = [start + size for start, size in zip(first, values.shape, strict=False)]
             array[tuple(slice(*one) for one in zip(first, ends, strict=True))] = values
@@ -138,17 +140,6 @@ def interactions_of(
     places = check_distance(network, tokens.shape[1], distance)
     embedded = [network.embed(column) for column in tokens.T]
     return interact(network, embedded, places, measure, active)
-
-
-def interaction_blocks(
-    network: PolynomialNetwork,
-    slots: Sequence[Tensor],
-    places: Sequence[int],
-    measure: Measure,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Compute the array of interactions block by block; each comes with where it begins."""
-    for first, embedded in embedded_blocks(network, slots):
-        yield first, interact(network, embedded, places, measure)
 
 
 def interaction_parts(
@@ -244,16 +235,12 @@ def sum_signed_runs(
             before, at = caches[chosen[:-1]], chosen[-1]
             _, own = network.step(embedded[at], places[at], before, active)
             caches[chosen] = [*before, own]
-    total, largest, logits = None, None, network.reference
+    total = largest = logits = network.reference.new_zeros(())
     for chosen, cache in caches.items():  # the whole set comes last
         value, _ = network.step(embedded[last], places[last], cache, active)
         logits = network.read_out(value)
-        size_of = logits.abs().amax(dim=-1, keepdim=True)
-        largest = size_of if largest is None else torch.maximum(largest, size_of)
-        signed = value if (len(earlier) - len(chosen)) % 2 == 0 else -value
-        total = signed if total is None else total + signed
-    assert total is not None, "the empty set of earlier tokens is always there"
-    assert largest is not None, "the empty set of earlier tokens is always there"
+        largest = torch.maximum(largest, logits.abs().amax(dim=-1, keepdim=True))
+        total = total + (value if (len(earlier) - len(chosen)) % 2 == 0 else -value)
     rounding = largest * (ROUNDING * torch.finfo(largest.dtype).eps)
     if not earlier:  # nothing was subtracted
         y = logits - logits.mean(dim=-1, keepdim=True)
@@ -287,11 +274,11 @@ def check_distance(
     """Return the positions of the tokens, the earliest at 0."""
     if as_integer(order) not in (1, 2, 3):
         raise UsageError(f"order is {order!r}; expected 1, 2 or 3 tokens.")
-    if order > 1 and not any(isinstance(part, BilinearAttention) for part in network.parts):
+    if order > 1 and not network.attends:
         raise UsageError("the network has no attention: its tokens do not meet; use order=1.")
     given: object = tuple(range(order - 1, 0, -1)) if distance is None else distance
-    one = as_integer(given)
-    steps = (one,) if one is not None else as_steps(given)
+    several = given if isinstance(given, tuple | list) else (given,)
+    steps = tuple(as_integer(one) or 0 for one in several)  # none of them can be 0
     if len(steps) != order - 1 or any(a <= b for a, b in pairwise((*steps, 0))):
         wanted = {1: "none", 2: "a whole number", 3: "two whole numbers that fall"}[order]
         raise UsageError(
@@ -304,20 +291,12 @@ def check_distance(
     return places
 
 
-def as_steps(given: object) -> tuple[int, ...]:
-    """Return distances as whole numbers; (0,), which none can be, for anything else."""
-    numbers = [as_integer(one) for one in given] if isinstance(given, tuple | list) else [None]
-    return tuple(0 if number is None else number for number in numbers)
-
-
 def places_before(places: Sequence[int]) -> tuple[int, ...]:
     return tuple(places[-1] - place for place in places[:-1])
 
 
 def check_slots(
-    network: PolynomialNetwork,
-    order: int,
-    tokens: Sequence[Collection[int] | Tensor | None] | None,
+    network: PolynomialNetwork, order: int, tokens: Sequence[Collection[int] | Tensor | None] | None
 ) -> tuple[Tensor, ...]:
     """Return the tokens to try at each place, as tensors of ids."""
     if network.embedding is None:
@@ -326,17 +305,6 @@ def check_slots(
     if not isinstance(places, tuple | list) or len(places) != order:
         raise UsageError(f"tokens={tokens!r:.60}; expected {order} lists of ids, earliest first.")
     return tuple(token_ids(network, one) for one in places)
-
-
-def check_combinations(slots: Sequence[Tensor]) -> int:
-    """Return how many combinations of tokens there are; refuse too many."""
-    count = math.prod(map(len, slots))
-    if count > MOST_ROWS:
-        raise MemoryLimitError(
-            f"{count:,} combinations of {len(slots)} tokens would be tried, and {MOST_ROWS:,} are "
-            "the most: name the tokens of each place with tokens=."
-        )
-    return count
 
 
 def token_ids(network: PolynomialNetwork, given: object) -> Tensor:

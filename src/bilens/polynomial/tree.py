@@ -83,10 +83,7 @@ class TreeLayer:
 
         ll, rr, lr, rl = self.meets(other, inputs)
         total, fresh = 0.0, unit * float(self.down.norm()) * float(other.down.norm())
-        for a, b, off_a, off_b in (
-            (ll, rr, off(0, 0), off(1, 1)),
-            (lr, rl, off(0, 1), off(1, 0)),
-        ):
+        for a, b, off_a, off_b in ((ll, rr, off(0, 0), off(1, 1)), (lr, rl, off(0, 1), off(1, 0))):
             product = float(a.abs().max()) * off_b + float(b.abs().max()) * off_a + off_a * off_b
             total += down * other_down * product / 2 + fresh * float((a * b).norm()) / 2
         return total

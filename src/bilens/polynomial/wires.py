@@ -265,11 +265,9 @@ def decompose_wires(
             then holds for inputs in mean + the span of the covariance, and for no others. With
             it the units of the inputs do not matter; without it bring them to about 1.
 
-    Raises:
-        UsageError: If the network has attention or an embedding of tokens, or the covariance is
-            not symmetric or has an eigenvalue below zero.
-        ShapeError: If the mean or the covariance does not fit.
-        NumericalError: If sums of squares of the weights overflow.
+    Raises: UsageError if the network has attention or an embedding of tokens, or the covariance is
+        not symmetric or has an eigenvalue below zero; ShapeError if the mean or the covariance does
+        not fit; NumericalError if sums of squares of the weights overflow.
     """
     maps = layer_maps(network, "wires are decomposed of layers")
     inputs = InputCoordinates.from_moments(network.d_in, mean, covariance)

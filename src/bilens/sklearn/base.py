@@ -1,7 +1,5 @@
 """The base class of classifier and regressor: the fit, and how it is read."""
 
-from __future__ import annotations
-
 import warnings
 from numbers import Integral, Real
 from pathlib import Path
@@ -220,8 +218,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
         Args:
             X: (rows, columns).
 
-        Returns:
-            (rows, outputs, columns), in logits or in units of the target; classes are read
+        Returns: (rows, outputs, columns), in logits or in units of the target; classes are read
             against their mean.
         """
         z = self._standardised(X)
@@ -234,9 +231,8 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
             folder: where to.
             overwrite: whether a model that is already there may be replaced.
 
-        Raises:
-            OutputExistsError: If the folder holds a model and `overwrite` is off.
-            DiskError, FileError: If it cannot be written.
+        Raises: OutputExistsError if the folder holds a model and `overwrite` is off; DiskError,
+            FileError if it cannot be written.
         """
         model = self.loaded_model()
         parameters = {name: str(value) for name, value in self.get_params().items()}
@@ -275,8 +271,7 @@ class TableEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has n
 
         It has no file, so that its source and its SHA-256 are empty.
 
-        Raises:
-            UsageError: If a subclass has a predict or predict_proba of its own.
+        Raises: UsageError if a subclass has a predict or predict_proba of its own.
         """
         check_is_fitted(self)
         if not is_of_sklearn(self, "bilens.sklearn."):

@@ -1,7 +1,5 @@
 """A classifier and a regressor of tables whose outputs are a quadratic map."""
 
-from __future__ import annotations
-
 import math
 from numbers import Real
 from typing import Any, ClassVar, Self

@@ -1,7 +1,5 @@
 """The driver of a sweep: what is left is handed to an engine, what is lost is handed out again."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence

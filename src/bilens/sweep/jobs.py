@@ -1,7 +1,5 @@
 """One job on a worker: rows of a manifest, each result a file of its own, whole or not there."""
 
-from __future__ import annotations
-
 import os
 from contextlib import suppress
 from dataclasses import dataclass

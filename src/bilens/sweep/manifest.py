@@ -1,7 +1,5 @@
 """The manifest of a sweep: a row for each layer, written before anything else and never changed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -178,8 +176,7 @@ def check_release(plan: Plan, place: str) -> None:
 def models_of(plan: Plan, portion: int) -> tuple[LoadedModel, LoadedModel | None]:
     """Return the model of a plan and its baseline, open for some rows in turn.
 
-    Raises:
-        FileError: If one is not the same any more.
+    Raises: FileError if one is not the same any more.
     """
     options, rows = plan.head.options, plan.rows[portion * MOST_ROWS : (portion + 1) * MOST_ROWS]
     found = open_models(plan.head.path, options, {row.name for row in rows}.__contains__)

@@ -1,7 +1,5 @@
 """Where a sweep writes: a folder, or a place that fsspec knows; whole files or none."""
 
-from __future__ import annotations
-
 import threading
 import uuid
 from collections.abc import Iterator

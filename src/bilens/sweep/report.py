@@ -1,7 +1,5 @@
 """Reads the output of a sweep: all numbers, and of records only what the rules judge."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter, defaultdict

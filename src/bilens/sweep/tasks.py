@@ -1,7 +1,5 @@
 """The tasks of a sweep: one function each, and its cost for a layer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, lru_cache
@@ -216,10 +214,8 @@ def compare(subject: Subject) -> TaskResult:
 def convert(subject: Subject) -> TaskResult:
     """Fit the bilinear layer of a conversion whose layers are fitted side by side."""
     options, view = subject.options, subject.view
-    recipe, rows = (
-        ConversionRecipe(layer_steps=options.layer_steps, seed=options.seed),
-        subject.rows,
-    )
+    recipe = ConversionRecipe(layer_steps=options.layer_steps, seed=options.seed)
+    rows = subject.rows
     words = "activations"
     if rows is None:
         recipe, words = replace(recipe, skip=("fit", "training")), "N(0, I)"

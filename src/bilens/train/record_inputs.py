@@ -1,7 +1,5 @@
 """`bl.layer_inputs`: runs a model on a text, on files or on rows, for what its layers are given."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs a model on files and keeps some of the rows that each layer is given, in bounded memory."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

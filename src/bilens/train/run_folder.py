@@ -65,8 +65,7 @@ class TrainingResult(Generic[LineT]):
     def to_frame(self) -> Any:
         """Return the history as a DataFrame of pandas, one line of it a row.
 
-        Raises:
-            MissingExtraError: If pandas is not installed.
+        Raises: MissingExtraError if pandas is not installed.
         """
         return frame_of([line.to_dict() for line in self.history])
 
@@ -189,11 +188,7 @@ def interruptible() -> Iterator[threading.Event]:
 
 
 def check_folder(
-    folder: Path,
-    about: Mapping[str, Any],
-    resume: bool,
-    overwrite: bool,
-    data_noun: str = "data",
+    folder: Path, about: Mapping[str, Any], resume: bool, overwrite: bool, data_noun: str = "data"
 ) -> None:
     """Refuse a folder that may not be written to; nothing is changed."""
     if resume and overwrite:

@@ -1,7 +1,5 @@
 """Activations, their derivatives, and the moments of these under a normal input."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

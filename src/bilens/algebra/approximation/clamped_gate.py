@@ -1,7 +1,5 @@
 """Moments of a gate with a limit on both branches, φ(u) ψ(v), under a normal pair (u, v)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Plain weights of the two kinds of MLP: one branch with an activation, or two and a product."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace

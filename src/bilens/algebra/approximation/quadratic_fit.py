@@ -1,7 +1,5 @@
 """The quadratic approximation of a model: on the inputs it sees, or under a normal one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple

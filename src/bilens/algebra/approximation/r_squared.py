@@ -1,7 +1,5 @@
 """R² of a map on rows of inputs: of all rows, without the largest outputs, of the median row."""
 
-from __future__ import annotations
-
 import math
 
 import torch

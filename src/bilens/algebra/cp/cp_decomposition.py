@@ -1,7 +1,5 @@
 """The record of a CP decomposition: components, how well they fit, whether they are unique."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from itertools import combinations, islice

@@ -1,7 +1,5 @@
 """Eigenpairs of one form, or of a map along many output directions."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace

@@ -1,7 +1,5 @@
 """Chooses a solver and its portions from sizes alone, before anything runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -219,12 +219,7 @@ class InteractionEngine:
 
     @classmethod
     def from_map(
-        cls,
-        f: QuadraticMap,
-        rows: Tensor | None,
-        bias: Tensor,
-        factors: FeatureFactors,
-        block: int,
+        cls, f: QuadraticMap, rows: Tensor | None, bias: Tensor, factors: FeatureFactors, block: int
     ) -> InteractionEngine:
         # One product for each row, so that no bit depends on the other rows.
         down = f.tensor.down

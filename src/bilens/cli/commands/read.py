@@ -1,7 +1,5 @@
 """`bilens read`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -41,11 +41,9 @@ def compare_with_module(module: nn.Module, found: FoundMLPs, example: object = N
 def compare_while_watched(module: nn.Module, found: FoundMLPs, example: object = None) -> FoundMLPs:
     """Compare the layers of a module with the module itself, and leave out what differs.
 
-    Returns:
-        What is left, how far it is off, and what could not be compared.
+    Returns: What is left, how far it is off, and what could not be compared.
 
-    Raises:
-        UsageError: If nothing is left.
+    Raises: UsageError if nothing is left.
     """
     if any(one.is_meta for one in module.parameters()):
         return replace(found, checks={}, unverified=("all of it is on the meta device",))

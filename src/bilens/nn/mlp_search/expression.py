@@ -195,10 +195,8 @@ def normalisation_step(path: str, module: nn.modules.batchnorm._BatchNorm) -> St
         moved = -mean.double() * scale()
         return moved if module.bias is None else moved + module.bias.double()
 
-    size, sees = (
-        module.num_features,
-        NormMoments(f"BatchNorm {path}", lambda: mean, lambda: variance.sqrt()),
-    )
+    size = module.num_features
+    sees = NormMoments(f"BatchNorm {path}", lambda: mean, lambda: variance.sqrt())
     return Step(path, scale, shift, size, size, sees=sees)
 
 

@@ -22,8 +22,7 @@ VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 def use_results_in_place(root: nn.Module, graph: fx.Graph) -> str | None:
     """Let what comes after an operation in place use its result.
 
-    Returns:
-        None, or, where what is changed may have other names, which operation it is, in words.
+    Returns: None, or, where what is changed may have other names, which operation it is, in words.
     """
     in_place = [node for node in graph.nodes if works_in_place(root, node)]
     order = {node: index for index, node in enumerate(graph.nodes)} if in_place else {}

@@ -57,10 +57,8 @@ class Patch:
     def windows(self, images: Tensor) -> Tensor:
         """Return the patches without a copy of each, (batch, places, …, channels, kernel, …)."""
         around = [size for size in reversed(self.padding) for _ in range(2)]
-        windows, sizes = (
-            functional.pad(images, around),
-            zip(self.extents(), self.stride, strict=True),
-        )
+        windows = functional.pad(images, around)
+        sizes = zip(self.extents(), self.stride, strict=True)
         for axis, (extent, stride) in enumerate(sizes):
             windows = windows.unfold(2 + axis, extent, stride)[..., :: self.dilation[axis]]
         return windows.movedim(1, 1 + len(self.kernel))

@@ -1,7 +1,5 @@
 """The interface between the driver of a sweep and the engines that run its jobs."""
 
-from __future__ import annotations
-
 import importlib
 import math
 from abc import ABC, abstractmethod

@@ -1,7 +1,5 @@
 """Jobs as tasks of Ray."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

@@ -1,7 +1,5 @@
 """Jobs in arrays of Slurm, through submitit."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Iterator, Mapping
