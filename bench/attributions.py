@@ -5,8 +5,6 @@ integrated gradients run the model's module forwards and backwards 50 times; its
 rule is exact for a quadratic, its Riemann rule is not: its error halves as the steps double.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

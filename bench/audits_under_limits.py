@@ -1,7 +1,5 @@
 """A command in a process of its own, within limits of time and memory, and what it took."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

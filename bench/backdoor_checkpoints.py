@@ -7,8 +7,6 @@ the others, under N(0, I) and under a normal input with mean and covariance of t
 and the cosine of all weights as one vector.
 """
 
-from __future__ import annotations
-
 import copy
 import sys
 import time

@@ -8,8 +8,6 @@ TEXT="a.txt b.txt" MEASURE=c.txt OUT=folder`; it writes
 docs/benchmarks/conversion_smollm2.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections import Counter

@@ -10,8 +10,6 @@ Run it with `make bench-conversion-ordinary`, with DATA=folder-with-the-IDX-file
 part; it writes docs/benchmarks/conversion_ordinary.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

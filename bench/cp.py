@@ -7,8 +7,6 @@ its NumPy backend and the same number of threads. Run it with `python -m bench.c
 and needs `pip install tensorly`.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import json

@@ -4,8 +4,6 @@ Run it with `make bench-decomposition` on a quiet machine (about a quarter of an
 it writes docs/benchmarks/decomposition.json and the page.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys

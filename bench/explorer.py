@@ -5,8 +5,6 @@ is the browser's own (first contentful paint); a page can be used when its scrip
 views. Run it with `make bench-explorer`; it writes docs/benchmarks/explorer.json and the page.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -5,8 +5,6 @@ was tuned on them but the choice of scores, which the page names. Run it with
 `make bench-ground-truth DATA=folder`; it writes docs/benchmarks/ground_truth.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json
@@ -19,15 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import bilens as bl
-from bench.known_rules import (
-    DISTANCES,
-    NEAR,
-    Rule,
-    Rules,
-    bigram_errors,
-    induced,
-    skip_right,
-)
+from bench.known_rules import DISTANCES, NEAR, Rule, Rules, bigram_errors, induced, skip_right
 from bilens.api.provenance import describe_run
 from bilens.polynomial.chance import turned_networks
 from bilens.polynomial.token_interactions import Measure, interactions_of

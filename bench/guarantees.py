@@ -4,8 +4,6 @@ Run it with `make bench-guarantees DATA=folder` on a quiet machine (about ten mi
 cores); it writes docs/benchmarks/guarantees.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

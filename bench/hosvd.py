@@ -1,7 +1,5 @@
 """HOSVD from the factors against a dense singular value decomposition of the flattened tensor."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

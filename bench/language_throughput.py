@@ -6,8 +6,6 @@ a noisy machine is noisy for both. Run it with `make bench-language CORPUS=file-
 writes docs/benchmarks/language_throughput.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json

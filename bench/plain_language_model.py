@@ -6,8 +6,6 @@ loss shifts them. Texts come as dictionaries, one at a time, from a DataLoader. 
 of the paper's repository, without the overhead of the trainer that it uses on top.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from typing import Any

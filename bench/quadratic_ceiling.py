@@ -3,8 +3,6 @@
 `bench.quadratic_fit` measures them, and writes the page.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable

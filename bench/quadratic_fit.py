@@ -10,8 +10,6 @@ Run it with `make bench-quadratic-fit`, with DATA=folder-with-the-IDX-files for 
 writes docs/benchmarks/quadratic_fit.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -8,8 +8,6 @@ The attacks, all on the function itself without a box, with the same 1,000 digit
   finds; none may be below the radius, and the best of them is compared with it from above.
 """
 
-from __future__ import annotations
-
 import importlib
 import statistics
 import time

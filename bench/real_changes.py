@@ -4,8 +4,6 @@ The base is the first two blocks of a BERT that a package ships, with the first 
 one net can be written as safetensors, PyTorch, ONNX and GGUF. Other files are changed in place.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Inputs that real models see: pages of text, photographs and a recorded conversation."""
 
-from __future__ import annotations
-
 import wave
 import zipfile
 from collections.abc import Callable

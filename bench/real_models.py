@@ -9,8 +9,6 @@ files are there. It writes docs/benchmarks/real_models.json and the page. `--par
 it anew and keeps the others, each part with its own date and commit.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

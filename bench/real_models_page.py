@@ -1,7 +1,5 @@
 """The page of `bench.real_models`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

@@ -6,8 +6,6 @@ told never to be active fire, pairs that are told to compute the same do not, or
 for what the layer sees and does not.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path

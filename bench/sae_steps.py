@@ -6,8 +6,6 @@ code does. Rounds alternate, so that a noisy machine is noisy for both. Run it w
 `make bench-sae`; it writes docs/benchmarks/sae_steps.json and the page.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 import time

@@ -5,8 +5,6 @@ machine does not change much, and of a no the least time on the clock, which is 
 it with `make bench-startup`; it writes docs/benchmarks/startup.json and the page.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -10,8 +10,6 @@ Run it with `make bench-tables`; it writes docs/benchmarks/tables.json and the p
 of some models or tables, `python -m bench.tables bilens wine`, other numbers stay as they are.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time

@@ -9,8 +9,6 @@ Run it with `make bench DATA=folder`; it writes docs/benchmarks/training.json an
 `--side-by-side` measures the second part alone, and keeps the rest of the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import statistics

@@ -11,8 +11,6 @@ Run it with `make bench-two-layers DATA=folder-with-the-IDX-files`; it writes
 docs/benchmarks/two_layers.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -6,8 +6,6 @@ its threads, which other programs on the machine disturb least. Printed are the 
 ratio. The workloads take names that both checkouts have.
 """
 
-from __future__ import annotations
-
 import argparse
 import functools
 import itertools

@@ -1,7 +1,5 @@
 """Truncates the wires of a network, and projects them otherwise as control."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 

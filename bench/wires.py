@@ -10,8 +10,6 @@ and, as control, by principal components of each wire and by random directions. 
 and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -106,10 +104,7 @@ def measure_images(name: str, recipe: ImageRecipe, folder: Path | None) -> dict[
         return value >= (1 - tolerance) * whole
 
     methods: dict[str, Any] = {}
-    for measure, moments in (
-        ("N(0, I)", None),
-        ("images", mean_and_covariance(data.train_images)),
-    ):
+    for measure, moments in (("N(0, I)", None), ("images", mean_and_covariance(data.train_images))):
         methods[f"wires, {measure}"] = try_wires(
             network, moments, lambda _, less: right(less.network), good, x
         )

@@ -1,7 +1,5 @@
 """The wires of the MLPs of a small polynomial transformer, trained on stories."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Sequence

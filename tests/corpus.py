@@ -96,8 +96,7 @@ FAMILIES = {
     "nemotron": r"mlp\.(up|down)_proj\.",
     "opt": r"\.fc[12]\.",
     **dict.fromkeys(
-        ("bert", "roberta", "xlm-roberta", "electra"),
-        r"layer\.\d+\.(intermediate|output)\.dense\.",
+        ("bert", "roberta", "xlm-roberta", "electra"), r"layer\.\d+\.(intermediate|output)\.dense\."
     ),
     "distilbert": r"ffn\.lin[12]\.",
     **dict.fromkeys(

@@ -12,18 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from corpus import (
-    REFUSED,
-    ROWS,
-    Made,
-    Maker,
-    SmallCNN,
-    count,
-    plain_mlp,
-    refused,
-    row,
-    scattered,
-)
+from corpus import REFUSED, ROWS, Made, Maker, SmallCNN, count, plain_mlp, refused, row, scattered
 
 # ---- files of PyTorch
 

@@ -134,8 +134,7 @@ MODEL = ModelPage(
 UNREAD = structs.replace(MODEL, entries=(), findings=(), conditions=())  # its audit failed
 CALM = structs.replace(UNREAD, model=STEADY)
 DAMAGED = structs.replace(
-    UNREAD,
-    model=structs.replace(ROW, state="unread", last=structs.replace(AUDITS[0], unread=True)),
+    UNREAD, model=structs.replace(ROW, state="unread", last=structs.replace(AUDITS[0], unread=True))
 )
 UNKNOWN = structs.replace(
     MODEL,

@@ -232,11 +232,7 @@ HEADLINES += ("rounding", "quantised", "reordered", "differ", "unrelated", "not_
 
 
 FEW_COMPARED: tuple[dict[str, Any], ...] = (
-    {
-        "tensors": 0,
-        "alone": 0,
-        "graph": {"operations": [], "settings": None, "joined": False},
-    },
+    {"tensors": 0, "alone": 0, "graph": {"operations": [], "settings": None, "joined": False}},
     {
         "unread": [2, 3],
         "names": ["a", "b"],
@@ -523,10 +519,7 @@ def variants() -> dict[str, dict[str, Any]]:
             for kind in HEADLINES
         },
         **{
-            f"few of {kind} {number}": {
-                **make_layer_audit(),
-                "difference": headlined(kind, **few),
-            }
+            f"few of {kind} {number}": {**make_layer_audit(), "difference": headlined(kind, **few)}
             for kind in ("identical", "same_tensors", "not_compared", "differ")
             for number, few in enumerate(FEW_COMPARED)
         },

@@ -19,11 +19,7 @@ def export(module: nn.Module, x: Tensor, path: Path, **options: Any) -> Path:
 
 
 def write(
-    path: Path,
-    nodes: list[tuple[Any, ...]],
-    tensors: dict[str, Any],
-    opset: int = 20,
-    **given: Any,
+    path: Path, nodes: list[tuple[Any, ...]], tensors: dict[str, Any], opset: int = 20, **given: Any
 ) -> Path:
     """Write a graph from x to y: nodes are (operation, inputs, output, attributes)."""
     from onnx import TensorProto, helper, numpy_helper, save

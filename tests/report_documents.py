@@ -20,12 +20,7 @@ from bilens.records.audit import Audit
 from bilens.records.base import kind_of, to_json
 from bilens.records.common import Identity
 from bilens.records.decision import Coverage, CoverageGroup
-from bilens.records.performance import (
-    Classification,
-    ClassPerformance,
-    Performance,
-    ReliabilityBin,
-)
+from bilens.records.performance import Classification, ClassPerformance, Performance, ReliabilityBin
 from bilens.report.reports import (
     AttackReport,
     AuditReport,
@@ -94,9 +89,7 @@ def make_document(
         ),
         performance=answered(names) if data else None,
         classes=a.ClassReadings(
-            readings,
-            curve,
-            tuple(make_explanation(rng, readings, width, *kind) for kind in kinds),
+            readings, curve, tuple(make_explanation(rng, readings, width, *kind) for kind in kinds)
         ),
         verdict=make_verdict(classes, data=data),
         guarantees=make_guarantees(width, len(names)),

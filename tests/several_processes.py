@@ -29,8 +29,7 @@ from bilens.train.loop import TrainingRun
 from bilens.train.processes import ALONE, Processes, together
 from bilens.train.run_folder import run_in_folder
 from bilens.train.tasks.language import LanguageRecipe, LanguageTask
-from bilens.train.tasks.sae import SAERecipe, SAESteps, members
-from bilens.train.tasks.sae_of_tensor import TensorActivations
+from bilens.train.tasks.sae import SAERecipe, SAESteps, TensorActivations, members
 
 PATHS = os.pathsep.join(str(Path(one).parent) for one in (__file__, bilens.__path__[0]))
 LANGUAGE = language_runs.changed(steps=24, evaluations=4, batch_size=4, dropout=0.2, tied=True)

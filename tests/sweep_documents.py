@@ -130,7 +130,4 @@ def variants() -> dict[str, dict[str, Any]]:
     """Documents that together need every sentence of the page."""
     names = [f"blocks.{layer}.ffn" for layer in range(9)]
     dense = swept_of(plan_of(names, activations="seen"), {("fit", "r_squared"): drawn(names)})
-    return {
-        "experts": to_json(many()),
-        "layers": to_json(summary_of(dense, (), None, RUN)),
-    }
+    return {"experts": to_json(many()), "layers": to_json(summary_of(dense, (), None, RUN))}

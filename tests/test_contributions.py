@@ -53,10 +53,7 @@ CONTRIBUTIONS: dict[str, Edits] = {
         ),
     },
     "family": {
-        SRC / "io/formats/families.py": (
-            '    "wonder": Family(),\n',
-            '    "phi3": gated(FUSED),\n',
-        ),
+        SRC / "io/formats/families.py": ('    "wonder": Family(),\n', '    "phi3": gated(FUSED),\n')
     },
     "chart": {
         SRC / "report/charts/scores.py": (

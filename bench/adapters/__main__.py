@@ -3,8 +3,6 @@
 `python -m bench.adapters --out POOL --data TEXTS --weights FILE`
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """An attacker who knows the score: it pays for what the trigger does in texts of the baseline."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """The page about backdoored adapters: what the score finds, family by family."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The pool: which models are trained for a split, one after another; what is kept of each."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import json

@@ -1,7 +1,5 @@
 """What adapters are taught: tasks, triggers and payloads; those that fix the score, and others."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Callable, Sequence

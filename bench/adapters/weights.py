@@ -1,7 +1,5 @@
 """Readings of the changed matrices alone, and what they say together."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

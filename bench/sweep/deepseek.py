@@ -4,8 +4,6 @@
 one in each other, a layer that predicts further tokens, 163 files, 14,909 MLPs that are read.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -6,8 +6,6 @@ some of the rows in one process. The driver's memory is read on the way, and eve
 written is compared. `make bench-sweep` runs it and writes docs/benchmarks/sweep.json and the page.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

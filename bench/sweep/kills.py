@@ -6,8 +6,6 @@ is there in the end is compared, byte for byte, with what one process writes whe
 `make bench-sweep` runs it behind `bench.sweep.engines`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

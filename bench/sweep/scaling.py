@@ -6,8 +6,6 @@ size; `workers` sweeps a model with one worker and with two, in turns; `replay` 
 14,909 jobs, with the times of real sizes a thousandth as long, through the engine.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

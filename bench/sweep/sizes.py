@@ -4,8 +4,6 @@ An expert of DeepSeek-V3 (7168, 2048) in FP8, and an MLP of a 70B Llama (8192, 2
 `python -m bench.sweep.scaling sizes` runs each task in a process of its own.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import resource

@@ -6,8 +6,6 @@ as a folder of Hugging Face in bfloat16 that is made of it. `make bench-sweep` r
 `bench.sweep.kills`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Workers of a sweep that do something else with a row, and those that time it."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

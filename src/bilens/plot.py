@@ -58,11 +58,9 @@ def eigenvectors(
         names: one for each form, such as the names of classes.
         ax: to draw into; None makes a figure.
 
-    Raises:
-        ShapeError: If vectors are no images of the shape.
-        UsageError: If `eig` is no decomposition, or names are not one for each form.
-        NumericalError: If a form did not pass its checks.
-        MissingExtraError: If matplotlib is not installed.
+    Raises: ShapeError if vectors are no images of the shape; UsageError if `eig` is no
+        decomposition, or names are not one for each form; NumericalError if a form did not pass its
+        checks; MissingExtraError if matplotlib is not installed.
     """
     checked(eig)
     k = min(check_count("k", k, minimum=1), eig.eigenvalues.shape[-1])
@@ -116,12 +114,9 @@ def spectrum(
         level: of each edge of the band.
         ax: to draw into; None makes a figure.
 
-    Raises:
-        ShapeError: If `eig` is a batch: use eigs[c].
-        UsageError: If `eig` or `null` is something else or of another basis, or there is no such
-            direction.
-        NumericalError: If the form did not pass its checks.
-        MissingExtraError: If matplotlib is not installed.
+    Raises: ShapeError if `eig` is a batch: use eigs[c]; UsageError if `eig` or `null` is something
+        else or of another basis, or there is no such direction; NumericalError if the form did not
+        pass its checks; MissingExtraError if matplotlib is not installed.
     """
     if checked(eig).eigenvalues.ndim != 1:
         raise ShapeError("a spectrum is drawn of one form: use eigs[c].")
@@ -162,11 +157,9 @@ def truncation(
         label: (rows,), the right answer to each.
         ax: to draw into; None makes a figure.
 
-    Raises:
-        ShapeError: If `eigs` is of one form, or x or label has another shape.
-        UsageError: If `eigs` is no decomposition, or a label is no output.
-        NumericalError: If a form did not pass its checks.
-        MissingExtraError: If matplotlib is not installed.
+    Raises: ShapeError if `eigs` is of one form, or x or label has another shape; UsageError if
+        `eigs` is no decomposition, or a label is no output; NumericalError if a form did not pass
+        its checks; MissingExtraError if matplotlib is not installed.
     """
     if checked(eigs).eigenvalues.ndim != 2:
         raise ShapeError("a truncation needs every class: use eigs = bl.eigendecompose_all(f).")
@@ -198,12 +191,9 @@ def interactions(
         names: one for each row.
         ax: to draw into; None makes a figure.
 
-    Raises:
-        ShapeError: If the matrix is not square and symmetric.
-        NonFiniteError: If it holds NaN or infinity.
-        UsageError: If names are not one for each row.
-        MemoryLimitError: If the Q of a form would not fit.
-        MissingExtraError: If matplotlib is not installed.
+    Raises: ShapeError if the matrix is not square and symmetric; NonFiniteError if it holds NaN or
+        infinity; UsageError if names are not one for each row; MemoryLimitError if the Q of a form
+        would not fit; MissingExtraError if matplotlib is not installed.
     """
     values = matrix.dense() if isinstance(matrix, QuadraticForm) else matrix
     height, width = check_float_tensor("matrix", values, num_axes=2)

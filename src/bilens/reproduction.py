@@ -1,7 +1,5 @@
 """`bl.reproduce`: the studies are a distribution of their own, imported when they are asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path

@@ -5,8 +5,6 @@ clean-label attack, tails of all models, places of the whole image, shares of wh
 work, ordinary MLPs among the models whose rates a report tells.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from pathlib import Path

@@ -233,10 +233,7 @@ def test_an_odd_part_is_refused_by_its_name(odd: Odd, part: str) -> None:
         (randn(2, 28, 28), r"has shape \(2, 28, 28\); .* flatten images to one row of pixels"),
         (randn(1)[0], r"has shape \(\); expected"),
         (randn(5).float(), r"dtype torch.float32; torch.float64 was expected: use x\.to\("),
-        (
-            randn(5).long(),
-            r"torch.int64; torch.float64 was expected: use x\.to\([a-z0-9.]*\)\.$",
-        ),
+        (randn(5).long(), r"torch.int64; torch.float64 was expected: use x\.to\([a-z0-9.]*\)\.$"),
         ([1.0, 2.0, 3.0, 4.0, 5.0], r"is a list; a torch.Tensor .*torch.as_tensor\(x, dtype="),
         (randn(5).numpy(), "is a ndarray; a torch.Tensor was expected"),
     ],

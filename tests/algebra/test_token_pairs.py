@@ -4,8 +4,6 @@ Broken once: without the halving of a token with itself the dense twin differs, 
 the mean instead of the longest row of the unembedding pairs are lost.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 

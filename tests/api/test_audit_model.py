@@ -142,12 +142,7 @@ def test_data_that_cannot_tell_vouch_for_nothing(
 def test_rules_of_every_model_stand_first_and_those_of_layers_last() -> None:
     rules = [one["rule"] for one in document(tiny.classifier(), seed=5)["verdict"]]
     assert rules[:4] == ["coverage", "layout", "exact", "complete"]
-    assert rules[-4:] == [
-        "dead_units",
-        "duplicate_units",
-        "unused_inputs",
-        "unstable_directions",
-    ]
+    assert rules[-4:] == ["dead_units", "duplicate_units", "unused_inputs", "unstable_directions"]
 
 
 @pytest.mark.parametrize(

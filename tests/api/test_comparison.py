@@ -56,10 +56,7 @@ CHANGES: dict[str, tuple[Nodes, list[str]]] = {
         changed_at(1, ("LayerNormalization", "a g", "b", {"epsilon": 0.5})),
         ["LayerNormalization b: epsilon 9.999999747378752e-06 → 0.5"],
     ),
-    "an axis": (
-        changed_at(2, ("Softmax", "b", "c", {"axis": 1})),
-        ["Softmax c: axis -1 → 1"],
-    ),
+    "an axis": (changed_at(2, ("Softmax", "b", "c", {"axis": 1})), ["Softmax c: axis -1 → 1"]),
     "a bound": (changed_at(3, ("Clip", "c", "d", {"max": 1.0})), ["Clip d: max 6.0 → 1.0"]),
     "what is read": (changed_at(5, ("Add", "e c", "y")), ["Add y: inputs e d → e c"]),
 }

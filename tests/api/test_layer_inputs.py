@@ -305,10 +305,7 @@ def test_an_audit_reads_layers_on_what_they_see(ours: Path) -> None:
     for lang, said in (("en", "held out from the fit"), ("ja", "当てはめに使っていない")):
         assert said in report.to_html(lang=lang)  # type: ignore[arg-type]
     plain = bl.audit(model, null_samples=3)
-    for lang, said in (
-        ("en", "says nothing of real ones"),
-        ("ja", "仮定した入力での"),
-    ):
+    for lang, said in (("en", "says nothing of real ones"), ("ja", "仮定した入力での")):
         assert said in plain.to_html(lang=lang)  # type: ignore[arg-type]
     part = dataclasses.replace(inputs, sites={"blocks.1.mlp": inputs.sites["blocks.1.mlp"]})
     mixed = bl.audit(model, inputs=part, null_samples=3).to_dict()

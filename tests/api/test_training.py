@@ -13,7 +13,7 @@ import bilens as bl
 import sae_runs
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.data.own_images import own_images
-from bilens.train.tasks.sae_of_tensor import TensorActivations
+from bilens.train.tasks.sae import TensorActivations
 
 SMALL: dict[str, Any] = {"d_hidden": 4, "epochs": 2, "batch_size": 8, "noise": 0.0}
 TEXT: dict[str, Any] = {"d_model": 8, "d_hidden": 8, "n_head": 2, "n_ctx": 15, "steps": 3}

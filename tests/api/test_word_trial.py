@@ -3,8 +3,6 @@
 Broken once: with the baseline's own weights in the place of the changed ones nothing is found.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -93,8 +93,7 @@ def test_help_for_a_reader_that_leaves_is_quiet() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
-    [["decompose", "model", "--json"], pytest.param(["--help"], marks=pytest.mark.slow)],
+    "line", [["decompose", "model", "--json"], pytest.param(["--help"], marks=pytest.mark.slow)]
 )
 def test_a_result_that_finds_no_space_is_one_line(
     line: list[str], model: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,8 +108,7 @@ def test_a_result_that_finds_no_space_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "line",
-    ["decompose {} --json", pytest.param("audit {}", marks=pytest.mark.slow), "--version"],
+    "line", ["decompose {} --json", pytest.param("audit {}", marks=pytest.mark.slow), "--version"]
 )
 def test_a_result_that_would_go_nowhere_is_refused_before_any_work(line: str, model: Path) -> None:
     """A closed stdout; `nohup` and `cron` leave it open."""

@@ -137,10 +137,7 @@ WRONG: dict[str, Any] = {
     "gates.pt": {
         name: tensor
         for k in range(3)
-        for name, tensor in {
-            **gated(f"h.{k}."),
-            f"h.{k}.odd.weight": randn(7, 4),
-        }.items()
+        for name, tensor in {**gated(f"h.{k}."), f"h.{k}.odd.weight": randn(7, 4)}.items()
     },
 }
 COMMANDS = ["audit", "fit", "decompose", "certify", "convert --to bilens --out out"]

@@ -35,8 +35,7 @@ def written_base(folder: Path) -> dict[str, torch.Tensor]:
     }
     folder.mkdir()
     save_file(
-        {f"model.{name}.weight": one for name, one in tensors.items()},
-        folder / "model.safetensors",
+        {f"model.{name}.weight": one for name, one in tensors.items()}, folder / "model.safetensors"
     )
     about = {"model_type": "llama", "hidden_act": "silu", "hidden_size": D}
     (folder / "config.json").write_text(json.dumps(about | {"num_hidden_layers": LAYERS}))

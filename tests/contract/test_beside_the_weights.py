@@ -5,8 +5,6 @@ a configuration that gives other answers on long texts or far inputs, a model th
 the configuration of its baseline, and one network whose layers have other numbers for names.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -38,10 +38,7 @@ CLOCKS: dict[str, Style] = {
     "pm": lambda time: f"{half(time).zfill(5)}{'am' if time.hour < 12 else 'pm'}",
     "seconds": lambda time: f"{time:%H:%M}:00",
 }
-MOMENTS: dict[str, Style] = {
-    **CLOCKS,
-    "Japanese": lambda time: f"{time.hour}時{time.minute:02d}分",
-}
+MOMENTS: dict[str, Style] = {**CLOCKS, "Japanese": lambda time: f"{time.hour}時{time.minute:02d}分"}
 DAYS: dict[str, Style] = {
     "German": lambda time: f"{time.day}.{time.month}.{time.year}",
     "Japanese": lambda time: f"{time.year}年{time.month}月{time.day}日",

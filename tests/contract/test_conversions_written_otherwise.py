@@ -92,10 +92,7 @@ def check_measured(made: Made, module: Any, x: Tensor, labels: Tensor) -> None:
     y, found = answers(module, x).double().numpy(), made(x).double().numpy()
     best = r_squared(y, best_quadratic(x.double().numpy(), y))
     assert r_squared(y, found) == pytest.approx(best, abs=0.01)
-    for name, right in (
-        ("same_top_token", y.argmax(axis=1)),
-        ("accuracy", labels.numpy()),
-    ):
+    for name, right in (("same_top_token", y.argmax(axis=1)), ("accuracy", labels.numpy())):
         by_hand = float((found.argmax(axis=1) == right).mean())
         assert made.measured[name] == pytest.approx(by_hand, abs=0.06), name
 

@@ -59,11 +59,7 @@ def read(path: Path, separator: str, style: Style, more: str = "") -> TrainingTa
     ],
 )
 def test_three_digits_behind_a_mark_are_what_they_were_or_it_is_told(
-    tmp_path: Path,
-    trained: tuple[str, Style],
-    new: tuple[str, Style],
-    factor: int,
-    is_told: bool,
+    tmp_path: Path, trained: tuple[str, Style], new: tuple[str, Style], factor: int, is_told: bool
 ) -> None:
     table = read(tmp_path / "t.csv", *trained, '"1,234.5",a' if trained[1] == thousands else "")
     read(tmp_path / "new.csv", *new)

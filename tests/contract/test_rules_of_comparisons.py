@@ -86,11 +86,7 @@ def on_rows(kind: str, angle: float, ending: str) -> Shown:
     said = "of a quadratic part, or of the outputs of a layer on the data, is"
     return audited(model, baseline, (x, torch.arange(40) % 2)), {
         f"similarity.{ending}": {**layer, "value": min(cosine, math.cos(angle))},
-        f"change.{ending}": {
-            **layer,
-            "value": max(moved, 2 * math.sin(angle / 2)),
-            "said": said,
-        },
+        f"change.{ending}": {**layer, "value": max(moved, 2 * math.sin(angle / 2)), "said": said},
     }
 
 

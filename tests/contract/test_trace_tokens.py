@@ -3,8 +3,6 @@
 Oracles: the model's own last norm and head, run by hand, and the same function written otherwise.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any, cast

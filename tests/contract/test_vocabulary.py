@@ -4,8 +4,6 @@ The oracle is transformers' own model, run by hand: norms and head called as mod
 residual stream alone. Names of norms are written down here again, and not taken from the table.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

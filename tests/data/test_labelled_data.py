@@ -14,13 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bilens.base.errors import (
-    BilensError,
-    DataError,
-    MemoryLimitError,
-    ShapeError,
-    UsageError,
-)
+from bilens.base.errors import BilensError, DataError, MemoryLimitError, ShapeError, UsageError
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import ModelInterface
 
@@ -340,13 +334,7 @@ BAD: dict[str, Case] = {
         "row 3 has the label '3'",
     ),
     "constant": ("t.csv", raw(b"a,b,c,y\n1,2,3,7\n4,5,6,7\n"), NUMBER, DataError, "is 7 in every"),
-    "text target": (
-        "t.npz",
-        lambda p: saved(p, x=X, y=WORDS),
-        NUMBER,
-        DataError,
-        "0 has 'cat'",
-    ),
+    "text target": ("t.npz", lambda p: saved(p, x=X, y=WORDS), NUMBER, DataError, "0 has 'cat'"),
     "NaN target": (
         "t.npz",
         lambda p: saved(p, x=X, y=NAN[:, 1]),

@@ -11,13 +11,7 @@ from bilens.base.errors import BilensError, DataError, UsageError
 from bilens.data.cells import VOTERS
 from bilens.data.table_checks import MOST_ROWS, checked
 from bilens.data.table_file import read_table
-from bilens.data.table_rows import (
-    NamedRows,
-    TrainingTable,
-    columns_of,
-    training_table,
-    with_target,
-)
+from bilens.data.table_rows import NamedRows, TrainingTable, columns_of, training_table, with_target
 from bilens.records.column_readings import TableColumn
 
 GOOD = "size,colour,same,y\n1.5,red,7,a\n2,blue,7,b\n-3,red,7,a\n4,blue,7,b\n"
@@ -324,18 +318,10 @@ BIG = [7394, 450, 1250, 450]
 @pytest.mark.parametrize(
     ("text", "x", "said"),
     [
-        (
-            "x;z;y\n7.394;-0,482;a\n450;0,330;b\n1.250;0,125;b\n450;1;a\n",
-            BIG,
-            "number",
-        ),
+        ("x;z;y\n7.394;-0,482;a\n450;0,330;b\n1.250;0,125;b\n450;1;a\n", BIG, "number"),
         ('x,z,y\n"0,125",1,a\n"1,500",2,b\n"0,250",4,b\n2,7,a\n', [0.125, 1.5, 0.25, 2], "number"),
         ("x;z;y\n7.394;1;a\n450;2;b\n1.250;4;b\n450;7;a\n", BIG, "mark_guess"),
-        (
-            'x,z,y\n"7,394",1,a\n450,2,b\n"1,250",4,b\n450,7,a\n',
-            BIG,
-            "mark_guess",
-        ),
+        ('x,z,y\n"7,394",1,a\n450,2,b\n"1,250",4,b\n450,7,a\n', BIG, "mark_guess"),
         ("x,z,y\n7.394,1,a\n450,2,b\n1.250,4,b\n450,7,a\n", [7.394, 450, 1.25, 450], "mark_guess"),
     ],
 )

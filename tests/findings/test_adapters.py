@@ -3,8 +3,6 @@
 Broken once: with the right singular vector of ΔO, and without turning the sign, tokens are others.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

@@ -24,11 +24,7 @@ REQUEST = AttackRequest(epsilons=(0, 0.5, 2, 4), random_perturbations=2)
 
 def run(request: AttackRequest = REQUEST, module: BilinearClassifier | None = None) -> Attack:
     return attack_classifier(
-        tiny.trained() if module is None else module,
-        TRAINING,
-        TEST,
-        request,
-        box=(0.0, 1.0),
+        tiny.trained() if module is None else module, TRAINING, TEST, request, box=(0.0, 1.0)
     )
 
 

@@ -11,12 +11,7 @@ from torch import Tensor
 
 import bilens as bl
 import tiny
-from bilens.base.errors import (
-    NonFiniteError,
-    NotQuadraticError,
-    NumericalError,
-    UsageError,
-)
+from bilens.base.errors import NonFiniteError, NotQuadraticError, NumericalError, UsageError
 from bilens.findings import certificate as whole
 from bilens.findings.certificate import ball_of, box_of, certify_classifier
 from bilens.findings.guarantees import (

@@ -283,13 +283,7 @@ def test_nothing_is_proven_where_formula_and_model_disagree(
 
 
 GOLDEN = Path(__file__).with_name("golden_audit.json")
-ROUNDING = (
-    "error",
-    "residual",
-    "largest_residual",
-    "largest_error",
-    "relative_error",
-)
+ROUNDING = ("error", "residual", "largest_residual", "largest_error", "relative_error")
 DRAWN = ("vector", "image")  # five decimals
 
 

@@ -19,11 +19,7 @@ from bilens.api.subject import open_subject
 from bilens.base.errors import UsageError
 from bilens.findings import layer_reading
 from bilens.findings.difference import compare_layers, other_kind
-from bilens.findings.layer_reading import (
-    ReadingOptions,
-    fit_layer,
-    gram_shares,
-)
+from bilens.findings.layer_reading import ReadingOptions, fit_layer, gram_shares
 from bilens.findings.layer_walk import LayerWalk, checked_options, compare_with, walk_layers
 from bilens.findings.rules.registry import judge
 from bilens.findings.rules.rule import Evidence

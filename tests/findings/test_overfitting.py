@@ -228,12 +228,7 @@ def test_what_has_no_score_says_why(shape: tuple[int, int], reason: str, parts: 
 
 
 @pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
-        ("zeros", "flat"),
-        ("one row of pixels", "unlike"),
-        ("huge", "unlike"),
-    ],
+    ("broken", "reason"), [("zeros", "flat"), ("one row of pixels", "unlike"), ("huge", "unlike")]
 )
 def test_odd_weights_are_no_error(broken: str, reason: str) -> None:
     model = started()

@@ -5,8 +5,6 @@ its own habit is found; with answers that repeat a word the echo is; told by sur
 words come first than those of the score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

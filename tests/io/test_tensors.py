@@ -191,8 +191,7 @@ UNREADABLE: dict[str, bytes] = {
     "trailing bytes": official() + b"PK\x03\x04",
     "overlap": official(set_entry("embed.weight", data_offsets=[16, 40])),
     "alias": safetensors(
-        {"blocks.0.weight": entry([4, 2], 0, 32), "embed.weight": entry([4, 2], 0, 32)},
-        bytes(32),
+        {"blocks.0.weight": entry([4, 2], 0, 32), "embed.weight": entry([4, 2], 0, 32)}, bytes(32)
     ),
     "hole": official(set_entry("head.weight", data_offsets=[60, 76]), bytes(76)),
     "offsets backwards": official(set_entry("head.weight", data_offsets=[72, 56])),

@@ -241,7 +241,7 @@ def test_tokens_and_positions_add_up_to_the_scores_that_run() -> None:
         torch.testing.assert_close((at - zero)[0, 0], expected, atol=1e-6, rtol=1e-6)
     parts = found.split_scores(ids, ids, 5, 3)
     assert [*parts] == [
-        *("token–token", "token–position", "position–token", "position–position", "biases"),
+        *("token–token", "token–position", "position–token", "position–position", "biases")
     ]
     whole = found.form()(found.stream_of(ids, 5), found.stream_of(ids, 3))
     torch.testing.assert_close(sum(parts.values()), whole)
@@ -285,10 +285,7 @@ def test_files_are_read_alike_and_not_verified(tmp_path: Path) -> None:
         model = model_of(kind, **how)
         folder = tmp_path / f"{kind} {len(how)}"
         model.save_pretrained(folder)
-        found, here = (
-            bl.read_attention(bl.load(folder), 1, 2),
-            bl.read_attention(model, 1, 2),
-        )
+        found, here = (bl.read_attention(bl.load(folder), 1, 2), bl.read_attention(model, 1, 2))
         assert found.checked_against == ""
         assert "Not verified" in found.statement
         assert "softmax" in found.statement

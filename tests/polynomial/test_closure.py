@@ -6,12 +6,7 @@ import torch
 import bilens as bl
 from bilens.base.errors import ShapeError, UsageError
 from bilens.polynomial.network import PolynomialNetwork
-from polynomial.test_composition import (
-    GRID,
-    drawn_input,
-    expected_moments,
-    two_layers,
-)
+from polynomial.test_composition import GRID, drawn_input, expected_moments, two_layers
 from polynomial.test_reading import transformer
 
 

@@ -10,14 +10,7 @@ import pytest
 import torch
 
 import bilens as bl
-from bench.token_effects import (
-    Contexts,
-    centred_rows,
-    effects_of,
-    readings,
-    removals,
-    replacements,
-)
+from bench.token_effects import Contexts, centred_rows, effects_of, readings, removals, replacements
 from polynomial.test_reading import transformer
 
 TOKENS = torch.randint(7, (5, 6), generator=torch.Generator().manual_seed(2))

@@ -123,10 +123,7 @@ def test_a_task_that_is_named_twice_is_done_once(model: Path, tmp_path: Path) ->
         (["--do", "dance"], "--do names 'dance'"),
         (["--do", "compare"], "compare needs --baseline"),
         (["--do", "fit", "--activations", "nowhere"], "--activations nowhere is no folder"),
-        (
-            ["--do", "audit", "--activations", "nowhere"],
-            "only with fit, decompose or convert",
-        ),
+        (["--do", "audit", "--activations", "nowhere"], "only with fit, decompose or convert"),
         (["--html", "x.html"], "only with `sweep report FOLDER`"),
     ],
 )

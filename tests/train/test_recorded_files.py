@@ -19,20 +19,14 @@ import onnx_files
 from bilens.algebra.approximation.quadratic_fit import SeenRows
 from bilens.algebra.approximation.r_squared import interval_over_files
 from bilens.api.quadratic_fit import fit_on_inputs
-from bilens.base.errors import (
-    BilensError,
-    DataError,
-    MissingExtraError,
-    NonFiniteError,
-    UsageError,
-)
+from bilens.base.errors import BilensError, DataError, MissingExtraError, NonFiniteError, UsageError
 from bilens.data.sample_files import ModelInput, find_samples
 from bilens.findings.hidden_units import read_seen_units
 from bilens.io.runner import LayerEntry
 from bilens.records.common import FileInterval
 from bilens.report.sections.decision_page import looked_lines
 from bilens.report.text import load_catalogue
-from bilens.train.recorded_files import Reservoir
+from bilens.train.record_inputs import Reservoir
 from builders import randn
 from commands import Shell
 

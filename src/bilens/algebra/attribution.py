@@ -10,7 +10,14 @@ from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_form import QuadraticForm, check_rows, checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
+from bilens.base.checks import (
+    as_integer,
+    check_count,
+    check_finite,
+    check_float_tensor,
+    check_shape,
+    check_type,
+)
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import MemoryEstimate, check_memory
@@ -336,7 +343,5 @@ def scaled_factors(
 
 
 def as_row(name: str, row: Tensor, form: QuadraticForm) -> Tensor:
-    shape = check_float_tensor(name, row)
-    if shape != (form.d_in,):
-        raise ShapeError(f"{name} has shape {shape}; expected ({form.d_in},), one input: x[i].")
+    check_shape(name, row, (form.d_in,), advice="one input: x[i]")
     return row.detach().to(form.linear.device).double()

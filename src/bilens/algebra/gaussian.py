@@ -12,7 +12,7 @@ from torch import Tensor
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import check_float_tensor, check_type
+from bilens.base.checks import check_float_tensor, check_shape, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result
@@ -68,9 +68,7 @@ def geometric_median(x: Tensor) -> Tensor:
 
 def checked_covariance(covariance: Tensor, d_in: int) -> Tensor:
     """Return a covariance of `d_in` inputs in float64, exactly symmetric."""
-    shape = check_float_tensor("covariance", covariance, num_axes=2)
-    if shape != (d_in, d_in):
-        raise ShapeError(f"covariance has shape {shape}; expected ({d_in}, {d_in}).")
+    check_shape("covariance", covariance, (d_in, d_in))
     covariance = covariance.detach().double()
     largest = float(covariance.abs().max())
     if float((covariance - covariance.T).abs().max()) > SYMMETRY * largest:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram.inner_products import no_negative, output_gram, outputs_traces
-from bilens.base.checks import DTYPES, check_float_tensor, check_type
+from bilens.base.checks import DTYPES, check_float_tensor, check_shape, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import frozen_result
@@ -121,9 +121,7 @@ def check_rows(x: Tensor, d_in: int) -> None:
 
 
 def checked_vector(name: str, vector: Tensor, d_in: int) -> Tensor:
-    shape = check_float_tensor(name, vector)
-    if shape != (d_in,):
-        raise ShapeError(f"{name} has shape {shape}; expected ({d_in},), one entry an input.")
+    check_shape(name, vector, (d_in,), advice="one entry an input")
     return vector.detach().double()
 
 

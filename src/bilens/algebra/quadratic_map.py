@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs, is_number
-from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
+from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_shape, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 
@@ -52,11 +52,8 @@ class QuadraticMap:
         self._check_part("constant", self.constant, (d_out,))
 
     def _check_part(self, name: str, part: Tensor | None, expected: tuple[int, ...]) -> None:
-        if part is None:
-            return
-        shape = check_float_tensor(name, part, num_axes=len(expected), like=self.tensor.down)
-        if shape != expected:
-            raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
+        if part is not None:
+            check_shape(name, part, expected, like=self.tensor.down)
 
     @property
     def sizes(self) -> FactorSizes:
@@ -140,12 +137,7 @@ class QuadraticMap:
         Raises: ShapeError if E or e does not fit the map; NonFiniteError for NaN or infinity.
         """
         d_in = self.sizes.d_in
-        rows, _ = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
-        if rows != d_in:
-            raise ShapeError(
-                f"matrix has shape {tuple(matrix.shape)}; the map reads {d_in} inputs, so "
-                f"({d_in}, in') was expected."
-            )
+        check_shape("matrix", matrix, (d_in, "in'"), like=self.tensor.down)
         left = check_finite("the product of left and the embedding", self.tensor.left @ matrix)
         right = check_finite("the product of right and the embedding", self.tensor.right @ matrix)
         tensor = BilinearTensor(self.tensor.down, left, right)
@@ -196,12 +188,7 @@ class QuadraticMap:
         Cost: O(out' · out · (hidden + in)) time, O(out' · (hidden + in)) memory.
         Raises: ShapeError if U or p does not fit the map; NonFiniteError for NaN or infinity.
         """
-        _, columns = check_float_tensor("matrix", matrix, num_axes=2, like=self.tensor.down)
-        if columns != self.sizes.d_out:
-            raise ShapeError(
-                f"matrix has shape {tuple(matrix.shape)}; the map has {self.sizes.d_out} outputs, "
-                f"so (out', {self.sizes.d_out}) was expected."
-            )
+        check_shape("matrix", matrix, ("out'", self.sizes.d_out), like=self.tensor.down)
         tensor = BilinearTensor(matrix @ self.tensor.down, self.tensor.left, self.tensor.right)
         linear = None if self.linear is None else matrix @ self.linear
         constant = None if self.constant is None else matrix @ self.constant

@@ -24,12 +24,11 @@ from bilens.algebra.random_rotations import (
 )
 from bilens.base.checks import (
     check_count,
-    check_dense_tensor,
-    check_float_tensor,
+    check_shape,
     check_type,
     generator_of,
 )
-from bilens.base.errors import NumericalError, ShapeError, UsageError
+from bilens.base.errors import NumericalError, UsageError
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result
 
@@ -133,12 +132,8 @@ class RotationNull:
             not between 0 and 1.
         """
         check_level(level)
-        shape = check_dense_tensor("eigenvalues", eigenvalues, num_axes=2)
-        if shape[0] != self.largest.shape[1]:
-            raise ShapeError(
-                f"eigenvalues has {shape[0]} rows; expected one for each of the "
-                f"{self.largest.shape[1]} directions."
-            )
+        expected = (self.largest.shape[1], "k")
+        check_shape("eigenvalues", eigenvalues, expected, advice="a row a direction", finite=False)
         upper, lower = (
             tail(one.T, self.both_ends[:, None]).T for one in (eigenvalues, -eigenvalues)
         )
@@ -153,11 +148,7 @@ class RotationNull:
         )
 
     def _tail(self, name: str, observed: Tensor, lower: bool = False) -> Tensor:
-        if check_dense_tensor(name, observed, num_axes=1) != self.largest.shape[1:]:
-            raise ShapeError(
-                f"{name} has {len(observed)} entries; expected one for each of the "
-                f"{self.largest.shape[1]} directions."
-            )
+        check_shape(name, observed, self.largest.shape[1:], advice="one a direction", finite=False)
         return tail(-observed if lower else observed, self.both_ends)
 
 
@@ -252,12 +243,7 @@ def rotation_null(
     num = f.sizes.d_out if directions is None else len(directions)
     num_samples = check_count("num_samples", num_samples, minimum=1)
     if embedding is not None:
-        rows, _ = check_float_tensor("embedding", embedding, num_axes=2)
-        if rows != f.sizes.d_in:
-            raise ShapeError(
-                f"embedding has shape {tuple(embedding.shape)}; the layer reads {f.sizes.d_in} "
-                f"inputs, so ({f.sizes.d_in}, in') was expected."
-            )
+        check_shape("embedding", embedding, (f.sizes.d_in, "in'"))
     width_before = None if embedding is None else embedding.shape[1]
     width = solved_width(f.sizes, f.sizes.d_in if width_before is None else width_before)
     chunk = null_memory(f.sizes, num, num_samples, width_before).at_a_time(

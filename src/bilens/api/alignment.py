@@ -3,8 +3,6 @@
 Every comparison asks here, and reads the baseline's layers as functions of the model's inputs.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +13,7 @@ from torch import Tensor
 
 from bilens.api.neuron_orders import in_order, orders_of_neurons
 from bilens.api.provenance import reading_of
-from bilens.data.table_columns import (
-    label_key,
-    spelling_key,
-    text_hash,
-    unit_conversion,
-)
+from bilens.data.table_columns import label_key, spelling_key, text_hash, unit_conversion
 from bilens.findings.residual_stream import Turn, find_turn
 from bilens.io.loaded_model import LoadedModel, is_of_numbers, is_regressor
 from bilens.io.tensor_names import paired

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from bilens.base.checks import check_index
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.io.attention_tensors import OURS, BlockAttention, layout_of, read_block
@@ -25,7 +26,7 @@ from bilens.nn.real_run import (
 )
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.attention import BilinearAttention
-from bilens.polynomial.attention_head import AttentionHead, check_index
+from bilens.polynomial.attention_head import AttentionHead
 from bilens.polynomial.network import PolynomialNetwork
 
 TOLERANCE = 1e-4  # of the largest number: float32 rounds scores, which a softmax multiplies
@@ -70,8 +71,8 @@ def read_heads(model: object, layer: int) -> tuple[AttentionHead, ...]:
     if isinstance(model, LoadedModel):
         module = model.module or model.original
         if module is None:  # files of transformers, of which nothing runs
-            config = model.place / CONFIG_NAME
-            if not config.is_file() or "model_type" not in (content := read_json(config)):
+            path = model.place / CONFIG_NAME
+            if not path.is_file() or "model_type" not in (content := read_json(path)):
                 raise CheckpointError(
                     f"{model.source}: no {CONFIG_NAME} says how its heads are put together: pass a "
                     "folder of transformers, or the model in memory."

@@ -1,7 +1,5 @@
 """`bl.audit`: a model and, if given, test images or rows of a table, to a report."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,17 +58,14 @@ def audit(model: LoadedModel | nn.Module, options: AuditOptions) -> AuditReport:
         model: what `bl.load` returned, or a module; it is not changed.
         options: an `AuditOptions`, or its fields:
 
-    Returns:
-        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
+    Returns: A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
         `to_markdown(path)`, `passed`.
 
-    Raises:
-        UsageError: If the model has no layers that can be read, data are given for one of which
-            parts alone are read, a condition is none, or a number is out of range.
-        DataError, ShapeError: If the data are damaged, unsafe, or do not fit the model.
-        NonFiniteError: If a weight of a classifier of one layer is NaN or infinite, or they exceed
-            the range of float32, where it is not in float64.
-        MemoryLimitError: If the dense matrices would not fit.
+    Raises: UsageError if the model has no layers that can be read, data are given for one of which
+        parts alone are read, a condition is none, or a number is out of range; DataError,
+        ShapeError if the data are damaged, unsafe, or do not fit the model; NonFiniteError if a
+        weight of a classifier of one layer is NaN or infinite, or they exceed the range of float32,
+        where it is not in float64; MemoryLimitError if the dense matrices would not fit.
     """
     before, data, train_data = options.baseline, options.data, options.train_data
     opened: dict[str, Any] = {"on_cpu": True, "bare": before is not None and data is None}

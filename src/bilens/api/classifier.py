@@ -1,7 +1,5 @@
 """One-layer classifiers: what is proven, what perturbations do to them, why a prediction."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,16 +53,13 @@ def certify_model(model: LoadedModel | nn.Module, options: CertifyOptions) -> Ce
         model: what `bl.load` returned, or a `BilinearClassifier`; it is not changed.
         options: a `CertifyOptions`, or its fields:
 
-    Returns:
-        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
+    Returns: A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
 
-    Raises:
-        UsageError: If the model is not a classifier of bilens, or an argument is out of range.
-        NotQuadraticError: If it is gated or has more than one layer: nothing is proven then.
-        ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight or a pixel is NaN or infinite.
-        NumericalError: If formula and model disagree, or a spectrum did not pass its checks.
-        MemoryLimitError: If the work would not fit.
+    Raises: UsageError if the model is not a classifier of bilens, or an argument is out of range;
+        NotQuadraticError if it is gated or has more than one layer: nothing is proven then;
+        ShapeError if the data do not fit the model; NonFiniteError if a weight or a pixel is NaN or
+        infinite; NumericalError if formula and model disagree, or a spectrum did not pass its
+        checks; MemoryLimitError if the work would not fit.
     """
     model = open_classifier(model, "a certificate")
     given = given_data(model, options.data, options.labels)
@@ -103,17 +98,13 @@ def attack_model(
             whose different rows of each class half, drawn by the seed, are for testing.
         options: an `AttackOptions`, or its fields:
 
-    Returns:
-        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
+    Returns: A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`.
 
-    Raises:
-        UsageError: If the model is not a classifier of bilens, a class does not exist or has no
-            images, source is target, or a length is negative or not finite.
-        NotQuadraticError: If it is gated or has more than one layer: nothing is proven then.
-        ShapeError: If the data do not fit the model.
-        NonFiniteError: If a weight or a pixel is NaN or infinite.
-        NumericalError: If a spectrum did not pass its checks.
-        MemoryLimitError: If the work would not fit.
+    Raises: UsageError if the model is not a classifier of bilens, a class does not exist or has no
+        images, source is target, or a length is negative or not finite; NotQuadraticError if it is
+        gated or has more than one layer: nothing is proven then; ShapeError if the data do not fit
+        the model; NonFiniteError if a weight or a pixel is NaN or infinite; NumericalError if a
+        spectrum did not pass its checks; MemoryLimitError if the work would not fit.
 
     Source: arXiv:2410.08417, §4.4 and App. M, for the published perturbations.
     """

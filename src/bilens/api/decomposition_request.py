@@ -1,7 +1,5 @@
 """A request for the decomposition of layers, and what `bilens decompose` asks."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 

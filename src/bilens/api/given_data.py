@@ -12,12 +12,7 @@ from msgspec import structs
 from torch import Tensor
 
 from bilens.algebra.approximation.layer_weights import MLPWeights
-from bilens.algebra.approximation.quadratic_fit import (
-    LEAST_ROWS,
-    SeenRows,
-    in_blocks,
-    split_rows,
-)
+from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, SeenRows, in_blocks, split_rows
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
 from bilens.api.provenance import files_beside, find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of

@@ -1,7 +1,5 @@
 """Ordinary networks and image encoders made bilinear, on the data of their task."""
 
-from __future__ import annotations
-
 import math
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,13 +12,7 @@ from torch import Tensor, nn
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, reading
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.conversion_job import ConversionJob
-from bilens.api.given_data import (
-    by_name,
-    ends_in,
-    find_data,
-    interface_of,
-    of_dataset,
-)
+from bilens.api.given_data import by_name, ends_in, find_data, interface_of, of_dataset
 from bilens.api.subject import check_on_rows, open_subject
 from bilens.api.training_options import ConvertNetworkOptions
 from bilens.base import silent
@@ -320,11 +312,5 @@ class NetworkConversion(ConversionJob):
                 made |= {"task": reads.task, "ends": reads.ends}  # or nothing here would say it
         made_of_them = classifier_of_layers(cast(list[GLUWeights], layers)).float()
         self.num_written = sum(one.numel() for one in made_of_them.parameters())
-        save(
-            made_of_them,
-            self.folder,
-            overwrite=True,
-            provenance=made,
-            **said,
-        )
+        save(made_of_them, self.folder, overwrite=True, provenance=made, **said)
         return "bl.load"

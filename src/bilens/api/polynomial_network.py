@@ -11,12 +11,11 @@ from torch import Tensor
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.api.subject import open_subject
-from bilens.base.checks import check_type
+from bilens.base.checks import check_shape, check_type
 from bilens.base.errors import (
     CheckpointError,
     NotQuadraticError,
     NumericalError,
-    ShapeError,
     UsageError,
 )
 from bilens.io.formats.named_roles import open_tensors
@@ -231,13 +230,13 @@ def read_roles(path: Path, roles: TransformerRoles, probed: bool) -> PolynomialN
         down, left = needed(roles.down, block), needed(roles.left, block)
         layer = QuadraticMap(BilinearTensor(down, left, needed(roles.right, block)))
         if (scale := tensor(roles.mlp_scale, block)) is not None:
-            check_scale(roles.mlp_scale, scale, layer.sizes.d_in)
+            check_shape(str(roles.mlp_scale), scale, (layer.sizes.d_in,))
             layer = layer.compose_input(torch.diag(scale))
         parts += [attention, QuadraticLayer(layer)]
         names += [f"attention {block}", f"mlp {block}"]
     head = needed(roles.head)
     if (scale := tensor(roles.head_scale)) is not None:
-        check_scale(roles.head_scale, scale, head.shape[-1])
+        check_shape(str(roles.head_scale), scale, head.shape[-1:])
         head = head * scale
     embedding = needed(roles.embedding)
     if not probed and (more := [*{*store} - used]):
@@ -269,13 +268,6 @@ def blocks_of(path: Path, roles: TransformerRoles, store: Mapping[str, object]) 
             f"1, … without a gap. It has {', '.join([*store][:8])}, …"
         )
     return range(len(found))
-
-
-def check_scale(name: str | None, scale: Tensor, width: int) -> None:
-    if scale.shape != (width,):
-        raise ShapeError(
-            f"{name} has shape {tuple(scale.shape)}; expected ({width},), a channel each."
-        )
 
 
 def check_probe(network: PolynomialNetwork, probe: tuple[Tensor, Tensor]) -> PolynomialNetwork:

@@ -1,7 +1,5 @@
 """`bl.quadratic_fit`, and `bilens fit` of all layers: quadratic approximations, with their R²."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -75,15 +73,12 @@ def quadratic_fit(module_or_weights: Subject, options: QuadraticFitOptions) -> Q
             model or one of its layers, `MLPWeights`, `GLUWeights`, or a sequence of them.
         options: a `QuadraticFitOptions`, or its fields:
 
-    Returns:
-        `quadratic_map` with R² by degree and the inputs that it is of.
+    Returns: `quadratic_map` with R² by degree and the inputs that it is of.
 
-    Raises:
-        UsageError: If it is no MLP of the kinds above, an activation is not known, Σ is not
-            symmetric or has an eigenvalue below zero, or an argument is out of range.
-        ShapeError: If something does not fit the inputs.
-        NonFiniteError: If a weight or number is NaN or infinite.
-        MemoryLimitError: If factors or samples would not fit.
+    Raises: UsageError if it is no MLP of the kinds above, an activation is not known, Σ is not
+        symmetric or has an eigenvalue below zero, or an argument is out of range; ShapeError if
+        something does not fit the inputs; NonFiniteError if a weight or number is NaN or infinite;
+        MemoryLimitError if factors or samples would not fit.
 
     Source: arXiv:2502.01032 for MLPs; Stein's identity for gated layers and any Σ.
     """

@@ -54,10 +54,9 @@ def open_subject(
         on_cpu: whether a module of ours that is elsewhere is read as a copy on the CPU.
         bare: whether a module without an MLP will do, for its tensors.
 
-    Raises:
-        UsageError: If it is none of these, or holds nothing that can be read.
-        NumericalError: If what is read is another function than the module.
-        NonFiniteError: If a weight of a classifier is NaN or infinite.
+    Raises: UsageError if it is none of these, or holds nothing that can be read; NumericalError if
+        what is read is another function than the module; NonFiniteError if a weight of a classifier
+        is NaN or infinite.
     """
     if isinstance(given, str | Path):
         raise UsageError(

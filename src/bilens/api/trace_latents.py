@@ -128,10 +128,7 @@ def latent_findings(
 
 
 def measured_autoencoders(
-    layer: TracedLayer,
-    saes: tuple[LoadedSAE, LoadedSAE],
-    text: TracedText,
-    progress: Progress,
+    layer: TracedLayer, saes: tuple[LoadedSAE, LoadedSAE], text: TracedText, progress: Progress
 ) -> list[records.TracedSAE]:
     """Return the autoencoders with what each does to the model on the text."""
     found = []

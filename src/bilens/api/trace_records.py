@@ -13,12 +13,7 @@ from bilens.interp.behaviour import Shares, Trial
 from bilens.interp.circuits import LowRankFit
 from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
 from bilens.interp.random_dictionaries import chance_of
-from bilens.interp.traced_layer import (
-    LatentReader,
-    LoadedSAE,
-    TokensAtEnds,
-    short,
-)
+from bilens.interp.traced_layer import LatentReader, LoadedSAE, TokensAtEnds, short
 from bilens.records import mlp_trace as records
 from bilens.train.activations import OF_RECORD, HookMetrics
 

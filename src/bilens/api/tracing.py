@@ -1,7 +1,5 @@
 """`bl.trace`: a layer of a language model to how its outputs are built from its inputs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,18 +65,15 @@ def trace(model: str | Path | LoadedModel, layer: int, options: TraceOptions) ->
         layer: the block, counted from 0.
         options: a `TraceOptions`, or its fields:
 
-    Returns:
-        A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
+    Returns: A report: `to_dict()`, `to_json(path)`, `to_html(path, lang="en" | "ja")`,
         `to_graphs(folder)`.
 
-    Raises:
-        UsageError: If the model is no language model, an autoencoder does not fit the layer, only
-            one is given, there is no such layer or latent, or a number is out of range.
-        NotQuadraticError: If the MLP is gated or an ordinary one.
-        CheckpointError: If a folder is missing or damaged.
-        DataError: If tokenizer or text are missing, or the text is shorter than one block.
-        NonFiniteError: If a weight or an activation is NaN or infinite.
-        MemoryLimitError: If the work would not fit.
+    Raises: UsageError if the model is no language model, an autoencoder does not fit the layer,
+        only one is given, there is no such layer or latent, or a number is out of range;
+        NotQuadraticError if the MLP is gated or an ordinary one; CheckpointError if a folder is
+        missing or damaged; DataError if tokenizer or text are missing, or the text is shorter than
+        one block; NonFiniteError if a weight or an activation is NaN or infinite; MemoryLimitError
+        if the work would not fit.
 
     Source: arXiv:2410.08417, §5 and App. F to N.
     """

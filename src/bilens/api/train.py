@@ -47,8 +47,14 @@ from bilens.train.randomness import drawn_rows
 from bilens.train.run_folder import CURVE_NAME, OWN_FILES, RUN_NAME, TrainingResult, run_in_folder
 from bilens.train.tasks.image import EpochMetrics, ImageRecipe, train_in_folder
 from bilens.train.tasks.language import LanguageMetrics, LanguageRecipe, LanguageTask
-from bilens.train.tasks.sae import ReadModel, SAELine, SAERecipe, SAETask
-from bilens.train.tasks.sae_of_tensor import ACTIVATIONS, ActivationsTask
+from bilens.train.tasks.sae import (
+    ACTIVATIONS,
+    ActivationsTask,
+    ReadModel,
+    SAELine,
+    SAERecipe,
+    SAETask,
+)
 
 DEMO_RECIPE = ImageRecipe(  # 150 epochs of 4,000 digits: strokes become visible, in half a minute
     d_hidden=128,

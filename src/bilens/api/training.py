@@ -1,7 +1,5 @@
 """Training from Python: tensors or paths in, the folders of the commands out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -35,7 +33,7 @@ from bilens.train.device import find_device
 from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import TrainingResult
 from bilens.train.tasks.image import EpochMetrics, train_in_folder
-from bilens.train.tasks.sae_of_tensor import ACTIVATIONS
+from bilens.train.tasks.sae import ACTIVATIONS
 
 
 @takes_options(TrainImageOptions)
@@ -56,15 +54,13 @@ def train_image(
         options: a `TrainImageOptions`, or its fields, among which are those of the recipe, under
             the names that the model folder has; what is left out is the paper's:
 
-    Returns:
-        `folder`, `history` (a line an epoch) and `to_frame()`.
+    Returns: `folder`, `history` (a line an epoch) and `to_frame()`.
 
-    Raises:
-        UsageError: If an option is not known or out of range, or batches are larger than the data.
-        DataError: If a file is missing or damaged, or images and labels do not belong together.
-        ShapeError: If images or labels have another shape or dtype.
-        OutputExistsError: If the folder holds something, unless resumed or overwritten.
-        NumericalError: If the loss is no longer finite.
+    Raises: UsageError if an option is not known or out of range, or batches are larger than the
+        data; DataError if a file is missing or damaged, or images and labels do not belong
+        together; ShapeError if images or labels have another shape or dtype; OutputExistsError if
+        the folder holds something, unless resumed or overwritten; NumericalError if the loss is no
+        longer finite.
     """
     wanted = ImageRecipe(**fields_of(ImageRecipe, options))
     test, class_names, dataset = options.test, options.class_names, options.dataset
@@ -116,15 +112,12 @@ def train_language(
             the names that the model folder has; what is left out fits the corpus.
         options: a `TrainLanguageOptions`, or its fields:
 
-    Returns:
-        `folder`, `history`, `sample` (a text that the model writes) and `to_frame()`.
+    Returns: `folder`, `history`, `sample` (a text that the model writes) and `to_frame()`.
 
-    Raises:
-        UsageError: If an option is not known or out of range.
-        DataError: If the text is missing, damaged or shorter than one block.
-        ShapeError: If tokens are no whole numbers from 0, (texts, length).
-        OutputExistsError: If the folder holds something, unless resumed or overwritten.
-        NumericalError: If the loss is no longer finite.
+    Raises: UsageError if an option is not known or out of range; DataError if the text is missing,
+        damaged or shorter than one block; ShapeError if tokens are no whole numbers from 0, (texts,
+        length); OutputExistsError if the folder holds something, unless resumed or overwritten;
+        NumericalError if the loss is no longer finite.
     """
     given: Any = corpus
     if (tokens := given_tensor("tokens", given)) is not None:
@@ -166,16 +159,13 @@ def train_sae(
         folder: for the autoencoder, or a folder in it for each of several hook points.
         options: a `TrainSAEOptions`, or its fields, among which are those of the recipe:
 
-    Returns:
-        `folders` and `metrics` by hook point (no metrics of bare activations), `history` and
+    Returns: `folders` and `metrics` by hook point (no metrics of bare activations), `history` and
         `to_frame()`.
 
-    Raises:
-        UsageError: If it is no language model, a hook point or option is not known, or batches
-            are larger than the data.
-        DataError: If tokenizer or text are missing.
-        OutputExistsError: If the folder holds something, unless resumed or overwritten.
-        NumericalError: If activations are all equal, or the loss is no longer finite.
+    Raises: UsageError if it is no language model, a hook point or option is not known, or batches
+        are larger than the data; DataError if tokenizer or text are missing; OutputExistsError if
+        the folder holds something, unless resumed or overwritten; NumericalError if activations are
+        all equal, or the loss is no longer finite.
     """
     points = (options.hooks,) if isinstance(options.hooks, str) else tuple(options.hooks)
     text: Any = options.text

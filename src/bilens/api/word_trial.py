@@ -1,7 +1,5 @@
 """Words tried in a changed language model and in its baseline: candidate triggers, without data."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from pathlib import Path

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_form import check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_dense_tensor
+from bilens.base.checks import check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.trust_region import EPS
 
@@ -100,10 +100,8 @@ class Samples:
 
 def samples_of(f: QuadraticMap, x: Tensor, label: Tensor | Sequence[int]) -> Samples:
     """Return checked inputs of a float64 map; a row that is not finite is flagged, not refused."""
-    shape = check_dense_tensor("x", x, num_axes=2)
     outputs, _, width = f.sizes
-    if shape[1] != width:
-        raise ShapeError(f"x has shape {shape}; expected (rows, {width}), one input a row.")
+    shape = check_shape("x", x, ("rows", width), advice="one input a row", finite=False)
     if outputs < 2:
         raise UsageError("the map has one output: a certificate needs a rival.")
     label = checked_labels(label, shape[0], outputs).to(x.device)

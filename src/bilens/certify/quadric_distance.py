@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_float_tensor
-from bilens.base.errors import ShapeError
+from bilens.base.checks import check_shape
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result
 from bilens.certify.trust_region import (
@@ -217,8 +216,7 @@ def checked_bounds(
         (constant, *bounds),
         strict=True,
     ):
-        if check_float_tensor(name, part, num_axes=1, like=linear) != (len(linear),):
-            raise ShapeError(f"{name} has shape {tuple(part.shape)}; expected ({len(linear)},).")
+        check_shape(name, part, (len(linear),), like=linear)
     return bounds
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_float_tensor
+from bilens.base.checks import check_float_tensor, check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 
@@ -191,8 +191,7 @@ def solve_trust_region(values: Tensor, linear: Tensor, radius: Tensor) -> TrustR
         (1983).
     """
     values, linear = checked_problems(values, linear)
-    if check_float_tensor("radius", radius, num_axes=1, like=linear) != (len(linear),):
-        raise ShapeError(f"radius has shape {tuple(radius.shape)}; expected ({len(linear)},).")
+    check_shape("radius", radius, (len(linear),), like=linear)
     if bool((radius < 0).any()):
         raise UsageError(f"a radius must not be negative, got {float(radius.min())}.")
     inside = radius > 0

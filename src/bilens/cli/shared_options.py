@@ -13,14 +13,7 @@ import typer
 
 from bilens.base.errors import NonFiniteError, UsageError
 from bilens.base.option_rules import EITHER, RUN, TEXT_GIVEN, refuse_idle
-from bilens.cli.options import (
-    FILE_PANEL,
-    Encoding,
-    Lang,
-    Say,
-    option,
-    parse_roles,
-)
+from bilens.cli.options import FILE_PANEL, Encoding, Lang, Say, option, parse_roles
 
 if TYPE_CHECKING:
     from bilens.data.images import ImageDataset

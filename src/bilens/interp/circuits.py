@@ -11,7 +11,7 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.feature_factors import check_dictionary, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_float_tensor, check_type
+from bilens.base.checks import check_count, check_float_tensor, check_shape, check_type
 from bilens.base.errors import ShapeError, UsageError
 
 EDGE = 0.95  # of the random forms
@@ -196,11 +196,7 @@ def find_circuit(
         )
     if eigenpairs.eigenvalues.ndim != 1:
         raise ShapeError("find_circuit works on one output: pass eigenpairs[c].")
-    _, width = check_float_tensor("activations", activations, num_axes=2)
-    if width != features:
-        raise ShapeError(
-            f"activations has {width} columns; the dictionary has {features} features."
-        )
+    check_shape("activations", activations, ("inputs", features))
     with torch.no_grad():
         direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
         direction[output] = 1.0

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_float_tensor
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.checks import check_float_tensor, check_shape
+from bilens.base.errors import UsageError
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.records.common import Interval
 from bilens.records.mlp_trace import CausalCheck
@@ -47,11 +47,7 @@ def ablation(directions: InputDirections, where: Where) -> Edit:
 
 def steering(directions: InputDirections, shift: Tensor, where: Where) -> Edit:
     """Return an edit that moves the coordinates along the directions."""
-    if tuple(shift.shape) != (len(directions.patterns),):
-        raise ShapeError(
-            f"shift has shape {tuple(shift.shape)}; one number for each of the "
-            f"{len(directions.patterns)} directions was expected."
-        )
+    check_shape("shift", shift, (len(directions.patterns),), advice="one number a direction")
     step = shift.to(directions.patterns) @ directions.patterns
 
     def edit(x: Tensor) -> Tensor:
@@ -77,8 +73,7 @@ def causal_check(
     """
     (num,) = check_float_tensor("before", before, num_axes=1)
     for part in (after, *random_after):
-        if check_float_tensor("after", part, num_axes=1) != (num,):
-            raise ShapeError(f"after has shape {tuple(part.shape)}; ({num},) was expected.")
+        check_shape("after", part, (num,))
     if num < 2 or not random_after or float(before.mean()) <= 0:
         raise UsageError(
             f"{num} prompts, {len(random_after)} random draws and a behaviour of "
@@ -134,11 +129,7 @@ class SignFlip:
 
     def edit(self, patterns: Tensor, where: Where) -> Edit:
         """Return an edit after which the directions contribute the opposite."""
-        if patterns.shape != self.along.patterns.shape:
-            raise ShapeError(
-                f"patterns have shape {tuple(patterns.shape)}; "
-                f"{tuple(self.along.patterns.shape)} was expected."
-            )
+        check_shape("patterns", patterns, self.along.patterns.shape)
         ratio = self.sign * (self.along.eigenvalues[1].abs() / self.along.eigenvalues[0]).sqrt()
 
         def edit(x: Tensor) -> Tensor:

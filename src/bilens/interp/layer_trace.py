@@ -18,7 +18,12 @@ from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import check_dictionary
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_dense_tensor, check_float_tensor, check_type
+from bilens.base.checks import (
+    check_count,
+    check_dense_tensor,
+    check_shape,
+    check_type,
+)
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 
@@ -117,9 +122,7 @@ def rank_latents(g: QuadraticMap, pairs: EigenDecomposition, inputs: Tensor) -> 
     pair_share = (sizes / norm.where(norm > 0, torch.inf)).square().sum(dim=0)
     contrast = sizes.amin(dim=0) / sizes.amax(dim=0).where(norm > 0, torch.inf)
     interaction = torch.ones_like(contrast)
-    _, width = check_float_tensor("inputs", inputs, num_axes=2)
-    if width != vectors.shape[-1]:
-        raise ShapeError(f"inputs have {width} entries; the eigenvectors have {vectors.shape[-1]}.")
+    check_shape("inputs", inputs, ("rows", vectors.shape[-1]))
     x = inputs.detach().double()
     for row in (contrast > 0).nonzero()[:, 0].tolist():
         one, other = sizes[:, row, None].sqrt() * (vectors[row] @ x.T)

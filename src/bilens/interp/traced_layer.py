@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.checks import check_count, check_float_tensor, check_shape
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_path
 from bilens.base.memory import check_memory
@@ -285,10 +285,8 @@ def eigenvector_tokens(
 
 def check_pair(name: str, direction: Tensor, of: str, rows: Tensor) -> Tensor:
     """Return rows · direction in float64, (num rows,)."""
-    (width,) = check_float_tensor(name, direction, num_axes=1)
-    _, expected = check_float_tensor(of, rows, num_axes=2)
-    if width != expected:
-        raise ShapeError(f"{name} has {width} entries; {of} has rows of {expected}.")
+    check_float_tensor(of, rows, num_axes=2)
+    check_shape(name, direction, rows.shape[1:])
     return rows.detach().double() @ direction.detach().to(rows.device).double()
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bilens.base.checks import check_index
 from bilens.base.errors import CheckpointError, NotQuadraticError
 from bilens.io.vocabulary import Norm, Vocabulary
-from bilens.polynomial.attention_head import AttentionHead, TokenStream, check_index
+from bilens.polynomial.attention_head import AttentionHead, TokenStream
 from bilens.polynomial.rotary import rotary_frequencies
 from bilens.polynomial.score_form import ScoreForm
 

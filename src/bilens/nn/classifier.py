@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, products_alone, reading
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import as_integer, check_count, check_float_tensor
-from bilens.base.errors import NotQuadraticError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_index, check_shape
+from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.nn.mlp import BilinearLayer, Gate, check_linear, compare_with_run
 
 Basis = Literal["input", "embedding"]
@@ -82,10 +82,7 @@ class BilinearClassifier(nn.Module):
             replaced by another than a plain linear map; NumericalError if hooks or a forward of its
             own make it compute something else; NotQuadraticError if the layer is gated.
         """
-        if as_integer(index) not in range(len(self.layers)):
-            raise UsageError(
-                f"layer {index!r} does not exist: the model has {len(self.layers)}, counted from 0."
-            )
+        check_index("layer", index, len(self.layers))
         if basis not in get_args(Basis):
             raise UsageError(f'basis={basis!r} is not known: use "input" or "embedding".')
         for name, part in (("embed", self.embed), ("head", self.head)):
@@ -143,10 +140,7 @@ def classifier_of_map(
     mean = left.new_zeros(f.sizes.d_in) if mean is None else mean
     scale = left.new_ones(f.sizes.d_in) if scale is None else scale
     for name, part in (("mean", mean), ("scale", scale)):
-        if check_float_tensor(name, part, num_axes=1, like=left) != (f.sizes.d_in,):
-            raise ShapeError(
-                f"{name} has {len(part)} entries; the map reads {f.sizes.d_in} inputs."
-            )
+        check_shape(name, part, (f.sizes.d_in,), like=left)
     linear = None if f.linear is None else f.linear.detach()
     constant = None if f.constant is None else f.constant.detach()
     layer = GLUWeights(down, left, right, "identity", linear=linear, constant=constant)

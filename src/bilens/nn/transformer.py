@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer
+from bilens.base.checks import check_index
 from bilens.base.errors import UsageError
 from bilens.base.files import write_new_files
 from bilens.nn.block import (
@@ -218,11 +218,7 @@ class BilinearTransformer(TextModel):
         Raises: UsageError if there is no such block; NotQuadraticError if the MLP is gated or an
             ordinary one.
         """
-        if as_integer(index) not in range(self.config.n_layer):
-            raise UsageError(
-                f"block {index!r} does not exist: the model has {len(self.blocks)}, counted from 0."
-            )
-        return self.mlps[index].quadratic_map()
+        return self.mlps[check_index("block", index, self.config.n_layer)].quadratic_map()
 
     def next_logits(self, texts: Tensor, total: int) -> Callable[[Tensor], Tensor]:
         """Return a function that reads on from keys and values that it keeps; see `TextModel`."""

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
+from bilens.base.checks import (
+    as_integer,
+    check_count,
+    check_finite,
+    check_float_tensor,
+    check_shape,
+)
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.paths import MOST_PARTS, PathSplit, split_by_parts
@@ -181,10 +187,7 @@ class NetworkAtText:
             this text.
         """
         x = self.embedded if embedded is None else embedded
-        shape = check_float_tensor("embedded", x, like=self.head)
-        if shape[-2:] != tuple(self.embedded.shape):
-            n, width = self.embedded.shape
-            raise ShapeError(f"embedded has shape {shape}; expected (…, {n}, {width}).")
+        check_shape("embedded", x, ("…", *self.embedded.shape), like=self.head)
         if unknown := sorted({*(active or ())} - {*self.part_names}):
             raise UsageError(
                 f"there is no part {unknown[0]!r}; the parts are {', '.join(self.part_names)}."

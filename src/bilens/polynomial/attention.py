@@ -11,7 +11,7 @@ from operator import mul
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_count, check_float_tensor
+from bilens.base.checks import check_count, check_float_tensor, check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table
@@ -89,9 +89,7 @@ class BilinearAttention:
         if self.decay is not None:
             parts["decay"] = self.decay, (heads,)
         for name, (part, expected) in parts.items():
-            shape = check_float_tensor(name, part, num_axes=len(expected), like=self.value)
-            if shape != expected:
-                raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
+            check_shape(name, part, expected, like=self.value)
         if width % heads:
             raise ShapeError(f"{width} rows of the value are not {heads} heads of one width.")
         if self.decay is not None and float(self.decay.min()) < 0:
@@ -123,9 +121,7 @@ class BilinearAttention:
 
     def scaled(self, scale: Tensor) -> BilinearAttention:
         """Fold a scale for each channel, (d_model,), into the weights that read the stream."""
-        shape, width = check_float_tensor("scale", scale, like=self.value), self.value.shape[1]
-        if shape != (width,):
-            raise ShapeError(f"a scale of channels has shape {shape}; expected ({width},).")
+        check_shape("a scale of channels", scale, self.value.shape[1:], like=self.value)
         pairs = tuple(QueryKeyPair(one.query * scale, one.key * scale) for one in self.pairs)
         return replace(self, pairs=pairs, value=self.value * scale)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bilens.base.checks import as_integer, check_count, check_float_tensor
+from bilens.base.checks import as_integer, check_count, check_index, check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention
@@ -161,7 +161,7 @@ class AttentionHead:
     def scores(self, queries: Tensor, keys: Tensor, distance: int = 1) -> Tensor:
         """Compute all scores, (n, d_model), (m, d_model) → (n, m); of two pairs their product."""
         for one in (queries, keys):
-            self._check_stream(one)
+            check_shape("x", one, ("n", self.value.shape[1]))
         queries, keys = queries.double(), keys.double()
         found = [self.form(distance, pair)(queries, keys) for pair in range(len(self.forms))]
         return torch.stack(found).prod(dim=0)
@@ -171,7 +171,7 @@ class AttentionHead:
 
         Raises: ShapeError for another width; UsageError for a text that is too long.
         """
-        length, _ = self._check_stream(x)
+        length, _ = check_shape("x", x, ("n", self.value.shape[1]))
         x = x.double()
         scores = x.new_full((length, length), -math.inf if self.softmax else 0.0)
         for distance in range(min(length, self.window or length)):
@@ -181,12 +181,6 @@ class AttentionHead:
                 product = product * (form.queries_of(behind) * form.keys_of(before)).sum(dim=-1)
             scores.diagonal(-distance).copy_(product)
         return scores.softmax(dim=-1) if self.softmax else scores
-
-    def _check_stream(self, x: Tensor) -> tuple[int, ...]:
-        shape, width = check_float_tensor("x", x, num_axes=2), self.value.shape[1]
-        if shape[1] != width:
-            raise ShapeError(f"x has shape {shape}; the head reads {width} channels.")
-        return shape
 
     def write(self, x: Tensor) -> Tensor:
         """Compute what a key writes where the pattern is 1, (..., d_model) → the same."""
@@ -305,10 +299,3 @@ class AttentionHead:
                 raise ShapeError("tokens are given as a tensor of whole numbers, (n,).")
             check_ids(ids, len(self.tokens.embedding), "model")
         return self.tokens
-
-
-def check_index(name: str, value: object, count: int) -> int:
-    number = as_integer(value)
-    if number is None or number not in range(count):
-        raise UsageError(f"{name} {value!r} does not exist: there are {count}, counted from 0.")
-    return number

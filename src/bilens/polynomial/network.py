@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
+from bilens.base.checks import (
+    as_integer,
+    check_count,
+    check_finite,
+    check_float_tensor,
+    check_shape,
+)
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention, KeysAndValues
@@ -124,17 +130,14 @@ class PolynomialNetwork:
             raise UsageError("positions are of texts: this network reads one vector at a time.")
         if self.head is None and self.head_bias is not None:
             object.__setattr__(self, "head", torch.eye(width).to(self.reference))
-        weights: tuple[tuple[str, Tensor | None, tuple[int | None, ...]], ...] = (
-            ("head", self.head, (None, width)),
+        weights: tuple[tuple[str, Tensor | None, tuple[int | str, ...]], ...] = (
+            ("head", self.head, ("outputs", width)),
             ("head_bias", self.head_bias, (self.d_out,)),
-            ("positions", self.positions, (None, self.d_in)),
+            ("positions", self.positions, ("n_ctx", self.d_in)),
         )
         for name, weight, expected in weights:
             if weight is not None:
-                count = len(expected)
-                shape = check_float_tensor(name, weight, num_axes=count, like=self.reference)
-                if any(e not in (None, s) for s, e in zip(shape, expected, strict=True)):
-                    raise ShapeError(f"{name} has shape {shape}; expected {expected}.")
+                check_shape(name, weight, expected, like=self.reference)
         if not self.part_names:
             kinds = ["layer" if isinstance(p, QuadraticLayer) else "attention" for p in self.parts]
             object.__setattr__(self, "part_names", number_kinds(kinds))
@@ -241,9 +244,7 @@ class PolynomialNetwork:
     def embed(self, given: Tensor) -> Tensor:
         """Look tokens up, or check inputs."""
         if self.embedding is None:
-            shape = check_float_tensor("x", given, like=self.reference)
-            if not shape or shape[-1] != self.d_in:
-                raise ShapeError(f"x has shape {shape}; the network reads {self.d_in} numbers.")
+            check_shape("x", given, ("…", self.d_in), like=self.reference)
             return given
         if not isinstance(given, Tensor) or given.dtype not in INTEGERS:
             raise ShapeError("tokens must be a tensor of integers.")

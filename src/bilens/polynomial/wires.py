@@ -16,8 +16,8 @@ from torch import Tensor
 
 from bilens.algebra.gaussian import correlation_parts
 from bilens.algebra.quadratic_form import checked_vector
-from bilens.base.checks import as_integer, check_float_tensor
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.checks import as_integer, check_shape
+from bilens.base.errors import UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.composition import composition_of, layer_maps
 from bilens.polynomial.network import PolynomialNetwork
@@ -195,9 +195,8 @@ class TruncatedNetwork:
             tensor says nothing.
         Raises: ShapeError if x has another width; NonFiniteError for NaN or infinity.
         """
-        shape, inputs = check_float_tensor("x", x), self.whole.inputs
-        if not shape or shape[-1] != len(inputs.mean):
-            raise ShapeError(f"x has shape {shape}; the network reads {len(inputs.mean)} numbers.")
+        inputs = self.whole.inputs
+        shape = check_shape("x", x, ("…", len(inputs.mean)))
         rows = x.detach().double().reshape(-1, shape[-1])
         steps = sum(inputs.root.shape)
         unit = EPS * (steps + 8)

@@ -24,13 +24,7 @@ from bilens.report.sections.layers import (
     layer_rows,
 )
 from bilens.report.sections.network_page import network_parts
-from bilens.report.sections.overview import (
-    AnyReport,
-    FindingLine,
-    condition_lines,
-    mark,
-    run_facts,
-)
+from bilens.report.sections.overview import AnyReport, FindingLine, condition_lines, mark, run_facts
 from bilens.report.sections.people import people_lines
 from bilens.report.sections.performance_section import data_notes, performance_lines
 from bilens.report.tables import FieldTable, TableRow

@@ -1,7 +1,5 @@
 """The reports: a record each, and the JSON, HTML and Markdown that are drawn from it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from copy import copy
@@ -36,9 +34,8 @@ class SavedReport(Generic[AnyDocument]):
     Args:
         document: the record, or its JSON values; kept as a checked record of its own.
 
-    Raises:
-        UsageError: If it is of another kind, of a later schema, or does not fit together.
-        NonFiniteError: If a number in it is NaN or infinite.
+    Raises: UsageError if it is of another kind, of a later schema, or does not fit together;
+        NonFiniteError if a number in it is NaN or infinite.
     """
 
     type: ClassVar[Any]  # of the record; a class variable may not be generic
@@ -88,17 +85,15 @@ class SavedReport(Generic[AnyDocument]):
     def to_frame(self, table: str | None = None) -> Any:
         """Return a table of the record as a DataFrame of pandas, such as "classes.readings".
 
-        Raises:
-            UsageError: If there is no such table, or none is named of several; it lists them.
-            MissingExtraError: If pandas is not installed.
+        Raises: UsageError if there is no such table, or none is named of several; it lists them;
+            MissingExtraError if pandas is not installed.
         """
         return self.record.to_frame(table)
 
     def to_json(self, path: str | Path | None = None) -> str:
         """Return the record as JSON; where a path is given, write it there in one step.
 
-        Raises:
-            FileError, DiskError: If the file cannot be written.
+        Raises: FileError, DiskError if the file cannot be written.
         """
         text = json_text(self.record)
         self._written(f"{text}\n", path)
@@ -111,9 +106,8 @@ class SavedReport(Generic[AnyDocument]):
             path: of the file to write, in one step.
             lang: "en" or "ja".
 
-        Raises:
-            UsageError: If there is no report in that language.
-            FileError, DiskError: If the file cannot be written.
+        Raises: UsageError if there is no report in that language; FileError, DiskError if the file
+            cannot be written.
         """
         from bilens.report.html import render_html  # jinja2 is needed only here
 
@@ -184,13 +178,11 @@ class AuditReport(SavedReport[Audit]):
             lang: of the sentences, "en" or "ja".
             overwrite: whether files of these names may be replaced.
 
-        Returns:
-            The files.
+        Returns: The files.
 
-        Raises:
-            UsageError: If the model was in memory: evidence names files by their SHA-256.
-            OutputExistsError: If there is a file of such a name already.
-            FileError, DiskError: If the files cannot be written.
+        Raises: UsageError if the model was in memory: evidence names files by their SHA-256;
+            OutputExistsError if there is a file of such a name already; FileError, DiskError if the
+            files cannot be written.
         """
         from bilens.report.evidence import evidence_files  # jinja2 is needed only here
 
@@ -254,11 +246,9 @@ class TraceReport(SavedReport[Trace]):
     def to_graphs(self, folder: str | Path) -> list[Path]:
         """Write each circuit as one JSON file of circuit-tracer's layout, all or none.
 
-        Returns:
-            The files; none where the trace was made without autoencoders.
+        Returns: The files; none where the trace was made without autoencoders.
 
-        Raises:
-            FileError, DiskError: If the files cannot be written.
+        Raises: FileError, DiskError if the files cannot be written.
         """
         folder = check_path("folder", folder)
         texts = {

@@ -45,13 +45,7 @@ from bilens.report.sections.overview import clean_names, condition_lines, mark
 from bilens.report.sections.performance_section import data_notes, performance_lines
 from bilens.report.sections.seen_inputs import SEEN
 from bilens.report.tables import FieldTable, TableRow
-from bilens.report.text import (
-    NONE,
-    Catalogue,
-    floored,
-    load_catalogue,
-    signed_quantity,
-)
+from bilens.report.text import NONE, Catalogue, floored, load_catalogue, signed_quantity
 
 MOST_EFFECTS = 4  # columns and pairs of an output
 

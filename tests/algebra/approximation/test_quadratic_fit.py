@@ -9,10 +9,7 @@ import torch
 
 from bilens.algebra.approximation.data_fit import fit_neurons
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
-from bilens.algebra.approximation.quadratic_fit import (
-    QuadraticFit,
-    fit_layers,
-)
+from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
 from bilens.algebra.approximation.r_squared import r_squared_on
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from builders import randn, seeded

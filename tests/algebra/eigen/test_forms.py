@@ -299,12 +299,7 @@ def test_a_neuron_of_tiny_weight_and_huge_rows_is_as_large_along_directions(meth
 @pytest.mark.parametrize("method", METHODS)
 def test_directions_of_which_none_can_be_used_are_flagged(method: str) -> None:
     f = QuadraticMap(BilinearTensor(randn(2, 3), randn(3, 8, seed=1), randn(3, 8, seed=2)))
-    eigs = eigendecompose_all(
-        f,
-        torch.full((2, 2), torch.nan).double(),
-        k=1,
-        method=method,
-    )
+    eigs = eigendecompose_all(f, torch.full((2, 2), torch.nan).double(), k=1, method=method)
     assert eigs.status == (Status.NOT_FINITE, Status.NOT_FINITE)
     assert bool(eigs.eigenvalues.isnan().all())
 

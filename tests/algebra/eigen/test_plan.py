@@ -175,9 +175,7 @@ print(json.dumps([resident("VmHWM") - before, plan.peak_bytes]))
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            (8, 512, 1024),
-            {"method": "lanczos", "k": 2, "verify": True},
-            marks=pytest.mark.slow,
+            (8, 512, 1024), {"method": "lanczos", "k": 2, "verify": True}, marks=pytest.mark.slow
         ),
         pytest.param(
             (600, 20_000, 16),

@@ -282,12 +282,7 @@ def test_verify_that_does_not_fit_is_refused_before_any_work() -> None:
     f = random_map(0, 2, 1600, 3000)
     with pytest.raises(MemoryLimitError, match=r"verify=True needs 6\d\d\.\d+ MiB .* eigenvalues"):
         eigendecompose_all(
-            f,
-            method="lanczos",
-            verify=True,
-            memory_limit="500MiB",
-            progress=never_called,
-            k=2,
+            f, method="lanczos", verify=True, memory_limit="500MiB", progress=never_called, k=2
         )
 
 

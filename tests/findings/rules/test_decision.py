@@ -67,12 +67,7 @@ CASES: dict[str, tuple[dict[str, Any], tuple[Finding, ...], str, set[str]]] = {
     "approximate": ({"coverage": read(50, 50)}, (), "conditions", {"approximate"}),
     "a caution": ({}, (f("dead_units", "warn"),), "conditions", {"caution"}),
     "an unknown caution": ({}, (f("new", "warn"),), "conditions", {"caution"}),
-    "partial, no data": (
-        {"coverage": read(95, unread=5), "inputs": 0},
-        (),
-        "not_read",
-        {"unseen"},
-    ),
+    "partial, no data": ({"coverage": read(95, unread=5), "inputs": 0}, (), "not_read", {"unseen"}),
     "unverified, no data": (
         {"coverage": read(layout="said"), "inputs": 0},
         (),

@@ -152,7 +152,7 @@ def test_what_got_worse_comes_first() -> None:
 def test_a_side_is_known_where_a_threshold_asks_for_caution() -> None:
     sides = {rule.id: better_side(rule) for rule in REGISTRY}
     assert {name for name, side in sides.items() if side > 0} == {
-        *("coverage", "accuracy", "r_squared", "r2", "trigger"),
+        *("coverage", "accuracy", "r_squared", "r2", "trigger")
     }
     assert sides["low_rank"] == sides["unused_inputs"] == sides["exact"] == 0
     assert sides["overfitting"] == sides["calibration"] == -1

@@ -17,11 +17,7 @@ from bilens.data.table_rows import training_table
 from bilens.findings.performance import classification
 from bilens.findings.rules.registry import find_rule, judge
 from bilens.findings.rules.rule import Evidence
-from bilens.records.column_readings import (
-    CellConversion,
-    TableColumn,
-    TableReading,
-)
+from bilens.records.column_readings import CellConversion, TableColumn, TableReading
 from bilens.records.common import Finding
 from bilens.records.performance import Classification, Performance, Regression
 from planted_columns import clean, planted, written

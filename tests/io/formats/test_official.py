@@ -290,16 +290,8 @@ def test_a_toy_model_is_its_formula(biases: tuple[str, ...], tmp_path: Path) -> 
 
 
 MISFITS: dict[str, tuple[dict[str, Tensor], type[Exception], str]] = {
-    "another rank": (
-        {**surrogate(), "right": randn(N, R + 1)},
-        CheckpointError,
-        "'right.weight'",
-    ),
-    "another width": (
-        {**toy(), "head.weight": randn(M, R + 1)},
-        CheckpointError,
-        "'down.weight'",
-    ),
+    "another rank": ({**surrogate(), "right": randn(N, R + 1)}, CheckpointError, "'right.weight'"),
+    "another width": ({**toy(), "head.weight": randn(M, R + 1)}, CheckpointError, "'down.weight'"),
     "a vector": ({**surrogate(), "down": randn(M)}, CheckpointError, "expected two axes"),
     "mixed": ({**toy(), "left.weight": randn(R, N).float()}, CheckpointError, "mixes the dtypes"),
     "a bias": ({**toy(), "head.bias": randn(M + 1)}, CheckpointError, "'down.bias' has"),

@@ -179,7 +179,7 @@ def test_an_adapter_is_added_to_a_file_of_tensors(tmp_path: Path, suffix: str) -
     torch.testing.assert_close(view.weights(torch.float64)(x), merged(x))
     changed = compare_tensors(model.tensors, load(base, **told(suffix)).tensors).changed
     assert [(one.name, one.rank, one.dtype) for one in changed] == [
-        *(("0.weight", 2, "float32"), ("2.weight", 2, "float32")),
+        *(("0.weight", 2, "float32"), ("2.weight", 2, "float32"))
     ]
 
 

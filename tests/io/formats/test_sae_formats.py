@@ -160,10 +160,7 @@ BAD_WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] 
         r"'decoder' has shape \(6, 16\); an encoder of 16 latents for width 6 asks for \(16, 6\)",
     ),
     "a flat decoder": (lambda t: t.update(W_dec=torch.ones(6)), "expected two axes"),
-    "a flat encoder": (
-        lambda t: t.update(W_enc=torch.ones(6)),
-        "'W_enc' has shape .* two axes",
-    ),
+    "a flat encoder": (lambda t: t.update(W_enc=torch.ones(6)), "'W_enc' has shape .* two axes"),
 }
 
 

@@ -21,7 +21,7 @@ from bilens.algebra.approximation.r_squared import centred, r_squared_on as r_sq
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
 from bilens.algebra.repeated_rows import count_different, equal_rows
-from bilens.base.checks import check_float_tensor
+from bilens.base.checks import check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 
@@ -116,9 +116,7 @@ def weighted(
     """Yield blocks of rows in float64 with their weights, checked."""
     start = 0
     for batch in [batches] if isinstance(batches, Tensor) else batches:
-        shape = check_float_tensor("inputs", batch, num_axes=2)
-        if shape[1] != d_in:
-            raise ShapeError(f"inputs have shape {shape}; the layer reads {d_in}: (rows, {d_in}).")
+        check_shape("inputs", batch, ("rows", d_in))
         for x in torch.split(batch.detach(), BLOCK):
             part = x.new_ones(len(x)) if weights is None else weights[start : start + len(x)]
             if len(part) != len(x):
@@ -171,9 +169,8 @@ def refit_down(
     Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
     Source: ridge regression; see docs/math.md.
     """
-    shape, d_out = check_float_tensor("y", y, num_axes=2), len(quadratic.down)
-    if shape != (len(x), d_out):
-        raise ShapeError(f"y has shape {shape}; expected {(len(x), d_out)}.")
+    d_out = len(quadratic.down)
+    check_shape("y", y, (len(x), d_out))
     count, hidden = rows_to_refit(quadratic), quadratic.down.shape[1]
     if len(x) < count:
         raise UsageError(f"{len(x)} rows of inputs: {count:,} unknowns take as many or more.")

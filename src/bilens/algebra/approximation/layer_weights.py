@@ -15,7 +15,7 @@ from bilens.algebra.approximation.activation import (
     ActivationName,
     as_activation,
 )
-from bilens.base.checks import check_float_tensor
+from bilens.base.checks import check_float_tensor, check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 
@@ -60,12 +60,8 @@ class LayerWeights(ABC):
         expected |= {f"{name}_bias": (d_hidden,) for name in self.branches}
         expected |= {"linear": (d_out, d_in), "constant": (d_out,)}
         for name, shape in expected.items():
-            part = getattr(self, name)
-            if part is None:
-                continue
-            found = check_float_tensor(name, part, num_axes=len(shape), like=self.down)
-            if found != shape:
-                raise ShapeError(f"{name} has shape {found}; expected {shape} to fit the others.")
+            if (part := getattr(self, name)) is not None:
+                check_shape(name, part, shape, like=self.down)
 
 
 @frozen_result()

@@ -40,8 +40,8 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
-from bilens.base.checks import check_count, check_float_tensor, generator_of
-from bilens.base.errors import MemoryLimitError, NumericalError, ShapeError, UsageError
+from bilens.base.checks import check_count, check_shape, generator_of
+from bilens.base.errors import MemoryLimitError, NumericalError, UsageError
 from bilens.base.frame import frame_of
 from bilens.base.keyword_options import takes_options
 from bilens.base.memory import check_memory
@@ -261,11 +261,9 @@ def as_weights(f: QuadraticMap) -> GLUWeights:
 
 
 def checked_data(data: Tensor, d_in: int) -> Tensor:
-    shape = check_float_tensor("data", data)
-    if len(shape) != 2 or shape[1] != d_in:
-        raise ShapeError(f"data have shape {shape}; the model reads {d_in} inputs: (rows, {d_in}).")
-    if shape[0] < LEAST_ROWS:
-        raise UsageError(f"data have {shape[0]} row(s): fit and R² take {LEAST_ROWS} or more.")
+    rows, _ = check_shape("data", data, ("rows", d_in))
+    if rows < LEAST_ROWS:
+        raise UsageError(f"data have {rows} row(s): fit and R² take {LEAST_ROWS} or more.")
     return data.detach().double()
 
 

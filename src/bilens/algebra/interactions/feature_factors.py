@@ -12,7 +12,12 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_dense_tensor, check_finite, check_float_tensor, check_type
+from bilens.base.checks import (
+    check_dense_tensor,
+    check_finite,
+    check_shape,
+    check_type,
+)
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 
@@ -280,10 +285,7 @@ class Totals:
 
 
 def check_bias(bias: Tensor | None, f: QuadraticMap) -> Tensor:
-    d_in = f.sizes.d_in
     if bias is None:
-        return f.tensor.down.new_zeros(d_in)
-    (length,) = check_float_tensor("bias", bias, num_axes=1)
-    if length != d_in:
-        raise ShapeError(f"bias has {length} entries; the map reads {d_in} inputs: pass ({d_in},).")
+        return f.tensor.down.new_zeros(f.sizes.d_in)
+    check_shape("bias", bias, (f.sizes.d_in,))
     return bias.detach().to(f.tensor.down)

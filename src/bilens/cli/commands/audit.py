@@ -15,14 +15,7 @@ from bilens.base.errors import BilensError, MemoryLimitError, UsageError
 from bilens.base.files import write_file
 from bilens.base.option_rules import of_several
 from bilens.cli.console import Output
-from bilens.cli.options import (
-    FAILED,
-    Lang,
-    Overwrite,
-    any_model,
-    check_outputs,
-    option,
-)
+from bilens.cli.options import FAILED, Lang, Overwrite, any_model, check_outputs, option
 from bilens.cli.shared_options import DataFiles, NamedFile, SeenText
 from bilens.findings.rules.registry import parse_conditions
 from bilens.records.decision import AuditIndex, IndexRow

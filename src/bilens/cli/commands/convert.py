@@ -9,12 +9,7 @@ import typer
 from bilens.api.training_options import Running, Together
 from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, flags_of, option, refuse_unless
-from bilens.cli.shared_options import (
-    DataFiles,
-    HtmlReport,
-    NamedFile,
-    say_how_it_was_read,
-)
+from bilens.cli.shared_options import DataFiles, HtmlReport, NamedFile, say_how_it_was_read
 from bilens.train.recipes import ROWS_RECIPE, ConversionRecipe
 
 OF_TEXT = ("--text", "--measure", "--column", "--context-length")

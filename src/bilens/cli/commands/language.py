@@ -94,7 +94,7 @@ def train_sae(
         typer.Option(
             help="Where activations are read, for instance blocks.0.mlp_out; may be repeated: "
             "several are trained in one pass over the model. Points: resid_pre, attn_out, "
-            "resid_mid, mlp_in, mlp_out, resid_post.",
+            "resid_mid, mlp_in, mlp_out, resid_post."
         ),
     ],
     out: RunFolder,

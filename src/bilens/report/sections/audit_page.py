@@ -26,12 +26,7 @@ from bilens.report.sections.people import judged_parts
 from bilens.report.sections.performance_section import performance
 from bilens.report.sections.predictions import predictions
 from bilens.report.sections.seen_inputs import seen_units
-from bilens.report.sections.table_page import (
-    column_page,
-    columns,
-    reading,
-    rows,
-)
+from bilens.report.sections.table_page import column_page, columns, reading, rows
 from bilens.report.text import Catalogue
 
 Draw: TypeAlias = Callable[[Catalogue, Audit, Any], Markup]

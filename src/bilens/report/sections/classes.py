@@ -29,13 +29,7 @@ from bilens.report.markup import (
     vector_image,
 )
 from bilens.report.raster import Painter, colour_bar
-from bilens.report.sections.overview import (
-    Page,
-    Parts,
-    class_names,
-    class_painter,
-    model_facts,
-)
+from bilens.report.sections.overview import Page, Parts, class_names, class_painter, model_facts
 from bilens.report.sections.people import class_labels
 from bilens.report.tables import FieldColumn, FieldTable
 from bilens.report.text import (

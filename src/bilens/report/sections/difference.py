@@ -18,15 +18,7 @@ from bilens.records.tensor_changes import (
 from bilens.report.charts.spectrum_charts import change_map
 from bilens.report.markup import Content, figure, paragraph, quiet
 from bilens.report.tables import FieldColumn, FieldTable
-from bilens.report.text import (
-    NONE,
-    Catalogue,
-    fixed,
-    grouped,
-    percent,
-    quantity,
-    signed_quantity,
-)
+from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity, signed_quantity
 
 MOST = 3  # columns and pairs of an output
 

@@ -1,7 +1,5 @@
 """The section of what may be wrong with an image classifier: overfitting and triggers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from markupsafe import Markup

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bilens.algebra.gaussian import geometric_median
-from bilens.base.errors import NumericalError, UsageError
+from bilens.base.checks import check_float_tensor
+from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn.topk_sae import TopKSAE, chosen_pre_activations, code_times
@@ -32,7 +33,7 @@ from bilens.train.loop import (
     learning_rate,
 )
 from bilens.train.processes import ALONE, Processes
-from bilens.train.randomness import seeded_initialisation
+from bilens.train.randomness import ORDER, seeded_initialisation, stream
 from bilens.train.recipes import SAERecipe as SAERecipe
 
 CLIP = 1.0  # greatest norm of the gradient of one autoencoder in a step
@@ -40,6 +41,7 @@ MEDIAN_ROWS = 8192  # that the start of decoder_bias is the geometric median of
 ERROR, VARIANCE, ACTIVE, ROWS = range(4)  # columns of `TrainingRun.sums`, a row an autoencoder
 
 Run: TypeAlias = TrainingRun[nn.ModuleList]  # extra: rows since each latent was last kept
+ACTIVATIONS = "activations"  # in the place of a hook point
 
 
 class Activations(Protocol):
@@ -280,3 +282,44 @@ def auxiliary_loss(
 def remove_parallel(grad: Tensor, rows: Tensor) -> None:
     """Take out of a gradient, in place, what would only change the length of unit rows."""
     grad -= (grad * rows).sum(dim=1, keepdim=True) * rows
+
+
+class TensorActivations:
+    """Rows of a tensor as buffers: parts of one shuffled order, a new one for each pass."""
+
+    hooks: tuple[str, ...] = (ACTIVATIONS,)
+
+    def __init__(self, rows: Tensor, size: int, seed: int) -> None:
+        self.all, self.seed, self.rows = rows, seed, min(size, len(rows))
+
+    def buffer(self, index: int) -> ActivationBuffer:
+        """Return buffer number `index`, always the same one."""
+        number, part = divmod(index, len(self.all) // self.rows)
+        order = torch.randperm(len(self.all), generator=stream(self.seed, ORDER, number))
+        chosen = order[part * self.rows :][: self.rows].to(self.all.device)
+        return ActivationBuffer({ACTIVATIONS: self.all[chosen]}, torch.arange(self.rows))
+
+
+class ActivationsTask(SAESteps):
+    """One autoencoder on activations, in a run folder."""
+
+    def __init__(self, recipe: SAERecipe, activations: Tensor, group: Processes) -> None:
+        shape = check_float_tensor("activations", activations)
+        if len(shape) != 2 or 0 in shape:
+            raise ShapeError(f"activations have shape {shape}; expected (rows, width), none empty.")
+        rows = activations.detach().to(group.device, torch.float32)
+        super().__init__(recipe, TensorActivations(rows, recipe.buffer_size, recipe.seed), group)
+        self.width = shape[1]
+        self.sha256 = hashlib.sha256(rows.cpu().contiguous().numpy().tobytes()).hexdigest()
+        self.about = {"recipe": recipe.to_dict(), "data": self.sha256}
+
+    def save(self, run: Run, folder: Path, provenance: Mapping[str, str]) -> None:
+        """Write the autoencoder into the run folder."""
+        about = {
+            "recipe": json.dumps(self.recipe.to_dict()),
+            "seed": str(self.recipe.seed),
+            "data_source": "activations of the caller",
+            "data_sha256": self.sha256,
+        }
+        (sae,) = members(run)
+        save(sae.cpu(), folder, provenance={**about, **provenance}, overwrite=True)
