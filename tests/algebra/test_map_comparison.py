@@ -27,7 +27,6 @@ from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 from bilens.nn import BilinearClassifier
 from bilens.nn.mlp_search.find_mlps import find_mlps
 from builders import (
-    D_HIDDEN,
     D_IN,
     D_OUT,
     randn,
@@ -423,7 +422,3 @@ def test_unusual_factors_change_nothing(odd: Odd) -> None:
     )
     found = similarity(twin, G, "gaussian").detach()
     torch.testing.assert_close(found, similarity(F, G, "gaussian"))
-
-
-def test_the_sizes_of_the_examples_differ() -> None:
-    assert F.sizes.d_hidden == D_HIDDEN != G.sizes.d_hidden

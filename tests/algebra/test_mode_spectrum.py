@@ -28,7 +28,7 @@ from bilens.algebra.random_rotations import (
     weighed,
 )
 from bilens.base.errors import NonFiniteError
-from builders import D_IN, D_OUT, randn, random_map, random_tensor, rotation, seeded, vector
+from builders import randn, random_map, random_tensor, rotation, seeded, vector
 from strategies import entries, tensors
 
 
@@ -65,28 +65,11 @@ def test_without_directions_the_slices_are_those_along_the_axis() -> None:
         assert mode.gram_rounding(None) == pytest.approx(mode.gram_rounding(rows))
 
 
-def test_modes_know_their_sizes() -> None:
-    factors = factors_of(random_tensor())
-    assert (OutputMode(factors).size, InputMode(factors).size) == (D_OUT, D_IN)
-
-
 def test_the_rounding_of_a_gram_matrix_falls_with_the_square_of_its_rows() -> None:
     factors = factors_of(random_tensor())
     for mode in (OutputMode(factors), InputMode(factors)):
         rows = randn(2, mode.size, seed=3)
         assert mode.gram_rounding(rows / 10) == pytest.approx(mode.gram_rounding(rows) / 100)
-
-
-def test_rounding_is_the_formula_of_its_docstring() -> None:
-    """One unit 3·(e₁ e₂ᵀ): down = 1 after balancing; u = 1, and v = e₁ reaches left only."""
-    eps = torch.finfo(torch.float64).eps
-    axis = torch.eye(2, dtype=torch.float64)
-    factors = BlockedTensor.from_parts(3 * axis[:1, :1], axis[:1], axis[1:])
-    assert factors.branches.unit == 3.0
-    one = torch.ones(1, 1, dtype=torch.float64)
-    assert OutputMode(factors).gram_rounding(one) == pytest.approx(eps)
-    assert InputMode(factors).gram_rounding(axis[:1]) == pytest.approx(eps / 2)
-    assert factors.slice_rounding == eps
 
 
 def test_balanced_factors_are_the_same_tensor_with_unit_rows() -> None:

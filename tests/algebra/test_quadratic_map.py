@@ -52,11 +52,6 @@ def test_the_gradient_of_a_value_equals_that_of_the_dense_definition(part: str) 
     torch.testing.assert_close(ours, theirs)
 
 
-def test_the_table_of_a_notebook_names_what_it_shows(f: QuadraticMap) -> None:
-    for name in ("sizes", "dtype", "basis", "linear", "constant"):
-        assert f">{name}</th>" in f._repr_html_()
-
-
 def test_a_form_reads_the_map_along_a_direction(f: QuadraticMap) -> None:
     u = randn(D_OUT, seed=39)
     torch.testing.assert_close(f.form(u)(X), dense_value(f, X) @ u)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -12,25 +12,16 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.errors import UsageError
 from bilens.io.vocabulary import Norm, Vocabulary, vocabulary_of
 from bilens.nn.real_run import Seen, run_as_owner
-from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart
-
-
-@dataclass(frozen=True, eq=False)
-class HeldModel:
-    """A model with patterns and norms held at a text, before its sum is compared."""
-
-    embedded: Tensor
-    parts: tuple[HeldPart, ...]
-    norm: HeldNorm
-    head: Tensor
-    head_bias: Tensor | None = None
+from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart, NetworkAtText
 
 
 def refuse(model: nn.Module, why: str) -> NoReturn:
     raise UsageError(f"a {type(model).__name__} is not read at a text: {why}.")
 
 
-def hold_host(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) -> HeldModel:
+def hold_host(
+    model: nn.Module, text: Tensor, logits: Tensor, maps: Mapping[int, QuadraticMap]
+) -> NetworkAtText:
     """Run a copy of a model of transformers in float64, and hold its patterns and factors."""
     vocabulary, config = vocabulary_of(model), getattr(model, "config", None)
     if vocabulary is None or vocabulary.last is None or not hasattr(config, "to_dict"):
@@ -60,13 +51,14 @@ def hold_host(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) 
         pattern = patterns[number][0].double()
         parts.append(held_attention(vocabulary, f"{before}self_attn.", pattern, norms[0]))
         parts.append(HeldMLP(norms[1], maps[number] * ends.residual_scale))
-    bias = wide(vocabulary.tensor(f"{ends.head}.bias"), ends.logit_scale)
-    return HeldModel(
+    return NetworkAtText(
+        text.cpu(),
+        logits,
         vocabulary.embedding.detach().double()[text],
         tuple(parts),
         held_as_run(vocabulary.last, last, seen),
         vocabulary.head.detach().double() * ends.logit_scale,
-        bias,
+        wide(vocabulary.tensor(f"{ends.head}.bias"), ends.logit_scale),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.api.held_host import HeldModel, hold_host, split_heads
+from bilens.api.held_host import hold_host, split_heads
 from bilens.api.subject import open_subject
 from bilens.base.errors import NotQuadraticError, NumericalError, ShapeError, UsageError
 from bilens.nn.block import Block
@@ -18,7 +18,7 @@ from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import run_as_owner, what_may_differ
 from bilens.nn.transformer import BilinearTransformer
 from bilens.polynomial.at_text import HeldAttention, HeldMLP, HeldNorm, HeldPart, NetworkAtText
-from bilens.polynomial.network import INTEGERS, check_ids, number_kinds
+from bilens.polynomial.network import INTEGERS, check_ids
 from bilens.polynomial.rotary import rotate, rotation_table
 
 # Of the largest logit, by the dtype of the model; transformers rounds to float32 inside.
@@ -68,16 +68,12 @@ def read_at_text(model: object, tokens: Tensor | Sequence[int]) -> NetworkAtText
     text = check_text(tokens, model)
     ours = isinstance(model, BilinearTransformer)
     maps = quadratic_mlps(model)
+    given: Any = text[None] if ours else {"input_ids": text[None], "use_cache": False}
+    hold = hold_ours if ours else hold_host
     with torch.no_grad():
-        held = hold_ours(model, text, maps) if ours else hold_host(model, text, maps)
-        made = logits_of(run_as_owner(model, given_to(model, text))[0])[0]
-        names = number_kinds(
-            ["attention" if isinstance(part, HeldAttention) else "mlp" for part in held.parts]
-        )
-        network = NetworkAtText(
-            text.cpu(), made, held.embedded, held.parts, names,
-            held.norm, held.head, held.head_bias,
-        )  # fmt: skip
+        answer = run_as_owner(model, given)[0]
+        made = (answer if isinstance(answer, Tensor) else answer["logits"])[0].detach()
+        network = hold(model, text, made, maps)
         return compare_at_text(model, network, TOLERANCES[dtype] if ours else IN_TRANSFORMERS)
 
 
@@ -120,7 +116,9 @@ def quadratic_mlps(model: nn.Module) -> dict[int, QuadraticMap]:
     return found
 
 
-def hold_ours(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) -> HeldModel:
+def hold_ours(
+    model: nn.Module, text: Tensor, logits: Tensor, maps: Mapping[int, QuadraticMap]
+) -> NetworkAtText:
     """Run a transformer of ours in float64, and hold its patterns and factors."""
     assert isinstance(model, BilinearTransformer), "asked by the caller"
     config, epsilon = model.config, model.config.norm_epsilon
@@ -149,20 +147,7 @@ def hold_ours(model: nn.Module, text: Tensor, maps: Mapping[int, QuadraticMap]) 
         x = x + mlp(x)
         parts += [attention, mlp]
     head = model.unembed.weight.detach().double()
-    return HeldModel(embedded, tuple(parts), held_norm(x), head)
-
-
-def given_to(model: nn.Module, text: Tensor) -> Any:
-    """Return a text as a model takes it."""
-    ours = isinstance(model, BilinearTransformer)
-    return text[None] if ours else {"input_ids": text[None], "use_cache": False}
-
-
-def logits_of(answer: Any) -> Tensor:
-    """Return the logits that a model gave, (1, n, outputs)."""
-    found = answer if isinstance(answer, Tensor) else answer["logits"]
-    assert isinstance(found, Tensor), "a causal model gives logits"
-    return found.detach()
+    return NetworkAtText(text.cpu(), logits, embedded, tuple(parts), held_norm(x), head)
 
 
 def compare_at_text(model: nn.Module, network: NetworkAtText, tolerance: float) -> NetworkAtText:

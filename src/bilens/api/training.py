@@ -1,5 +1,7 @@
 """Training from Python: tensors or paths in, the folders of the commands out."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path

@@ -17,6 +17,7 @@ from bilens.base.checks import (
 )
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import frozen_result
+from bilens.polynomial.network import number_kinds
 from bilens.polynomial.paths import MOST_PARTS, PathSplit, split_by_parts
 
 MOST_PATH_NUMBERS = 1 << 27  # of all paths together
@@ -154,7 +155,6 @@ class NetworkAtText:
         logits: (n, outputs), of the caller's own model as it ran, in its dtype.
         embedded: (n, d_model), the stream before the first part: embeddings, and positions if any.
         parts: attentions and MLPs in their order.
-        part_names: a name for each: "attention 0", "mlp 0", "attention 1".
         norm: the held norm before the head.
         head: (outputs, d_model).
         head_bias: (outputs,); None is zero.
@@ -165,11 +165,17 @@ class NetworkAtText:
     logits: Tensor
     embedded: Tensor
     parts: tuple[HeldPart, ...]
-    part_names: tuple[str, ...]
     norm: HeldNorm
     head: Tensor
     head_bias: Tensor | None = None
     checked_against: str = ""
+
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """A name for each part: "attention 0", "mlp 0", "attention 1"."""
+        return number_kinds(
+            ["attention" if isinstance(part, HeldAttention) else "mlp" for part in self.parts]
+        )
 
     def __call__(
         self, embedded: Tensor | None = None, active: Collection[str] | None = None

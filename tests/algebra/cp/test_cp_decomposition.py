@@ -87,13 +87,6 @@ def test_what_is_said_of_the_best_start_is_said_of_the_whole() -> None:
     assert cp().unique is cp().uniqueness.unique
 
 
-def test_the_table_of_a_notebook_names_what_it_shows() -> None:
-    table = cp()._repr_html_()
-    names = ("rank", "fit", "relative error", "unique", "degenerate", "converged", "method")
-    for name in (*names, "basis"):
-        assert f">{name}</th>" in table
-
-
 def test_a_record_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         cp().fit = 1.0

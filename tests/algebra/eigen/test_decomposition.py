@@ -20,7 +20,6 @@ from bilens.algebra.eigen.decomposition import (
 from bilens.algebra.eigen.eigendecompose import (
     eigendecompose,
     eigendecompose_all,
-    plan_eigendecomposition,
 )
 from bilens.algebra.eigen.ranking import Which
 from bilens.base.errors import NumericalError, ShapeError, UsageError
@@ -161,15 +160,6 @@ def test_the_explained_share_is_the_share_of_the_squares() -> None:
 
 def indices(spaces: tuple[Subspace, ...]) -> list[tuple[int, ...]]:
     return [space.indices for space in spaces]
-
-
-def test_the_tables_of_a_notebook_name_what_they_show(eigs: EigenDecomposition) -> None:
-    plan = plan_eigendecomposition(random_map(), k=2)._repr_html_()
-    for name in ("method", "precision", "batch", "peak bytes", "limit bytes", "reason"):
-        assert f">{name}</th>" in plan
-    pairs = ("eigenvalues", "explained", "converged", "complete", "method", "which", "basis")
-    for name in (*pairs, "status"):
-        assert f">{name}</th>" in eigs._repr_html_()
 
 
 def test_equal_eigenvalues_are_one_subspace() -> None:

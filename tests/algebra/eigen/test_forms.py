@@ -13,7 +13,7 @@ from bilens.algebra.concentration import effective_rank
 from bilens.algebra.directions import centred_directions
 from bilens.algebra.eigen.decomposition import Proof, Status
 from bilens.algebra.eigen.eigendecompose import eigendecompose, eigendecompose_all
-from bilens.algebra.eigen.proofs import norms_with_error, worst_rounding
+from bilens.algebra.eigen.proofs import norms_with_error
 from bilens.algebra.eigen.solver import (
     BalancedForms,
     Problem,
@@ -238,16 +238,6 @@ def test_weights_are_float64_whatever_the_dtype_of_the_map() -> None:
     torch.testing.assert_close(weights, exact.weights)
 
 
-def test_no_gradient_is_kept() -> None:
-    f = random_map().compose_input(torch.eye(D_IN).double().requires_grad_())
-    for problem in (
-        problem_of_map(f, randn(2, D_OUT).requires_grad_()),
-        problem_of_form(f.form(randn(D_OUT))),
-    ):
-        parts = [*vars(problem).values(), *vars(problem.forms).values()]
-        assert not any(part.requires_grad for part in parts if isinstance(part, Tensor))
-
-
 def test_without_directions_every_output_is_read_as_it_is() -> None:
     f = random_map()
     plain, along = problem_of_map(f), problem_of_map(f, torch.eye(D_OUT))
@@ -357,13 +347,6 @@ def test_the_bound_holds_whatever_cancels(size: float) -> None:
     for index in range(3):
         true = exact(forms.left, forms.right, forms.weights[index])
         assert abs(Fraction(float(mass[index])) - true) <= Fraction(float(error[index]))
-
-
-def test_the_worst_rounding_is_what_its_formula_says() -> None:
-    """16 units and 6 inputs: (16 + 6 + 16) ε Σ|s_h|‖l_h‖‖r_h‖."""
-    forms = balance_all(*cancelling(1.0))
-    expected = 38 * 2.0**-52 * forms.sizes_before_cancelling
-    torch.testing.assert_close(worst_rounding(forms), expected, rtol=1e-12, atol=0)
 
 
 def test_a_norm_that_the_gram_matrix_cannot_tell_is_told() -> None:

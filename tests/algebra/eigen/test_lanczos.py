@@ -201,13 +201,6 @@ def test_matrices_of_zeros_or_nan_do_not_stop_the_others(value: float, share: in
         assert not bool(found.vectors[:share].isfinite().any())
 
 
-def test_the_same_matrices_give_the_same_bytes() -> None:
-    matrices = symmetric(9, N)
-    first, second = pairs_of(matrices, 3), pairs_of(matrices, 3)
-    assert torch.equal(first.vectors, second.vectors)
-    assert torch.equal(first.steps, second.steps)
-
-
 NAN = torch.nan
 
 

@@ -137,13 +137,6 @@ def test_factors_that_cancel_are_judged_by_their_size_before_they_do() -> None:
     assert eig.status is Status.OK
 
 
-def test_the_same_form_gives_the_same_bytes() -> None:
-    form = form_of(randn(40, 40))
-    first, second = eigendecompose(form), eigendecompose(form)
-    assert torch.equal(first.eigenvalues, second.eigenvalues)
-    assert torch.equal(first.eigenvectors, second.eigenvectors)
-
-
 def test_vectors_that_lost_their_orthogonality_are_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     """As divide and conquer loses it: between neighbours, by more than a thousand roundings."""
     solver = torch.linalg.eigh
