@@ -11,8 +11,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.feature_factors import check_dictionary, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_float_tensor, check_shape, check_type
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_float_tensor, check_index, check_shape, check_type
+from bilens.base.errors import ShapeError
 
 EDGE = 0.95  # of the random forms
 
@@ -190,17 +190,12 @@ def find_circuit(
     """Return the input latents that matter most for an output latent, and how they build it."""
     features = check_dictionary(g, dictionary)
     num = min(check_count("num_features", num_features, minimum=1), features)
-    if not 0 <= output < g.sizes.d_out:
-        raise UsageError(
-            f"output {output} does not exist: the map has {g.sizes.d_out}, counted from 0."
-        )
+    check_index("output", output, g.sizes.d_out)
     if eigenpairs.eigenvalues.ndim != 1:
         raise ShapeError("find_circuit works on one output: pass eigenpairs[c].")
     check_shape("activations", activations, ("inputs", features))
     with torch.no_grad():
-        direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
-        direction[output] = 1.0
-        form = g.detach().to(torch.float64).form(direction)
+        form = g.detach().to(torch.float64).form(output)
         columns = dictionary.detach().double()
         shift = bias.detach().double()
         linear = columns.T @ (form.linear + 2 * form.matvec(shift))
@@ -211,7 +206,7 @@ def find_circuit(
         field = (z @ columns.T) @ matrix @ columns + linear
         importance = (z * field).abs().mean(dim=0)
         order = importance.argsort(descending=True, stable=True)[:num]
-        block = interaction_submatrix(g, dictionary, direction, order)
+        block = interaction_submatrix(g, dictionary, output, order)
         reached = matrix @ columns
         whole = ((columns @ columns.T @ reached) * reached).sum()  # ‖DᵀQD‖², without that matrix
         truth, part = form(z @ columns.T + shift), z[:, order]

@@ -13,8 +13,8 @@ from torch import Tensor
 from bilens.algebra.gaussian import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_float_tensor, check_type
-from bilens.base.errors import ShapeError, UsageError
+from bilens.base.checks import check_count, check_shape, check_type
+from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
 from bilens.interp.interventions import InputDirections
 
@@ -64,7 +64,7 @@ def rank_contrasts(
         weights = z[:, alive] / z[:, alive].sum(dim=0)
         mean = weights.T @ x
         squares = torch.stack([(x * weights[:, a, None]).T @ x for a in range(len(alive))])
-        forms = torch.stack([_dense(g, int(latent)) for latent in alive])
+        forms = torch.stack([g.form(latent).dense() for latent in alive.tolist()])
         shares = [
             _against_later(row, x, values, weights, mean, squares, forms)
             for row in range(len(alive) - 1)
@@ -145,22 +145,9 @@ def weighted_space(
 def check_data(g: QuadraticMap, inputs: Tensor, activations: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and activations, none below zero, in float64."""
     check_type("g", g, QuadraticMap, "use latent_map(f, encoder, offset)")
-    shape = check_float_tensor("inputs", inputs, num_axes=2)
-    check_float_tensor("activations", activations, num_axes=2)
-    expected = (shape[0], g.sizes.d_out)
-    if shape[1] != g.sizes.d_in or tuple(activations.shape) != expected:
-        raise ShapeError(
-            f"inputs {shape} and activations {tuple(activations.shape)} do not fit the map "
-            f"{g.sizes.d_in} → {g.sizes.d_out}: (inputs, {g.sizes.d_in}) and "
-            f"(inputs, {g.sizes.d_out}) were expected."
-        )
+    check_shape("inputs", inputs, ("inputs", g.sizes.d_in))
+    check_shape("activations", activations, (len(inputs), g.sizes.d_out))
     return inputs.detach().double(), activations.detach().double().clamp(min=0)
-
-
-def _dense(g: QuadraticMap, latent: int) -> Tensor:
-    direction = torch.zeros(g.sizes.d_out, dtype=torch.float64)
-    direction[latent] = 1.0
-    return g.form(direction).dense()
 
 
 def _whitened_eigenpairs(
@@ -170,7 +157,7 @@ def _whitened_eigenpairs(
     space = weighted_space(g, first, second, inputs, activations)
     with torch.no_grad():
         g = g.detach().to(torch.float64)
-        form = _dense(g, first) - _dense(g, second)
+        form = g.form(first).dense() - g.form(second).dense()
         return space, *torch.linalg.eigh(space.root @ form @ space.root)
 
 

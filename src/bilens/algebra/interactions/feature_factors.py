@@ -121,7 +121,10 @@ def exponent_of(largest: Tensor) -> Tensor:
 
 
 def interaction_submatrix(
-    f: QuadraticMap, dictionary: Tensor, output_direction: Tensor, features: Tensor | Sequence[int]
+    f: QuadraticMap,
+    dictionary: Tensor,
+    output_direction: Tensor | int,
+    features: Tensor | Sequence[int],
 ) -> Tensor:
     """Return the rows and columns of S = DᵀQD that belong to some features, in the order given.
 
@@ -134,7 +137,7 @@ def interaction_submatrix(
     Args:
         f: the map.
         dictionary: D, (in, features), one feature a column.
-        output_direction: u, (out,).
+        output_direction: u, (out,), or one output by number.
         features: (num,) indices of columns; repeated ones are allowed.
 
     Returns: (num, num) float64, symmetric.
