@@ -52,7 +52,7 @@ NOT_DENSE_FLOAT = [
     Odd("list", lambda t: t.tolist(), r"is a (list|float); a torch.Tensor .*torch.as_tensor"),
     Odd("numpy", lambda t: t.numpy(), "is a ndarray; a torch.Tensor was expected: use"),
 ]
-WRONG_AXES = Odd("one axis too many", lambda t: t[None], r"has shape \(1,.* axes were expected")
+WRONG_AXES = Odd("one axis too many", lambda t: t[None], r"has shape \(1,.* (axes were )?expected")
 REFUSED = [*NOT_FINITE, *NOT_DENSE_FLOAT, WRONG_AXES]
 
 

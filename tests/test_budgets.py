@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 418  # of the library
+FILES = 414  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -15,37 +15,37 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "errors, checks, options as keywords, files, tables of results",
     ),
     ("src/bilens/records", "py"): (3_595, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_295, "maps, spectra, decompositions, fits, interactions"),
-    ("src/bilens/polynomial", "py"): (3_185, "networks past one layer, attention, texts"),
-    ("src/bilens/certify", "py"): (2_705, "proofs"),
-    ("src/bilens/nn", "py"): (5_635, "modules, polynomial ones too, and MLPs found in any module"),
+    ("src/bilens/algebra", "py"): (10_225, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/polynomial", "py"): (3_045, "networks past one layer, attention, texts"),
+    ("src/bilens/certify", "py"): (2_675, "proofs"),
+    ("src/bilens/nn", "py"): (5_580, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        12_385,
+        12_380,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
     ("src/bilens/data", "py"): (
-        4_255,
+        4_245,
         "images, tables, text, files that models run on; the interface of a model",
     ),
     ("src/bilens/train", "py"): (
-        5_185,
+        5_145,
         "one loop, four tasks, a penalty, conversion; layers' inputs",
     ),
-    ("src/bilens/interp", "py"): (1_665, "circuits and interventions"),
+    ("src/bilens/interp", "py"): (1_635, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_490,
+        8_475,
         "what weights and data say; which tensor is which; the rules",
     ),
-    ("src/bilens/report", "py"): (9_340, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (8_860, "whole jobs, comparison, history, provenance; networks"),
-    ("src/bilens/sweep", "py"): (1_680, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_795, "a file a command, the watch too"),
-    ("src/bilens/sklearn", "py"): (550, "estimators for tables"),
+    ("src/bilens/report", "py"): (9_295, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (8_715, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
+    ("src/bilens/cli", "py"): (2_770, "a file a command, the watch too"),
+    ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
     ("explorer/src", "py"): (5_450, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_740, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (85_500, "1.02 times what is tested; the aim is .8"),
+    ("tests", "py"): (85_200, "1.02 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_190, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }

@@ -268,7 +268,7 @@ def test_bad_arguments_are_refused() -> None:
     form = random_map().form(raw_directions(D_OUT)[0])
     with pytest.raises(UsageError, match="f is a QuadraticForm; expected QuadraticMap"):
         rotation_null(form, raw_directions(D_OUT), seeded())
-    with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\).*\(5, in'\) was expected"):
+    with pytest.raises(ShapeError, match=r"embedding has shape \(4, 9\); expected \(5, in'\)"):
         rotation_null(random_map(), raw_directions(D_OUT), seeded(), embedding=randn(4, 9))
 
 
@@ -497,9 +497,9 @@ def test_levels_and_sizes_that_do_not_fit_are_refused() -> None:
     for level in (0.0, 1.0, 95, -0.5, math.nan):
         with pytest.raises(UsageError, match="a number between 0 and 1 was expected"):
             KNOWN.edges(level)
-    with pytest.raises(ShapeError, match=r"smallest has 2 entries; .* each of the 1 directions"):
+    with pytest.raises(ShapeError, match=r"smallest has shape \(2,\); expected \(1,\)"):
         KNOWN.p_values(vector(0, 0), vector(0))
-    with pytest.raises(ShapeError, match="largest has 2 entries"):
+    with pytest.raises(ShapeError, match="largest has shape"):
         KNOWN.p_values(vector(0), vector(0, 0))
 
 
@@ -556,9 +556,9 @@ def test_the_order_of_the_eigenvalues_is_no_matter() -> None:
 
 
 def test_numbers_for_other_directions_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"eigenvalues has 2 rows; expected .* the 1 directions"):
+    with pytest.raises(ShapeError, match=r"eigenvalues has shape .*; expected \(1, k\)"):
         KNOWN.num_significant(torch.zeros(2, 3))
-    with pytest.raises(ShapeError, match=r"smallest has 2 entries; expected .* the 1 directions"):
+    with pytest.raises(ShapeError, match=r"smallest has shape \(2,\); expected \(1,\)"):
         KNOWN.p_values(vector(1, 1), vector(0))
     with pytest.raises(ShapeError, match=r"largest is a list; a torch.Tensor was expected"):
         KNOWN.p_values(vector(0), [0.0])

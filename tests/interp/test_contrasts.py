@@ -113,7 +113,7 @@ def test_ablation_removes_the_product_and_steering_turns_it_around() -> None:
     torch.testing.assert_close(
         (moved - directions.mean) @ directions.readers.T, coordinates + shift
     )
-    with pytest.raises(ShapeError, match="one number for each of the 2 directions"):
+    with pytest.raises(ShapeError, match="one number a direction"):
         steering(directions, shift[:1], everywhere)
 
 
@@ -139,7 +139,7 @@ def test_shares_are_of_the_means_and_intervals_hold_them() -> None:
 
 
 def test_bad_requests_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"\(inputs, 5\) were expected"):
+    with pytest.raises(ShapeError, match=r"expected \(3000, 5\)"):
         rank_contrasts(G, X, Z[:, :3])
     with pytest.raises(UsageError, match="given twice"):
         contrast_directions(G, 1, 1, X, Z)
@@ -149,7 +149,7 @@ def test_bad_requests_are_refused() -> None:
         rank_contrasts(G, X, Z, memory_limit=1000)
     with pytest.raises(UsageError, match="a behaviour above zero"):
         causal_check("ablate", 1, -X[:, 3] - 9, X[:, 3], [X[:, 3]], torch.Generator())
-    with pytest.raises(ShapeError, match=r"\(3000,\) was expected"):
+    with pytest.raises(ShapeError, match=r"expected \(3000,\)"):
         causal_check("ablate", 1, X[:, 3] + 9, X[:9, 3], [X[:, 3]], torch.Generator())
 
 
@@ -227,5 +227,5 @@ def test_patterns_of_another_number_are_refused() -> None:
     z = g(INPUTS).relu()
     along = opposed_directions(g, 0, 1, INPUTS, z)
     random = weighted_space(g, 0, 1, INPUTS, z).random(1, torch.Generator().manual_seed(0))
-    with pytest.raises(ShapeError, match="was expected"):
+    with pytest.raises(ShapeError, match="patterns has shape"):
         sign_flip(g, 0, 1, along).edit(random.patterns, everywhere)

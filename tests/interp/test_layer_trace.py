@@ -160,5 +160,5 @@ def test_an_interaction_is_what_no_sum_of_functions_explains() -> None:
 
 
 def test_inputs_of_another_width_are_refused() -> None:
-    with pytest.raises(ShapeError, match="inputs have 5 entries"):
+    with pytest.raises(ShapeError, match="inputs has shape"):
         ranked(randn(10, 5))

@@ -128,7 +128,7 @@ def test_a_gated_model_is_no_quadratic_map_and_says_why() -> None:
 
 @pytest.mark.parametrize("index", [-1, 2, 7, "0", 0.0, True, None, slice(1)])
 def test_a_layer_that_does_not_exist_is_refused(index: object) -> None:
-    message = f"layer {index!r} does not exist: the model has 2, counted from 0."
+    message = f"layer {index!r} does not exist: there are 2, counted from 0."
     with pytest.raises(UsageError, match=re.escape(message)):
         make(2).layer_map(index)
 
@@ -171,7 +171,7 @@ def test_the_module_is_the_map_of_standardised_inputs(same: bool, affine: bool) 
 
 
 def test_a_mean_of_another_width_is_refused() -> None:
-    with pytest.raises(ShapeError, match="mean has 2 entries; the map reads 3"):
+    with pytest.raises(ShapeError, match=r"mean has shape \(2,\); expected \(3,\)"):
         classifier_of_map(some_map(True, True), torch.zeros(2, dtype=torch.float64))
 
 

@@ -182,7 +182,7 @@ def test_a_gated_or_ordinary_mlp_has_no_map() -> None:
 
 @pytest.mark.parametrize("index", [-1, 2, "0", True, None])
 def test_a_block_that_does_not_exist_is_refused(index: Any) -> None:
-    with pytest.raises(UsageError, match=r"does not exist: the model has 2, counted from 0"):
+    with pytest.raises(UsageError, match=r"does not exist: there are 2, counted from 0"):
         make().layer_map(index)
 
 

@@ -88,13 +88,10 @@ def outputs_of(
 
 
 def output_form(f: QuadraticMap, output: int) -> QuadraticForm:
-    tensor, zero = f.tensor, f.tensor.down.new_zeros(())
-    return QuadraticForm(
-        InteractionMatrix(tensor.left, tensor.right, tensor.down[output]),
-        zero.expand(f.sizes.d_in) if f.linear is None else f.linear[output],
-        zero if f.constant is None else f.constant[output],
-        f.basis,
-    )
+    down, left, right = f._factors()
+    linear, constant = f._affine()
+    matrix = InteractionMatrix(left, right, down[output])
+    return QuadraticForm(matrix, linear[output], constant[output], f.basis)
 
 
 def contrast_direction(

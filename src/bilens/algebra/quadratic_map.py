@@ -261,6 +261,13 @@ class QuadraticMap:
             self.basis,
         )
 
+    def _affine(self) -> tuple[Tensor, Tensor]:
+        """Return the linear part, (out, in), and the constant, (out,); zeros where it is None."""
+        d_out, _, d_in = self.sizes
+        zero = self.tensor.down.new_zeros(())
+        linear = zero.expand(d_out, d_in) if self.linear is None else self.linear
+        return linear, zero.expand(d_out) if self.constant is None else self.constant
+
     def _factors(self) -> tuple[Tensor, Tensor, Tensor]:
         return self.tensor.down, self.tensor.left, self.tensor.right
 

@@ -159,20 +159,10 @@ def checked_map(f: QuadraticMap, spectra: PairSpectra | None) -> QuadraticMap:
     if spectra is None:
         return exact
     check_type("spectra", spectra, PairSpectra, "pass what certify.prepare(f) returned")
-    ours, theirs = parts_of(exact), parts_of(spectra.f)
-    if len(ours) != len(theirs) or not all(
-        torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)
-    ):
+    ours, theirs = ((*one._factors(), *one._affine()) for one in (exact, spectra.f))
+    if not all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)):
         raise UsageError("`spectra` was prepared for another map: call certify.prepare(f).")
     return exact
-
-
-def parts_of(f: QuadraticMap) -> list[Tensor]:
-    outputs, _, width = f.sizes
-    zero = f.tensor.down.new_zeros(())
-    linear = zero.expand(outputs, width) if f.linear is None else f.linear
-    constant = zero.expand(outputs) if f.constant is None else f.constant
-    return [f.tensor.down, f.tensor.left, f.tensor.right, linear, constant]
 
 
 def contrasts_of(

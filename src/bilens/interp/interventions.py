@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.base.checks import check_float_tensor, check_shape
 from bilens.base.errors import UsageError
@@ -150,8 +151,7 @@ def sign_flip(g: QuadraticMap, first: int, second: int, along: InputDirections) 
             f"the directions have the eigenvalues {values.tolist()}; one above zero and then one "
             "below were expected."
         )
-    difference = torch.zeros(g.sizes.d_out, dtype=torch.float64)
-    difference[first], difference[second] = 1.0, -1.0
+    difference = contrast_direction(g.sizes.d_out, first, second)
     with torch.no_grad():
         form = g.detach().to(torch.float64).form(difference)
         slope = (form(along.mean + along.patterns) - form(along.mean - along.patterns)) / 2

@@ -193,18 +193,10 @@ class Composition:
         size = max(float(part.abs().max()) for part in written if part is not None)
         return Composition(first, second * (1 / size) if size > 0 else second)
 
-    @cached_property
+    @property
     def linear(self) -> Tensor:
         """(between, in): the linear part of the first layer."""
-        d_out, _, d_in = self.first.sizes
-        zero = self.first.tensor.down.new_zeros(d_out, d_in)
-        return zero if self.first.linear is None else self.first.linear
-
-    @cached_property
-    def constant(self) -> Tensor:
-        """(between,): the constant of the first layer."""
-        zero = self.first.tensor.down.new_zeros(self.first.sizes.d_out)
-        return zero if self.first.constant is None else self.first.constant
+        return self.first._affine()[0]
 
     def forms(self, weight: Tensor) -> Tensor:
         """Form the symmetric matrices of weight · (the quadratic part of the first layer)."""
@@ -219,6 +211,7 @@ class Composition:
         """F_0 (outputs,), F_1 (outputs, in) and F_2 (outputs, in, in)."""
         down, left, right = self.second._factors()
         outputs, width = len(down), self.first.sizes.d_in
+        linear, constant = self.first._affine()
         check_memory(
             8 * 3 * outputs * width**2,
             f"the second-order parts of {outputs} outputs of {width} inputs",
@@ -230,8 +223,8 @@ class Composition:
         for at in range(0, len(left), rows):
             weights, one, two = down[:, at : at + rows], left[at : at + rows], right[at : at + rows]
             big, other = self.forms(one), self.forms(two)  # P and S
-            p, s = one @ self.linear, two @ self.linear
-            a, b = one @ self.constant, two @ self.constant
+            p, s = one @ linear, two @ linear
+            a, b = one @ constant, two @ constant
             trace_p, trace_s = (part.diagonal(dim1=1, dim2=2).sum(dim=1) for part in (big, other))
             product = big @ other
             both = product.diagonal(dim1=1, dim2=2).sum(dim=1)
@@ -254,9 +247,9 @@ class Composition:
                 one = self.second.linear[at : at + rows]
                 forms = self.forms(one)
                 order_2[at : at + rows] += forms
-                order_1[at : at + rows] += one @ self.linear
+                order_1[at : at + rows] += one @ linear
                 traces = forms.diagonal(dim1=1, dim2=2).sum(dim=1)
-                order_0[at : at + rows] += traces + one @ self.constant
+                order_0[at : at + rows] += traces + one @ constant
         if self.second.constant is not None:
             order_0 += self.second.constant
         return order_0, order_1, order_2

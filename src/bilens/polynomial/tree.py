@@ -16,6 +16,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
@@ -203,25 +204,15 @@ class Tree:
 
 def homogeneous(f: QuadraticMap) -> TreeLayer:
     """Write a map on (x, 1), with a 1 behind its outputs: all of it is products of two."""
-    down, left, right = f._factors()
-    outputs, units, width = f.sizes
-    zero = down.new_zeros
-    one = zero(1, width + 1)
-    one[0, -1] = 1.0
-    downs = [torch.cat([down, zero(1, units)])]
-    lefts = [torch.cat([left, zero(units, 1)], dim=1)]
-    rights = [torch.cat([right, zero(units, 1)], dim=1)]
-    affine = torch.cat(
-        [
-            zero(outputs, width) if f.linear is None else f.linear,
-            (zero(outputs) if f.constant is None else f.constant)[:, None],
-        ],
-        dim=1,
+    (down, left, right), (linear, constant) = f._factors(), f._affine()
+    outputs, _, width = f.sizes
+    one = pad(down.new_zeros(1, width), (0, 1), value=1.0)  # reads the 1 alone
+    eye = torch.eye(outputs + 1, dtype=down.dtype)
+    return TreeLayer(
+        torch.cat([pad(down, (0, 0, 0, 1)), eye], dim=1),
+        torch.cat([pad(left, (0, 1)), torch.cat([linear, constant[:, None]], dim=1), one]),
+        torch.cat([pad(right, (0, 1)), one.expand(outputs + 1, -1)]),
     )
-    lefts += [affine, one]
-    rights += [one.expand(outputs, -1), one]
-    downs += [torch.eye(outputs + 1, dtype=down.dtype)]
-    return TreeLayer(torch.cat(downs, dim=1), torch.cat(lefts), torch.cat(rights))
 
 
 def balance(tree: Tree, leaves: Tensor | None = None) -> tuple[Tree, TreeLayer, list[Tensor]]:

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from bilens.algebra.gaussian import correlation_parts
 from bilens.algebra.quadratic_form import checked_vector
@@ -54,10 +55,8 @@ class InputCoordinates:
     @property
     def leaves(self) -> Tensor:
         """The matrix from (z, 1) to (x, 1)."""
-        above = torch.cat([self.root, self.mean[:, None]], dim=1)
-        last = above.new_zeros(1, above.shape[1])
-        last[0, -1] = 1.0
-        return torch.cat([above, last])
+        last = pad(self.root.new_zeros(1, self.root.shape[1]), (0, 1), value=1.0)
+        return torch.cat([torch.cat([self.root, self.mean[:, None]], dim=1), last])
 
 
 @frozen_result("spectra", "squared_norm")
@@ -207,12 +206,11 @@ class TruncatedNetwork:
         outside = (apart - z @ inputs.root.T).abs()
         off = outside + unit * (added + size @ inputs.root.abs().T)
 
-        def behind(part: Tensor, last: float) -> Tensor:
-            return torch.cat([part, part.new_full((len(part), 1), last)], dim=1)
-
         whole = Tree((self.whole.first, *self.whole.original.layers[1:]), self.whole.original.head)
         run = sum(
-            tree.run_rounding(behind(x, 1.0), behind(large, 1.0), behind(far, 0.0), steps)
+            tree.run_rounding(
+                pad(x, (0, 1), value=1.0), pad(large, (0, 1), value=1.0), pad(far, (0, 1)), steps
+            )
             for tree, x, large, far in (
                 (whole, rows, added, off),
                 (self.tree, z, size, unit * size),

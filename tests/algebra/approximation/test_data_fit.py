@@ -180,7 +180,7 @@ FIT = fit_neurons(LAYERS["gelu"], X)
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "few rows": (lambda: fit_neurons(LAYERS["relu"], X[:9]), UsageError, "9 rows.*10 or more"),
     "no rows": (lambda: fit_neurons(LAYERS["relu"], []), UsageError, "0 rows"),
-    "width": (lambda: fit_neurons(LAYERS["relu"], X[:, :4]), ShapeError, r"reads 5: \(rows, 5\)"),
+    "width": (lambda: fit_neurons(LAYERS["relu"], X[:, :4]), ShapeError, r"expected \(rows, 5\)"),
     "NaN": (lambda: fit_neurons(LAYERS["relu"], X * torch.nan), NonFiniteError, "inputs holds"),
     "weights": (lambda: fit_neurons(LAYERS["relu"], X, weights=X[:3, 0]), ShapeError, "weights"),
     "rows of y": (lambda: refit_down(FIT, X, X[:, :2]), ShapeError, r"expected \(900, 3\)"),

@@ -129,7 +129,7 @@ def test_a_map_that_fails_on_the_data_is_refused() -> None:
 
 
 BAD = {
-    "data of another width": ({"data": randn(9, 4)}, ShapeError, r"data have shape \(9, 4\)"),
+    "data of another width": ({"data": randn(9, 4)}, ShapeError, r"data has shape \(9, 4\)"),
     "few rows": ({"data": randn(12, 5)}, UsageError, r"12 row\(s\): fit and R² take 13"),
     "data with NaN": ({"data": randn(9, 5) * torch.nan}, NonFiniteError, "data holds"),
     "a seed": ({"seed": -3}, UsageError, "seed is -3; expected an integer from 0 on"),

@@ -106,27 +106,18 @@ class CentralSums:
         # arbitrary-order statistical moments", Sandia report SAND2008-6212 (2008).
         a, b = self.count, other.count
         n = a + b
-        step = other.mean - self.mean
-        second = self.second + other.second + step**2 * (a * b / n)
-        third = (
-            self.third
-            + other.third
-            + step**3 * (a * b / n) * ((a - b) / n)
-            + 3 * step * (a / n * other.second - b / n * self.second)
-        )
-        fourth = (
-            self.fourth
-            + other.fourth
-            + step**4 * (a * b / n) * ((a * a - a * b + b * b) / n**2)
-            + 6 * step**2 * ((a / n) ** 2 * other.second + (b / n) ** 2 * self.second)
-            + 4 * step * (a / n * other.third - b / n * self.third)
-        )
+        p, q, step = a / n, b / n, other.mean - self.mean
+        between = step**2 * (a * q)
+        third = step * between * (p - q) + 3 * step * (p * other.second - q * self.second)
+        fourth = step**2 * between * (p * p - p * q + q * q)
+        fourth += 6 * step**2 * (p**2 * other.second + q**2 * self.second)
+        fourth += 4 * step * (p * other.third - q * self.third)
         return CentralSums(
             n,
-            self.mean + step * (b / n),
-            second,
-            third,
-            fourth,
+            self.mean + step * q,
+            self.second + other.second + between,
+            self.third + other.third + third,
+            self.fourth + other.fourth + fourth,
             torch.minimum(self.minimum, other.minimum),
             torch.maximum(self.maximum, other.maximum),
         )
