@@ -6,17 +6,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 414  # of the library
+FILES = 415  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (
-        1_285,
+        1_280,
         "errors, checks, options as keywords, files, tables of results",
     ),
     ("src/bilens/records", "py"): (3_595, "every field of every document with its description"),
-    ("src/bilens/algebra", "py"): (10_225, "maps, spectra, decompositions, fits, interactions"),
-    ("src/bilens/polynomial", "py"): (3_045, "networks past one layer, attention, texts"),
+    ("src/bilens/algebra", "py"): (10_255, "maps, spectra, decompositions, fits, interactions"),
+    ("src/bilens/polynomial", "py"): (3_040, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_580, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (

@@ -10,14 +10,8 @@ from bilens.algebra.gaussian import checked_covariance
 from bilens.algebra.interactions.streaming_statistics import RunningTop
 from bilens.algebra.quadratic_form import QuadraticForm, check_rows, checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    as_integer,
-    check_count,
-    check_finite,
-    check_float_tensor,
-    check_shape,
-    check_type,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.memory import MemoryEstimate, check_memory

@@ -12,7 +12,8 @@ from torch import Tensor
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.quadratic_form import checked_vector
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import check_float_tensor, check_shape, check_type
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.gram.inner_products import no_negative, output_gram, outputs_traces
-from bilens.base.checks import DTYPES, check_float_tensor, check_shape, check_type
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import DTYPES, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 from bilens.base.notebook import frozen_result

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor, FactorSizes
 from bilens.algebra.quadratic_form import InteractionMatrix, QuadraticForm, check_inputs, is_number
-from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_shape, check_type
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import as_integer, check_finite, check_float_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 

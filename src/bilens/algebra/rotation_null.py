@@ -22,12 +22,8 @@ from bilens.algebra.random_rotations import (
     read_ends,
     solved_width,
 )
-from bilens.base.checks import (
-    check_count,
-    check_shape,
-    check_type,
-    generator_of,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, check_type, generator_of
 from bilens.base.errors import NumericalError, UsageError
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from bilens.base.checks import check_index
+from bilens.algebra.shapes import check_index
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import read_json
 from bilens.io.attention_tensors import OURS, BlockAttention, layout_of, read_block

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from bilens.algebra.bilinear_tensor import BilinearTensor
 from bilens.algebra.quadratic_map import QuadraticMap
+from bilens.algebra.shapes import check_shape
 from bilens.api.subject import open_subject
-from bilens.base.checks import check_shape, check_type
+from bilens.base.checks import check_type
 from bilens.base.errors import (
     CheckpointError,
     NotQuadraticError,

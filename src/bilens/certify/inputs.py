@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_form import check_rows
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_shape
+from bilens.algebra.shapes import check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.certify.trust_region import EPS
 

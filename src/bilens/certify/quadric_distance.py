@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_shape
+from bilens.algebra.shapes import check_shape
 from bilens.base.frame import frame
 from bilens.base.notebook import frozen_result
 from bilens.certify.trust_region import (

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_float_tensor, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 

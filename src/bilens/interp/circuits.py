@@ -11,7 +11,8 @@ from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.interactions.feature_factors import check_dictionary, interaction_submatrix
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_float_tensor, check_index, check_shape, check_type
+from bilens.algebra.shapes import check_index, check_shape
+from bilens.base.checks import check_count, check_float_tensor, check_type
 from bilens.base.errors import ShapeError
 
 EDGE = 0.95  # of the random forms

@@ -13,7 +13,8 @@ from torch import Tensor
 from bilens.algebra.gaussian import symmetric_root
 from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.random_rotations import random_frame
-from bilens.base.checks import check_count, check_shape, check_type
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, check_type
 from bilens.base.errors import UsageError
 from bilens.base.memory import check_memory
 from bilens.interp.interventions import InputDirections

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from bilens.algebra.directions import contrast_direction
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_float_tensor, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_float_tensor
 from bilens.base.errors import UsageError
 from bilens.interp.random_dictionaries import LEVEL, chance_of
 from bilens.records.common import Interval

@@ -18,12 +18,8 @@ from bilens.algebra.gram.inner_products import output_gram
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.interactions.feature_factors import check_dictionary
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    check_count,
-    check_dense_tensor,
-    check_shape,
-    check_type,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, check_dense_tensor, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 

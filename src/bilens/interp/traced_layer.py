@@ -13,7 +13,8 @@ from torch import Tensor
 
 from bilens.algebra.eigen.decomposition import EigenDecomposition
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_count, check_float_tensor, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import DataError, ShapeError, UsageError
 from bilens.base.files import check_path
 from bilens.base.memory import check_memory

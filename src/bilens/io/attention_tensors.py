@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_index
+from bilens.algebra.shapes import check_index
 from bilens.base.errors import CheckpointError, NotQuadraticError
 from bilens.io.vocabulary import Norm, Vocabulary
 from bilens.polynomial.attention_head import AttentionHead, TokenStream

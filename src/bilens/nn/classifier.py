@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights, products_alone, reading
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import check_count, check_index, check_shape
+from bilens.algebra.shapes import check_index, check_shape
+from bilens.base.checks import check_count
 from bilens.base.errors import NotQuadraticError, UsageError
 from bilens.nn.mlp import BilinearLayer, Gate, check_linear, compare_with_run
 

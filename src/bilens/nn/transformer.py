@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import check_index
+from bilens.algebra.shapes import check_index
 from bilens.base.errors import UsageError
 from bilens.base.files import write_new_files
 from bilens.nn.block import (

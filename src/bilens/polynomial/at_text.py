@@ -8,13 +8,8 @@ from torch import Tensor
 
 from bilens.algebra.quadratic_form import QuadraticForm
 from bilens.algebra.quadratic_map import QuadraticMap, basis_of
-from bilens.base.checks import (
-    as_integer,
-    check_count,
-    check_finite,
-    check_float_tensor,
-    check_shape,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import MemoryLimitError, ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.network import number_kinds

@@ -11,7 +11,8 @@ from operator import mul
 import torch
 from torch import Tensor
 
-from bilens.base.checks import check_count, check_float_tensor, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.rotary import check_rotary_base, rotate, rotation_table

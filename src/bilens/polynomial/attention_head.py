@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from bilens.base.checks import as_integer, check_count, check_index, check_shape
+from bilens.algebra.shapes import check_index, check_shape
+from bilens.base.checks import as_integer, check_count
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    as_integer,
-    check_count,
-    check_finite,
-    check_float_tensor,
-    check_shape,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import as_integer, check_count, check_finite, check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.attention import BilinearAttention, KeysAndValues

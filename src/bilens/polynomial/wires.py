@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 
 from bilens.algebra.gaussian import correlation_parts
 from bilens.algebra.quadratic_form import checked_vector
-from bilens.base.checks import as_integer, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import as_integer
 from bilens.base.errors import UsageError
 from bilens.base.notebook import frozen_result
 from bilens.polynomial.composition import composition_of, layer_maps

@@ -21,7 +21,7 @@ from bilens.algebra.approximation.r_squared import centred, r_squared_on as r_sq
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import add
 from bilens.algebra.repeated_rows import count_different, equal_rows
-from bilens.base.checks import check_shape
+from bilens.algebra.shapes import check_shape
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 

@@ -15,7 +15,8 @@ from bilens.algebra.approximation.activation import (
     ActivationName,
     as_activation,
 )
-from bilens.base.checks import check_float_tensor, check_shape
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_float_tensor
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.notebook import frozen_result
 

@@ -40,7 +40,8 @@ from bilens.algebra.directions import outputs_of
 from bilens.algebra.gaussian import GaussianInput
 from bilens.algebra.quadratic_map import QuadraticMap, add
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
-from bilens.base.checks import check_count, check_shape, generator_of
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_count, generator_of
 from bilens.base.errors import MemoryLimitError, NumericalError, UsageError
 from bilens.base.frame import frame_of
 from bilens.base.keyword_options import takes_options

@@ -12,12 +12,8 @@ from bilens.algebra.eigen.decomposition import Status
 from bilens.algebra.gram.inner_products import squared_norms
 from bilens.algebra.gram.kernel import blocks
 from bilens.algebra.quadratic_map import QuadraticMap
-from bilens.base.checks import (
-    check_dense_tensor,
-    check_finite,
-    check_shape,
-    check_type,
-)
+from bilens.algebra.shapes import check_shape
+from bilens.base.checks import check_dense_tensor, check_finite, check_type
 from bilens.base.errors import ShapeError, UsageError
 from bilens.base.memory import check_memory
 
