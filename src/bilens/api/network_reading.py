@@ -76,15 +76,7 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
     triples = rules.read_triples(opened, plan, pairs.strength, name)
     return NetworkReport(
         records.NetworkReading(
-            model=records.NetworkSummary(
-                kind=type(opened).__name__,
-                parts=opened.part_names,
-                degree=opened.degree,
-                num_tokens=opened.num_tokens,
-                d_model=opened.d_in,
-                n_ctx=opened.n_ctx,
-                checked_against=opened.checked_against,
-            ),
+            model=summarise_network(opened),
             looked=rules.looked_at(opened, plan, triples),
             single=single,
             single_beyond=beyond,
@@ -96,6 +88,19 @@ def read_network(network: object, options: ReadNetworkOptions) -> NetworkReport:
             source=source,
             reproduce=describe_run(options.command, options.seed),
         )
+    )
+
+
+def summarise_network(network: PolynomialNetwork) -> records.NetworkSummary:
+    """Return the sizes of a network, and what it was compared with."""
+    return records.NetworkSummary(
+        kind=type(network).__name__,
+        parts=network.part_names,
+        degree=network.degree,
+        num_tokens=network.num_tokens,
+        d_model=network.d_in,
+        n_ctx=network.n_ctx,
+        checked_against=network.checked_against,
     )
 
 

@@ -170,7 +170,7 @@ class BilinearAttention:
         )
         queries = [self._heads(x, one.query, position) for one in self.pairs]
 
-        def seen(key: KeysAndValues) -> Tensor:  # what one position adds, (..., heads, d_head)
+        def added_by(key: KeysAndValues) -> Tensor:  # what one position adds, (..., heads, d_head)
             pairs = zip(queries, key.keys, strict=True)
             scores = ((q * k).sum(dim=-1, keepdim=True) / math.sqrt(self.d_head) for q, k in pairs)
             if self.decay is None:
@@ -178,7 +178,7 @@ class BilinearAttention:
             faded = torch.exp(-self.decay * (position - key.position))[:, None]
             return faded * reduce(mul, scores) * key.value
 
-        total = reduce(torch.add, map(seen, (*earlier, own)))
+        total = reduce(torch.add, map(added_by, (*earlier, own)))
         return total.flatten(-2) @ self.out.T, own
 
     def _heads(self, x: Tensor, weight: Tensor, place: int | Tensor | None) -> Tensor:

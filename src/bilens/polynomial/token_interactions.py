@@ -89,13 +89,7 @@ def token_interactions(
     slots = check_slots(network, order, tokens)
     check_count("k", k, minimum=1)
     check_choice("measure", measure, get_args(Measure))
-    rows, outputs = math.prod(map(len, slots)), network.d_out
-    if rows > MOST_ROWS:
-        raise MemoryLimitError(
-            f"{rows:,} combinations of {order} tokens would be tried, and {MOST_ROWS:,} are the "
-            "most: name the tokens of each place with tokens=."
-        )
-    array = None
+    rows, outputs, array = check_combinations(slots), network.d_out, None
     if rows * outputs <= MOST_NUMBERS:
         array = network.reference.new_empty(*map(len, slots), outputs)
     best, found = network.reference.new_zeros(0), torch.zeros(0, order + 1).long()
@@ -107,8 +101,7 @@ def token_interactions(
         near, ids = largest_of_block(values, slots, first, k)
         best, falling = torch.cat([best, near]).sort(descending=True, stable=True)
         best, found = best[:k], torch.cat([found, ids])[falling.cpu()][:k]
-    before = places_before(places)
-    return TokenInteractions(order, before, slots, array, found, best, measure)
+    return TokenInteractions(order, places_before(places), slots, array, found, best, measure)
 
 
 def largest_of_block(
@@ -305,6 +298,17 @@ def check_slots(
     if not isinstance(places, tuple | list) or len(places) != order:
         raise UsageError(f"tokens={tokens!r:.60}; expected {order} lists of ids, earliest first.")
     return tuple(token_ids(network, one) for one in places)
+
+
+def check_combinations(slots: Sequence[Tensor]) -> int:
+    """Return how many combinations of tokens there are; refuse too many."""
+    count = math.prod(map(len, slots))
+    if count > MOST_ROWS:
+        raise MemoryLimitError(
+            f"{count:,} combinations of {len(slots)} tokens would be tried, and {MOST_ROWS:,} are "
+            "the most: name the tokens of each place with tokens=."
+        )
+    return count
 
 
 def token_ids(network: PolynomialNetwork, given: object) -> Tensor:
