@@ -107,6 +107,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"open": "files"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
+    *(("low_rank_change", "info", {"value": 0, "open": why}) for why in ("files", "unread")),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
     *(("dominant_inputs", ending, {"input": "km"}) for ending in ("pass", "info", "warn")),
@@ -481,9 +482,11 @@ def guessed(layout: str = "guessed") -> dict[str, Any]:
 
 
 def partly() -> dict[str, Any]:
-    """An audit of a model with a caution, of which a part was not read."""
-    coverage = to_json(make_coverage(1, "unread"))
-    return {**make_page("low_rank"), "coverage": coverage, "decision": None}
+    """An audit of a model with a caution, of which a part and a file were not read."""
+    coverage = to_json(make_coverage(1, "unread", other_files=("a.pt",)))
+    document = {**make_page("low_rank"), "coverage": coverage, "decision": None}
+    kept = [one for one in document["verdict"] if one["rule"] != "coverage"]
+    return document | {"verdict": [*kept, coverage_endings()[-1]]}
 
 
 def in_training() -> dict[str, Any]:
