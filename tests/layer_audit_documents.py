@@ -17,6 +17,7 @@ from bilens.io.loaded_model import ReadOptions
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
+from bilens.records.decision import Coverage
 from bilens.records.inventory import (
     CardField,
     CountedName,
@@ -496,6 +497,13 @@ def in_training() -> dict[str, Any]:
     return document
 
 
+def unlisted() -> dict[str, Any]:
+    """An audit of a file that is of a known kind, and not opened."""
+    document, none = unread(), Coverage(0, 0, 0, 0, (), "known", "", None)
+    kept = [one for one in document["verdict"] if one["rule"] not in ("coverage", "non_finite")]
+    return {**document, "coverage": to_json(none), "verdict": kept, "decision": None}
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     return {
@@ -506,6 +514,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "apart": apart(),
         "in training": in_training(),
         "unread": unread(),
+        "unlisted": unlisted(),
         "guessed": guessed(),
         "partly": partly(),
         **{reason: searched(reason) for reason in ("approximated", "refused")},

@@ -173,8 +173,8 @@ def refuse_file(path: Path, kind: str) -> None:
         raise no_weights(path)
     if kind in NOT_READ:
         raise NoLayersError(
-            f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` lists what "
-            "it holds."
+            f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` says what "
+            "is known of it, or why it cannot be opened."
         )
     if kind == "exported":
         raise NoLayersError(
