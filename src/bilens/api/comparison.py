@@ -172,10 +172,7 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 
 
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
-    """Return the files beside the weights of two models that nobody compares.
-
-    Where one of the two has no folder, these are all but further weights.
-    """
+    """Return the files of two models that nobody compares; of a folder beside a file all others."""
     both = all_beside(model), all_beside(baseline)
     own = files_with_tensors(model) | files_with_tensors(baseline) if None in both else set()
     every = {name: one for files in both for name, one in (files or {}).items() if one not in own}
@@ -184,20 +181,14 @@ def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, 
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
-    """Compare the files of two models but those whose tensors are.
-
-    Where one of the two has no folder, these are the other's further files of weights; None for
-    none.
-    """
+    """Compare the files of two models but those whose tensors are; beside a file weights alone."""
     both = all_beside(model), all_beside(baseline)
     mine, theirs = (one or {} for one in both)
     own = files_with_tensors(model) | files_with_tensors(baseline)
     every = {name: path for one in (mine, theirs) for name, path in one.items() if path not in own}
-    whole = None not in both
-    names = sorted(
-        n for n, one in every.items() if not is_prose(one) and (whole or is_of_weights(one))
-    )
-    return tuple(compare_file(name, mine, theirs) for name in names) if whole or names else None
+    two = None not in both
+    names = sorted(n for n in every if not is_prose(every[n]) and (two or is_of_weights(every[n])))
+    return tuple(compare_file(name, mine, theirs) for name in names) if two or names else None
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:

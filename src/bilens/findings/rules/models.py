@@ -31,9 +31,7 @@ MOST = 20  # classes that a sentence names
     threshold=0.9,  # of the parameters
     bad="<",
     variant=lambda v: (
-        f"_{v[OPEN]}"
-        if OPEN in v
-        else {0: "_whole"}.get(v["unread"], "" if v["value"] else "_none")
+        "_files" if OPEN in v else {0: "_whole"}.get(v["unread"], "" if v["value"] else "_none")
     ),
 )
 def coverage(evidence: Evidence) -> Iterator[Values]:
