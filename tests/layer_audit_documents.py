@@ -17,6 +17,7 @@ from bilens.io.loaded_model import ReadOptions
 from bilens.io.tensor_names import KINDS as NAMED_KINDS
 from bilens.nn import BilinearTransformer
 from bilens.records.base import to_json
+from bilens.records.decision import Coverage
 from bilens.records.inventory import (
     CardField,
     CountedName,
@@ -107,6 +108,7 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"open": "files"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
+    *(("low_rank_change", "info", {"value": 0, "open": why}) for why in ("files", "unread")),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
     *(("dominant_inputs", ending, {"input": "km"}) for ending in ("pass", "info", "warn")),
@@ -477,9 +479,11 @@ def guessed(layout: str = "guessed") -> dict[str, Any]:
 
 
 def partly() -> dict[str, Any]:
-    """An audit of a model with a caution, of which a part was not read."""
-    coverage = to_json(make_coverage(1, "unread"))
-    return {**make_page("low_rank"), "coverage": coverage, "decision": None}
+    """An audit of a model with a caution, of which a part and a file were not read."""
+    coverage = to_json(make_coverage(1, "unread", other_files=("a.pt",)))
+    document = {**make_page("low_rank"), "coverage": coverage, "decision": None}
+    kept = [one for one in document["verdict"] if one["rule"] != "coverage"]
+    return document | {"verdict": [*kept, coverage_endings()[-1]]}
 
 
 def in_training() -> dict[str, Any]:
@@ -487,6 +491,13 @@ def in_training() -> dict[str, Any]:
     document["source"]["given_in_training"] = True
     document["source"]["hooks"] = ["layers.0"]
     return document
+
+
+def unlisted() -> dict[str, Any]:
+    """An audit of a file that is of a known kind, and not opened."""
+    document, none = unread(), Coverage(0, 0, 0, 0, (), "known", "", None)
+    kept = [one for one in document["verdict"] if one["rule"] not in ("coverage", "non_finite")]
+    return {**document, "coverage": to_json(none), "verdict": kept, "decision": None}
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -499,6 +510,7 @@ def variants() -> dict[str, dict[str, Any]]:
         "apart": apart(),
         "in training": in_training(),
         "unread": unread(),
+        "unlisted": unlisted(),
         "guessed": guessed(),
         "partly": partly(),
         **{reason: searched(reason) for reason in ("approximated", "refused")},

@@ -141,6 +141,7 @@ def coverage_endings() -> list[dict[str, Any]]:
         )
         for unverified, source in ((1, "guessed"), (1, "said"), (1, "known"), (0, "the module"))
     ]
+    found += [("coverage", "warn", {"value": 0.75, "unread": 25, "open": "files", **shares})]
     return [{"rule": rule, "outcome": end, "values": values} for rule, end, values in found]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor, nn
 
 import bilens as bl
@@ -25,6 +26,7 @@ from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.registry import Condition, parse_conditions
 from bilens.io.host import open_host
 from contract.table import cell
+from io_mapped import pair
 
 FEW = {"null_samples": 3}
 SIZES: dict[str, Any] = {
@@ -73,9 +75,9 @@ def folders(saved: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(folder: Path, name: str, text: str) -> None:
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_text(text)
+def write(folder: Path, name: str, content: str | bytes) -> None:
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def audited(root: Path) -> Any:
@@ -123,9 +125,37 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     assert whole.identical
     assert whole.not_compared == ("notes.md",)
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
-    assert "Not compared: 1 text about the model (notes.md)" in report.to_markdown().replace(
-        "\\", ""
-    )
+    assert "Not compared: 1 file (notes.md)" in report.to_markdown().replace("\\", "")
+
+
+CONDITIONS = ("changed_tensors", "low_rank_change", "coverage", "coverage<0.1")
+
+
+@cell("audit", "other function")
+@pytest.mark.parametrize("side", ["base", "tuned"])
+@pytest.mark.parametrize("single", ["", "base", "tuned"])
+def test_no_condition_passes_by_weights_that_were_not_looked_at(
+    side: str, single: str, tmp_path: Path
+) -> None:
+    """A file and the folder around it are not the same model where more weights lie in this."""
+    for one in ("base", "tuned"):
+        write(tmp_path / one, "model.safetensors", save(pair()))
+
+    def audited_by(*conditions: str) -> Any:
+        names = {one: "model.safetensors" if one == single else "" for one in ("tuned", "base")}
+        both = [bl.load(tmp_path / one / names[one], activation="identity") for one in names]
+        return bl.audit(both[0], baseline=both[1], fail_on=conditions, **FEW).record
+
+    assert not any(one.failed for one in audited_by(*CONDITIONS).conditions)
+    write(tmp_path / side, "2_Dense/model.safetensors", save({"linear.weight": torch.eye(3)}))
+    found = audited_by(*CONDITIONS)
+    failed = {one.condition for one in found.conditions if one.failed}
+    if side == single:  # of a file that is named alone, its folder is none of it
+        assert not failed
+        return
+    assert failed == {*CONDITIONS[: 4 if side == "tuned" else 2]}
+    assert found.difference.whole.other_weights == ("2_Dense/model.safetensors",)
+    assert found.difference.whole.headline.kind != "identical"
 
 
 @pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "value_head.bin", "export.json"])

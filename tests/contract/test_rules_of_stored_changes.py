@@ -113,7 +113,11 @@ def other_weights(folder: Path, kind: str) -> Shown:
     report = audited(bl.load(folder / "new"), bl.load(folder / "old"))
     count = report.record.difference.whole.tensors
     said = "Other files of weights differ, or are in one of the two alone"
-    return report, {"changed_tensors.warn_files": {"value": 0, "of": count, "said": said}}
+    return report, {
+        "changed_tensors.warn_files": {"value": 0, "of": count, "said": said},
+        "low_rank_change.info_files": {"value": 0, "of": 0, "said": said},
+        "coverage.warn_files": {"value": 1.0, "exact": 1.0, "approximate": 0.0},
+    }
 
 
 # ---- tensors of one model alone
@@ -234,7 +238,9 @@ for one in KINDS:
     def folders_of_two_trainings(folder: Path, kind: str = one) -> Shown:
         return files(folder, kind, other=True)
 
-    @CASES.say(one, "changed_tensors.warn_files")  # type: ignore[arg-type]
+    @CASES.say(  # type: ignore[arg-type]
+        one, "changed_tensors.warn_files", "low_rank_change.info_files", "coverage.warn_files"
+    )
     def folders_of_one_network_and_a_head(folder: Path, kind: str = one) -> Shown:
         return other_weights(folder, kind)
 

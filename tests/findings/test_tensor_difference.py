@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bilens.findings.rules.changes import low_rank_change
+from bilens.findings.rules.registry import Condition, judge_conditions
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.stored_mlp import Store, StoredTensor
@@ -312,8 +313,18 @@ def test_what_an_exporter_counts_is_no_order_of_blocks() -> None:
     assert (head.kind, head.differing) == ("same_tensors", 0)
 
 
-def test_matrices_that_were_not_read_are_not_unchanged() -> None:
+@pytest.mark.parametrize("changed", [0, 1])
+def test_matrices_that_were_not_read_are_not_unchanged(changed: int) -> None:
     tensors = store({"a.weight": randn(4, 4), "b.weight": randn(4, 4)})
     tensors["b.weight"] = replace(tensors["b.weight"], readable=False)
-    whole = compare_tensors(tensors, tensors, SAME)
-    assert low_rank_change.judge(Evidence(whole_change=whole)) is None
+    others = {**tensors, **store({"a.weight": randn(4, 4, seed=changed)})}
+    found = low_rank_change.judge(Evidence(whole_change=compare_tensors(tensors, others, SAME)))
+    assert found is not None
+    assert low_rank_change.sentence_key(found.outcome, found.values).endswith("info_unread")
+    assert found.values["of"] == changed
+    (judged,) = judge_conditions("layers", [Condition("low_rank_change")], [found])
+    assert judged.failed
+    same = compare_tensors(tensors, tensors, SAME, same_file=True)
+    whole = low_rank_change.judge(Evidence(whole_change=same))
+    assert whole is not None
+    assert whole.outcome == "pass"

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bilens as bl
-from bilens.base.errors import CheckpointError, UsageError
+from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.file_kinds import MARKS, find_model, kind_of
 from io_mapped import pair, write
 from models import make
@@ -62,7 +62,7 @@ def test_a_folder_of_several_models_names_each(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="holds 3 models") as caught:
         bl.load(tmp_path)
     calls = [f"bl.load('{tmp_path / name}')" for name in ("one", "three.pt", "two.safetensors")]
-    assert str(caught.value).endswith(f"Call {', '.join(calls)}.")
+    assert str(caught.value).endswith(f"Call {', or '.join(calls)}.")
     assert bl.load(tmp_path / "one").layers
 
 
@@ -110,3 +110,16 @@ def test_a_file_under_another_ending_is_told_with_the_command(tmp_path: Path, na
     copy = shlex.split(str(caught.value).split("`")[1])
     subprocess.run(copy, check=True)
     assert bl.load(copy[-1], activation="relu", allow_pickle=True).layers
+
+
+@pytest.mark.parametrize("magic", [b"\x93NUMPY", b"\x1f\x8b", b"\xba\x16\x4f\x2f"])
+def test_no_listing_is_promised_of_bytes_that_nobody_opened(magic: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "noise"
+    path.write_bytes(magic + b"\xeb\xcf\x21" * 40)
+    with pytest.raises(NoLayersError, match="`bilens inspect` says what is known of it, or why"):
+        find_model(path)
+
+
+def test_each_of_several_calls_stands_by_itself() -> None:
+    text = str(CheckpointError("No.", [Retry("a"), Retry("b", {"residual": True})]))
+    assert text == "No. Call bl.load('a'), or bl.load('b', residual=True)."

@@ -201,6 +201,14 @@ def test_of_a_file_without_layers_nothing_is_said_of_layers_that_were_read() -> 
     assert "このファイルは何か" in japanese
 
 
+def test_of_a_file_that_is_not_opened_nothing_is_counted_and_nothing_was_searched() -> None:
+    page = shown_page(layer_audit_documents.unlisted())
+    assert "No weights of the model are listed" in page
+    for words in ("None of the 0", "nothing suspicious was found"):
+        assert words not in page, words
+    assert "nothing suspicious was found" in shown_page(layer_audit_documents.unread())
+
+
 def test_layers_under_an_assumed_input_are_not_called_read() -> None:
     page = shown_page(layer_audit_documents.make_page("new"))
     assert "were read in this model" not in page

@@ -172,24 +172,27 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 
 
 def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
-    """Return the files beside the weights of two models that nobody compares."""
-    every = {**(all_beside(model) or {}), **(all_beside(baseline) or {})}
-    return tuple(sorted(name for name, one in every.items() if is_prose(one)))
+    """Return the files of two models that nobody compares; of a folder beside a file all others."""
+    both = all_beside(model), all_beside(baseline)
+    own = files_with_tensors(model) | files_with_tensors(baseline) if None in both else set()
+    every = {name: one for files in both for name, one in (files or {}).items() if one not in own}
+    kept = (n for n, one in every.items() if is_prose(one) or (own and not is_of_weights(one)))
+    return tuple(sorted(kept))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
-    """Compare the files of two models but those whose tensors are; None where one has no folder."""
-    both = mine, theirs = all_beside(model), all_beside(baseline)
-    if mine is None or theirs is None:
-        return None
+    """Compare the files of two models but those whose tensors are; beside a file weights alone."""
+    both = all_beside(model), all_beside(baseline)
+    mine, theirs = (one or {} for one in both)
     own = files_with_tensors(model) | files_with_tensors(baseline)
-    every = {n: path for one in both for n, path in (one or {}).items() if path not in own}
-    names = sorted(name for name, path in every.items() if not is_prose(path))
-    return tuple(compare_file(name, mine, theirs) for name in names)
+    every = {name: path for one in (mine, theirs) for name, path in one.items() if path not in own}
+    two = None not in both
+    names = sorted(n for n in every if not is_prose(every[n]) and (two or is_of_weights(every[n])))
+    return tuple(compare_file(name, mine, theirs) for name in names) if two or names else None
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:
-    weights = is_of_weights(mine.get(name) or theirs[name])
+    weights = any(is_of_weights(one[name]) for one in (mine, theirs) if name in one)
     if name not in theirs or name not in mine:
         return FileChange(name, "model" if name in mine else "baseline", weights=weights)
     if file_sha256(mine[name]) == file_sha256(theirs[name]):

@@ -45,7 +45,7 @@ class BilensError(Exception):
     told: bool | None = None  # whether another process of the same run says it; None: not known
 
     def __init__(self, sentence: str = "", retries: Sequence[Retry] = ()) -> None:
-        calls = ", ".join(retry.call() for retry in retries)
+        calls = ", or ".join(retry.call() for retry in retries)
         super().__init__(f"{sentence} Call {calls}." if retries else sentence)
         self.sentence, self.retries = sentence, retries
 

@@ -132,11 +132,21 @@ def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
     """Return a folder that is a model, or the models that are in it; `any_kind` as above."""
     if is_model(folder):
         return [folder]
+    if revisions := revisions_in(folder):
+        return [model for one in revisions for model in models_in(one, any_kind) or [one]]
     inside = sorted(folder.iterdir())
     found = [path for path in inside if is_model(path) or (any_kind and is_known(path))]
+    found += [model for path in inside if revisions_in(path) for model in models_in(path, any_kind)]
     if any(path.suffix == ".onnx" for path in found):  # the numbers of a graph may lie beside it
         found = [path for path in found if path.suffix != ".bin" or is_known(path)]
     return found
+
+
+def revisions_in(folder: Path) -> list[Path]:
+    """Return the revisions in the folder of a model in the cache of the Hugging Face hub."""
+    places = [folder / name for name in ("blobs", "snapshots")]
+    found = sorted(places[1].iterdir()) if all(map(Path.is_dir, places)) else []
+    return [path for path in found if path.is_dir()]
 
 
 def parts_below(folder: Path) -> list[Path]:
@@ -163,8 +173,8 @@ def refuse_file(path: Path, kind: str) -> None:
         raise no_weights(path)
     if kind in NOT_READ:
         raise NoLayersError(
-            f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` lists what "
-            "it holds."
+            f"{path}: is {NOT_READ[kind]}, of which no layer is read: `bilens inspect` says what "
+            "is known of it, or why it cannot be opened."
         )
     if kind == "exported":
         raise NoLayersError(

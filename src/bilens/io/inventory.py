@@ -21,7 +21,15 @@ from bilens.base.errors import BilensError, CheckpointError, MissingExtraError
 from bilens.base.files import check_path, check_regular_file, file_sha256, why_unreadable
 from bilens.io import header_contents as headers
 from bilens.io.contents import Contents, UnknownKindError
-from bilens.io.file_kinds import OTHERS, is_known, kind_of, models_in, no_model_in, parts_below
+from bilens.io.file_kinds import (
+    OTHERS,
+    is_known,
+    kind_of,
+    models_in,
+    no_model_in,
+    parts_below,
+    revisions_in,
+)
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
 from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
@@ -200,8 +208,9 @@ def folder_contents(folder: Path) -> Contents:
     if (folder / "saved_model.pb").is_file():
         return READERS["tensorflow"](folder)
     weights = weights_of(folder)
-    if not weights and models_in(folder, any_kind=True):  # several
-        return Contents("folder", [])
+    if not weights and (models := models_in(folder, any_kind=True)):
+        inner = len(models) == 1 and models[0] != folder and models[0].is_dir()
+        return folder_contents(models[0]) if inner else Contents("folder", [])
     if not weights:  # a pipeline, or a package: parts in folders below
         found = [file for file in parts_below(folder) if not is_beside(file)]
         return joined(folder, [read_contents(file) for file in found])
@@ -254,7 +263,11 @@ def list_files(folder: Path) -> Iterator[FileEntry]:
     for home, folders, names in os.walk(folder):
         folders.sort()
         links = [name for name in folders if (Path(home) / name).is_symlink()]  # not followed
+        revisions = revisions_in(Path(home).parent) if Path(home).name == "blobs" else []
+        listed = {file.resolve() for one in revisions for file in one.rglob("*")}  # by their names
         for path in (Path(home) / name for name in sorted([*names, *links])):
+            if listed and path.resolve() in listed:
+                continue
             count += 1
             if count > MOST_FILES:
                 raise CheckpointError(f"{folder}: holds over {MOST_FILES} files: name one model.")

@@ -59,6 +59,10 @@ PACKED = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 NO_NUMBERS = re.compile(r"\[.*|[<>|=]?([OUSMm]|V(?!2$))\d*")
 NUMBER = re.compile(r"(?<![^._\[/-])\d+(?![^._\]/-])")
 FEWEST = 3  # tensors that are told as one
+# Words of names of what comes first in a network, and last.
+FIRST = {"encoder", "enc", "encode", "input", "in", "inp", "embed", "embedding", "first", "stem"}
+LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last", "final"}
+LAST |= {"logits", "predictions"}
 
 
 def kind_of(name: str, shape: tuple[int, ...]) -> str:
@@ -120,3 +124,15 @@ def fold_names(names: Iterable[str]) -> dict[str, list[str]]:
         else:
             found[pattern] = members
     return found
+
+
+def natural(name: str) -> list[tuple[bool, int | str]]:
+    """Return a key that sorts layers.10 behind layers.9."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part]
+
+
+def stage(name: str) -> int:
+    """Return −1 for a name of what comes first in a network, 1 for the last, 0 for neither."""
+    words = {*re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())}
+    return bool(words & LAST) - bool(words & FIRST)

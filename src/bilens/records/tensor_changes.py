@@ -155,9 +155,9 @@ class WholeDifference(Record, frozen=True):
     model_alone: Annotated[tuple[str, ...], "tensors without a counterpart"] = ()
     baseline_alone: Annotated[tuple[str, ...], "tensors of the baseline without a counterpart"] = ()
     other_shape: Annotated[tuple[str, ...], "in both, and not compared"] = ()
-    files: Annotated[tuple[FileChange, ...] | None, "null where one of both is no folder"] = None
+    files: Annotated[tuple[FileChange, ...] | None, "null: a file, and no weights beside"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
-    not_compared: Annotated[tuple[str, ...], "files of one of both: texts about it"] = ()
+    not_compared: Annotated[tuple[str, ...], "files of one of both, such as texts about it"] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
 
     @property

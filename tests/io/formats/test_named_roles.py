@@ -425,10 +425,60 @@ def test_a_batch_normalisation_that_may_belong_to_a_layer_is_said(tmp_path: Path
         assert [line.split()[5].strip(",") for line in lines] == words
 
 
-def test_counters_of_norms_do_not_stand_in_the_way(tmp_path: Path) -> None:
-    odd = {"bn.num_batches_tracked": torch.tensor(3), "mask": torch.ones(2, 2, dtype=torch.bool)}
-    path = write(tmp_path, {**pair("mlp.fc1", "mlp.fc2"), **odd})
-    assert bl.load(path, activation="relu").layers
+NO_WEIGHTS = {  # beside an MLP, none of them a part of it
+    "positions": torch.arange(32).reshape(1, 32),
+    "order": torch.arange(6),
+    "table": torch.arange(24).reshape(6, 4),
+    "codes": torch.ones(6, 4, dtype=torch.int8),
+    "mask": torch.ones(6, 6, dtype=torch.bool),
+    "random": torch.zeros(40, dtype=torch.uint8),
+    "phases": torch.zeros(6, 4, dtype=torch.complex64),
+    "maxima": torch.zeros(6, 4).to(torch.float8_e4m3fn),
+    "bn.num_batches_tracked": torch.tensor(3),
+    "nothing": torch.zeros(0, 4, dtype=torch.float64),
+}
+BESIDE_ODD = {
+    "fc": pair(),
+    "in a model": pair("mlp.fc1", "mlp.fc2"),
+    "Sequential": chain(4, 6, 3),
+    "three": {**pair(), "fc3.weight": randn(5, 3)},
+    "gated": gated("mlp.", 7),
+}
+
+
+@pytest.mark.parametrize("odd", NO_WEIGHTS)
+@pytest.mark.parametrize("name", BESIDE_ODD)
+def test_numbers_that_are_no_weights_change_no_guess(name: str, odd: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"activation": "relu", "transposed": False}
+    alone = bl.load(write(tmp_path, BESIDE_ODD[name]), **options)
+    place = f"mlp.{odd}" if name == "gated" else odd
+    found = bl.load(write(tmp_path, {**BESIDE_ODD[name], place: NO_WEIGHTS[odd]}), **options)
+    assert found.load_report is not None
+    assert alone.load_report is not None
+    assert found.load_report.roles == alone.load_report.roles
+    assert f"tensor {place}" in found.load_report.left_out
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float64])
+def test_what_may_be_the_mask_of_a_matrix_is_asked_for(dtype: torch.dtype, tmp_path: Path) -> None:
+    path = write(tmp_path, {**pair(), "fc1.mask": torch.ones(6, 4).to(dtype)})
+    with pytest.raises(CheckpointError, match=r"fc1\.mask \(6, 4\) beside fc1\.weight may be its"):
+        bl.load(path, activation="relu")
+    assert bl.load(path, activation="relu", roles=FC).layers
+
+
+@pytest.mark.parametrize("ends", [("weight_orig", "weight_mask"), ("parametrizations.weight.0",)])
+def test_what_a_weight_is_made_of_is_no_weight(ends: tuple[str, ...], tmp_path: Path) -> None:
+    tensors = {f"{k}.{end}": randn(4, 4) for k in range(2) for end in ends}
+    with pytest.raises(CheckpointError, match="holds no MLP that names and shapes give away"):
+        bl.load(write(tmp_path, tensors), activation="relu", transposed=False)
+
+
+def test_codes_that_are_called_weights_are_no_others(tmp_path: Path) -> None:
     tensors = {"fc1.weight": torch.ones(6, 4, dtype=torch.int8), "fc2.weight": randn(3, 6)}
     with pytest.raises(CheckpointError, match=r"has weights of torch\.float64, torch\.int8"):
         bl.load(write(tmp_path, tensors), activation="relu")
+    net = {**chain(4, 6, 6, 3), "0.weight": torch.ones(6, 4, dtype=torch.int8)}
+    net = {name: tensor for name, tensor in net.items() if "bias" not in name}
+    with pytest.raises(CheckpointError, match="has weights of"):
+        bl.load(write(tmp_path, net), activation="relu")

@@ -164,7 +164,7 @@ def test_a_torchscript_file_is_read_without_its_code(
 def asked_of(error: BaseException) -> str:
     """The call that a message ends with, or the first of several."""
     (calls,) = re.findall(r"Call (bl\.load\(.*\))\.$", str(error))
-    return str(calls.partition(", bl.load(")[0])
+    return str(calls.partition(", or bl.load(")[0])
 
 
 QUESTIONS: dict[str, tuple[State, str]] = {

@@ -70,20 +70,21 @@ def changed_files(evidence: Evidence) -> Iterator[Values]:
     group="model",
     rank=4,
     values={**CHANGED, "ranks": "text", "matrices": "text"},
-    variant=lambda values: "" if values["of"] else "_none",
+    variant=lambda v: f"_{v[OPEN]}" if OPEN in v else "" if v["of"] else "_none",
 )
 def low_rank_change(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.tensors:
-        count = sum(one.full > 0 for one in found.changed)
-        if not count and found.headline and any(found.headline.unread):
-            return  # what was not read may have changed
         low = [one for one in found.changed if one.state == "low_rank"]
         ranks = sorted({one.rank or 0 for one in low})
+        head = found.headline
+        unread = head and any(head.unread) and head.kind not in ("identical", "same_tensors")
+        open_for = "files" if found.other_weights else "unread" if unread else ""
         yield {
             "value": len(low),
-            "of": count,
+            "of": sum(one.full > 0 for one in found.changed),
             "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
             "matrices": list_names([one.name for one in low]),
+            **({"outcome": "info", OPEN: open_for} if open_for and not low else {}),
         }
 
 

@@ -30,7 +30,9 @@ MOST = 20  # classes that a sentence names
     | {"unread": "whole"},
     threshold=0.9,  # of the parameters
     bad="<",
-    variant=lambda v: {0: "_whole"}.get(v["unread"], "" if v["value"] else "_none"),
+    variant=lambda v: (
+        "_files" if OPEN in v else {0: "_whole"}.get(v["unread"], "" if v["value"] else "_none")
+    ),
 )
 def coverage(evidence: Evidence) -> Iterator[Values]:
     found = evidence.coverage
@@ -40,6 +42,7 @@ def coverage(evidence: Evidence) -> Iterator[Values]:
             "exact": found.exact / found.parameters,
             "approximate": found.approximate / found.parameters,
             "unread": found.unread,
+            **({"outcome": "warn", OPEN: "files"} if found.other_files and found.share else {}),
         }
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from bilens.base.errors import CheckpointError, NoLayersError, Retry, UsageError
 from bilens.io.formats.families import FAMILIES, T5_ORDINARY
 from bilens.io.stored_mlp import MLPLocation
-from bilens.io.tensor_names import kind_of
+from bilens.io.tensor_names import kind_of, natural, stage
 
 Shapes = Mapping[str, tuple[int, ...]]
 GRAMMAR = (
@@ -56,15 +56,14 @@ ORDINARY = (
 )
 OF_ATTENTION = ("qkv", "q", "k", "v", "o")
 MOST_PERMUTED = 6  # matrices whose orders are all tried
-FIRST = {"encoder", "enc", "encode", "input", "in", "inp", "embed", "embedding", "first", "stem"}
-LAST = {"decoder", "dec", "decode", "output", "out", "head", "classifier", "last", "final"}
-LAST |= {"logits", "predictions"}
 # Where `down` is often first: from a wide residual stream into a narrow layer and up again.
 ADAPTER = re.compile(r"adapter|bottleneck", re.ASCII | re.IGNORECASE)
 # Where w1, w2 and w3 are known to be gate, down and up: in LLaMA's and Mixtral's own files.
 GATED_HOMES = re.compile(r"feed_?forward|ffn|moe|experts?|glu", re.ASCII | re.IGNORECASE)
 WEIGHT, BIAS = ("", ".weight", ".kernel"), (".bias", "_bias")
 MATRIX = (".weight", "kernel", "kernel:*")  # how names of matrices end, but not of other tables
+# Numbers that a module makes its weight of: of pruning, of norms of weights, of parametrisations.
+MADE_INTO_WEIGHT = re.compile(r"weight_(orig|mask|[gvu])$|parametrizations\.")
 BIASES = {f"{part}{k}": f"b{k}" for part in ("fc", "W", "w") for k in (1, 2, 3)}
 BIASES |= {"W_in": "b_in", "W_out": "b_out"}
 
@@ -117,12 +116,7 @@ def example_of_roles(shapes: Shapes) -> dict[str, str]:
     alike = groupby(matrices, lambda name: re.sub(r"\d+", "*", name))
     rows = [[*names] for name, names in alike if "*" in name and name.endswith(MATRIX)]
     row = max((one for one in rows if len(one) > 1 and fits(shapes, one)), key=len, default=[])
-    several = len(row) > 2
-    return {
-        f"{role}.{index}" if several else role: name
-        for index, layer in enumerate(in_order(shapes, row) if row else [])
-        for role, name in layer.roles().items()
-    } or {"up": "TENSOR", "down": "TENSOR"}
+    return roles_of(in_order(shapes, row) if row else []) or {"up": "TENSOR", "down": "TENSOR"}
 
 
 def blocks_by_name(shapes: Shapes) -> dict[str, MLPLocation]:
@@ -236,6 +230,32 @@ def refuse_like_gates(
             )
 
 
+def refuse_masks(path: Path, layers: Sequence[MLPLocation], shapes: Shapes) -> None:
+    """Refuse a tensor in the module of a matrix, of its shape, which may be multiplied by it."""
+    read = {name for layer in layers for name in layer.tensors()}
+    modules = {(name.rpartition(".")[0], shapes[name]): name for name in read if "." in name}
+    for name, shape in shapes.items():
+        matrix = modules.get((name.rpartition(".")[0], shape))
+        if name in read or matrix is None or len(shape) != 2:
+            continue
+        raise CheckpointError(
+            f"{path}: {name} {shape} beside {matrix} may be its mask, and the layer without it "
+            "another function: save the product of the two as the weight, or say which is what "
+            "where it is none.",
+            [Retry(str(path), {"roles": roles_of(layers)})],
+        )
+
+
+def roles_of(layers: Sequence[MLPLocation]) -> dict[str, str]:
+    """Return the roles of layers as a caller says them, numbered where they are several."""
+    several = len(layers) > 1
+    return {
+        f"{role}.{index}" if several else role: name
+        for index, layer in enumerate(layers)
+        for role, name in layer.roles().items()
+    }
+
+
 def refuse_numbered_gate(path: Path, prefix: str, layer: MLPLocation, shapes: Shapes) -> None:
     """Refuse a gated MLP whose matrices differ in their number alone and fit in a row as well.
 
@@ -278,7 +298,8 @@ def chain(path: Path, shapes: Shapes) -> list[MLPLocation]:
     biases = {bias_beside(shapes, name) for name in flat}
     matrices = sorted({*flat} - biases, key=natural)
     read = {*matrices, *(bias_beside(shapes, name) for name in matrices)} - {None}
-    if len(matrices) < 2 or read != {*shapes}:
+    made = any(map(MADE_INTO_WEIGHT.search, matrices))
+    if len(matrices) < 2 or read != {*shapes} or made:
         return []
     # the alphabet says nothing: `decoder` is before `encoder` in it
     orders = [order for order in orders_by_name(matrices) if fits(shapes, order)]
@@ -310,12 +331,6 @@ def orders_by_name(matrices: Sequence[str]) -> list[tuple[str, ...]]:
     return [tuple(name for group in one for name in alike[group]) for one in said]
 
 
-def stage(name: str) -> int:
-    """Return −1 for a name of what comes first in a network, 1 for the last, 0 for neither."""
-    words = {*re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())}
-    return bool(words & LAST) - bool(words & FIRST)
-
-
 def in_order(shapes: Shapes, matrices: Sequence[str]) -> list[MLPLocation]:
     """Return matrices one behind the other, an activation between any two."""
     *ups, down = matrices
@@ -339,12 +354,6 @@ def bias_beside(shapes: Shapes, name: str) -> str | None:
     names.append(re.sub(r"vars/0$", "vars/1", name))  # of Keras
     found = (one for one in names if one != name and is_vector(shapes.get(one, ())))
     return next(found, None)
-
-
-def natural(name: str) -> list[tuple[bool, int | str]]:
-    """Return a key that sorts layers.10 behind layers.9."""
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts if part]
 
 
 def is_network(layers: list[MLPLocation]) -> bool:

@@ -17,11 +17,13 @@ from bilens.io.formats.families import (
 )
 from bilens.io.formats.guessed_roles import (
     GRAMMAR,
+    MATRIX,
     Shapes,
     guess_roles,
     is_network,
     is_vector,
     misfit,
+    refuse_masks,
     refuse_two_branches,
 )
 from bilens.io.formats.keras import WEIGHTS_ALONE, read_hdf5
@@ -31,7 +33,7 @@ from bilens.io.formats.safetensors_folder import WeightsFile, header, open_folde
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import CONFIG_NAME, Activations, LoadedModel, ReadOptions
 from bilens.io.stored_mlp import MLPLocation, Store, StoredMLP
-from bilens.io.tensors import check_one_dtype
+from bilens.io.tensors import DTYPES, check_one_dtype
 from bilens.nn.layer_view import Gives, Reads
 
 ROLE = re.compile(r"(up|gate|down|gate_up|up_gate)(_bias)?(?:\.(\d{1,4}))?", re.ASCII)
@@ -126,7 +128,8 @@ def located_layers(
     """Return which tensors the layers are, as they are said or guessed; their shapes fit."""
     try:
         if options.roles is None:
-            layers = guess_roles(path, shapes)
+            layers = guess_roles(path, shapes_of_weights(store))
+            refuse_masks(path, layers, shapes)
             refuse_bias_of_product(path, store, layers)
         else:
             layers = parse_roles(path, with_numbers(path, options.roles, store), store)
@@ -141,6 +144,24 @@ def located_layers(
     used = [store[name] for layer in layers for name in layer.tensors()]
     check_one_dtype(path, [one.added_to or one.dtype for one in used])
     return layers
+
+
+def shapes_of_weights(store: Store) -> Shapes:
+    """Return the shapes of tensors that a layer may be made of.
+
+    Whole numbers, codes and tensors without numbers are none, unless a name says otherwise.
+    """
+    shapes = {name: one.shape for name, one in store.items()}
+    plain = {n for n, one in store.items() if one.dtype in DTYPES.values() and 0 not in one.shape}
+    if not any(len(shapes[name]) == 2 for name in plain):
+        return shapes
+    named = {name: re.sub(r"\d+", "*", name) for name in shapes}
+    like = {named[name] for name in plain}
+    return {
+        name: shape
+        for name, shape in shapes.items()
+        if name in plain or named[name] in like or named[name].endswith(MATRIX)
+    }
 
 
 def answered(path: Path, options: ReadOptions, asks: Collection[str]) -> dict[str, object]:

@@ -112,8 +112,8 @@ def inside(folder: Path, file: Path) -> Path:
     """Return a file of a folder that does not lead out of it."""
     home, real = folder.resolve(), file.resolve()
     allowed = [home]
-    if home.parent.name == "snapshots":
-        allowed.append(home.parent.parent / "blobs")
+    # in the cache of the Hugging Face hub the files of a revision, below it too, are such links
+    allowed += [up.parent / "blobs" for up in home.parents if up.name == "snapshots"]
     if file.is_symlink() and real.parent not in allowed:
         raise CheckpointError(
             f"{file}: is a link to {real}, outside of its folder: put the file itself there."

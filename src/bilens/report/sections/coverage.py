@@ -36,7 +36,7 @@ def coverage(t: Catalogue, found: Coverage | None) -> Markup:
 
 def summary(t: Catalogue, found: Coverage) -> str:
     """Return how many parameters were read exactly, approximately and not at all."""
-    key = "summary" if found.share else "none"
+    key = "summary" if found.share else "none" if found.parameters else "unlisted"
     return t(f"coverage.{key}", count=grouped(found.parameters), **shares(found))
 
 

@@ -225,7 +225,9 @@ def answer_text(t: Catalogue, record: Audit) -> str:
     key = f"decision.{decision_of(record).answer}.text"
     odd = [one for one in finding_lines(t, record) if one.outcome == "warn"]
     stands_out = basis_of(record) == "unrelated" or any(one.group != "reading" for one in odd)
-    return t(f"{key}.cautious" if stands_out and t.has(f"{key}.cautious") else key)
+    unlisted = record.coverage is not None and not record.coverage.parameters
+    ending = ".cautious" if stands_out else ".unlisted" if unlisted else ""
+    return t(f"{key}{ending}" if t.has(f"{key}{ending}") else key)
 
 
 def apart(record: Audit) -> bool:
