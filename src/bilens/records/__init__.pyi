@@ -56,4 +56,9 @@ from .mlp_trace import (
 )
 from .performance import Performance as Performance, Regression as Regression
 from .tensor_changes import WholeDifference as WholeDifference
-from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at
+from .view import (
+    records_in as records_in,
+    schemas_of as schemas_of,
+    value_at as value_at,
+    views as views,
+)

@@ -37,7 +37,12 @@ from bilens.report.text import (
 )
 
 LONGEST = 40  # characters of a name
-WHOLE: Final = ("count", "whole", "number or name")  # formats of numbers that are not rounded
+WHOLE: Final = (
+    "count",
+    "whole",
+    "number or name",
+    "cell",
+)  # formats of numbers that are not rounded
 MOST_NAMED = 3  # inputs
 EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
 PARTS: Final = (
