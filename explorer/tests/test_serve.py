@@ -65,7 +65,10 @@ def client(folder: Path) -> Iterator[TestClient]:
 def said(client: TestClient, key: str, **changes: Any) -> Any:
     secret = client.app.secret  # type: ignore[attr-defined]
     headers = {"origin": HERE, HEADER: secret, **changes.pop("headers", {})}
-    body = {"action": "accept", "subject": "rule:exact", "text": "known", "author": "Ada"} | changes
+    audits = client.get(f"/api/v1/models/{key}").json().get("audits") or [{}]
+    read = {"audit": audits[0].get("number"), "identity": audits[0].get("identity")}
+    body = {"action": "accept", "subject": "rule:exact", "text": "known", "author": "Ada"}
+    body |= read | changes
     return client.post(f"/api/v1/models/{key}/entries", json=body, headers=headers)
 
 

@@ -22,6 +22,7 @@ from .class_readings import (
 from .column_readings import ColumnReadings as ColumnReadings, TableColumn as TableColumn
 from .common import (
     Finding as Finding,
+    Identity as Identity,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
     Source as Source,
