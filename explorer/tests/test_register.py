@@ -14,7 +14,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 
@@ -294,18 +296,21 @@ def test_a_history_reads_no_file_out_of_the_folder(root: Path) -> None:
     assert row(ServedFolder(root)).state == "unread"
 
 
-def test_a_mapping_and_an_activation_open_the_views_too(
+def test_a_mapping_an_activation_and_names_open_the_views_too(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names and activation of a file that does not say them stand in the audit's command."""
-    import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     tensors = {"first": torch.randn(6, 4), "second": torch.randn(3, 6)}
     save_file(tensors, root / "odd.safetensors")
     words = ["audit", "odd.safetensors", "--map", "up=first", "--map", "down=second"]
-    words += ["--activation", "relu", "--history", "."]
+    words += ["--activation", "relu", "--history", ".", "--classes", "names.txt"]
+    words += ["--data", "x.npy", "--labels", "y.npy"]
+    (root / "names.txt").write_text("cat\ndog\ncow\n")
+    np.save(root / "x.npy", torch.randn(60, 4).numpy())
+    np.save(root / "y.npy", torch.arange(60).numpy() % 3)
     monkeypatch.chdir(root)
     monkeypatch.setattr("sys.argv", ["bilens", *words])  # which the audit says of itself
     run(*words)
@@ -316,6 +321,30 @@ def test_a_mapping_and_an_activation_open_the_views_too(
     assert found.status_code == 200, found.text
     (layer,) = found.json()["layers"]
     assert layer["activation"] == "relu"
+    assert layer["outputs"] == ["cat", "dog", "cow"]
+
+
+def test_no_view_draws_what_the_audit_did_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    shapes = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, root / "a.safetensors")
+    monkeypatch.chdir(root)
+    key = id_of("a.safetensors")
+    asked = {"layer": "layer", "output": "1"}
+    for threshold, code in ((0.5, 200), (0.99999, 400)):
+        words = ["audit", "a.safetensors", "--activation", "relu", "--history", "."]
+        words += ["--threshold", str(threshold)]
+        monkeypatch.setattr("sys.argv", ["bilens", *words])
+        run(*words)
+        with client_of(ServedFolder(root)) as client:
+            for view in ("spectrum", "null", "eigenvectors", "interactions"):
+                found = client.get(f"/api/v1/models/{key}/{view}", params=asked)
+                assert found.status_code == code, found.text
+                assert code == 200 or "not read by the last audit: R²" in found.json()["error"]
 
 
 def test_a_paper_says_nothing_of_what_people_accepted(root: Path) -> None:

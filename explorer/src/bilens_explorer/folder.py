@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import structs
 
@@ -66,8 +66,15 @@ AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class s
 Report = TypeVar("Report", bound=SavedReport[Any])
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
 FRESH = 2.0  # seconds for which a walk is not repeated
-# verdict, conditions, and whether wrong answers are listed
-Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...], bool]
+
+
+class Judged(NamedTuple):
+    """What pages of a model need of the document of its last audit."""
+
+    findings: tuple[Finding, ...] = ()
+    conditions: tuple[JudgedCondition, ...] = ()
+    wrong: bool = False  # whether wrong answers are listed
+    names: tuple[str, ...] = ()  # of the outputs
 
 
 class ServedFolder:
@@ -231,9 +238,8 @@ class ServedFolder:
         lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
         day = self.today(past)
         row = row_of(key, name, past, day, lying)
-        findings, conditions, wrong = (
-            ((), (), False) if row.answered is None else self._judged(row.answered)
-        )
+        found_then = Judged() if row.answered is None else self._judged(row.answered)
+        findings, conditions, wrong, _ = found_then
         said = None if row.last is None else past.people(name, row.last.identity, day)
         failed = tuple(one for one in conditions if one.failed)
         judged = () if said is None else tuple(one for one in said.entries if one.action in JUDGED)
@@ -264,14 +270,17 @@ class ServedFolder:
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
-        """Return findings, conditions, and whether wrong answers are listed; none if unreadable."""
+        """Return what an audit found, or nothing where it cannot be read."""
         if audit not in self._verdicts:
             try:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
-                return (), (), False
-            wrong = record.performance is not None and bool(record.performance.mistakes)
-            self._verdicts[audit] = record.verdict, record.conditions or (), wrong
+                return Judged()
+            seen = record.performance
+            wrong = seen is not None and bool(seen.mistakes)
+            answers = () if seen is None or seen.classification is None else seen.names
+            names = record.model.output_names or answers
+            self._verdicts[audit] = Judged(record.verdict, record.conditions or (), wrong, names)
         return self._verdicts[audit]
 
     def state(self) -> State:
@@ -312,9 +321,15 @@ class ServedFolder:
 
     def _open(self, path: Path) -> OpenModel:
         """Open a model as its last audit read it: with its mapping, activation and the like."""
-        name = self.name_of(path)
-        options = reading_options(self.past().commands.get(name, ""))
-        return self._models.get(path, displayable(name), options)
+        return self._models.get(path, displayable(self.name_of(path)), self._options(path))
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        name, past = self.name_of(path), self.past()
+        command = past.commands.get(name, "")
+        options = reading_options(command)
+        if "--classes" in command and (names := self._judged(past.audits[name][0]).names):
+            options["output_names"] = [*names]
+        return options
 
     def report(self, key: str) -> SavedReport[Any]:
         """Return a report that lies in the folder, as it is told.
