@@ -1,13 +1,12 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
 import os
-import re
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from msgspec import structs
 
@@ -20,17 +19,15 @@ from bilens.api import (
     now,
     repeat_command,
 )
-from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
-from bilens.data import FILE_NAME as TOKENIZER
 from bilens.findings import JUDGED, RULE
-from bilens.records import EARLIER_KINDS, Finding, JudgedCondition, PastAudit, displayable
+from bilens.records import EARLIER_KINDS, PastAudit, displayable
 from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns
+from bilens_explorer.documents import Judged, check_report, read_report
 from bilens_explorer.inside import (
     MissingError,
     cut_paths,
-    opened,
     require_found,
     state_of,
 )
@@ -59,22 +56,10 @@ from bilens_explorer.records.models import (
 )
 from bilens_explorer.register import UNREAD, Register
 from bilens_explorer.rows import without_rows
-from bilens_explorer.walk import KINDS, START, FolderContents, place_of, walk
+from bilens_explorer.walk import FolderContents, find_views, place_of, walk
 
-LARGEST = 1 << 24  # bytes of a document
-AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
-CODER = re.compile(rb'"class":\s*"\w*SAE"')
 FRESH = 2.0  # seconds for which a walk is not repeated
-
-
-class Judged(NamedTuple):
-    """What pages of a model need of the document of its last audit."""
-
-    findings: tuple[Finding, ...] = ()
-    conditions: tuple[JudgedCondition, ...] = ()
-    wrong: bool = False  # whether wrong answers are listed
-    names: tuple[str, ...] = ()  # of the outputs
 
 
 class ServedFolder:
@@ -253,7 +238,7 @@ class ServedFolder:
             ),
             day=day,
             before=self._where_now(row),
-            views=() if path is None else self.views_of(path, wrong=wrong),
+            views=() if path is None else find_views(self.folder, path, wrong=wrong),
             audits=audits,
             entries=entries,
             judged=judged,
@@ -347,16 +332,7 @@ class ServedFolder:
         path, kind = require_found(self.last_walk().reports.get(key))
         name = self.name_of(path)
         with self._reading:
-            try:
-                with opened(self.folder, path) as file:
-                    text = file.read(LARGEST + 1)
-                if len(text) > LARGEST:
-                    raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, parse_object(text))
-            except OSError as error:
-                raise FileError(f"{name}: {why_unreadable(error)}") from None
-            except ValueError as error:
-                raise FileError(f"{name}: {error}.") from None
+            return read_report(self.folder, path, name, kind)
 
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
@@ -365,7 +341,7 @@ class ServedFolder:
         with self._reading:
             document = self.history.document(number)
             kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
-            found = checked(f"audit {number}", kind, document)
+            found = check_report(f"audit {number}", kind, document)
             del document
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
         return self._told(found, number)
@@ -418,28 +394,5 @@ class ServedFolder:
             raise RefusedError("none")
         return repeat_command(commands[name], self.folder, name)
 
-    def is_autoencoder(self, path: Path) -> bool:
-        if any((path / mark).exists() for mark in AUTOENCODER):
-            return True
-        with suppress(OSError), opened(self.folder, path / "config.json") as file:
-            return CODER.search(file.read(START)) is not None
-        return False
-
-    def views_of(self, path: Path, *, wrong: bool = False) -> tuple[str, ...]:
-        """Return the views of a model; `wrong`: its last audit lists wrong answers."""
-        if self.is_autoencoder(path):
-            return ()
-        found = ["spectra"] if (path / TOKENIZER).is_file() else ["spectra", "playground"]
-        return (*found, "mistakes") if wrong else tuple(found)
-
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
-
-
-def checked(name: str, kind: object, document: Mapping[str, object]) -> SavedReport[Any]:
-    try:
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise FileError(f"a document of kind {kind!r:.40} is none that this release reads.")
-        return KINDS[kind](document)
-    except BilensError as error:
-        raise FileError(f"{name}: {error}") from None

@@ -22,6 +22,7 @@ from bilens import (
     NetworkReport,
     TraceReport,
 )
+from bilens.data import FILE_NAME as TOKENIZER
 from bilens.io import MARKS, is_model
 from bilens.records import EARLIER_KINDS, ReadAs, kind_of
 from bilens.report import SavedReport, SweepReport
@@ -43,6 +44,8 @@ DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are
 START = 400  # bytes that tell a document's kind
 MOST_BESIDE = 500  # files of a model that are looked at
 SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
+AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
+CODER = re.compile(rb'"class":\s*"\w*SAE"')
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 READ_AS = re.compile(rb'"read_as":\s*"(\w+)"')
 
@@ -130,6 +133,17 @@ def place_of(folder: Path, name: str) -> Path | None:
         inside = Path(os.path.realpath(path)).is_relative_to(folder)
         return path if inside and not {"..", "/"} & {*Path(name).parts} else None
     return None
+
+
+def find_views(folder: Path, path: Path, *, wrong: bool = False) -> tuple[str, ...]:
+    """Return the views of a model, none of an autoencoder; `wrong`: wrong answers are listed."""
+    if any((path / mark).exists() for mark in AUTOENCODER):
+        return ()
+    with suppress(OSError), opened(folder, path / "config.json") as file:
+        if CODER.search(file.read(START)):
+            return ()
+    found = ["spectra"] if (path / TOKENIZER).is_file() else ["spectra", "playground"]
+    return (*found, "mistakes") if wrong else tuple(found)
 
 
 def beside(model: Path) -> list[Path]:
