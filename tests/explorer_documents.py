@@ -5,6 +5,7 @@ from typing import get_args
 import msgspec
 from msgspec import structs
 
+from bilens.findings.rules.judgements import JUDGED
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import (
@@ -124,6 +125,7 @@ MODEL = ModelPage(
     findings=FINDINGS,
     conditions=CONDITIONS,
     measured=MEASURED,
+    judged=tuple(one for one in ENTRIES if one.action in JUDGED),
     writable=True,
     digest="d",
     views=MODEL_VIEWS,
@@ -131,7 +133,9 @@ MODEL = ModelPage(
         ReportRow(state, f"{state}.json", "classes", state, 1) for state in get_args(PaperState)
     ),
 )
-UNREAD = structs.replace(MODEL, entries=(), findings=(), conditions=())  # its audit failed
+UNREAD = structs.replace(
+    MODEL, entries=(), judged=(), findings=(), conditions=()
+)  # its audit failed
 CALM = structs.replace(UNREAD, model=STEADY)
 DAMAGED = structs.replace(
     UNREAD, model=structs.replace(ROW, state="unread", last=structs.replace(AUDITS[0], unread=True))
@@ -143,6 +147,7 @@ UNKNOWN = structs.replace(
     reports=(),
     audits=(),
     entries=(),
+    judged=(),
     measured=(),
     findings=(),
     conditions=(),

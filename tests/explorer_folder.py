@@ -1,5 +1,9 @@
 """A folder with a model of every kind, their audits and a trace."""
 
+import base64
+import gzip
+import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -50,3 +54,11 @@ def write_folder(root: Path) -> Path:
     assert found.exit_code == 0, found.output
     (root / "trace.json").write_text(found.stdout, "utf-8")
     return root
+
+
+def unpacked(html: str) -> str:
+    """A file with each part that is packed in it beside it."""
+    found = re.search(r'id="embedded">(.*?)</script>', html)
+    assert found
+    parts = (gzip.decompress(base64.b64decode(part)) for part in json.loads(found[1]).values())
+    return html + b"".join(parts).decode("utf-8", "replace")

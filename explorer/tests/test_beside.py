@@ -111,8 +111,9 @@ def test_something_is_said_only_of_what_is_there(
     model_folder(tmp_path / "demo", tiny.classifier(), input_names=names)
     TraceReport(make_trace()).to_json(tmp_path / "trace.json")
     served = ServedFolder(tmp_path)
-    served.history.add(audit_of(tmp_path / "demo", failed()).record)
-    said = id_of("demo"), NewEntry(action, subject, "known", "Ada")
+    last = served.history.add(audit_of(tmp_path / "demo", failed()).record)
+    read = {"audit": last.number, "identity": last.identity}
+    said = id_of("demo"), NewEntry(action, subject, "known", "Ada", **read)
     if told:
         with pytest.raises(UsageError, match=told):
             add_entry(served, *said)

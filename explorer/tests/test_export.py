@@ -8,10 +8,7 @@ are not turned round, with comparisons whose eigenvectors are not there, with a 
 that was left out, with lists of layers beyond those that it holds.
 """
 
-import base64
-import gzip
 import json
-import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +26,7 @@ from bilens_explorer.folder import ServedFolder, id_of
 from bilens_explorer.playground import pair_spectrum, playground
 from chromium import needs_browser
 from commands import USAGE, Shell, model_folder
+from explorer_folder import unpacked
 from report_documents import audit_of, failed, make_document
 from traced_folder import write_traced
 
@@ -266,14 +264,6 @@ def test_many_models_are_to_be_chosen_from(folder: Path, monkeypatch: pytest.Mon
     assert made.count('data-path="/models/') == 2 * len(("", *served.model(id_of("mnist")).views))
     assert "onerror=alert" not in made
     assert "1 model with 2 audits, 0 other reports" in made
-
-
-def unpacked(html: str) -> str:
-    """A file with each part that is packed in it beside it."""
-    found = re.search(r'id="embedded">(.*?)</script>', html)
-    assert found
-    parts = (gzip.decompress(base64.b64decode(part)) for part in json.loads(found[1]).values())
-    return html + b"".join(parts).decode("utf-8", "replace")
 
 
 def test_labels_and_acceptances_are_carried_and_notes_are_not(tmp_path: Path) -> None:

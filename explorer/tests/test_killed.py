@@ -36,7 +36,7 @@ TOKEN = "t" * 32
 SAYINGS = (
     {"action": "note", "subject": "rule:exact"},
     {"action": "label", "subject": "class:1:positive:0"},
-    {"action": "accept", "subject": "rule:complete", "until": "2999-01-01"},
+    {"action": "accept", "subject": "rule:complete", "until": "2999-01-01", "audit": 1},
 )
 
 

@@ -4,20 +4,25 @@ Broken once: with the model's name in place of its files, with a forged time tak
 file, with a report beside a model taken for an audit, with the day of a clock that was put back.
 """
 
+import html
 import json
 import os
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
+from bilens.api.watch import watch_folder
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.records.common import Identity
@@ -104,7 +109,7 @@ def test_swapped_weights_are_seen_on_every_page(root: Path) -> None:
         assert BADGE not in page
     assert audit.index(line) < audit.index(DECIDED), "said before what was found then"
     assert BADGE not in model
-    accepted = NewEntry("accept", "rule:decision", "of what was audited", "Ada")
+    accepted = NewEntry("accept", "rule:decision", "of what was audited", "Ada", audit=1)
     with pytest.raises(UsageError, match="nothing to accept"):
         add_entry(served, key, accepted)
 
@@ -241,6 +246,9 @@ def test_a_clock_that_is_put_back_revives_no_acceptance(
     assert row(served).approvals == ()
     clock("2199-03-31")
     assert row(served).approvals == (), "this explorer has seen a later day"
+    with client_of(served) as client:
+        for page in ("/audits/1", f"/models/{id_of('m')}/summary"):
+            assert "Accepted until" not in client.get(page).text
     served.history.say("note", "m", "model", "nothing", "Kei")
     clock("2199-04-02")
     served.history.say("note", "m", "model", "a later day is in the history", "Kei")
@@ -288,18 +296,21 @@ def test_a_history_reads_no_file_out_of_the_folder(root: Path) -> None:
     assert row(ServedFolder(root)).state == "unread"
 
 
-def test_a_mapping_and_an_activation_open_the_views_too(
+def test_a_mapping_an_activation_and_names_open_the_views_too(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names and activation of a file that does not say them stand in the audit's command."""
-    import torch
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
     tensors = {"first": torch.randn(6, 4), "second": torch.randn(3, 6)}
     save_file(tensors, root / "odd.safetensors")
     words = ["audit", "odd.safetensors", "--map", "up=first", "--map", "down=second"]
-    words += ["--activation", "relu", "--history", "."]
+    words += ["--activation", "relu", "--history", ".", "--classes", "names.txt"]
+    words += ["--data", "x.npy", "--labels", "y.npy"]
+    (root / "names.txt").write_text("cat\ndog\ncow\n")
+    np.save(root / "x.npy", torch.randn(60, 4).numpy())
+    np.save(root / "y.npy", torch.arange(60).numpy() % 3)
     monkeypatch.chdir(root)
     monkeypatch.setattr("sys.argv", ["bilens", *words])  # which the audit says of itself
     run(*words)
@@ -310,3 +321,126 @@ def test_a_mapping_and_an_activation_open_the_views_too(
     assert found.status_code == 200, found.text
     (layer,) = found.json()["layers"]
     assert layer["activation"] == "relu"
+    assert layer["outputs"] == ["cat", "dog", "cow"]
+
+
+def test_no_view_draws_what_the_audit_did_not_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    shapes = {"fc1.weight": (8, 4), "fc1.bias": (8,), "fc2.weight": (3, 8), "fc2.bias": (3,)}
+    save_file({name: torch.randn(shape) for name, shape in shapes.items()}, root / "a.safetensors")
+    monkeypatch.chdir(root)
+    key = id_of("a.safetensors")
+    asked = {"layer": "layer", "output": "1"}
+    for threshold, code in ((0.5, 200), (0.99999, 400)):
+        words = ["audit", "a.safetensors", "--activation", "relu", "--history", "."]
+        words += ["--threshold", str(threshold)]
+        monkeypatch.setattr("sys.argv", ["bilens", *words])
+        run(*words)
+        with client_of(ServedFolder(root)) as client:
+            for view in ("spectrum", "null", "eigenvectors", "interactions"):
+                found = client.get(f"/api/v1/models/{key}/{view}", params=asked)
+                assert found.status_code == code, found.text
+                assert code == 200 or "not read by the last audit: R²" in found.json()["error"]
+
+
+def test_a_paper_says_nothing_of_what_people_accepted(root: Path) -> None:
+    """Its words are no judgement: the history has these, whatever was true when it was written."""
+    history = bl.History(root)
+    history.say("accept", "m", "rule:decision", "known", "Ada")
+    people = history.people("m", history.audits("m")[0].identity)
+    own = bl.AuditReport(history.document(1)).with_people(people)
+    own.to_json(root / "m" / "own.json")
+    forged = json.loads(own.to_json()) | {"seed": 99}
+    (root / "m" / "forged.json").write_text(json.dumps(forged))
+    history.say("reject", "m", "rule:decision", "stop it", "Bob")
+    served = ServedFolder(root)
+    with client_of(served) as client:
+        found = {one: client.get(f"/reports/{id_of(f'm/{one}.json')}") for one in ("own", "forged")}
+        told = client.get(f"/api/v1/reports/{id_of('m/forged.json')}").json()
+    assert "Bob" in found["own"].text
+    assert "Accepted" not in found["own"].text
+    assert not {"Ada", "Bob"} & {*re.findall("Ada|Bob", found["forged"].text)}
+    assert told["people"] is None
+
+
+def test_nobody_accepts_an_audit_that_they_did_not_see(root: Path) -> None:
+    served, key, last = ServedFolder(root), id_of("m"), bl.History(root).audits("m")[0]
+    seen = {"audit": last.number, "identity": last.identity}
+    page = client_of(served).get(f"/models/{key}").text
+    assert json.loads(html.unescape(re.findall('data-read="([^"]*)"', page)[0]))["audit"] == 1
+    swap(root)
+    audited(root, "m")
+    for given in ({}, seen, {"audit": 2, "identity": last.identity}):
+        with pytest.raises(UsageError, match="audit 2 is the last one of m, and this is said of"):
+            add_entry(served, key, NewEntry("accept", "rule:decision", "I read it", "Ada", **given))
+    with pytest.raises(UsageError, match="audit 1 is not the last one of m"):
+        served.history.say("accept", "m", "rule:decision", "known", "Ada", audit=1)
+    assert row(served).approvals == ()
+    now = {"audit": 2, "identity": served.history.audits("m")[0].identity}
+    add_entry(served, key, NewEntry("accept", "rule:decision", "I read it", "Ada", **now))
+    assert [one.author for one in row(served).approvals] == ["Ada"]
+
+
+def test_chosen_models_keep_what_was_accepted_of_their_copies(root: Path) -> None:
+    shutil.copytree(root / "m", root / "copy")
+    audited(root, "copy")
+    bl.History(root).say("accept", "m", "rule:decision", "known", "Ada")
+    served = ServedFolder(root, exporting=True)
+    served.choose_models(["copy"])
+    assert [one.author for one in row(served, "copy").approvals] == ["Ada"]
+    with client_of(served) as client:
+        for page in (f"/models/{id_of('copy')}", f"/models/{id_of('copy')}/summary", "/audits/2"):
+            found = client.get(page).text
+            assert "Ada" in found
+            assert T("explorer.not_approved") not in found
+
+
+def test_what_the_walk_does_not_find_is_not_gone(root: Path) -> None:
+    """Hidden, deep, or a file of a folder: what lies there is said; outside nobody looks."""
+    deep = "/".join("abcdefgh")
+    for name in (".hidden", deep, "../outside"):
+        shutil.copytree(root / "m", root / name)
+    (root / "out").symlink_to(root.parent / "outside")
+    for name in (".hidden", deep, "out"):
+        audited(root, name)
+    record = audit_of(root / "m").record
+    file = {"model.safetensors": sha256_of(root / "m" / "model.safetensors")}
+    for path in (root / "m" / "model.safetensors", root.parent / "outside"):
+        source = replace(record.source, path=str(path), files=file)
+        bl.History(root).add(replace(record, source=source))
+    states = {one.name: one.state for one in ServedFolder(root).overview().models}
+    assert states == {
+        "m": "audited",
+        ".hidden": "audited",
+        deep: "audited",
+        "m/model.safetensors": "audited",
+        "out": "unread",
+        str(root.parent / "outside"): "unread",
+    }
+
+
+def test_an_empty_folder_is_gone_for_home_and_watch(root: Path) -> None:
+    for file in [*(root / "m").iterdir()]:
+        file.unlink()
+    assert row(ServedFolder(root)).state == "gone"
+    assert [one.state for one in watch_folder(root).models] == ["gone"]
+
+
+def test_a_history_that_is_copied_over_it_is_read_anew(root: Path) -> None:
+    """With as many rows, in the same file, by time and bytes another one."""
+    other = root.parent / "other"
+    shutil.copytree(root, other)
+    bl.History(root).say("accept", "m", "rule:decision", "known", "Ada")
+    bl.History(other).say("reject", "m", "rule:decision", "stop it", "Bob")
+    served = ServedFolder(root)
+    assert [one.author for one in row(served).approvals] == ["Ada"]
+    before = served.state().digest
+    with sqlite3.connect(other / "bilens.db") as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (root / "bilens.db").write_bytes((other / "bilens.db").read_bytes())
+    assert row(served).approvals == ()
+    assert served.state().digest != before

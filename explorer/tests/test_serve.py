@@ -24,7 +24,7 @@ import table_documents
 import tiny
 from bilens.base.errors import FileError, UsageError
 from bilens.report.reports import AuditReport
-from bilens_explorer import folder as folders, guard as guards, walk as walks
+from bilens_explorer import documents, folder as folders, guard as guards, walk as walks
 from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.command import SETTINGS, Address, has_screen, server_of
 from bilens_explorer.endpoint import API
@@ -65,7 +65,10 @@ def client(folder: Path) -> Iterator[TestClient]:
 def said(client: TestClient, key: str, **changes: Any) -> Any:
     secret = client.app.secret  # type: ignore[attr-defined]
     headers = {"origin": HERE, HEADER: secret, **changes.pop("headers", {})}
-    body = {"action": "accept", "subject": "rule:exact", "text": "known", "author": "Ada"} | changes
+    audits = client.get(f"/api/v1/models/{key}").json().get("audits") or [{}]
+    read = {"audit": audits[0].get("number"), "identity": audits[0].get("identity")}
+    body = {"action": "accept", "subject": "rule:exact", "text": "known", "author": "Ada"}
+    body |= read | changes
     return client.post(f"/api/v1/models/{key}/entries", json=body, headers=headers)
 
 
@@ -309,7 +312,7 @@ def test_a_report_that_is_swapped_is_not_read(folder: Path, swapped: str, tmp_pa
     elif swapped == "pipe":
         os.mkfifo(inner)
     elif swapped == "large":
-        inner.write_bytes((outside / "one.json").read_bytes() + b" " * folders.LARGEST)
+        inner.write_bytes((outside / "one.json").read_bytes() + b" " * documents.LARGEST)
     with pytest.raises(FileError, match=r"inner/one\.json"):
         served.report(key)
 

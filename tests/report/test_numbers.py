@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from bilens.report import text as numbers
+from bilens.report.sections.overview import compared_number
 
 NO_BREAK = "\u00a0×\u00a0"
 
@@ -106,6 +107,24 @@ def test_a_compared_number_is_shown_on_its_side(billionths: int, limit: int, dig
     assert above - below <= 10**-digits * 1.001
     assert (below < limit_shown) == (value < limit_shown)
     assert (above > limit_shown) == (value > limit_shown)
+
+
+@pytest.mark.parametrize(
+    ("condition", "value", "shown"),
+    [
+        ("accuracy<0.95", 55 / 60, "0.9167"),  # as 91.7% elsewhere
+        ("accuracy<0.9167", 55 / 60, "0.9166"),
+        ("accuracy>=0.9", 0.899996, "0.8999"),
+        ("leak>0.1", 0.100004, "0.1001"),
+        ("leak>0.1", 0.3333333, "0.3333"),
+        ("trigger", 0.3333333, "0.3334"),
+        ("a later word <x", 0.25, "0.2500"),
+    ],
+)
+def test_a_condition_has_the_number_that_stands_elsewhere(
+    condition: str, value: float, shown: str
+) -> None:
+    assert compared_number(condition, value) == shown
 
 
 @given(st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**7))

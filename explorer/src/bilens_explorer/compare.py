@@ -47,6 +47,7 @@ from bilens_explorer.records.model_comparison import (
 )
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.spectra import LayerName, OutputText, OutputView, held_outputs, viewed_vectors
+from bilens_explorer.walk import find_views
 
 LARGEST = 1 << 24  # parameters of a model whose weights a page compares
 LARGEST_SEEN = 1 << 20  # of one whose own page says what changed: about a second
@@ -283,7 +284,9 @@ def held_pairs(served: ServedFolder) -> list[tuple[str, str]]:
 
     What is gone, and an autoencoder, has no weights to compare.
     """
-    found = sorted(key for key, path in served.last_walk().models.items() if served.views_of(path))
+    found = sorted(
+        key for key, path in served.last_walk().models.items() if find_views(served.folder, path)
+    )
     return [*combinations(found, 2)] if len(found) <= HELD_MODELS else []
 
 

@@ -1,13 +1,14 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
 import os
-import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, TypeVar
+
+from msgspec import structs
 
 from bilens import AuditReport, History
 from bilens.api import (
@@ -18,22 +19,28 @@ from bilens.api import (
     now,
     repeat_command,
 )
-from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
-from bilens.data import FILE_NAME as TOKENIZER
 from bilens.findings import JUDGED, RULE
-from bilens.records import EARLIER_KINDS, Finding, JudgedCondition, PastAudit, People, displayable
+from bilens.records import EARLIER_KINDS, PastAudit, displayable
 from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns
+from bilens_explorer.documents import Judged, check_report, read_report
 from bilens_explorer.inside import (
     MissingError,
     cut_paths,
-    opened,
     require_found,
     state_of,
 )
 from bilens_explorer.open_models import OpenModel, OpenModels
-from bilens_explorer.overview import GONE, NEVER, Past, digest, overview_of, reports_of, row_of
+from bilens_explorer.overview import (
+    NEVER,
+    Past,
+    digest,
+    mark_of_history,
+    overview_of,
+    reports_of,
+    row_of,
+)
 from bilens_explorer.papers import Papers
 from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import (
@@ -47,17 +54,12 @@ from bilens_explorer.records.models import (
     State,
     id_of,
 )
-from bilens_explorer.register import Register
+from bilens_explorer.register import UNREAD, Register
 from bilens_explorer.rows import without_rows
-from bilens_explorer.walk import KINDS, START, FolderContents, walk
+from bilens_explorer.walk import FolderContents, find_views, place_of, walk
 
-LARGEST = 1 << 24  # bytes of a document
-AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 Report = TypeVar("Report", bound=SavedReport[Any])
-CODER = re.compile(rb'"class":\s*"\w*SAE"')
 FRESH = 2.0  # seconds for which a walk is not repeated
-# verdict, conditions, and whether wrong answers are listed
-Judged = tuple[tuple[Finding, ...], tuple[JudgedCondition, ...], bool]
 
 
 class ServedFolder:
@@ -89,6 +91,7 @@ class ServedFolder:
         self._walker, self._patience = Thread(), patience
         self._day = ""  # the last one that was seen
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
+        self._mark: Hashable = None  # of the history that was read
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._register = Register(
@@ -109,7 +112,10 @@ class ServedFolder:
         return self._found
 
     def _walk(self) -> None:
-        found = walk(self.folder)
+        named: Iterable[str] = ()
+        with suppress(BilensError):  # a history that cannot be read is told where it is asked for
+            named = self.past().audits
+        found = walk(self.folder, named)
         found = found if self._chosen is None else found.restricted(*self._chosen)
         if found.compared_parts != self._found.compared_parts:
             self._found = found
@@ -147,7 +153,8 @@ class ServedFolder:
 
     def past(self) -> Past:
         with self._remembering:
-            self._past = self._past.read_on(self.history)
+            if (mark := mark_of_history(self.history)) != self._mark:
+                self._past, self._mark = self._past.read_on(self.history), mark
             if self._chosen is None:
                 return self._past
             return self._past.of_models(self._found.names[key] for key in self._chosen[0])
@@ -166,8 +173,27 @@ class ServedFolder:
             return overview_of(self.folder.name, writable, found, past, clock, day, lying)
 
     def _lying(self, found: FolderContents, past: Past, only: str = "") -> dict[str, RegisterState]:
-        """Return how the models that were audited lie there now."""
-        return self._register.look(audited_files(found, past, only))
+        """Return how the models that were audited lie there now; not of those that lie outside."""
+        return self._register.look(self._audited_files(found, past, only))
+
+    def _audited_files(
+        self, found: FolderContents, past: Past, only: str = ""
+    ) -> dict[str, AuditedFiles]:
+        """Return where each model lies that was audited, or one of them, with what was read then.
+
+        Those whose names or links lead out of the folder are left out: nobody looks there.
+        """
+        known = {id_of(name): last[0] for name, last in past.audits.items() if last}
+        places = {
+            key: found.models.get(key) or place_of(self.folder, one.model)
+            for key, one in known.items()
+            if only in ("", key)
+        }
+        return {
+            key: AuditedFiles(path, known[key].weights_sha256, known[key].files)
+            for key, path in places.items()
+            if path is not None
+        }
 
     def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is the model as it is opened, its weights first."""
@@ -180,7 +206,7 @@ class ServedFolder:
     def looked_at(self, key: Key) -> ModelPage:
         """One model, whose files are read again where that was a while ago."""
         found, past = self.last_walk(), self.past()
-        for one in audited_files(found, past, key).values():
+        for one in self._audited_files(found, past, key).values():
             self._register.look_again(key, one)
         return self.model(key)
 
@@ -194,15 +220,15 @@ class ServedFolder:
         entries = past.entries.get(name, ())
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
-        lying = self._lying(found, past, key).get(key, GONE if path is None else NEVER)
+        lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
         day = self.today(past)
         row = row_of(key, name, past, day, lying)
-        findings, conditions, wrong = (
-            ((), (), False) if row.answered is None else self._judged(row.answered)
-        )
+        found_then = Judged() if row.answered is None else self._judged(row.answered)
+        findings, conditions, wrong, _ = found_then
+        said = None if row.last is None else past.people(name, row.last.identity, day)
         failed = tuple(one for one in conditions if one.failed)
-        spoken = {one.subject.removeprefix(RULE) for one in entries if one.action in JUDGED}
-        spoken |= {one.rule for one in failed}
+        judged = () if said is None else tuple(one for one in said.entries if one.action in JUDGED)
+        spoken = {one.subject.removeprefix(RULE) for one in judged} | {one.rule for one in failed}
         return ModelPage(
             model=row,
             reports=(
@@ -212,9 +238,10 @@ class ServedFolder:
             ),
             day=day,
             before=self._where_now(row),
-            views=() if path is None else self.views_of(path, wrong=wrong),
+            views=() if path is None else find_views(self.folder, path, wrong=wrong),
             audits=audits,
             entries=entries,
+            judged=judged,
             findings=tuple(
                 one for one in findings if one.outcome in ("fail", "warn") or one.rule in spoken
             ),
@@ -228,14 +255,17 @@ class ServedFolder:
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
-        """Return findings, conditions, and whether wrong answers are listed; none if unreadable."""
+        """Return what an audit found, or nothing where it cannot be read."""
         if audit not in self._verdicts:
             try:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
-                return (), (), False
-            wrong = record.performance is not None and bool(record.performance.mistakes)
-            self._verdicts[audit] = record.verdict, record.conditions or (), wrong
+                return Judged()
+            seen = record.performance
+            wrong = seen is not None and bool(seen.mistakes)
+            answers = () if seen is None or seen.classification is None else seen.names
+            names = record.model.output_names or answers
+            self._verdicts[audit] = Judged(record.verdict, record.conditions or (), wrong, names)
         return self._verdicts[audit]
 
     def state(self) -> State:
@@ -267,9 +297,8 @@ class ServedFolder:
         files: object = None
         with suppress(BilensError, OSError, KeyError):
             files = state_of(self.folder, found.models[key])
-        told = (one.get(name, ())[:1] for one in (past.audits, past.entries))
-        numbers = [[one.number for one in rows] for rows in told]
-        return digest(files, *numbers, row.state, row.differences, row.approvals)
+        told = past.audits.get(name), past.entries.get(name)
+        return digest(files, *told, row.state, row.differences, row.approvals)
 
     def opened(self, key: str) -> OpenModel:
         """Return a model of the folder, open; BilensError where it cannot be read."""
@@ -277,29 +306,33 @@ class ServedFolder:
 
     def _open(self, path: Path) -> OpenModel:
         """Open a model as its last audit read it: with its mapping, activation and the like."""
-        name = self.name_of(path)
-        options = reading_options(self.past().commands.get(name, ""))
-        return self._models.get(path, displayable(name), options)
+        return self._models.get(path, displayable(self.name_of(path)), self._options(path))
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        name, past = self.name_of(path), self.past()
+        command = past.commands.get(name, "")
+        options = reading_options(command)
+        if "--classes" in command and (names := self._judged(past.audits[name][0]).names):
+            options["output_names"] = [*names]
+        return options
 
     def report(self, key: str) -> SavedReport[Any]:
-        """Return a report that lies in the folder, as it is told."""
-        return self._told(self.read_report(key))
+        """Return a report that lies in the folder, as it is told.
+
+        What people said is not what it says, but what the history does, where it is an audit of it.
+        """
+        report = self.read_report(key)
+        if isinstance(report, AuditReport):
+            path, kind = require_found(self.last_walk().reports.get(key))
+            return self._told(report, self.paper(ReportRow(key, self.name_of(path), kind)).audit)
+        return self._told(report)
 
     def read_report(self, key: str) -> SavedReport[Any]:
         """Return a report with the places that it names; it may be damaged: then FileError."""
         path, kind = require_found(self.last_walk().reports.get(key))
         name = self.name_of(path)
         with self._reading:
-            try:
-                with opened(self.folder, path) as file:
-                    text = file.read(LARGEST + 1)
-                if len(text) > LARGEST:
-                    raise FileError(f"{name}: at most {LARGEST} bytes are read.")
-                return checked(name, kind, parse_object(text))
-            except OSError as error:
-                raise FileError(f"{name}: {why_unreadable(error)}") from None
-            except ValueError as error:
-                raise FileError(f"{name}: {error}.") from None
+            return read_report(self.folder, path, name, kind)
 
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
@@ -308,27 +341,31 @@ class ServedFolder:
         with self._reading:
             document = self.history.document(number)
             kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))
-            found = checked(f"audit {number}", kind, document)
+            found = check_report(f"audit {number}", kind, document)
             del document
         assert isinstance(found, AuditReport), "an audit is kept, and nothing else"
-        model = next(one.model for one in self.history.audits() if one.number == number)
-        return self._told(
-            found.with_people(self.history.people(model, found.record.reproduce.identity))
-        )
+        return self._told(found, number)
 
-    def _told(self, report: Report) -> Report:
+    def _told(self, report: Report, number: int = 0) -> Report:
         """Return a report as its reader may see it: without the machine's places.
 
-        For readers elsewhere notes are left out, and rows of data unless they are wanted.
+        What people said is that which the history says of its audit `number`. For readers elsewhere
+        notes are left out, and rows of data unless they are wanted.
         """
         report.record = cut_paths(report.record, self.folder)
         if not self.shows_rows:
             report.record = without_rows(report.record)
-        people = getattr(report.record, "people", None)
-        if people is None or not self._exporting or not isinstance(report, AuditReport):
+        if not isinstance(report, AuditReport):
             return report
-        entries = tuple(one for one in people.entries if one.action != "note")
-        return report.with_people(People(people.day, entries) if entries else None)
+        past, people = self.past(), None
+        audit = next((one for one in past.rows[0] if one.number == number), None)
+        if audit is not None:
+            identity = report.record.reproduce.identity
+            people = past.people(audit.model, identity, self.today(past))
+        if people is not None and self._exporting:
+            entries = tuple(one for one in people.entries if one.action != "note")
+            people = structs.replace(people, entries=entries) if entries else None
+        return report.with_people(people)
 
     def audit_run(self, key: Key) -> AuditRun:
         """How the repeated audit of a model goes, or whether one may be started."""
@@ -357,38 +394,5 @@ class ServedFolder:
             raise RefusedError("none")
         return repeat_command(commands[name], self.folder, name)
 
-    def is_autoencoder(self, path: Path) -> bool:
-        if any((path / mark).exists() for mark in AUTOENCODER):
-            return True
-        with suppress(OSError), opened(self.folder, path / "config.json") as file:
-            return CODER.search(file.read(START)) is not None
-        return False
-
-    def views_of(self, path: Path, *, wrong: bool = False) -> tuple[str, ...]:
-        """Return the views of a model; `wrong`: its last audit lists wrong answers."""
-        if self.is_autoencoder(path):
-            return ()
-        found = ["spectra"] if (path / TOKENIZER).is_file() else ["spectra", "playground"]
-        return (*found, "mistakes") if wrong else tuple(found)
-
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
-
-
-def audited_files(found: FolderContents, past: Past, only: str = "") -> dict[str, AuditedFiles]:
-    """Return where each model lies that was audited, or one of them, with what was read then."""
-    wanted = {only: found.models[only]} if only in found.models else {} if only else found.models
-    return {
-        key: AuditedFiles(path, last.weights_sha256, last.files)
-        for key, path in wanted.items()
-        for last in past.audits.get(found.names[key], ())[:1]
-    }
-
-
-def checked(name: str, kind: object, document: Mapping[str, object]) -> SavedReport[Any]:
-    try:
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise FileError(f"a document of kind {kind!r:.40} is none that this release reads.")
-        return KINDS[kind](document)
-    except BilensError as error:
-        raise FileError(f"{name}: {error}") from None

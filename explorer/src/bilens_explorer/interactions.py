@@ -76,12 +76,14 @@ def named(text: str, names: tuple[str, ...] | None, width: int) -> list[int]:
 def clustered(matrix: Tensor) -> tuple[int, ...]:
     """Return an order in which inputs that interact alike stand side by side."""
     from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, needed only here
+    from scipy.spatial.distance import pdist
 
     if len(matrix) < 3:
         return tuple(range(len(matrix)))
     sizes = matrix.norm(dim=1, keepdim=True)
     rows = matrix / torch.where(sizes > 0, sizes, 1.0)
-    return tuple(leaves_list(linkage(rows.numpy(), "average", optimal_ordering=True)).tolist())
+    tree = linkage(pdist(rows.numpy()), "average", optimal_ordering=True)
+    return tuple(leaves_list(tree).tolist())
 
 
 ENDPOINTS = (Endpoint("/models/{key}/interactions", interactions, held=held_outputs, slow="view"),)

@@ -1,22 +1,19 @@
-"""The history of a folder by model, and the row of each model on the first page.
-
-A history is only added to, so what is new alone is read again.
-"""
+"""The history of a folder by model, and the row of each model on the first page."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from bilens import History
 from bilens.api import RegisterState, day_of
-from bilens.findings import JUDGED, AuditedModel, changes, judgements
-from bilens.records import Entry, Measured, ModelState, PastAudit
+from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
+from bilens.records import Entry, Identity, Measured, ModelState, PastAudit, People
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import (
     Approval,
@@ -25,20 +22,21 @@ from bilens_explorer.records.models import (
     ReportRow,
     id_of,
 )
+from bilens_explorer.register import UNREAD, mark_of
 from bilens_explorer.walk import FolderContents
 
 SEVERITY = ("do_not_use", "cannot_judge", "not_read", "conditions", "use")
 STATES: tuple[ModelState, ...] = ("changed", "unread", "audited", "never", "gone")
-NEVER, GONE = RegisterState("never"), RegisterState("gone")
+NEVER = RegisterState("never")
 Kept = TypeVar("Kept", bound=PastAudit | Entry)
+Rows: TypeAlias = tuple[tuple[PastAudit, ...], tuple[Entry, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class Past:
     """Audits and entries by model, the last one first."""
 
-    file: tuple[int, int] = (0, 0)  # device and number of the history's file
-    last: tuple[int, int] = (0, 0)  # numbers of the last audit and the last entry
+    rows: Rows = ((), ())  # all audits and entries
     audits: Mapping[str, tuple[PastAudit, ...]] = field(default_factory=dict)
     entries: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
     measured: Mapping[int, Mapping[str, Measured]] = field(default_factory=dict)  # audit, rule
@@ -49,64 +47,54 @@ class Past:
     day: str = ""  # of the last audit or entry
 
     def read_on(self, history: History) -> Past:
-        """Read the audits and entries that were added; return itself where there were none."""
-        last, file = history.last(), file_of(history)
-        if (last, file) == (self.last, self.file):
+        """Read a history that was written to, or is another one; itself where that says nothing."""
+        audits, entries = rows = tuple(history.audits()), tuple(history.entries())
+        if rows == self.rows:
             return self
-        grown = all(new >= old for new, old in zip(last, self.last, strict=True))
-        known = self if file == self.file and grown else Past()
-        new = history.audits(after=known.last[0])
-        audits = [cut_paths(one, history.folder) for one in new]
-        entries = history.entries(after=known.last[1])
+        known = len(self.rows[0])
+        grown = known > 0 and audits[-known:] == self.rows[0]
         measured: dict[int, dict[str, Measured]] = {}
-        for one in history.measured(after=known.last[0]):
+        for one in history.measured(after=self.rows[0][0].number if grown else 0):
             measured.setdefault(one.audit, {})[one.rule] = one
         judged = [one for one in entries if one.action in JUDGED]
         dates = [*(one.date for one in audits), *(one.date for one in entries)]
         return Past(
-            file=file,
-            last=(newest(audits, known.last[0]), newest(entries, known.last[1])),
-            audits=added(known.audits, ((one.model, one) for one in audits)),
-            entries=added(known.entries, ((one.model, one) for one in entries)),
-            judged=added(
-                known.judged, ((one.identity.weights, one) for one in judged if one.identity)
-            ),
-            day=max([known.day, *map(day_of, dates)]),
-            measured={**known.measured, **measured},
-            commands={**known.commands, **{one.model: one.command for one in reversed(new)}},
+            rows=rows,
+            audits=grouped_by((one.model, cut_paths(one, history.folder)) for one in audits),
+            entries=grouped_by((one.model, one) for one in entries),
+            judged=grouped_by((one.identity.weights, one) for one in judged if one.identity),
+            day=max(["", *map(day_of, dates)]),
+            measured={**self.measured, **measured} if grown else measured,
+            commands={one.model: one.command for one in reversed(audits)},
         )
 
     def of_models(self, names: Iterable[str]) -> Past:
-        """Return the past of these models alone."""
-        known = [*names]
-        return replace(
-            self,
-            audits={name: self.audits[name] for name in known if name in self.audits},
-            entries={name: self.entries[name] for name in known if name in self.entries},
-        )
+        """Return the past with the audits of these models alone; what was said of others counts."""
+        return replace(self, audits={name: self.audits.get(name, ()) for name in names})
+
+    def people(self, model: str, identity: Identity | None, day: str) -> People | None:
+        """Return what was said of a model, as `History.people` does; `day` is today."""
+        alike = self.judged.get(identity.weights, ()) if identity else ()
+        names = {model, *(one.model for one in alike)}
+        every = [one for name in names for one in self.entries.get(name, ())]
+        every.sort(key=lambda one: -one.number)
+        found = words_on(every, model, identity)
+        return People(day, found, model) if found else None
 
 
-def file_of(history: History) -> tuple[int, int]:
-    """Return which file it is: one that was put in its place is read anew."""
-    try:
-        found = history.path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_dev, found.st_ino
+def mark_of_history(history: History) -> Hashable:
+    """Return by what a history is told from what it was: its last rows, its file and its log."""
+    log = history.path.with_name(f"{history.path.name}-wal")
+    marks = [mark_of(str(history.path)), mark_of(str(log)) if log.exists() else None]
+    return history.last(), *marks
 
 
-def newest(rows: Sequence[PastAudit | Entry], before: int) -> int:
-    return max((row.number for row in rows), default=before)
-
-
-def added(
-    known: Mapping[str, tuple[Kept, ...]], rows: Iterable[tuple[str, Kept]]
-) -> dict[str, tuple[Kept, ...]]:
-    """Return rows by what they are of, the last one first, with new ones before known ones."""
-    new = defaultdict[str, list[Kept]](list)
+def grouped_by(rows: Iterable[tuple[str, Kept]]) -> dict[str, tuple[Kept, ...]]:
+    """Return rows by what they are of, in their order."""
+    found = defaultdict[str, list[Kept]](list)
     for name, row in rows:
-        new[name].append(row)
-    return {**known, **{name: (*found, *known.get(name, ())) for name, found in new.items()}}
+        found[name].append(row)
+    return {name: tuple(each) for name, each in found.items()}
 
 
 @lru_cache(maxsize=4)
@@ -125,7 +113,7 @@ def overview_of(
         key: found.names[key] for key in found.models
     }
     rows = [
-        row_of(key, name, past, day, lying.get(key, NEVER if key in found.models else GONE))
+        row_of(key, name, past, day, lying.get(key, NEVER if key in found.models else UNREAD))
         for key, name in known.items()
     ]
     told = [(row.id, row.state, row.differences) for row in rows]
@@ -135,7 +123,7 @@ def overview_of(
         reports=reports_of(found),
         truncated=found.truncated,
         writable=writable,
-        digest=digest(found.compared_parts, past.file, past.last, day, told),
+        digest=digest(found.compared_parts, past.rows, day, told),
         day=day,
         clock=clock,
     )
@@ -173,13 +161,10 @@ def approvals(name: str, past: Past, day: str) -> Iterator[Approval]:
     """Yield what is accepted of the last audit of a model today, also of an unchanged copy."""
     last = past.audits[name][0]
     audited = AuditedModel.of_past(last, past.measured.get(last.number, {}))
-    alike = past.judged.get(last.identity.weights, ()) if last.identity else ()
-    names = {name, *(one.model for one in alike)}
-    entries = [one for each in names for one in past.entries.get(each, ())]
-    entries.sort(key=lambda one: -one.number)
-    for rule, (entry, how) in judgements(entries, audited, day, name).items():
-        if how in ("accepted", "inherited"):
-            yield Approval(rule, entry.author, entry.date[:10], entry.until, entry.model)
+    if said := past.people(name, last.identity, day):
+        for rule, (entry, how) in judgements(said.entries, audited, day, name).items():
+            if how in ("accepted", "inherited"):
+                yield Approval(rule, entry.author, entry.date[:10], entry.until, entry.model)
 
 
 def severity(row: ModelRow) -> tuple[int, int, int, str]:

@@ -178,7 +178,7 @@ def words_of(t: Catalogue) -> dict[str, str]:
 
 def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
-    if row.there and not found.views:
+    if row.state == "never" and not found.views:
         return element("p", t("explorer.autoencoder"))
     how = how_to_audit(t, row) if row.there and LOST not in row.name else Markup()
     moved = Markup()

@@ -14,7 +14,16 @@ from msgspec import Meta, structs
 from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
-from bilens.records import Action, Count, Document, Entry, PastAudit, Record
+from bilens.records import (
+    Action,
+    Count,
+    Document,
+    Entry,
+    Identity,
+    PastAudit,
+    Record,
+    json_text,
+)
 from bilens.report import (
     Catalogue,
     FindingLine,
@@ -53,8 +62,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     last = found.model.answered
     kind, identity = ("", None) if last is None else (last.kind, last.identity)
     measured = {one.rule: one for one in found.measured if last and one.audit == last.number}
-    entries = () if last is None else found.entries
-    standing = judgements(entries, AuditedModel.of_past(last, measured), found.day)
+    audited = AuditedModel.of_past(last, measured)
+    standing = judgements(found.judged if last else (), audited, found.day, found.model.name)
     lines: dict[str, list[FindingLine]] = {}
     for finding in found.findings:
         lines.setdefault(finding.rule, []).append(finding_line(t, kind, finding))
@@ -67,7 +76,9 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
     none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
-    view = {"data_view": "people", "data_key": found.model.id} if found.writable else {}
+    read = {} if last is None else {"audit": last.number, "identity": last.identity}
+    view = {"data_view": "people", "data_key": found.model.id, "data_read": json_text(read)}
+    view = view if found.writable else {}
     noted = any(one.subject == "model" for one in found.entries)
     if noted or (found.writable and not whole):
         parts.append(thread(t, found, "model"))
@@ -140,12 +151,21 @@ class NewEntry(Record, frozen=True, forbid_unknown_fields=True):
     until: Annotated[str | None, "last day of an acceptance; null for no end"] = None
     after: Annotated[Count | None, "last entry on the subject that its author has read"] = None
     weights: Annotated[Sha256 | None, "of which a label is"] = None
+    audit: Annotated[Count | None, "the last one, which its author has read; of a judgement"] = None
+    identity: Annotated[Identity | None, "of that audit"] = None
 
 
 def add_entry(served: ServedFolder, key: Key, body: NewEntry, user: User = None) -> Entry:
     """Add a label, a note, or that a finding is accepted, rejected or open again."""
     found, said = served.model(key), structs.asdict(body)
     check_subject(served, found, body.action, body.subject)
+    read = body.audit, said.pop("identity")
+    judged = found.model.answered if body.action in ("accept", "reject") else None
+    if judged is not None and read != (judged.number, judged.identity):
+        raise UsageError(
+            f"audit {judged.number} is the last one of {found.model.name}, and this is said of "
+            f"{'none' if body.audit is None else 'another'}: open the page again, and read it."
+        )
     if user is not None:
         said |= dict(zip(("author", "known_by"), user, strict=True))
         if not user[0]:

@@ -72,17 +72,11 @@ def playground(served: ServedFolder, key: Key) -> Playground | NoPlayground:
         layers = len(opened.model.network)
         return NoPlayground(why=why, layers=layers, numbers=numbers_of(opened.model), most=MOST)
     f = exact_map(opened)
-    if opened.model.input_names is None:
-        last = next(iter(served.model(key).audits), None)
-        number = None if last is None else last.number
-        found = opened.once(
-            ("playground", last), lambda: of_images(served, opened.model, f, number)
-        )
-    else:
-        found = opened.once("playground", lambda: of_table(served, opened.model, f))
-    if served.shows_rows:
-        return found
-    return structs.replace(found, tests=(), rows=None, row_numbers=(), empty=())
+    if opened.model.input_names is not None:
+        return opened.once("playground", lambda: of_table(served, opened.model, f))
+    last = next(iter(served.model(key).audits), None)
+    number = None if last is None else last.number
+    return opened.once(("playground", last), lambda: of_images(served, opened.model, f, number))
 
 
 def numbers_of(model: LoadedModel) -> int:
@@ -146,13 +140,13 @@ def of_images(
         baseline=(0.0,) * f.sizes.d_in,
         spectra=tuple(map(leading_pairs, decomposed(sent, directions))),
         shape=shape,
-        tests=trial_images(served, model, shape, last),
+        tests=trial_images(served, model, shape, last) if served.shows_rows else (),
     )
 
 
 def of_table(served: ServedFolder, model: LoadedModel, f: QuadraticMap) -> Playground:
     mean, scale = standard_units(model)
-    rows = held_out_rows(served.folder, model)
+    rows = held_out_rows(served.folder, model) if served.shows_rows else None
     columns = columns_of(model, mean, scale, rows)
     found = Playground(
         weights_sha256=model.read_sha256,

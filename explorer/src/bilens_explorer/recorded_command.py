@@ -13,7 +13,10 @@ from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
 
 
 def reading_options(command: str) -> dict[str, Any]:
-    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown."""
+    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown.
+
+    Names of classes that stand in a file are not among them: its audit says them.
+    """
     found: dict[str, Any] = {}
     with suppress(UsageError, ValueError):
         given = [*options_in(shlex.split(command))]

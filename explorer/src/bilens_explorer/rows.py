@@ -4,29 +4,15 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from bilens.records import (
-    ActiveContext,
-    ClassReadings,
-    ColumnReadings,
-    GivenInputs,
-    Performance,
-    Record,
-    Regression,
-)
+from bilens.findings import rules_asked_for
+from bilens.records import ActiveContext, Finding, Record, views
+from bilens.report import NONE
 
-# Records that hold single rows of data → the field in which they are.
-ROWS: dict[type[Record], str] = {
-    ClassReadings: "explanations",
-    ColumnReadings: "rows",
-    GivenInputs: "examples",
-    Performance: "mistakes",
-    Regression: "residuals",
-}
 Shown = TypeVar("Shown")
 
 
 def without_rows(value: Shown) -> Shown:
-    """Return a document without inputs, labels and answers of single rows.
+    """Return a document without what its fields and rules mark as rows, cells or answers of data.
 
     Of a stretch of text the token at which a latent is strongest is left.
     """
@@ -38,13 +24,14 @@ def _cut(value: Any) -> Any:
         case ActiveContext(peak=peak):
             token, activation = value.tokens[peak], value.activations[peak]
             return structs.replace(value, peak=0, tokens=(token,), activations=(activation,))
+        case Finding() if rule := rules_asked_for().get(value.rule):
+            cells = {name: NONE for name in value.values if rule.values.get(name) == "cell"}
+            return structs.replace(value, values=value.values | cells)
         case Record():
-            left_out = ROWS.get(type(value), "")
-            fields = {name: getattr(value, name) for name in value.__struct_fields__}
-            return structs.replace(
-                value,
-                **{name: () if name == left_out else _cut(one) for name, one in fields.items()},
-            )
+            left_out = {name: one.instead for name, one in views(type(value)).items()}
+            fields = {name: _cut(getattr(value, name)) for name in value.__struct_fields__}
+            cut = {name: one for name, one in left_out.items() if one is not ...}
+            return structs.replace(value, **fields | cut)
         case (Record(), *_) | ((Record(), *_), *_):
             return tuple(map(_cut, value))
     return value

@@ -79,6 +79,14 @@ class OutputView:
                 f"{layer} is {sizes.d_hidden} × {sizes.d_in}, too large for a page: "
                 f"`bilens decompose {opened.name} --layer {layer}` reads it."
             )
+        _, readings = last_readings(served, key, opened)
+        said = readings.get(layer)
+        if said is not None and said.fit is not None and not said.fit.usable:
+            fit, found = said.fit, min(said.fit.quadratic or 0.0, said.fit.trimmed or 1.0)
+            raise UsageError(
+                f"{layer} was not read by the last audit: R² = {found:.3g}, and {fit.threshold:g} "
+                "was asked for; so it is not drawn."
+            )
         return cls(opened, layer, output)
 
     @property
@@ -178,10 +186,7 @@ def null_band(
 def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     """The layers of a model, none of them read, and what the last audit of layers says."""
     opened = served.opened(key)
-    audits = audits_of(served, key)
-    said = next((one for one in audits if one.kind == "layers"), None)
-    layers = None if said is None else served.audit(said.number).record.layers
-    readings = {} if layers is None else {one.name: one for one in layers.readings}
+    said, readings = last_readings(served, key, opened)
     return LayerTable(
         weights_sha256=opened.model.read_sha256,
         audit=None if said is None else said.number,
@@ -192,10 +197,24 @@ def layer_table(served: ServedFolder, key: Key) -> LayerTable:
     )
 
 
+def last_readings(
+    served: ServedFolder, key: str, opened: OpenModel
+) -> tuple[PastAudit | None, dict[str, LayerReading]]:
+    """Return the last audit of layers, and how it read those that it read as they are opened."""
+    audits = audits_of(served, key)
+    said = next((one for one in audits if one.kind == "layers"), None)
+    if said is None:
+        return None, {}
+    found = opened.once(("audited", said), lambda: served.audit(said.number).record.layers)
+    views = opened.model.layers
+    readings = () if found is None else found.readings
+    known = (one for one in readings if one.name in views)
+    same = {one.name: one for one in known if one.activation == views[one.name].activation.name}
+    return said, same
+
+
 def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading | None) -> LayerRow:
     names, numbers = LayerOutputs.from_model(opened.model, name).names, range(view.sizes.d_out)
-    if said is not None and said.activation != view.activation.name:
-        said = None  # an option of the audit read it otherwise
     return LayerRow(
         name=name,
         reads=view.reads,

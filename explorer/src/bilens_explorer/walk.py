@@ -7,7 +7,7 @@ becomes a path.
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,6 +22,7 @@ from bilens import (
     NetworkReport,
     TraceReport,
 )
+from bilens.data import FILE_NAME as TOKENIZER
 from bilens.io import MARKS, is_model
 from bilens.records import EARLIER_KINDS, ReadAs, kind_of
 from bilens.report import SavedReport, SweepReport
@@ -43,6 +44,8 @@ DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are
 START = 400  # bytes that tell a document's kind
 MOST_BESIDE = 500  # files of a model that are looked at
 SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
+AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
+CODER = re.compile(rb'"class":\s*"\w*SAE"')
 KIND = re.compile(rb'"kind":\s*"([\w ]+)"')
 READ_AS = re.compile(rb'"read_as":\s*"(\w+)"')
 
@@ -70,8 +73,12 @@ class FolderContents:
         )
 
 
-def walk(folder: Path) -> FolderContents:
-    """Return the models and reports below a folder, near ones first; links out are left out."""
+def walk(folder: Path, given: Iterable[str] = ()) -> FolderContents:
+    """Return the models and reports below a folder, near ones first; links out are left out.
+
+    Models of these names are in it wherever they lie below the folder: hidden or deep, or in
+    another one.
+    """
     models: dict[str, Path] = {}
     reports: dict[str, tuple[Path, str]] = {}
     names: dict[str, str] = {}
@@ -112,7 +119,31 @@ def walk(folder: Path) -> FolderContents:
                 # thousands, which its report is made of
                 parts = [part for part in parts if part not in (SWEEP[0], "results")]
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
+    for name in given:
+        place = None if id_of(name) in models else place_of(folder, name)
+        if place is not None and is_model(place):
+            models[id_of(name)], names[id_of(name)] = place, name
     return FolderContents(models, reports, names, truncated)
+
+
+def place_of(folder: Path, name: str) -> Path | None:
+    """Return where a model of a history lies; None where its name or a link leads out."""
+    path = folder / name
+    with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
+        inside = Path(os.path.realpath(path)).is_relative_to(folder)
+        return path if inside and not {"..", "/"} & {*Path(name).parts} else None
+    return None
+
+
+def find_views(folder: Path, path: Path, *, wrong: bool = False) -> tuple[str, ...]:
+    """Return the views of a model, none of an autoencoder; `wrong`: wrong answers are listed."""
+    if any((path / mark).exists() for mark in AUTOENCODER):
+        return ()
+    with suppress(OSError), opened(folder, path / "config.json") as file:
+        if CODER.search(file.read(START)):
+            return ()
+    found = ["spectra"] if (path / TOKENIZER).is_file() else ["spectra", "playground"]
+    return (*found, "mistakes") if wrong else tuple(found)
 
 
 def beside(model: Path) -> list[Path]:

@@ -40,6 +40,7 @@ from bilens.findings.rules.judgements import (
     AuditedModel,
     failed_rules,
     judgements,
+    words_on,
 )
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
@@ -188,6 +189,7 @@ class History:
         after: int | None = None,
         weights: str | None = None,
         known_by: str = "",
+        audit: int | None = None,
     ) -> Entry:
         """Add a label, a note, or that a finding is accepted, rejected or open again.
 
@@ -205,18 +207,24 @@ class History:
                 later one refuses this one. None: nothing does.
             weights: SHA-256 of those that a label is of. None: of those that were audited last.
             known_by: header in which a proxy named the author; empty where they did it themselves.
+            audit: number of the last audit of the model, which the author has read; a later one
+                refuses this one. None: nothing does.
 
         Returns:
             The entry; it is on the disk when this returns.
 
         Raises:
             UsageError: If an argument is none of these, empty or too long, or something was said
-                of the subject after `after`.
+                of the subject after `after`, or another audit than `audit` is the last one.
         """
         given = checked_texts(action, {"author": author, "subject": subject, "text": text})
         check_scope(action, until, weights, self.today())
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
+        if audit is not None and audit != (0 if last is None else last.number):
+            raise UsageError(
+                f"audit {audit} is not the last one of {name}: read that, and say it of that one."
+            )
         if action == "accept" and given["subject"] == RULE + WHOLE:
             check_acceptable(name, last)
         ended = audited.rules.get(given["subject"].removeprefix(RULE), ("", None))
@@ -235,9 +243,12 @@ class History:
             "known_by": known_by,
         }
         with self._file.writing() as database:
-            number = insert(database, "entries", found, after)
+            number = insert(database, "entries", found, after, audit)
         if number is None:
-            raise UsageError(f"something was said of {given['subject']} since: read it first.")
+            raise UsageError(
+                f"something was said of {given['subject']} since, or {name} was audited: read it "
+                "first."
+            )
         return record_of(Entry, [number, *found.values()])
 
     def entries(self, model: str | None = None, after: int = 0) -> list[Entry]:
@@ -268,15 +279,8 @@ class History:
 
         `identity` is of its audit: what was judged of others with the same one is there, too.
         """
-        every = self.entries()
-        copies = {one.model for one in every if one.identity and one.identity.holds_for(identity)}
-        entries = [
-            one
-            for one in every
-            if one.model == model
-            or (one.model in copies and one.action in JUDGED and one.subject.startswith(RULE))
-        ]
-        return People(self.today(), tuple(entries), model) if entries else None
+        entries = words_on(self.entries(), model, identity)
+        return People(self.today(), entries, model) if entries else None
 
     def still_fails(self, record: Audit, rules: Collection[str]) -> bool:
         """Return whether an audit would fail without what is accepted: decided anew."""

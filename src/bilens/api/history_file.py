@@ -63,6 +63,7 @@ WAIT = 10.0  # seconds, for another writer
 LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where somebody wants it to
 
 LONGEST_CELL = 1 << 20  # bytes in a column of a row
+ENDLESS = (1 << 63) - 1  # the largest number of a row
 AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
 DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
 KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
@@ -203,16 +204,23 @@ def migrate(path: Path, database: sqlite3.Connection) -> None:
 
 
 def insert(
-    database: sqlite3.Connection, table: str, row: Mapping[str, object], after: int | None = None
+    database: sqlite3.Connection,
+    table: str,
+    row: Mapping[str, object],
+    after: int | None = None,
+    audit: int | None = None,
 ) -> int | None:
-    """Return the number of a new row; None where its subject has one after `after`."""
+    """Return the number of a new row.
+
+    None where its subject has one after `after`, or its model an audit after `audit`.
+    """
     marks = ", ".join("?" * len(row))
     query = f"INSERT INTO {table} ({', '.join(row)}) SELECT {marks}"  # names of this package
-    values = [*row.values()]
-    if after is not None:
-        query += " WHERE NOT EXISTS (SELECT 1 FROM entries"
-        query += " WHERE model = ? AND subject = ? AND number > ?)"
-        values += [row["model"], row["subject"], after]
+    query += " WHERE NOT EXISTS (SELECT 1 FROM entries WHERE model = ? AND subject = ?"
+    query += " AND number > ?) AND NOT EXISTS (SELECT 1 FROM audits WHERE model = ? AND number > ?)"
+    said, audited = (ENDLESS if one is None else one for one in (after, audit))
+    model = row["model"]
+    values = [*row.values(), model, row.get("subject"), said, model, audited]
     made = database.execute(query, values)
     return made.lastrowid if made.rowcount else None
 

@@ -322,6 +322,8 @@ def compare_with_audit(
                 found[name] = hash_file(place / name)
     except (BilensError, OSError, KeyError, ValueError):
         return RegisterState("unread")
+    if not any(found.values()):  # of a folder that is empty
+        return RegisterState("gone", read=read)
     differences = tuple(
         FileDifference(name, "missing" if sha256 is None else "other" if name in then else "new")
         for name, sha256 in found.items()

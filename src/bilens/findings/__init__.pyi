@@ -22,6 +22,7 @@ from .rules.judgements import (
     AuditedModel as AuditedModel,
     judgements as judgements,
     labels as labels,
+    words_on as words_on,
 )
 from .rules.progress import changes as changes, outcome as outcome
 from .rules.registry import rules_asked_for as rules_asked_for

@@ -22,6 +22,7 @@ from .class_readings import (
 from .column_readings import ColumnReadings as ColumnReadings, TableColumn as TableColumn
 from .common import (
     Finding as Finding,
+    Identity as Identity,
     JudgedCondition as JudgedCondition,
     NullInterval as NullInterval,
     Source as Source,
@@ -56,4 +57,9 @@ from .mlp_trace import (
 )
 from .performance import Performance as Performance, Regression as Regression
 from .tensor_changes import WholeDifference as WholeDifference
-from .view import records_in as records_in, schemas_of as schemas_of, value_at as value_at
+from .view import (
+    records_in as records_in,
+    schemas_of as schemas_of,
+    value_at as value_at,
+    views as views,
+)

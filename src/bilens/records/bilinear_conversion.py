@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from bilens.records.base import Count, Document, Record
 from bilens.records.common import DataOrigin, LayeredModel, Run, Source, TextOrigin
 from bilens.records.mlp_trace import DirectionReading, LatentReading
+from bilens.records.view import View
 
 # the share is of squared errors, and of the variance of what the teacher gives
 Unit = Literal["nats per token", "nats per row", "squared error", "share of the variance"]
@@ -51,7 +52,9 @@ class DomainLoss(Record, frozen=True, kw_only=True):
     accuracy_error: Annotated[float | None, "of `accuracy` − `teacher_accuracy`"] = None
     losses: Annotated[tuple[LossAt, ...], "tokens that lose most in sum, and all positions"] = ()
     worst: Annotated[LatentReading | None, "text around the largest KL, its activations"] = None
-    samples: Annotated[tuple[Continuation, ...], "texts that both models write"] = ()
+    samples: Annotated[
+        tuple[Continuation, ...], View("texts that both models write", instead=())
+    ] = ()
 
 
 class ConvertedLayer(Record, frozen=True, kw_only=True):

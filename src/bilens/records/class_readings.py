@@ -110,7 +110,9 @@ class ClassReadings(ModelReading, frozen=True):
 
     readings: Annotated[tuple[ClassReading, ...], "in the order of the outputs"]
     truncation: Annotated[tuple[TruncationPoint, ...], "accuracy with k eigenvectors, by k"]
-    explanations: Annotated[tuple[Explanation, ...], "predictions taken apart; empty without data"]
+    explanations: Annotated[
+        tuple[Explanation, ...], View("predictions taken apart; empty without data", instead=())
+    ]
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse readings of other classes, or of inputs of another width."""
@@ -155,7 +157,9 @@ class Explanations(Document, frozen=True, kw_only=True):
     kind: Annotated[Literal["explanation"], "of the document"] = "explanation"
     model: Annotated[ModelSummary, "what was read"]
     baseline: Annotated[str, "what absent inputs are: `zeros`, `mean`, `mean of the … rows given`"]
-    explanations: Annotated[tuple[InputExplanation, ...], "one for each input that was asked for"]
+    explanations: Annotated[
+        tuple[InputExplanation, ...], View("one for each input that was asked for", instead=())
+    ]
     source: Annotated[Source, "where the weights come from"]
     data: Annotated[DataOrigin, "where the inputs come from"]
     reproduce: Annotated[Run, "what it takes to run the same again"]

@@ -11,6 +11,7 @@ from bilens.records.common import (
     Reading,
     Value,
 )
+from bilens.records.view import View
 
 OTHER = "(other)"  # the input that the rare texts of a column share
 
@@ -65,7 +66,7 @@ class TableReading(Record, frozen=True):
     """A table as it was read for training: what `audit` and `explain` do to a new one, too."""
 
     columns: Annotated[tuple[TableColumn, ...], "in the order of the table"]
-    done: Annotated[tuple[CellConversion, ...], "what was done to the file"]
+    done: Annotated[tuple[CellConversion, ...], View("what was done to the file", instead=())]
     train_score: Annotated[float | None, "accuracy or R² on the training rows"] = None
     target: Annotated[TableColumn | None, "its unit and decimals; null if older"] = None
 
@@ -120,7 +121,9 @@ class ColumnChanges(Reading, frozen=True):
     changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"] = 0
     mended: Annotated[Count | None, "wrong before, right now; null if not known"] = None
     broken: Annotated[Count | None, "right before, wrong now; null likewise"] = None
-    examples: Annotated[tuple[tuple[Count, str, str], ...], "row, before and after"] = ()
+    examples: Annotated[
+        tuple[tuple[Count, str, str], ...], View("row, before and after", instead=())
+    ] = ()
 
 
 class InputValues(Record, frozen=True):
@@ -205,10 +208,10 @@ class ColumnReadings(ModelReading, frozen=True):
 
     outputs: Annotated[tuple[OutputEffects, ...], "one entry for each output"]
     worst_case_inputs: Annotated[tuple[WorstCaseInputs, ...], "empty without known deviations"]
-    rows: Annotated[tuple[RowReading, ...], "rows taken apart; empty without data"]
+    rows: Annotated[tuple[RowReading, ...], View("taken apart; empty without data", instead=())]
     categories: Annotated[tuple[CategoryEffect, ...], "empty without known mean and scale"] = ()
     reading: Annotated[TableReading | None, "how the training table was read, if known"] = None
-    done: Annotated[tuple[CellConversion, ...], "to the file of the rows"] = ()
+    done: Annotated[tuple[CellConversion, ...], View("to the file of the rows", instead=())] = ()
 
     def check_fits(self, model: ModelFacts) -> None:
         """Refuse effects of other columns or outputs."""

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from bilens.records.base import Count, Numbers, Record, require
 from bilens.records.common import DataOrigin, ModelFacts, Reading, Share
+from bilens.records.view import View
 
 
 class WhitenedClass(Record, frozen=True):
@@ -94,7 +95,9 @@ class GivenInputs(Reading, frozen=True):
     comparison: Annotated[Comparison | None, "null where `reason` says why"]
     reason: Annotated[str, "why none: `training_alone`, `test_alone`, `same`, `few`; else empty"]
     repeated: Annotated[Count, "test inputs that are among the training inputs"]
-    examples: Annotated[tuple[TrainingExample, ...], "by rising `others`: most learnt first"]
+    examples: Annotated[
+        tuple[TrainingExample, ...], View("by rising `others`: most learnt first", instead=())
+    ]
 
     def __post_init__(self) -> None:
         require((self.comparison is None) == (self.reason != ""), "inputs: a reason is amiss")

@@ -35,12 +35,12 @@ class InputRadius(Record, frozen=True):
     """One input: no change shorter than `radius` flips it, one of length `distance` does."""
 
     index: Annotated[Count, "in the test set"]
-    label: Annotated[Count, "the right class"]
+    label: Annotated[Count, View("the right class", instead=0)]
     status: Annotated[str, "name of a `RadiusStatus`, in small letters"]
     radius: Annotated[float | None, "null: no input whatever is given to another class"]
     distance: Annotated[float | None, "null: no example was found"]
-    rival: Annotated[Count | None, "the class that is nearest"]
-    margin: Annotated[float, "logit of the label minus the largest other one"]
+    rival: Annotated[Count | None, View("the class that is nearest", instead=None)]
+    margin: Annotated[float, View("logit of the label minus the largest other one", instead=0.0)]
 
 
 class CurvePoint(Record, frozen=True):

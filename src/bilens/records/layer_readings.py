@@ -146,7 +146,9 @@ class AnswerChanges(Record, frozen=True):
     changed: Annotated[Count, "with another class, or a number moved by > 1% of its spread"]
     mended: Annotated[Count | None, "wrong before, right now; null if not known"] = None
     broken: Annotated[Count | None, "right before, wrong now; null likewise"] = None
-    examples: Annotated[tuple[tuple[Count, str, str], ...], "row, before and after"] = ()
+    examples: Annotated[
+        tuple[tuple[Count, str, str], ...], View("row, before and after", instead=())
+    ] = ()
 
 
 class Difference(Reading, frozen=True):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from bilens.records.base import Count, Numbers, Record, require
 from bilens.records.common import DataNote, Reading, Share
+from bilens.records.view import View
 
 SEEN = 0.05  # share of rows, beyond chance, from which some are taken for rows of the training
 Curve = tuple[tuple[float, float], ...]  # points, both coordinates from 0 to 1
@@ -58,7 +59,9 @@ class Regression(Record, frozen=True):
     rmse: Annotated[float, "√ mean residual², in units of the target"]
     mae: Annotated[float, "mean |residual|"]
     spread: Annotated[float, "standard deviation of the target: the RMSE of its mean"]
-    residuals: Annotated[tuple[Answer, ...], "rows spread evenly over the data, at most 400"]
+    residuals: Annotated[
+        tuple[Answer, ...], View("rows spread evenly over the data, at most 400", instead=())
+    ]
 
 
 class ApproximationOnData(Record, frozen=True):
@@ -78,7 +81,9 @@ class Performance(Reading, frozen=True):
     image_shape: Annotated[tuple[Count, Count] | None, "of the images of `mistakes`; null for none"]
     classification: Annotated[Classification | None, "null for numbers, or without labels"]
     regression: Annotated[Regression | None, "null likewise"]
-    mistakes: Annotated[tuple[Answer, ...], "most confident wrong answers, or largest errors"]
+    mistakes: Annotated[
+        tuple[Answer, ...], View("most confident wrong answers, or largest errors", instead=())
+    ]
     approximation: Annotated[tuple[ApproximationOnData, ...], "of layers not exactly quadratic"]
     notes: Annotated[tuple[DataNote, ...], "what was done to the data"]
     trained: Annotated[Count | None, "rows that equal training rows; null if not known"] = None

@@ -13,9 +13,9 @@ from bilens.records.base import Record
 # How a number is shown, and so of which type it is: `count` and `whole` as a whole number, the
 # first one being one; `points` in percentage points, `per_mille` as how many of 1,000; the `share`s
 # of a sentence as percentages that add up; `relative` in percent with three digits; `interval` as
-# the ends of a null interval, `usual` with its median.
+# the ends of a null interval, `usual` with its median. A `cell` is one of data, or its row.
 Words = Literal["text", "mode", "source", "kinds"]
-Counts = Literal["count", "whole", "number or name"]
+Counts = Literal["count", "whole", "number or name", "cell"]
 Shares = Literal["percent", "per_mille", "share", "relative", "points", "cosine", "r_squared"]
 Sizes = Literal["fixed1", "fixed2", "fixed3", "fixed5", "quantity", "signed", "scientific"]
 Intervals = Literal["interval", "usual"]
@@ -32,6 +32,9 @@ class View:
     description: str
     format: Format = "text"
     better: Literal["higher", "lower"] | None = None
+    # Where a field holds rows, cells or answers of data: what stands there for readers who are not
+    # to have these.
+    instead: Any = ...
 
     @property
     def meaning(self) -> str:

@@ -317,6 +317,7 @@ FORMATS: Final[dict[Format, Callable[..., str]]] = {
     "count": grouped,
     "whole": grouped,
     "number or name": grouped,
+    "cell": grouped,
     "percent": percent,
     "per_mille": per_mille,
     "share": partial(percent, digits=0),

@@ -125,6 +125,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     audits: Annotated[tuple[PastAudit, ...], "the last one first"]
     entries: Annotated[tuple[Entry, ...], "the last one first"]
     measured: Annotated[tuple[Measured, ...], "of all audits, the last one first"]
+    judged: Annotated[tuple[Entry, ...], "that judge its last audit, also those of copies"]
     writable: Annotated[bool, "whether anything can be said"]
     digest: Annotated[str, "other where its files, its audits or its entries are"]
     day: Annotated[str, "of today, UTC; never before the last one of the history"] = ""

@@ -69,7 +69,7 @@ const named = async () => (await (visitor ??= get("/visitor"))).user;
 
 // A form that says something of a subject. What was typed stays until it is kept; what others said
 // since this form was opened is shown before anything is sent once more.
-const sayForm = (key, subject, action, what, close, weights, user) => {
+const sayForm = (key, subject, action, what, close, of, user) => {
   const found = remarksOf(key);
   const newest = () => found.of(subject)[0]?.number ?? 0;
   let after = newest();
@@ -99,9 +99,8 @@ const sayForm = (key, subject, action, what, close, weights, user) => {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const { label, note, why, until, author } = Object.fromEntries(new FormData(form));
-    const body = { action, subject, text: label ?? note ?? why, author, after };
+    const body = { action, subject, text: label ?? note ?? why, author, after, ...of };
     if (until) body.until = until;
-    if (weights && action === "label") body.weights = weights;
     problem.replaceChildren();
     send.setAttribute("aria-disabled", "true");
     try {
@@ -122,8 +121,9 @@ const sayForm = (key, subject, action, what, close, weights, user) => {
   return form;
 };
 
-// A button that opens a form in `place`, and has the focus again when that is closed.
-export const sayButton = (key, subject, action, what, place, weights = null) => {
+// A button that opens a form in `place`, and has the focus again when that is closed; `of` says of
+// which weights, or of which audit, it is said.
+const sayButton = (key, subject, action, what, place, of = {}) => {
   const name = t(`say.do.${action}`);
   const attributes = { type: "button", class: "plain", "aria-label": `${name}: ${what}`, "aria-expanded": "false" };
   const button = element("button", attributes, name);
@@ -139,7 +139,7 @@ export const sayButton = (key, subject, action, what, place, weights = null) => 
     for (const other of place.parentElement.querySelectorAll("[aria-expanded]"))
       other.setAttribute("aria-expanded", "false");
     button.setAttribute("aria-expanded", "true");
-    place.replaceChildren(sayForm(key, subject, action, what, close, weights, user));
+    place.replaceChildren(sayForm(key, subject, action, what, close, of, user));
     place.querySelector("input, textarea").focus();
   });
   return button;
@@ -153,7 +153,7 @@ export const nameable = (key, subject, what = subject, weights = null) => {
   const more = element("small");
   const place = element("div");
   const whole = element("span", { class: "nameable" }, label, " ", more);
-  const button = exported ? null : sayButton(key, subject, "label", what, place, weights);
+  const button = exported ? null : sayButton(key, subject, "label", what, place, weights ? { weights } : {});
   if (button) whole.append(" ", button, place);
   const found = remarksOf(key);
   found.show(whole, () => {
@@ -172,12 +172,14 @@ export const nameable = (key, subject, what = subject, weights = null) => {
 export const people = (root) => {
   if (exported) return; // nobody is there to keep it
   const { key } = root.dataset;
+  const read = JSON.parse(root.dataset.read);
   const found = remarksOf(key);
   for (const part of root.querySelectorAll("[data-subject]")) {
     const { subject, what } = part.dataset;
     const place = element("div");
     const actions = subject.startsWith("rule:") ? ["note", "accept", "reject", "withdraw"] : ["note"];
-    const buttons = actions.map((action) => sayButton(key, subject, action, what, place));
+    const judged = (action) => (action === "accept" || action === "reject" ? read : {});
+    const buttons = actions.map((action) => sayButton(key, subject, action, what, place, judged(action)));
     const tools = element("p", { class: "takeaway" }, buttons);
     part.append(tools, place);
     found.show(part, (fresh) => {

@@ -1,7 +1,7 @@
 """The judgements in force: the last word on each rule, the last label of each subject."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -79,6 +79,17 @@ def failed_rules(record: Audit) -> tuple[str, ...]:
         guesses = {rule.id for rule in REGISTRY if rule.rank == GUESS}
         own += [one.rule for one in record.verdict if one.rule in guesses and one.outcome == "warn"]
     return tuple(dict.fromkeys([*own, *asked]))
+
+
+def words_on(entries: Sequence[Entry], model: str, identity: Identity | None) -> tuple[Entry, ...]:
+    """Return what was said of a model, also of others what was judged of the same identity."""
+    same = {one.model for one in entries if one.identity and one.identity.holds_for(identity)}
+    return tuple(
+        one
+        for one in entries
+        if one.model == model
+        or (one.model in same and one.action in JUDGED and one.subject.startswith(RULE))
+    )
 
 
 def judgements(

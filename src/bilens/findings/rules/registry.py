@@ -66,7 +66,7 @@ def check_values(read_as: str, verdict: Iterable[Finding]) -> None:
 def expected_type(value: Value | None, form: Format) -> tuple[str, bool]:
     if form in ("text", "mode", "source", "kinds"):
         return "a text", isinstance(value, str)
-    if form == "number or name":
+    if form in ("number or name", "cell"):
         return "a number or a name", isinstance(value, int | str)
     if form == "count":
         return "an integer of at least 0", isinstance(value, int) and value >= 0

@@ -10,7 +10,7 @@ of_tables = partial(Rule, readings=("columns",), group="model", bad=">")
 of_rows = partial(of_tables, group="use", needs="data")
 of_shares = partial(of_tables, threshold=0.9)  # fixed on other tables than those of the tests
 beside = partial(of_tables, group="use", needs="baseline")
-CELLS = formats("value row", "count", column="text", text="text")
+CELLS = formats("row text", "cell", value="count", column="text")
 ANSWERS = formats("count total", "count", value="percent")
 
 

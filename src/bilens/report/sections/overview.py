@@ -3,13 +3,14 @@
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Final, TypeAlias
 
 from markupsafe import Markup
 
-from bilens.findings.rules.registry import find_rule
+from bilens.findings.rules.registry import COMPARED, GRAMMAR, find_rule
 from bilens.findings.rules.rule import ASSUMED, Rule
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
@@ -37,7 +38,12 @@ from bilens.report.text import (
 )
 
 LONGEST = 40  # characters of a name
-WHOLE: Final = ("count", "whole", "number or name")  # formats of numbers that are not rounded
+WHOLE: Final = (
+    "count",
+    "whole",
+    "number or name",
+    "cell",
+)  # formats of numbers that are not rounded
 MOST_NAMED = 3  # inputs
 EVEN = 1 / 6  # of the weight: where the heaviest of nine parts has less, it lies everywhere
 PARTS: Final = (
@@ -282,8 +288,15 @@ def condition_line(t: Catalogue, item: JudgedCondition) -> FindingLine:
 
 
 def compared_number(condition: str, value: float) -> str:
-    """Return the number of a condition, rounded so that it stays on its side of the limit."""
-    return quantity(value, 4, -1 if "<" in condition else 1)
+    """Return the number of a condition: rounded as elsewhere, unless it would change its side."""
+    toward, found = -1 if "<" in condition else 1, GRAMMAR.fullmatch(condition)
+    with suppress(ValueError):  # of a document, whose conditions nobody has read yet
+        compared, limit = (found[2], float(found[3])) if found and found[2] else ("", 0.0)
+        nearest = float(f"{value:.4g}")
+        if compared:
+            same = COMPARED[compared](value, limit) == COMPARED[compared](nearest, limit)
+            toward = 0 if same else -1 if value < limit else 1
+    return quantity(value, 4, toward)
 
 
 def exactness(t: Catalogue, record: Audit, found: ClassReadings) -> Markup:
