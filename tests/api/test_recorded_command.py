@@ -114,7 +114,11 @@ def test_options_are_kept_and_paths_are_from_the_folder(
         ("bilens audit x --history runs --classes gone.txt", "start", "gone.txt"),
         ("bilens audit x --history {folder} --labels answers/y.npy", "start", "answers/y.npy"),
         ("bilens audit x --history runs --baseline gpt2", "gone", "gpt2"),
-        ("bilens audit x --history {folder} --baseline Qwen/Qwen2.5-0.5B", "gone", "Qwen/Qwen2.5-0.5B"),
+        (
+            "bilens audit x --history {folder} --baseline Qwen/Qwen2.5-0.5B",
+            "gone",
+            "Qwen/Qwen2.5-0.5B",
+        ),
     ],
 )
 def test_all_else_is_refused_and_says_why(folder: Path, command: str, why: str, about: str) -> None:

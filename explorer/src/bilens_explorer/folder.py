@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
-from bilens import AuditReport, History
+from bilens import AuditReport, History, load
 from bilens.api import (
     AuditedFiles,
     RefusedError,
@@ -92,7 +92,7 @@ class ServedFolder:
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._register = Register(
-            self.folder, lambda path: self._open(path).model.read_sha256, patience
+            self.folder, lambda path: load(path, **self._options(path)).read_sha256, patience
         )
         self._papers = Papers(self.history, self._register, self.read_report)
         self._reading = Lock()  # documents may be large: one at a time
@@ -277,9 +277,10 @@ class ServedFolder:
 
     def _open(self, path: Path) -> OpenModel:
         """Open a model as its last audit read it: with its mapping, activation and the like."""
-        name = self.name_of(path)
-        options = reading_options(self.past().commands.get(name, ""))
-        return self._models.get(path, displayable(name), options)
+        return self._models.get(path, displayable(self.name_of(path)), self._options(path))
+
+    def _options(self, path: Path) -> dict[str, Any]:
+        return reading_options(self.past().commands.get(self.name_of(path), ""))
 
     def report(self, key: str) -> SavedReport[Any]:
         """Return a report that lies in the folder, as it is told."""

@@ -106,8 +106,8 @@ def repeat_command(
         if use == "switch":
             arguments.append(name)
         elif not use.startswith("output"):
-            named = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
-            if (use == "file" and not named) or (
+            is_grammar = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
+            if (use == "file" and not is_grammar) or (
                 use == "answers" and is_file(name, value, start, folder)
             ):
                 value = path_inside(value, start, folder, inputs)
@@ -163,7 +163,7 @@ def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[P
     path = Path(os.path.normpath(find_path(value, start)))
     if path.is_relative_to(folder):
         name = path.relative_to(folder).as_posix()
-        check_place(folder, name)
+        check_place(folder, name, inputs)
         return name
     for place in (one for one in inputs if path.is_relative_to(one)):
         check_place(place, path.relative_to(place).as_posix())
@@ -189,8 +189,8 @@ def is_file(option: str, value: str, start: Path | None, folder: Path) -> bool:
     return False
 
 
-def check_place(folder: Path, name: str) -> None:
-    """Refuse a path that is gone or leads out of a folder."""
+def check_place(folder: Path, name: str, inputs: Sequence[Path] = ()) -> None:
+    """Refuse a path that is gone or leads out of a folder, and of those that may be read, too."""
     path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
-    if not path.exists() or not path.is_relative_to(folder):
+    if not path.exists() or not any(path.is_relative_to(place) for place in (folder, *inputs)):
         raise RefusedError("gone", name)
