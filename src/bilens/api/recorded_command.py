@@ -158,7 +158,8 @@ def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[P
 
     What may be a name in the hub, by its form, and is not in the folder is said to be just that.
     """
-    if HUB_NAME.fullmatch(value) and not ENDING.search(value) and not (folder / value).exists():
+    is_name = HUB_NAME.fullmatch(value) is not None and not ENDING.search(value)
+    if is_name and start is None and not (folder / value).exists():
         raise RefusedError("gone", value)
     path = Path(os.path.normpath(find_path(value, start)))
     if path.is_relative_to(folder):
@@ -168,7 +169,7 @@ def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[P
     for place in (one for one in inputs if path.is_relative_to(one)):
         check_place(place, path.relative_to(place).as_posix())
         return str(path)
-    raise RefusedError("outside", path.name)
+    raise RefusedError("gone", value) if is_name else RefusedError("outside", path.name)
 
 
 def is_file(option: str, value: str, start: Path | None, folder: Path) -> bool:
