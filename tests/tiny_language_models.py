@@ -1,5 +1,6 @@
 """Small language models of transformers, one of each family, with random weights."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +175,21 @@ def run_mlp(model: Any, name: str, x: Tensor) -> Tensor:
 def inputs(rows: int = 20) -> Tensor:
     """What an MLP may receive."""
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+def write_adapter(root: Path) -> Path:
+    """Save a model as `base`, and beside it an `adapter` of PEFT that names it."""
+    from safetensors.torch import save_file
+
+    tensors = write(root / "base", "llama", torch.float32).state_dict()
+    d_out, d_in = tensors["model.layers.0.mlp.down_proj.weight"].shape
+    name, folder = "base_model.model.model.layers.0.mlp.down_proj", root / "adapter"
+    folder.mkdir()
+    pair = {
+        f"{name}.lora_A.weight": torch.ones(2, d_in),
+        f"{name}.lora_B.weight": torch.ones(d_out, 2),
+    }
+    save_file(pair, folder / "adapter_model.safetensors")
+    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "base_model_name_or_path": "../base"}
+    (folder / "adapter_config.json").write_text(json.dumps(about))
+    return folder

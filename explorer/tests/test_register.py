@@ -2,6 +2,8 @@
 
 Broken once: with the model's name in place of its files, with a forged time taken for an unchanged
 file, with a report beside a model taken for an audit, with the day of a clock that was put back.
+Seen red: weights of an earlier release and open models told by the time alone, an adapter without
+its base, a paper without files.
 """
 
 import html
@@ -36,6 +38,7 @@ from commands import model_folder
 from explorer_folder import run
 from explorer_server import HERE
 from report_documents import audit_of
+from tiny_language_models import write_adapter
 
 T = load_catalogue("en")
 BADGE = 'class="badge'
@@ -124,16 +127,68 @@ def test_a_forged_time_hides_nothing(
         monkeypatch.setattr(register, "OLD", -1.0)
     served, file = ServedFolder(root), root / "m" / "model.safetensors"
     assert row(served).state == "audited"
+    overwrite(file)
+    if lying:
+        assert row(served).state == "audited"
+        served.looked_at(id_of("m"))
+    assert row(served).state == "changed"
+
+
+def overwrite(file: Path) -> None:
+    """Put other numbers into a file of weights in place: the same size and time."""
     said, content = file.stat(), bytearray(file.read_bytes())
     content[-1] ^= 1
     with file.open("r+b") as there:
         there.write(content)
     os.utime(file, ns=(said.st_atime_ns, said.st_mtime_ns))
     assert (file.stat().st_size, file.stat().st_mtime_ns) == (said.st_size, said.st_mtime_ns)
-    if lying:
+
+
+@pytest.mark.parametrize("lying", [False, True])
+def test_no_forged_time_hides_what_is_opened(
+    root: Path, monkeypatch: pytest.MonkeyPatch, *, lying: bool
+) -> None:
+    """Of an audit of an earlier release weights alone are known; views show what lies there."""
+    monkeypatch.setattr("bilens_explorer.register.OLD", -1.0)
+    record = audit_of(root / "m").record
+    source = replace(record.source, weights_sha256=sha256_of(root / "m" / "model.safetensors"))
+    bl.History(root).add(replace(record, source=replace(source, files={})))
+    served = ServedFolder(root)
+    before = served.opened(id_of("m")).model.read_sha256
+    assert row(served).state == "audited"
+    if lying:  # a disk that tells no change at all
+        for each in ("register", "inside"):
+            monkeypatch.setattr(f"bilens_explorer.{each}.mark_of", lambda _: (0,))
         assert row(served).state == "audited"
-        served.looked_at(id_of("m"))
+    overwrite(root / "m" / "model.safetensors")
+    served.looked_at(id_of("m"))
     assert row(served).state == "changed"
+    if not lying:
+        assert served.opened(id_of("m")).model.read_sha256 != before
+
+
+def test_an_adapter_is_another_where_its_base_is(root: Path) -> None:
+    write_adapter(root)
+    report = bl.audit(bl.load(root / "adapter"), null_samples=3)
+    bl.History(root).add(report.record)
+    served, config = ServedFolder(root), root / "base" / "config.json"
+    assert row(served, "adapter").state == "audited"
+    said = config.read_text()
+    for file, text in (
+        (config, said.replace('"hidden_act": "silu"', '"hidden_act": "relu"')),
+        (root / "adapter" / "tokenizer_config.json", "{}"),
+        (root / "base" / "tokenizer.json", "{}"),
+    ):
+        before = file.read_bytes() if file.exists() else None
+        file.write_text(text)
+        (found,) = row(served, "adapter").differences
+        assert found.name.removeprefix("base: ") == file.name
+        assert found.name.startswith("base: ") == (file.parent.name == "base")
+        file.unlink() if before is None else file.write_bytes(before)
+        assert row(served, "adapter").state == "audited"
+    (root / "base").rename(root.parent / "base")
+    (root / "base").symlink_to(root.parent / "base")
+    assert row(served, "adapter").state == "unread", "no file out of the folder is read"
 
 
 def test_files_are_read_once_and_only_those_that_changed(
@@ -225,7 +280,7 @@ def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
     (root / "m" / "bare.json").write_text(
         json.dumps(forged | {"source": forged["source"] | {"files": {}}})
     )
-    assert papers(root)["bare.json"] == ("these", 0), "one that names no files"
+    assert papers(root)["bare.json"] == ("weights", 0), "one that names no files"
     (root / "m" / "bare.json").unlink()
     swap(root)
     assert papers(root) == wanted | {"own.json": ("others", 1), "forged.json": ("others", 0)}

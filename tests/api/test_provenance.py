@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import bilens as bl
 import tiny
 from bilens.api import provenance
 from bilens.api.provenance import (
@@ -15,14 +17,17 @@ from bilens.api.provenance import (
     compare_with_audit,
     files_read,
     find_test_data,
+    identity_of,
+    is_prose,
 )
-from bilens.base.errors import DataError, MissingExtraError, UsageError
+from bilens.base.errors import CheckpointError, DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
 from commands import model_folder
 from raising import raising
+from tiny_language_models import write_adapter
 
 DIGITS = dataclasses.replace(tiny.images(name="mnist"), source_kind="embedded")
 OTHERS = tiny.images(seed=1, name="mnist")  # stands for the whole of MNIST
@@ -182,5 +187,65 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     assert found(earlier) == [("model", "other")]
     (path / "model.safetensors").write_bytes(b"damaged")
     assert compare_with_audit(earlier) == RegisterState("unread")
+    (path / "notice.py").write_text("pass")  # code, whatever its name begins with
+    names = (
+        "NOTICE",
+        "LICENSE-MIT.txt",
+        "notice.py",
+        "license.json",
+        "bilens.db-wal",
+        "bilens.db.py",
+    )
+    assert [is_prose(path / name) for name in names] == [True, True, False, False, True, False]
     nothing = audited._replace(path=tmp_path / "nothing")
     assert compare_with_audit(nothing) == RegisterState("gone")
+
+
+def test_an_adapter_is_another_where_its_base_is(tmp_path: Path) -> None:
+    """Seen red: with the weights of an adapter alone compared."""
+    path = write_adapter(tmp_path)
+    model = load(path)
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    assert "base: config.json" in dict(audited.files)
+    assert compare_with_audit(audited).state == "audited"
+    before = identity_of(model)
+    for file in (tmp_path / "base" / "config.json", path / "adapter_config.json"):
+        text = file.read_text()
+        file.write_text(text.replace("silu", "relu").replace('"lora_alpha": 6', '"lora_alpha": 7'))
+        assert compare_with_audit(audited).state == "changed"
+        assert identity_of(load(path)).reading != before.reading
+        file.write_text(text)
+    (tmp_path / "base").rename(tmp_path / "away")
+    assert compare_with_audit(audited).state == "unread"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("gone", [False, True])
+def test_files_that_change_while_a_model_is_read_are_refused(
+    tmp_path: Path, name: str, *, gone: bool
+) -> None:
+    """Seen red: with files hashed at the end alone, whatever had been read before."""
+    path = model_folder(tmp_path / "model", tiny.classifier())
+    (path / "tokenizer.json").write_text("{}")
+    model, other = load(path), load(model_folder(tmp_path / "other", tiny.classifier()))
+    (path / "report.html").write_text("")  # of the audit itself
+    (path / "late.txt").write_text("it came since, so it was not read")
+    assert {*files_read(model)} == {"model.safetensors", "config.json", "tokenizer.json"}
+    said, content = (path / name).stat(), (path / name).read_bytes()
+    (path / name).unlink()
+    if not gone:
+        (path / name).write_bytes(content)
+        os.utime(path / name, ns=(said.st_atime_ns, said.st_mtime_ns))
+    for read in (files_read, identity_of, lambda one: identity_of(other, baseline=one)):
+        with pytest.raises(CheckpointError, match=f"{name}: changed since it was opened"):
+            read(model)
+    with pytest.raises(CheckpointError, match="read the model again"):
+        bl.audit(model)
+
+
+def test_a_base_that_changes_while_its_adapter_is_read_is_refused(tmp_path: Path) -> None:
+    model = load(write_adapter(tmp_path))
+    config = tmp_path / "base" / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(CheckpointError, match=r"base/config\.json: changed"):
+        files_read(model)

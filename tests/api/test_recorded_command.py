@@ -1,9 +1,11 @@
 """What of a recorded command is run again: options of a list, and files of the folder alone.
 
 Broken once: with an unknown option let through, with a path taken from another folder than the one
-in which the command was run, with a link out of the folder followed.
+in which the command was run, with a link out of the folder followed. Seen red: a class that is run,
+a model out of the folder, a file of names taken for a name.
 """
 
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,11 @@ def repeated(command: str, folder: Path) -> list[str]:
         ("audit x --history . --data rows.csv --labels answer", "--data=rows.csv --labels=answer"),
         ("audit x --history runs --labels runs/answers.npy", "--labels=answers.npy"),
         ("audit --history . --fail-on=-x -- mnist --trust-pickle", "--fail-on=-x"),
+        ("audit x --history . --text grammar -qv", "--text=grammar"),
+        ("audit x --history {folder} --classes cat,dog", "--classes=cat,dog"),
+        ("audit x --history runs --classes risk", "--classes=risk"),
+        ("audit x --history runs --classes runs/story.txt", "--classes=story.txt"),
+        ("audit x --history {folder} --labels answer", "--labels=answer"),
     ],
 )
 def test_options_are_kept_and_paths_are_from_the_folder(
@@ -101,6 +108,17 @@ def test_options_are_kept_and_paths_are_from_the_folder(
         ("bilens audit x --history {folder} --labels answers.npy", "start", "answers.npy"),
         ("bilens audit x --history runs --labels answers.npy", "start", "answers.npy"),
         ("bilens audit x --history . --labels ../secret.csv", "outside", "secret.csv"),
+        ("bilens audit x --history . --class 'subprocess.getoutput(\"id\")'", "option", "--class"),
+        ("bilens audit x --history {folder} --classes names.txt", "start", "names.txt"),
+        ("bilens audit x --history {folder} --classes risk", "start", "risk"),
+        ("bilens audit x --history runs --classes gone.txt", "start", "gone.txt"),
+        ("bilens audit x --history {folder} --labels answers/y.npy", "start", "answers/y.npy"),
+        ("bilens audit x --history runs --baseline gpt2", "gone", "gpt2"),
+        (
+            "bilens audit x --history {folder} --baseline Qwen/Qwen2.5-0.5B",
+            "gone",
+            "Qwen/Qwen2.5-0.5B",
+        ),
     ],
 )
 def test_all_else_is_refused_and_says_why(folder: Path, command: str, why: str, about: str) -> None:
@@ -108,6 +126,32 @@ def test_all_else_is_refused_and_says_why(folder: Path, command: str, why: str, 
         repeat_command(command.format(folder=folder), folder, "mnist")
     assert (refused.value.why, refused.value.about) == (why, about)
     assert str(folder) not in str(refused.value)
+
+
+@pytest.mark.parametrize("model", ["../outside", "/etc", "out"])
+def test_a_model_out_of_the_folder_is_not_audited(folder: Path, model: str) -> None:
+    (folder.parent / "outside").mkdir()
+    (folder / "out").symlink_to(folder.parent / "outside")
+    with pytest.raises(RefusedError) as refused:
+        repeat_command("bilens audit x --history .", folder, model)
+    assert refused.value.why in ("gone", "outside")
+    inputs = [folder.parent / "outside"]
+    if model == "../outside":
+        found = repeat_command("bilens audit x --history .", folder, model, inputs)
+        assert found.arguments[-1] == str(inputs[0])
+
+
+def test_no_option_that_runs_code_is_run_again() -> None:
+    """Whatever option says that it runs something, now or later, is none of the list."""
+    audit = build_all_commands(app).commands["audit"]
+    runs = {
+        one
+        for each in audit.params
+        if re.search(r"\bRUN", getattr(each, "help", "") or "")
+        for one in each.opts
+    }
+    assert runs == {"--trust-pickle", "--class"}
+    assert not runs & {*OPTIONS}
 
 
 def test_every_option_of_an_audit_is_known() -> None:

@@ -28,6 +28,7 @@ from bilens.cli.commands import watch as command
 from bilens.io.load import load
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 from report_documents import audit_of, failed, make_document
+from tiny_language_models import write_adapter
 
 SECRET = "hooks/s3cr3t"  # noqa: S105 - of a test
 Keep = Callable[..., None]
@@ -164,6 +165,47 @@ def test_data_of_a_folder_that_is_named_may_be_read(
     (data / "rows.csv").unlink()
     (data / "rows.csv").symlink_to(folder.parent / "python")
     assert look(bilens, folder, "--inputs", data)[1]["a"]["code"] == 2
+
+
+def rename_rows(folder: Path, name: str) -> None:
+    """Give the audits of a history another model, as anybody can who may write there."""
+    with sqlite3.connect(bl.History(folder).path) as database:
+        database.execute("DROP TRIGGER audits_stay")
+        database.execute("UPDATE audits SET model = ?", (name,))
+
+
+@pytest.mark.parametrize("name", ["{out}", "../out", "/etc", "link", "", "./a", "a/", "b/../a"])
+def test_no_name_leads_out_of_the_folder(
+    bilens: Shell, folder: Path, keep: Keep, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: with models walked, hashed and audited wherever a row of the history says."""
+    started: list[RepeatedCommand] = []
+    monkeypatch.setattr(watching, "run_audit", lambda one, _: (started.append(one), (3, "no"))[1])
+    out = folder.parent / "out"
+    keep("a", ["say", ""])
+    (folder / "a").rename(out)
+    (folder / "link").symlink_to(out)
+    rename_rows(folder, name.format(out=out))
+    code, found = look(bilens, folder)
+    (one,) = (one for key, one in found.items() if one["code"])
+    assert (code, one["state"], one["files"], started) == (2, "unread", [], [])
+    assert "leads out of the folder" in one["said"]
+    assert str(folder.parent) not in json.dumps(found)
+    if name in ("{out}", "link"):
+        code, found = look(bilens, folder, "--inputs", out)
+        (one,) = (one for key, one in found.items() if one["code"])
+        assert (code, one["state"], one["files"]) == (3, "changed", ["tokenizer.json"])
+        assert str(folder.parent) not in json.dumps(found)
+
+
+def test_the_base_of_an_adapter_lies_in_the_folder_too(bilens: Shell, folder: Path) -> None:
+    write_adapter(folder)
+    bl.History(folder).add(bl.audit(load(folder / "adapter"), null_samples=3).record)
+    assert look(bilens, folder)[1]["adapter"]["state"] == "audited"
+    (folder / "base").rename(folder.parent / "base")
+    (folder / "base").symlink_to(folder.parent / "base")
+    assert look(bilens, folder)[1]["adapter"]["state"] == "unread"
+    assert look(bilens, folder, "--inputs", folder.parent)[1]["adapter"]["state"] == "audited"
 
 
 @pytest.fixture

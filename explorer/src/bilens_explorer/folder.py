@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from bilens import AuditReport, History
+from bilens import AuditReport, History, load
 from bilens.api import (
     AuditedFiles,
     RefusedError,
@@ -95,7 +95,7 @@ class ServedFolder:
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._register = Register(
-            self.folder, lambda path: self._open(path).model.read_sha256, patience
+            self.folder, lambda path: load(path, **self._options(path)).read_sha256, patience
         )
         self._papers = Papers(self.history, self._register, self.read_report)
         self._reading = Lock()  # documents may be large: one at a time

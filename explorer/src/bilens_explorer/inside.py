@@ -15,7 +15,7 @@ from msgspec import structs
 
 from bilens.base import read_json
 from bilens.base.errors import BilensError, CheckpointError, FileError
-from bilens.io import is_model
+from bilens.io import is_model, mark_of
 from bilens.records import Record
 
 MOST_FILES = 1000  # of a model
@@ -108,13 +108,9 @@ def models_named(folder: Path, home: Path, named: str) -> list[Path]:
 
 
 def state_of(folder: Path, path: Path) -> State:
-    """Return size and time of each file of a model; none may be a link out of the folder."""
-    found = []
-    for file in files_of(folder, path):
-        with suppress(OSError):
-            said = file.stat()
-            found.append((str(file), said.st_ino, said.st_size, said.st_mtime_ns))
-    return tuple(sorted(found))
+    """Return the marks of all files of a model; none may be a link out of the folder."""
+    found = {str(file): mark_of(str(file)) for file in files_of(folder, path)}
+    return tuple(sorted((file, *mark) for file, mark in found.items() if mark))
 
 
 @contextmanager

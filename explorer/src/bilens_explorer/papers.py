@@ -14,10 +14,11 @@ from msgspec import structs
 from bilens import AuditReport, History
 from bilens.api import AuditedFiles
 from bilens.base.errors import BilensError
+from bilens.io import mark_of
 from bilens.records import Audit, PastAudit, Record, Source, json_text
 from bilens.report import SavedReport
 from bilens_explorer.records.models import ReportRow
-from bilens_explorer.register import Register, mark_of
+from bilens_explorer.register import Register
 
 MOST = 20  # audits that one report is held against, the last ones
 
@@ -60,7 +61,8 @@ class Papers:
             found = {one.state for one in self._register.look(wanted).values()}
             state = "unread" if "unread" in found else "others"
             state = "these" if "audited" in found else state
-        state = "audit" if number and state == "these" else state
+        if state == "these":
+            state = "audit" if number else "these" if files else "weights"
         return structs.replace(row, state=state, audit=number)
 
     def _facts(self, key: str, path: Path) -> tuple[Source, str]:

@@ -15,7 +15,6 @@ from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
     COMPANION,
-    files_below,
     files_with_tensors,
     is_of_weights,
     is_prose,
@@ -37,6 +36,7 @@ from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import all_tensors, header_of
 from bilens.io.contents import INPUTS, Contents
+from bilens.io.file_kinds import files_below
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges

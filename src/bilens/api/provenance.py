@@ -23,7 +23,8 @@ from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
-from bilens.io.file_kinds import MODELS, is_known
+from bilens.io.file_kinds import MODELS, files_below, is_known, mark_of
+from bilens.io.formats.peft import named_base
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel, load
 from bilens.io.loaded_model import WEIGHTS_NAME
@@ -78,13 +79,37 @@ def origin_of(
 
 
 def files_read(model: LoadedModel) -> dict[str, str]:
-    """Return the SHA-256 of the files of a model, those that its weights were read from first."""
+    """Return the SHA-256 of the files of a model, those that its weights were read from first.
+
+    What came since it was opened is left out: it was not read.
+
+    Raises:
+        CheckpointError: If one of them changed since, or is gone.
+    """
     weights = weight_files_of(model)
-    beside = read_beside(Path(model.source)) if weights else {}
+    check_unchanged(model)
+    below = Path(model.below) if model.below else None
+    beside = read_beside(Path(model.source), below) if weights else {}
     names = {path: name for name, path in beside.items()}
-    paths = dict.fromkeys([*weights, *beside.values()])
+    files = {names.get(path, path.name): path for path in weights} | {
+        name: path for name, path in beside.items() if not model.marks or path in model.marks
+    }
     known = {weights[0]: model.weights_sha256} if len(weights) == 1 else {}
-    return {names.get(path, path.name): known.get(path) or file_sha256(path) for path in paths}
+    found = {name: known.get(path) or file_sha256(path) for name, path in files.items()}
+    check_unchanged(model)
+    return found
+
+
+def check_unchanged(model: LoadedModel) -> None:
+    """Refuse a model of which a file changed, or went, since it was opened."""
+    own = {Path(place) for place in (model.source, model.below, *model.files) if place}
+    for path, mark in model.marks.items() if Path(model.source).exists() else ():
+        is_own = not own.isdisjoint((path, *path.parents))
+        if is_own and mark_of(path) != mark and not is_prose(path):
+            raise CheckpointError(
+                f"{path}: changed since it was opened, so what was read is not what lies there: "
+                "read the model again."
+            )
 
 
 def weight_files_of(model: LoadedModel) -> list[Path]:
@@ -168,14 +193,14 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 )
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
-    r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b.*"
-    r"|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
+    r"|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
 WEIGHTS = (*MODELS, ".msgpack")
-OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
+BELOW = "base: "  # how names of files of the model below an adapter begin
 
 
 def identity_of(
@@ -203,7 +228,8 @@ def how_it_is_read(model: LoadedModel) -> dict[str, object]:
         name: [str(view.activation), view.gated, view.reads, view.gives, view.about_input]
         for name, view in model.layers.items()
     }
-    report = model.load_report
+    report, beside = model.load_report, files_beside(model)
+    check_unchanged(model)
     return {
         "weights": model.identity,
         "layers": layers,
@@ -211,7 +237,7 @@ def how_it_is_read(model: LoadedModel) -> dict[str, object]:
         "residual": bool(getattr(model.module, "residual", False)),
         "names": [model.input_names, model.output_names, model.input_shape],
         "units": [model.input_mean, model.input_scale],
-        "beside": files_beside(model),
+        "beside": beside,
         **({} if model.original is None else {"numbers": numbers_of(model)}),
     }
 
@@ -253,9 +279,16 @@ def is_of_weights(path: Path) -> bool:
     return not COMPANION.fullmatch(path.name) and (path.suffix in WEIGHTS or is_known(path))
 
 
-def read_beside(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder that it may be made of: all but texts about it."""
-    return {name: path for name, path in files_below(folder).items() if not is_prose(path)}
+def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
+    """Return the files of a model's folder that it may be made of: all but texts about it.
+
+    Those of the model below an adapter, too, where it is given.
+    """
+    found = {name: path for name, path in files_below(folder).items() if not is_prose(path)}
+    if below is None:
+        return found
+    others = read_beside(below) if below.is_dir() else {below.name: below}
+    return found | {f"{BELOW}{name}": path for name, path in others.items()}
 
 
 def is_prose(path: Path) -> bool:
@@ -264,16 +297,17 @@ def is_prose(path: Path) -> bool:
         return True
     if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
         return False
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         start = file.read(400)
-    return b'"schema_version":' in start and b'"kind":' in start
+    return not start or (b'"schema_version":' in start and b'"kind":' in start)
 
 
 class AuditedFiles(NamedTuple):
     """Where a model lies, or lay, with the weights and the files that its last audit read.
 
-    No files are known of an earlier release, and those of an adapter are not all, since its base
-    lies elsewhere: then the model is opened.
+    No files are known of an earlier release: then the model is opened.
     """
 
     path: Path
@@ -312,14 +346,18 @@ def compare_with_audit(
     if not os.path.lexists(path):
         return RegisterState("gone")
     try:
-        if not then or (path / "adapter_config.json").exists():
+        if not then:
             then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
         else:
             place = path if path.is_dir() else path.parent
-            for name in sorted({*then, *(read_beside(path) if path.is_dir() else ())}):
+            base = named_base(path)
+            if base is None and any(name.startswith(BELOW) for name in then):
+                return RegisterState("unread")  # nobody knows where it lies
+            lying = read_beside(path, base)
+            for name in sorted({*then, *lying}):
                 if {"..", "/"} & {*Path(name).parts}:
                     return RegisterState("unread")
-                found[name] = hash_file(place / name)
+                found[name] = hash_file(lying.get(name, place / name))
     except (BilensError, OSError, KeyError, ValueError):
         return RegisterState("unread")
     if not any(found.values()):  # of a folder that is empty
@@ -331,19 +369,6 @@ def compare_with_audit(
     )
     state: ModelState = "changed" if differences else "audited"
     return RegisterState(state, differences, frozenset(filter(None, found.values())), read)
-
-
-def files_below(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder by their path in it.
-
-    Hidden ones are left out, and folders of checkpoints.
-    """
-    found = dict[str, Path]()
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(x for x in folders if x[0] not in "._" and not OF_TRAINING.match(x))
-        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return found
 
 
 def data_sha256(data: LabelledData | None) -> str:

@@ -1,11 +1,12 @@
 """The command line of a recorded audit, as a page or a watch may run it again.
 
 Anybody who can write into the folder can write into its history. So nothing of a recorded command
-is run as it stands: options are taken from a list, files must lie in the folder, and pages are not
-written again.
+is run as it stands: options are taken from a list of those that can run no code, model and files
+must lie in the folder, and pages are not written again.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from bilens.base.errors import UsageError
+from bilens.data.text import GRAMMAR
+from bilens.io.file_kinds import HUB_NAME
 from bilens.records.base import UNPRINTABLE
 from bilens.report.text import load_catalogue
 
@@ -32,14 +35,15 @@ OPTIONS: dict[str, Use] = {
     **dict.fromkeys(("--labels", "--train-labels", "--classes"), "answers"),
     **dict.fromkeys(("--dataset", "--encoding", "--map", "--activation", "--fail-on"), "value"),
     **dict.fromkeys(("--tokens", "--held-out", "--null-samples", "--try-words"), "value"),
-    **dict.fromkeys(
-        ("--threshold", "--seed", "--rows", "--size", "--normalise", "--class"), "value"
-    ),
+    **dict.fromkeys(("--threshold", "--seed", "--rows", "--size", "--normalise"), "value"),
     **dict.fromkeys(("--residual", "--no-residual", "--transposed", "--no-transposed"), "switch"),
     **dict.fromkeys(("--history", "--html", "--markdown", "--pdf", "--evidence"), "output"),
     "--lang": "output",
     **dict.fromkeys(("--json", "--overwrite", "--quiet", "--verbose", "-q", "-v"), "output switch"),
 }
+
+SHORT = re.compile(r"-[qv]{2,}")  # switches that are left out, in one word
+ENDING = re.compile(r"\.[A-Za-z]\w*$")  # of a file, and of no name in the hub
 
 
 class RefusedError(UsageError):
@@ -78,8 +82,8 @@ def repeat_command(
 ) -> RepeatedCommand:
     """Return how an audit of a model is run again with its data, conditions and options.
 
-    A command that audited several models is repeated for this one alone. `inputs` are folders, from
-    the root, out of which it may read, too.
+    A command that audited several models is repeated for this one alone. `model` is its path from
+    the folder, and `inputs` are folders, from the root, out of which it may read, too.
 
     Raises:
         RefusedError: If it is no audit of the command line, or may not be run here.
@@ -95,13 +99,17 @@ def repeat_command(
         raise RefusedError("unreadable", model)
     given = [*options_in([*words[1 : named[1]], *words[named[1] + 1 :]])]
     start = find_start(folder, [value for name, value in given if name == "--history"])
+    model = path_inside(model, folder, folder, inputs)
     arguments, files = ["audit", "--history=."], [model]
     for name, value in given:
         use = OPTIONS[name]
         if use == "switch":
             arguments.append(name)
         elif not use.startswith("output"):
-            if use == "file" or (use == "answers" and is_file(value, start, folder)):
+            is_grammar = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
+            if (use == "file" and not is_grammar) or (
+                use == "answers" and is_file(name, value, start, folder)
+            ):
                 value = path_inside(value, start, folder, inputs)
                 files.append(value)
             arguments.append(f"{name}={value}")
@@ -115,7 +123,7 @@ def options_in(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         word = waiting.popleft()
         if word == "--":
             return
-        if not word.startswith("-"):
+        if not word.startswith("-") or SHORT.fullmatch(word):
             continue
         name, equals, value = word.partition("=")
         use = OPTIONS.get(name)
@@ -146,32 +154,44 @@ def find_path(value: str, start: Path | None) -> Path:
 
 
 def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[Path]) -> str:
-    """Return a path of a command as one from the folder; RefusedError where it leads elsewhere."""
+    """Return a path of a command as one from the folder; RefusedError where it leads elsewhere.
+
+    What may be a name in the hub, by its form, and is not in the folder is said to be just that.
+    """
+    is_name = HUB_NAME.fullmatch(value) is not None and not ENDING.search(value)
+    if is_name and start is None and not (folder / value).exists():
+        raise RefusedError("gone", value)
     path = Path(os.path.normpath(find_path(value, start)))
     if path.is_relative_to(folder):
         name = path.relative_to(folder).as_posix()
-        check_place(folder, name)
+        check_place(folder, name, inputs)
         return name
     for place in (one for one in inputs if path.is_relative_to(one)):
         check_place(place, path.relative_to(place).as_posix())
         return str(path)
-    raise RefusedError("outside", path.name)
+    raise RefusedError("gone", value) if is_name else RefusedError("outside", path.name)
 
 
-def is_file(value: str, start: Path | None, folder: Path) -> bool:
-    """Return whether right answers are named by a file.
+def is_file(option: str, value: str, start: Path | None, folder: Path) -> bool:
+    """Return whether right answers, or the names of classes, are those of a file.
 
-    RefusedError where they were not, or that is not known, and would be one in the folder.
+    RefusedError where that is not known: a name would be taken that was a file, or the other way.
     """
+    if option == "--classes" and "," in value:
+        return False
     known = start is not None or Path(value).is_absolute()
-    was_one = known and find_path(value, start).is_file()
-    if not was_one and (folder / value).is_file():
+    if known and find_path(value, start).is_file():
+        return True
+    is_path = "/" in value or "." in value
+    # a column that is none is refused by the audit, and any text names a class
+    unsure = is_path or not known if option == "--classes" else is_path and not known
+    if unsure or (folder / value).is_file():
         raise RefusedError("start", value)
-    return was_one
+    return False
 
 
-def check_place(folder: Path, name: str) -> None:
-    """Refuse a path that is gone or leads out of a folder."""
+def check_place(folder: Path, name: str, inputs: Sequence[Path] = ()) -> None:
+    """Refuse a path that is gone or leads out of a folder, and of those that may be read, too."""
     path = Path(os.path.realpath(folder / name))  # which a loop of links does not stop
-    if not path.exists() or not path.is_relative_to(folder):
+    if not path.exists() or not any(path.is_relative_to(place) for place in (folder, *inputs)):
         raise RefusedError("gone", name)

@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import structs
 
 from bilens.api.history import History, now
 from bilens.api.provenance import AuditedFiles, compare_with_audit
-from bilens.api.recorded_command import RepeatedCommand, repeat_command
-from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError
+from bilens.api.recorded_command import RefusedError, RepeatedCommand, repeat_command
+from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.io.file_kinds import is_model
+from bilens.io.formats.peft import named_base
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, read_document
 from bilens.records.history import UNNAMED, PastAudit, WatchedModel, WatchReport
@@ -66,10 +68,14 @@ def look_at(
     """Return how a model stands, audited again where it changed."""
     if last is None:
         return WatchedModel(name, "never")
-    audited = AuditedFiles(history.folder / name, last.weights_sha256, last.files)
+    path, told = history.folder / name, Path(name).name if Path(name).is_absolute() else name
+    if history.name_of(path) != name or not lies_in(path, (history.folder, *inputs)):
+        said = str(RefusedError("outside", told))
+        return WatchedModel(told, "unread", code=UsageError.exit_code, said=said)
+    audited = AuditedFiles(path, last.weights_sha256, last.files)
     found = compare_with_audit(audited)
     state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
-    model = WatchedModel(name, state, files=tuple(one.name for one in found.differences))
+    model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if last.unread:
         why = (
             f"row {last.number} of the history is damaged or of a later release: audit it by hand."
@@ -84,10 +90,24 @@ def look_at(
         )
     except BilensError as error:
         code, said = error.exit_code, str(error)
+    for place in inputs:
+        said = said.replace(str(place), place.name)
     new = [one for one in history.audits(name, last.number)[:1] if code in (0, FAILED)]
     if new:
         return describe_audit(history, new[0], model)
     return structs.replace(model, code=code or UNEXPECTED, said=said)
+
+
+def lies_in(path: Path, places: Sequence[Path]) -> bool:
+    """Tell whether a model lies in one of some folders, and that below it, if it is an adapter."""
+
+    def lies(one: Path) -> bool:
+        return any(Path(os.path.realpath(one)).is_relative_to(place) for place in places)
+
+    base = None
+    with suppress(BilensError):  # damaged: told where it is opened
+        base = named_base(path) if lies(path) else None
+    return lies(path) and (base is None or lies(base))
 
 
 def describe_audit(history: History, audit: PastAudit, model: WatchedModel) -> WatchedModel:

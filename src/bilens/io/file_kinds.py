@@ -4,6 +4,7 @@ Commands ask here first, so that what is no model is refused at once.
 """
 
 import io
+import os
 import re
 import shlex
 import zipfile
@@ -50,6 +51,7 @@ NOT_READ = {
     "compressed": "a compressed file",
 }
 READABLE = ("sklearn.neural_network", "bilens.")
+OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -152,6 +154,38 @@ def revisions_in(folder: Path) -> list[Path]:
 def parts_below(folder: Path) -> list[Path]:
     """Return the files of known kinds at any depth below a folder."""
     return [path for path in sorted(folder.rglob("*")) if is_known(path)]
+
+
+def files_below(folder: Path) -> dict[str, Path]:
+    """Return the files of a model's folder by their path in it.
+
+    Hidden ones are left out, and folders of checkpoints.
+    """
+    found = dict[str, Path]()
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(x for x in folders if x[0] not in "._" and not OF_TRAINING.match(x))
+        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
+    return found
+
+
+def mark_of(path: str | Path) -> tuple[int, ...] | None:
+    """Return by what a file is told from what lay there before; None where there is none.
+
+    Also the time of its last change, which no program sets.
+    """
+    with suppress(OSError, ValueError):
+        said = os.stat(path)  # noqa: PTH116 - five times as fast as of a `Path`
+        return said.st_dev, said.st_ino, said.st_size, said.st_mtime_ns, said.st_ctime_ns
+    return None
+
+
+def mark_files(path: Path) -> dict[Path, tuple[int, ...] | None]:
+    """Return the marks of the files of a model, and of those beside one that is a file."""
+    if isinstance(path, RemotePath):
+        return {}
+    files = files_below(path).values() if path.is_dir() else path.parent.iterdir()
+    return {one: mark_of(one) for one in files}
 
 
 def is_known(path: Path) -> bool:

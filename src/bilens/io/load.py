@@ -15,7 +15,7 @@ from bilens.base.checks import check_choice, check_type
 from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
 from bilens.io.converted_folder import CONVERTED
-from bilens.io.file_kinds import find_model
+from bilens.io.file_kinds import find_model, mark_files
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE, said_input
@@ -144,19 +144,25 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
             "leave it out."
         )
     try:
-        if options.module_class is not None:
-            return read_in_class(path, options, from_module)
-        by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
-        if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):
-            return read_named_roles(path, options)
-        for format in FORMATS:
-            if format.matches(path):
-                model = format.read(path, options)
-                if model.module is None:
-                    return model
-                return replace(model, module_sha256=sha256_of_module(model.module))
+        marks = mark_files(path)
+        model = read_in_format(path, options)
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
+    return replace(model, marks={**marks, **model.marks})
+
+
+def read_in_format(path: Path, options: ReadOptions) -> LoadedModel:
+    if options.module_class is not None:
+        return read_in_class(path, options, from_module)
+    by_name = options.name_roles or path.suffix in WEIGHTS_ALONE
+    if by_name and not any(format.matches(path) for format in (PICKLE, PEFT)):
+        return read_named_roles(path, options)
+    for format in FORMATS:
+        if format.matches(path):
+            model = format.read(path, options)
+            if model.module is None:
+                return model
+            return replace(model, module_sha256=sha256_of_module(model.module))
     raise NoLayersError(f"{path}: is no model that bilens reads: see docs/loading.md.")
 
 

@@ -62,6 +62,7 @@ class LoadedModel:
         headers: of a model that is read in place, by name of a file, the SHA-256 of the names,
             dtypes, shapes and places of its tensors, of its size and of its version.
         files: the files of the weights, where they are several beside each other.
+        marks: the files that lay there when it was opened, each as it was; see `mark_of`.
         below: the model that an adapter is added to; None for no adapter.
         alone: reads the layers without the module, as of a model that no module can be.
         views: the layers, where they are not those of the module.
@@ -94,6 +95,7 @@ class LoadedModel:
     stored: Store = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    marks: Mapping[Path, tuple[int, ...] | None] = field(default_factory=dict)
     below: str | None = None
     alone: Callable[[], LoadedModel] | None = None
     original: nn.Module | None = None

@@ -10,10 +10,8 @@ from bilens.records.decision import Answer
 EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 UNNAMED = "(from memory)"  # what each model without a path is called
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
-# `never`: it was never audited
-WatchState = Literal["audited", "changed", "never", "gone"]
-# `unread`: its files are not read yet, or cannot be
-ModelState = Literal[WatchState, "unread"]
+# `never`: it was never audited; `unread`: its files are not read yet, or cannot or may not be
+ModelState = Literal["audited", "changed", "never", "gone", "unread"]
 FileChange = Literal["other", "missing", "new"]
 # `unjudged`: it failed, and was not judged; `elsewhere`: more is another than the model
 Direction = Literal["worse", "better", "unjudged", "elsewhere"]
@@ -107,7 +105,7 @@ class WatchedModel(Record, frozen=True):
     """One model of a watched folder, as it stood when it was looked at."""
 
     model: Annotated[str, "its path from the folder"]
-    state: Annotated[WatchState, "what lay there; a `changed` one was audited again"]
+    state: Annotated[ModelState, "what lay there; a `changed` one was audited again"]
     code: Annotated[Count, "0: nothing to object; 1: a rule fails; else why it was not audited"] = 0
     audit: Annotated[Count, "number of the audit that holds for it; 0 where none does"] = 0
     answer: Annotated[Answer | None, "of that audit; null where none holds"] = None

@@ -24,7 +24,7 @@ from bilens.records import (
 )
 
 # `audit`: of the history, as it was made here; `others`: of weights that do not lie here
-PaperState = Literal["audit", "these", "others", "unread"]
+PaperState = Literal["audit", "these", "weights", "others", "unread"]
 RunState = Literal["ready", "refused", "running", "done", "failed", "cancelled"]
 Failed = Literal["", "late"]  # why it ended one; sentences are `explorer.why.…`
 KEY = "^[0-9a-f]{16}$"

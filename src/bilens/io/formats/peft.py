@@ -15,7 +15,7 @@ from torch import Tensor
 from bilens.base.errors import CheckpointError
 from bilens.base.files import file_sha256, read_json, shortened
 from bilens.io.byte_ranges import Block
-from bilens.io.file_kinds import kind_of
+from bilens.io.file_kinds import kind_of, mark_files
 from bilens.io.formats.ends import T5, Ends, ends_of
 from bilens.io.formats.families import refuse_config
 from bilens.io.formats.huggingface import HUGGINGFACE, read_layers
@@ -28,6 +28,7 @@ from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import ENDING, canonical, paired
 
 CONFIG_NAME, WEIGHTS_NAME = "adapter_config.json", "adapter_model.safetensors"
+NAMED = "base_model_name_or_path"
 PART = re.compile(r"(.+)\.lora_(?:embedding_)?(A|B|magnitude_vector)(?:\.weight)?")
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # starts that alter W itself
 OTHERS = (  # what is no W + scale · B A of single matrices
@@ -86,6 +87,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
     config = read_json(folder / CONFIG_NAME)
     updates = updates_of(folder, config)
     base, about = base_of(folder, config, updates, options), in_words(config, updates)
+    marks = {**mark_files(folder), **mark_files(base)}
     about = f"{about} is added to {base}"
     below = {} if has_no_config(base) else read_json(base / "config.json")
     square = config.get("fan_in_fan_out") is True or below.get("model_type") == "gpt2"
@@ -119,6 +121,7 @@ def read_adapter(folder: Path, options: ReadOptions) -> LoadedModel:
         read_sha256=hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         provenance={**found.provenance, **sources},
         files=files,
+        marks=marks,
         below=str(base),
     )
 
@@ -149,8 +152,7 @@ def base_of(
     folder: Path, config: Mapping[str, Any], updates: Mapping[str, Update], options: ReadOptions
 ) -> Path:
     """Return the model that an adapter is added to: that of the caller, or the one it names."""
-    named = str(config.get("base_model_name_or_path") or "the model below it")
-    there = next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
+    named, there = config.get(NAMED) or "the model below it", named_base(folder)
     base = options.base or there
     if base is not None and there is not None and base.resolve() != there.resolve():
         raise CheckpointError(
@@ -168,6 +170,13 @@ def base_of(
         "Hugging Face nor a file of tensors here: name its model, "
         f"`bilens audit {folder} --baseline FOLDER` or bl.load(…, base=folder)."
     )
+
+
+def named_base(folder: Path) -> Path | None:
+    """Return the model that the adapter in a folder names, where it lies here; None for none."""
+    config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
+    named = str(config.get(NAMED) or "the model below it")
+    return next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
