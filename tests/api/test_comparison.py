@@ -58,7 +58,7 @@ CHANGES: dict[str, tuple[Nodes, list[str]]] = {
     ),
     "an axis": (changed_at(2, ("Softmax", "b", "c", {"axis": 1})), ["Softmax c: axis -1 → 1"]),
     "a bound": (changed_at(3, ("Clip", "c", "d", {"max": 1.0})), ["Clip d: max 6.0 → 1.0"]),
-    "what is read": (changed_at(5, ("Add", "e c", "y")), ["Add y: inputs e d → e c"]),
+    "what is read": (changed_at(5, ("Add", "e c", "y")), ["Add y: inputs e, d → e, c"]),
 }
 
 
@@ -78,7 +78,7 @@ def test_what_an_operation_is_set_to_is_compared(tmp_path: Path, name: str) -> N
     for file, made in (("old", NODES), ("new", nodes)):
         write(tmp_path / f"{file}.onnx", made, WEIGHTS)
     found = graph_change(tmp_path / "new.onnx", tmp_path / "old.onnx")
-    assert (found.operations, found.joined) == ((), True)
+    assert found.operations == ()
     assert [str(one) for one in found.settings or ()] == expected
 
 
@@ -93,11 +93,11 @@ def test_operations_of_other_names_are_compared_by_kind(tmp_path: Path) -> None:
     write(tmp_path / "old.onnx", NODES, WEIGHTS)
     for name, said in (
         ("nothing", []),
-        ("a stride", ["Conv: strides 1, 1 1 → 0", "Conv: strides 2, 2 0 → 1"]),
+        ("a stride", ["Conv p: strides 1, 1 → 2, 2"]),
     ):
         write(tmp_path / "new.onnx", renamed(CHANGES[name][0]), WEIGHTS)
         found = graph_change(tmp_path / "new.onnx", tmp_path / "old.onnx")
-        assert (found.operations, found.joined) == ((), False)
+        assert found.operations == ()
         assert [str(one) for one in found.settings or ()] == said
 
 
@@ -137,7 +137,7 @@ def keras_file(path: Path, **said: Any) -> Path:
 def test_layers_of_keras_are_set_to_something_too(tmp_path: Path) -> None:
     old = keras_file(tmp_path / "old.keras", kernel_initializer="zeros")
     for said, expected in (
-        ({"activation": "tanh"}, ['Dense d: activation "relu" → "tanh"']),
+        ({"activation": "tanh"}, ["Dense d: activation relu → tanh"]),
         ({"kernel_initializer": "ones"}, []),
     ):
         found = graph_change(keras_file(tmp_path / "new.keras", **said), old)

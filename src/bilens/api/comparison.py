@@ -1,9 +1,10 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -34,8 +35,9 @@ from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import compare_with
 from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.findings.tensor_likeness import TensorPair
 from bilens.io.any_model import all_tensors, header_of
-from bilens.io.contents import INPUTS, Contents
+from bilens.io.contents import Contents, Name, Operation, Program, Weight, short_text
 from bilens.io.file_kinds import files_below
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
@@ -50,6 +52,8 @@ from bilens.records.layer_readings import (
 from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, SettingChange
 
 TOKENIZER = "tokenizer.json"
+WHOLE = ("name", "content", "tied")  # ways in which a tensor is another one, its axes as they are
+MOST_SETTINGS = 100  # that are told
 NUMBER = "number"  # the one output of a model that gives no classes
 
 
@@ -70,7 +74,7 @@ def whole_difference(
     held = header_of(model), header_of(baseline)
     tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
-    graph = None if same else changed_graph(*held)
+    graph = None if same else partial(changed_graph, *held)
     whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
@@ -84,10 +88,12 @@ def whole_difference(
     return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
 
 
-def changed_graph(model: Contents | None, baseline: Contents | None) -> GraphChange | None:
-    """Return the operations, inputs and outputs of two files of one format that are others.
+def changed_graph(
+    model: Contents | None, baseline: Contents | None, pairs: Sequence[TensorPair] = ()
+) -> GraphChange | None:
+    """Return what the programs of two files of one format differ in, whose tensors are matched.
 
-    None where a file says none.
+    None where a file says no operations; no settings where a format gives no whole program.
     """
     found = [one for one in (baseline, model) if one is not None]
     if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
@@ -101,49 +107,89 @@ def changed_graph(model: Contents | None, baseline: Contents | None) -> GraphCha
     changed = [CountChange(name, before[name], after[name]) for name in before | after]
     listed = all(held.operations for held in found)
     operations = tuple(one for one in changed if one.before != one.after) if listed else None
-    if not all(held.settings for held in found):
+    programs = list[Program]()
+    with suppress(Exception):  # a field that is not known, or damaged bytes
+        programs = [held.program() for held in found if held.program is not None]
+    if len(programs) < 2:
         return GraphChange(operations) if listed else None
-    settings, joined = changed_settings(found[0], found[1])
-    return GraphChange(operations, settings, joined)
+    known = {(x.baseline.name, x.model.name) for x in pairs if x.how in WHOLE}
+    known |= {(name, name) for name in {*found[0].names()} & {*found[1].names()}}
+    return GraphChange(operations, changed_settings(programs[0], programs[1], known))
 
 
-def changed_settings(before: Contents, after: Contents) -> tuple[tuple[SettingChange, ...], bool]:
-    """Compare what operations are set to and read, those of other names by kind and how often.
+def changed_settings(
+    before: Program, after: Program, pairs: Collection[tuple[str, str]]
+) -> tuple[SettingChange, ...]:
+    """Compare two programs place by place, the first differences first.
 
-    What they read is compared where all names are the same; that is told beside the changes.
+    A name is the same one as the first that stood in its place, and is told as the baseline writes
+    it. A weight is the same one in a pair of the matching, where what differs in it is told, under
+    one name, or with the same bytes.
     """
-    sides = before.settings, after.settings
-    names = [{*one.names(), *(name for _, name in one.settings)} for one in (before, after)]
-    renamed, found = names[0] ^ names[1], list[SettingChange]()
-    for key in sides[0].keys() & sides[1].keys():
-        old, new = (side[key] for side in sides)
-        for name in {**old, **new}:
-            mine, theirs = new.get(name, ""), old.get(name, "")
-            if name == INPUTS:  # what has another name may be the same
-                mine, theirs = (
-                    " ".join(word for word in text.split(", ") if word not in renamed)
-                    for text in (mine, theirs)
-                )
-            if mine != theirs:
-                found.append(SettingChange(" ".join(key).strip(), name, theirs, mine))
-    others = [
-        {key: side[key] for key in side if key not in other} for side, other in (sides, sides[::-1])
-    ]
-    kinds = [Counter(kind for kind, _ in one) for one in others]
-    often = [
-        Counter(
-            (kind, f"{name} {value}")
-            for (kind, _), said in one.items()
-            for name, value in said.items()
-            if name != INPUTS and kinds[0][kind] == kinds[1][kind]
-        )
-        for one in others
-    ]
-    for kind, said in sorted(often[0] | often[1]):
-        theirs, mine = (str(side[kind, said]) for side in often)
-        if mine != theirs:
-            found.append(SettingChange(kind, said, theirs, mine))
-    return tuple(found), not any(others)
+    found, names = list[SettingChange](), (dict[Name, Name](), dict[Name, Name]())
+    todo: list[tuple[str, str, Program, Program]] = [("", "", before, after)]
+    while todo and len(found) < MOST_SETTINGS:
+        label, path, old, new = todo.pop()
+        inside = list[tuple[str, str, Program, Program]]()
+        if isinstance(old, Operation) and isinstance(new, Operation):
+            inside = [(new.label, "", old.parts, new.parts)]
+        elif isinstance(old, dict) and isinstance(new, dict):
+            inside = [
+                (label, f"{path}.{key}".strip("."), old.get(key), new.get(key))
+                for key in {**old, **new}
+            ]
+        elif type(old) is type(new) is list and len(old) == len(new):
+            is_flat = not any(isinstance(x, dict | list | Operation) for x in (*old, *new))
+            if not is_flat:
+                inside = [(label, path, *both) for both in zip(old, new, strict=True)]
+            elif not all(are_one(*both, names, pairs) for both in zip(old, new, strict=True)):
+                found.append(SettingChange(label, path, text_of(old), text_of(new, names[1])))
+        elif not are_one(old, new, names, pairs):
+            found.append(SettingChange(label, path, text_of(old), text_of(new, names[1])))
+        todo += inside[::-1]
+    return tuple(found)
+
+
+def are_one(
+    old: Program,
+    new: Program,
+    names: tuple[dict[Name, Name], dict[Name, Name]],
+    pairs: Collection[tuple[str, str]],
+) -> bool:
+    """Tell whether two values of programs are the same, names as they were met first."""
+    if type(old) is not type(new):
+        return False
+    if isinstance(old, Name):
+        there, back = names
+        same = there.get(old, new) == new and back.get(new, old) == old
+        if same:
+            there[old], back[new] = new, old
+        return same
+    if not isinstance(old, Weight):
+        return repr(old) == repr(new)
+    if (old.name, new.name) in pairs:
+        return True
+    with suppress(Exception):  # of a file that is not there
+        return old.kind == new.kind and old.fetch is not None and old.fetch() == new.fetch()
+    return False
+
+
+def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
+    """Return a value of a program as it is told: of a long one its beginning, and its SHA-256."""
+    if isinstance(value, Name):
+        value = (words or {}).get(value, value)
+    if value is None:
+        return ""
+    if isinstance(value, Operation):
+        return value.label
+    if isinstance(value, Name | Weight):
+        return value[0] or "a value without a name"
+    if isinstance(value, list):
+        value = ", ".join(text_of(one, words) for one in value)
+    if isinstance(value, bytes):
+        is_text = value.isascii() and value.decode("ascii", "replace").isprintable()
+        value = value.decode() if is_text else value.hex(" ")
+    return short_text(str(value))
 
 
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:

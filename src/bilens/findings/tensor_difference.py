@@ -1,6 +1,7 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
 import re
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -59,13 +60,13 @@ def compare_tensors(
     files: tuple[FileChange, ...] | None = None,
     *,
     same_file: bool = False,
-    graph: GraphChange | None = None,
+    graph: Callable[[Sequence[TensorPair]], GraphChange | None] | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
     `files` are those beside the weights; `same_file` says that these have the same SHA-256;
-    `graph` is what their operations differ in, None where these were not compared.
+    `graph` compares their operations, which read tensors that are matched in pairs.
     """
     found = match_tensors(model, baseline, progress)
     changes = match_folded(found)
@@ -83,7 +84,8 @@ def compare_tensors(
         other_shape=tuple(names),
         files=files,
     )
-    head = headline_of(whole, found, same_file=same_file, graph=graph)
+    changed = None if graph is None else graph(found.pairs)
+    head = headline_of(whole, found, same_file=same_file, graph=changed)
     return replace(whole, headline=head)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from zipfile import ZipFile
 
 from bilens.base.errors import CheckpointError
@@ -39,7 +39,6 @@ OPERATION = {kind: re.compile(pattern) for kind, pattern in OPERATIONS.items()}
 # Types of numbers that may be codes of others, and the bits of those whose names do not say them.
 CODES = ("int8", "uint8", "int4", "uint4", "int16", "uint16", "float8e4m3fn", "float8e5m2")
 BITS = {"bool": 8, "string": 0, "float8e4m3fn": 8, "float8e5m2": 8, "float4e2m1": 4}
-INPUTS = "inputs"  # a setting of an operation: the values that it reads
 MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for
 
@@ -65,6 +64,32 @@ class Tensor(NamedTuple):
     counted: bool = True  # or it is a constant beside the variables of a graph
 
 
+class Name(NamedTuple):
+    """A name in a program: where it stands again counts, and not how it is written."""
+
+    text: str
+    scope: object = ""  # the same text in two of them is two names
+
+
+class Weight(NamedTuple):
+    """A tensor that a program reads, with its type and shape, and what fetches its bytes."""
+
+    name: str
+    kind: object
+    fetch: Callable[[], bytes] | None  # None where its name alone says which one it is
+
+
+class Operation(NamedTuple):
+    """A part of a program, as it is called when a difference in it is told."""
+
+    label: str
+    parts: dict[str, Any]
+
+
+# All that a file says of what is computed: dicts, lists, operations, names, weights, plain values.
+Program: TypeAlias = Any
+
+
 class UnknownKindError(CheckpointError):
     """A file that is no model of a kind that is known."""
 
@@ -79,8 +104,7 @@ class Contents:
     operations: Counter[str] = field(default_factory=Counter)
     ports: list[Port] = field(default_factory=list)
     said: dict[str, str] = field(default_factory=dict)  # by the file, of the model
-    # (kind, name) of an operation, or of what else stands in the file → what it is set to
-    settings: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    program: Callable[[], Program] | None = None  # None where a format gives no whole one
     notes: list[str] = field(default_factory=list)
     imports: tuple[str, ...] = ()
     parts: Counter[str] = field(default_factory=Counter)  # that the format tells itself
@@ -95,12 +119,6 @@ class Contents:
                 continue
             if holds_weights(one.name, len(one.shape), one.dtype):
                 yield one
-
-    def set_operation(self, kind: str, name: str, settings: Mapping[str, str]) -> None:
-        """Keep what an operation is set to; of one that is met again, in a body, both."""
-        while (kind, name) in self.settings:
-            name += "'"
-        self.settings[kind, name] = dict(settings)
 
     def mark_codes(self, names: Collection[str]) -> None:
         """Mark the tensors with these names as quantised where their numbers may be codes."""

@@ -9,6 +9,7 @@ import re
 import struct
 import zipfile
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -19,14 +20,16 @@ import msgspec
 from bilens.base.errors import MissingExtraError, optional_package
 from bilens.io.byte_ranges import opened, read_header
 from bilens.io.contents import (
-    INPUTS,
     Contents,
+    Name,
+    Operation,
+    Program,
     Tensor,
     TensorBytes,
+    Weight,
     numpy_name,
     read_entry,
     shape_text,
-    short_text,
     size_of,
 )
 from bilens.io.formats.gguf_header import HeaderReader
@@ -42,6 +45,8 @@ GENERAL = [  # keys of a GGUF file that say what it is
     "name", "license", "license.name", "author", "organization", "description", "url",
     "size_label", "finetune", "basename", "languages", "base_model.0.name",
 ]  # fmt: skip
+# What says who made a file and how its numbers are stored, and in which parts.
+LEFT_OUT, ABOUT = ("quantize.imatrix.file",), ("general.", "split.")
 MOST_HEADER = 1 << 20  # bytes of that of an array
 FASTTEXT_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
 
@@ -67,9 +72,9 @@ def read_gguf_contents(path: Path) -> Contents:
     parts = [path.with_name(f"{first[1]}-{n:05}-of-{first[2]}.gguf") for n in others if first]
     said = {key: str(value) for key, value in header.values.items()}
     architecture = said.get("general.architecture", "")
-    own = {k: short_text(v) for k, v in said.items() if k.partition(".")[0] == architecture}
+    own = {k: v for k, v in said.items() if k not in LEFT_OUT and not k.startswith(ABOUT)}
     found = Contents(f"GGUF {architecture}".strip(), [path])
-    found.set_operation("header", "", own)
+    found.program = lambda: Operation("header", own)
     found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
     gguf = None
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
@@ -161,6 +166,8 @@ def read_keras_contents(path: Path) -> Contents:
     found.format = f"Keras {about.get('keras_version', '')}".strip()
     add_keras_layers(found, config)
     add_hdf5(found, io.BytesIO(weights))
+    names = [one.name for one in found.tensors]
+    found.program = lambda: keras_program(config, names, by_name=False)
     return found
 
 
@@ -184,10 +191,6 @@ def add_keras_layers(found: Contents, config: Any) -> None:
         elif name := one.get("class_name"):
             found.operations[str(name)] += 1
             inner = inner if isinstance(inner, dict) else {}
-            said = {**inner, INPUTS: one.get("inbound_nodes", [])}
-            texts = {key: short_text(json.dumps(value)) for key, value in said.items()}
-            kept = {key: text for key, text in texts.items() if not NOT_SET.search(key)}
-            found.set_operation(str(name), str(inner.get("name", "")), kept)
             todo += [inner[key] for key in AROUND if key in inner]
             if name == "InputLayer" and inner:
                 shape = inner.get("batch_shape") or inner.get("batch_input_shape") or ()
@@ -197,9 +200,55 @@ def add_keras_layers(found: Contents, config: Any) -> None:
                 found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
 
 
-# What a layer is called, or was trained by: nothing that it computes.
-NOT_SET = re.compile(r"^(name|trainable|build_config)$|_(initializer|regularizer|constraint)$")
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
+
+
+# Nothing of an answer: what layers began with and were trained by, and a number of the run.
+OF_TRAINING = re.compile(
+    r"^(trainable|compile_config|shared_object_id)$|_(initializer|regularizer|constraint)$"
+)
+
+
+def keras_program(config: Any, paths: Sequence[str], by_name: bool) -> Program:
+    """Return a whole configuration, and the tensors of the layers, in whose paths names may be."""
+    names, todo = dict[str, None](), [config]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict) and "class_name" in one and isinstance(one.get("config"), dict):
+            names[str(one["config"].get("name", ""))] = None
+        if isinstance(one, dict | list):
+            todo += [*(one.values() if isinstance(one, dict) else one)][::-1]
+
+    def tree(key: str, one: Any) -> Program:
+        if isinstance(one, list) and len(one) > 2 and one[0] in [*names] and type(one[1]) is int:
+            return [Name(one[0]), *(tree("", part) for part in one[1:])]  # what is read
+        if isinstance(one, list):
+            return [tree("", part) for part in one]
+        if not isinstance(one, dict):
+            return Name(str(one)) if key == "name" and str(one) in names else one
+        parts = {k: tree(k, x) for k, x in one.items() if not OF_TRAINING.search(k)}
+        inner = one.get("config")
+        said = f"{one.get('class_name')} {inner.get('name', '')}" if isinstance(inner, dict) else ""
+        if not said or key in ("dtype", "args"):
+            return parts
+        own = parts.pop("config")  # its settings by their own names
+        return Operation(said.strip(), {f"{k} of the layer": x for k, x in parts.items()} | own)
+
+    order = {name: at for at, name in enumerate(names)}
+    split = [path.split("/") for path in paths]
+    if by_name:  # layers in the order of the configuration
+        split.sort(key=lambda parts: [(order.get(one, -1), one) for one in parts])
+    weights = [
+        Operation(
+            f"the tensor {'/'.join(parts)}",
+            {
+                "path": [Name(one) if by_name and one in order else one for one in parts],
+                "weight": Weight("/".join(parts), None, None),
+            },
+        )
+        for parts in split
+    ]
+    return [tree("", config), weights]
 
 
 def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
@@ -209,6 +258,8 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
             version = f"Keras {file.attrs.get('keras_version', '')}".strip()
             found.format = f"{version}, before Keras 3"
             add_keras_layers(found, json.loads(config))
+            paths = (one.name for one in found.tensors)
+            found.program = lambda: keras_program(json.loads(config), [*paths], by_name=True)
 
         def add(name: str, one: Any) -> None:
             if hasattr(one, "dtype") and not name.startswith("optimizer"):

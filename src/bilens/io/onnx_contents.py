@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import optional_package
 from bilens.io.contents import (
-    INPUTS,
     Contents,
+    Name,
+    Operation,
+    Program,
     Tensor,
     TensorBytes,
+    Weight,
     bits_of,
     hash_of,
     shape_text,
-    short_text,
 )
 from bilens.records.inventory import Port
 
@@ -35,7 +38,6 @@ def read_onnx_contents(path: Path) -> Contents:
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
     graphs = [model.graph, *model.functions]
-    opsets = {one.domain: one.version for one in model.opset_import}
     users: set[str] = set()
     while graphs:  # graphs inside If and Loop, and functions, stand behind
         graph = graphs.pop(0)
@@ -49,7 +51,6 @@ def read_onnx_contents(path: Path) -> Contents:
             plain = node.domain in ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
             found.operations[name if plain else f"{node.domain}.{name}"] += 1
             found.parts["attention"] += reads_softmax(node, made)
-            found.set_operation(name, (*node.output, "")[0], node_settings(onnx, node, opsets))
             if name.startswith("TreeEnsemble"):
                 trees = {at for x in node.attribute if x.name == "nodes_treeids" for at in x.ints}
                 found.parts["trees"] += len(trees)
@@ -69,32 +70,162 @@ def read_onnx_contents(path: Path) -> Contents:
     found.said = {entry.key: entry.value for entry in model.metadata_props}
     versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
     found.said |= {"opset": ", ".join(versions)}
-    found.set_operation("graph", "", {"opset": found.said["opset"]})
+    found.program = lambda: OnnxProgram(onnx, path, model).tree()
     return found
 
 
-def node_settings(onnx: Any, node: Any, versions: Mapping[str, int]) -> dict[str, str]:
-    """Return the attributes of a node, defaults of those that are left out too, and its inputs.
+# Fields that nothing is computed with: who wrote a file and with which version of the format, words
+# about it, what inner values are, which the operations tell, and tensors, which are where they are
+# read.
+LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
+LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
+# Names, and what is put in the place of names and lists in no order.
+OTHERWISE = {
+    "ModelProto": {"domain", "graph", "functions", "opset_import"},
+    "GraphProto": {"name", "node", "input", "output"},
+    "FunctionProto": {"domain", "name", "overload", "node", "input", "output", "opset_import"},
+    "NodeProto": {"domain", "op_type", "overload", "name", "input", "output", "attribute"},
+}
 
-    Tensors and graphs in it stand for themselves.
+
+class OnnxProgram:
+    """The program of an ONNX file: all fields of its message but those that compute nothing.
+
+    Operations stand as the outputs need them, so that the order of independent ones is no matter.
     """
-    found = dict[str, str]()
-    with suppress(Exception):  # of an operation that onnx does not know
-        known = onnx.defs.get_schema(node.op_type, versions.get(node.domain, 1), node.domain)
-        for name, one in known.attributes.items():
-            found |= (
-                {name: attribute_text(onnx, one.default_value)} if one.default_value.type else {}
-            )
-    for one in node.attribute:
-        if not (one.t.data_type or one.HasField("g") or one.graphs or one.tensors):
-            found[one.name] = attribute_text(onnx, one)
-    return found | {INPUTS: ", ".join(node.input)}
+
+    def __init__(self, onnx: Any, path: Path, model: Any) -> None:
+        self.onnx, self.folder, self.model = onnx, str(path.parent), model
+        self.functions = {(one.domain, one.name, one.overload): one for one in model.functions}
+        self.called, self.domains = dict[Any, None](), set[str]()
+        self.opsets = {plain_domain(one.domain): one.version for one in model.opset_import}
+
+    def tree(self) -> Program:
+        graph = self.graph(self.model.graph, {}, is_main=True)
+        functions, done = list[Program](), set[Any]()
+        while left := [key for key in (*self.called, *self.functions) if key not in done]:
+            done.add(left[0])  # in the order in which they are called
+            one = self.functions[left[0]]
+            inner = self.graph(one, {}) | {"function": Name(str(left[0]), "function")}
+            inner["opset_import"] = {plain_domain(x.domain): x.version for x in one.opset_import}
+            functions.append(inner)
+        # an import says nothing of a domain of which there is no operation
+        opsets = {name: version for name, version in self.opsets.items() if name in self.domains}
+        said = Operation("graph", {"opset": [f"{n} {v}" for n, v in sorted(opsets.items())]})
+        return [said, graph, functions, self.fields(self.model, {})]
+
+    def fields(self, message: Any, scope: dict[str, Program]) -> dict[str, Program]:
+        """Return what stands in a message, by the descriptors of its fields."""
+        from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
+
+        kind, found = message.DESCRIPTOR.name, dict[str, Program]()
+        if len(UnknownFieldSet(message)):
+            raise ValueError(f"{kind} has a field that this version of onnx does not know")
+        for field, value in message.ListFields():
+            if field.name not in LEFT_OUT | OTHERWISE.get(kind, set()):
+                many = not isinstance(value, str | bytes) and hasattr(value, "__len__")
+                parts = [self.value(one, scope) for one in (value if many else [value])]
+                found[field.name] = parts if many else parts[0]
+        return found
+
+    def value(self, one: Any, scope: dict[str, Program], name: str = "") -> Program:
+        kind = one.DESCRIPTOR.name if hasattr(one, "DESCRIPTOR") else ""
+        if kind == "TensorProto":
+            fetch = partial(bytes_of, self.onnx, one, self.folder)
+            return Weight(name or one.name, (one.data_type, *one.dims), fetch)
+        if kind == "GraphProto":
+            return self.graph(one, scope)
+        return self.fields(one, scope) if kind else one
+
+    def graph(self, graph: Any, outer: dict[str, Program], *, is_main: bool = False) -> Program:
+        """Return a graph, a body of a node or a function, whose names are its own."""
+        ends = {
+            side: [getattr(one, "name", one) for one in getattr(graph, side)]
+            for side in ("input", "output")
+        }
+        made = [name for node in graph.node for name in node.output]
+        scope = outer | {name: Name(name, id(graph)) for name in (*ends["input"], *made)}
+        for proto in getattr(graph, "initializer", ()):
+            scope[proto.name] = self.value(proto, scope)
+        for proto in getattr(graph, "sparse_initializer", ()):
+            scope[proto.values.name] = self.fields(proto, scope)
+        found: dict[str, Program] = {
+            s: [scope.get(x, x) for x in names] for s, names in ends.items()
+        }
+        if is_main:  # others give and take values under these names, in these types
+            for side in ends:
+                found[f"{side} values"] = [self.fields(one, {}) for one in getattr(graph, side)]
+        found["nodes"] = [self.node(one, scope) for one in in_order(graph.node, ends["output"])]
+        return found | self.fields(graph, scope)
+
+    def node(self, node: Any, scope: dict[str, Program]) -> Operation:
+        domain, first = plain_domain(node.domain), (*node.output, "")[0]
+        key = (node.domain, node.op_type, node.overload)
+        own = key in self.functions
+        self.domains.add(domain)
+        if own:
+            self.called[key] = None
+        kind = Name(str(key), "function") if own else f"{domain} {node.op_type} {node.overload}"
+        found: dict[str, Program] = {"operation": kind}
+        with suppress(Exception):  # of an operation that onnx does not know
+            version = self.opsets.get(domain, 1)
+            schema = self.onnx.defs.get_schema(node.op_type, version, node.domain)
+            for name, one in schema.attributes.items():
+                if one.default_value.type and not own:
+                    found[name] = self.attribute(one.default_value, scope, "")
+        for one in sorted(node.attribute, key=lambda one: str(one.name)):
+            label = first if node.op_type == "Constant" else f"{first}.{one.name}"
+            found[one.name] = self.attribute(one, scope, label)
+        for side in ("input", "output"):  # those at the end may be left out
+            names = [*getattr(node, side)]
+            while names and not names[-1]:
+                names.pop()
+            found[f"{side}s"] = [scope.get(name, name) for name in names]
+        return Operation(f"{node.op_type} {first}".strip(), found | self.fields(node, scope))
+
+    def attribute(self, one: Any, scope: dict[str, Program], name: str) -> Program:
+        if one.ref_attr_name:
+            return {"of the function": one.ref_attr_name}
+        value = self.onnx.helper.get_attribute_value(one)
+        if isinstance(value, list):
+            return [self.value(x, scope) for x in value]
+        return self.value(value, scope, name)
 
 
-def attribute_text(onnx: Any, attribute: Any) -> str:
-    value = onnx.helper.get_attribute_value(attribute)
-    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    return short_text(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+def plain_domain(domain: str) -> str:
+    return domain or "ai.onnx"
+
+
+def bytes_of(onnx: Any, proto: Any, folder: str) -> bytes:
+    array = onnx.numpy_helper.to_array(proto, folder)
+    return repr(array.tolist()).encode() if array.dtype == object else bytes(array.tobytes())
+
+
+def names_read(node: Any) -> Iterator[str]:
+    """Yield what a node reads, and what the bodies in it do."""
+    yield from node.input
+    for part in node.attribute:
+        for body in [*([part.g] if part.HasField("g") else []), *part.graphs]:
+            for one in body.node:
+                yield from names_read(one)
+            yield from (one.name for one in body.output)
+
+
+def in_order(nodes: Sequence[Any], ends: Sequence[str]) -> list[Any]:
+    """Return nodes in the order in which the outputs need them, before those that none needs."""
+    made = {name: at for at, node in enumerate(nodes) for name in node.output if name}
+    found, todo = dict[int, None](), [(at, False) for at in reversed(range(len(nodes)))]
+    todo += [(made[name], False) for name in reversed(ends) if name in made]
+    opened = set[int]()
+    while todo:
+        at, is_read = todo.pop()
+        if is_read:
+            found[at] = None
+        elif at not in opened:
+            opened.add(at)
+            needed = [made[name] for name in names_read(nodes[at]) if name in made]
+            todo += [(at, True), *((one, False) for one in reversed(needed))]
+    return [nodes[at] for at in found]
 
 
 def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: Any) -> None:

@@ -6,18 +6,22 @@ import io
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from bilens.io.contents import (
     Contents,
+    Name,
+    Operation,
+    Program,
     Tensor,
     UnknownKindError,
+    Weight,
     numpy_name,
     read_entry,
-    short_text,
     size_of,
 )
 from bilens.io.pickle_contents import (
@@ -27,8 +31,10 @@ from bilens.io.pickle_contents import (
     PickleReader,
     TensorAt,
     flattened,
+    is_tensor,
     read_archive,
     stored_as,
+    tensor_of,
     walk_pickles,
     weights_of,
 )
@@ -69,10 +75,8 @@ def read_torch_contents(path: Path) -> Contents:
     elif isinstance(content, Made) and is_module(content):
         kind = f"module of PyTorch ({content.name}), pickled whole"
     found = Contents(f"{kind}{' (before 1.6)' if old else ''}", [path], operations=modules)
-    if code:
-        found.set_operation(
-            "program", "", {"code": short_text(re.sub(r"___torch_mangle_\d+\.", "", code))}
-        )
+    if script:
+        found.program = lambda: script_program(path)
     calls = (match[1] or match[2] for match in OPERATION.finditer(code))
     found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
     found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))
@@ -89,6 +93,90 @@ def read_torch_contents(path: Path) -> Contents:
     if not found.tensors and not modules:
         found.tensors += arrays_in(content)
     return found
+
+
+# Entries that nothing is computed with: where a line came from, and a number of the run.
+NO_PROGRAM = re.compile(r"\.debug_pkl$|^\.data/serialization_id$|^(data|constants)/|^data\.pkl$")
+CLASS = re.compile(r"(__torch__(?:\.\w+)+)")
+
+
+def script_program(path: Path) -> Program:
+    """Return all that an archive of TorchScript holds: code by class, constants, attributes."""
+    torch_file, texts, others = read_archive(path), dict[str, list[str]](), dict[str, Program]()
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            place = entry.partition("/")[2]
+            if place.startswith("code/") and place.endswith(".py"):
+                module = place.removeprefix("code/").removesuffix(".py").replace("/", ".")
+                name = module
+                for line in read_entry(archive, entry).decode().splitlines():
+                    if found := re.match(r"(?:class|def) (\w+)", line):
+                        name = f"{module}.{found[1]}"
+                        line = line.replace(found[1], "*", 1)
+                    texts.setdefault(name, []).append(line)
+            elif place == "constants.pkl":
+                held = PickleReader(io.BytesIO(read_entry(archive, entry))).load()
+                keys = {x.removeprefix("constants/") for x in archive.namelist()}
+                home = entry.removesuffix("constants.pkl")
+                shared = f"{home}constants/" if any("/constants/" in x for x in keys) else ""
+                read = archive_reader(path, shared) if shared else torch_file.read
+                others["constants"] = pickled_program(held, "constants", read)
+            elif not NO_PROGRAM.search(place):
+                others[place] = read_entry(archive, entry)
+    root = pickled_program(torch_file.content, "", torch_file.read)
+    classes, done = list[Program](), dict[str, None]()
+    todo = [name for name in torch_file.names if name in texts] + [*texts]
+    while todo:  # in the order in which they are named
+        if (name := todo.pop(0)) not in done:
+            done[name] = None
+            lines = [CLASS.split(line) for line in texts[name]]
+            words = [word for line in lines for word in line]
+            todo = [word for word in words if word in texts] + todo
+            parts = {
+                f"line {number}": [Name(word) if word in texts else word for word in line]
+                for number, line in enumerate(lines, 1)
+            }
+            classes.append(Operation(f"code of {name}", {"class": Name(name)} | parts))
+    return [Operation("archive", others), root, classes]
+
+
+def archive_reader(path: Path, home: str) -> Callable[[str], bytes]:
+    def read(key: str) -> bytes:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(f"{home}{key}")
+
+    return read
+
+
+def pickled_program(content: Any, name: str, read: Callable[[str], bytes]) -> Program:
+    """Return plain values of a pickle by their places, and what would be made of which name."""
+    seen = dict[int, Name]()
+
+    def tree(one: Any, name: str) -> Program:
+        if is_tensor(one):
+            at = tensor_of(one)
+            fetch = None if at is None or not at.key else partial(read, at.key)
+            flags = [x for x in one.arguments[4:5] if type(x) is bool]
+            layout = at and (at.dtype, at.offset, at.shape, at.stride, *flags)
+            return Weight(IN_MODULE.sub("", name), layout, fetch)
+        if isinstance(one, type) and issubclass(one, Made):
+            return Name(one.name) if one.name.startswith("__torch__.") else one.name
+        if not isinstance(one, Made | list | tuple):
+            return one
+        if id(one) in seen:
+            return seen[id(one)]
+        seen[id(one)] = Name(name or "the module", id(one))
+        if not isinstance(one, Made):
+            return [tree(part, f"{name}.{at}" if name else str(at)) for at, part in enumerate(one)]
+        own = f"{name}." if name else ""
+        parts = {key: tree(part, f"{own}{key}") for key, part in one.children().items()}
+        if not isinstance(one.state, Made) and one.state is not None:
+            parts["state"] = tree(one.state, f"{own}state")
+        parts["arguments"] = [tree(part, f"{own}{at}") for at, part in enumerate(one.arguments)]
+        kind = Name(one.name) if one.name.startswith("__torch__.") else one.name
+        return Operation(f"attributes of {name or 'the module'}", {"class": kind} | parts)
+
+    return tree(content, name)
 
 
 def constants_in(path: Path) -> Iterator[Tensor]:

@@ -53,11 +53,11 @@ class CountChange(Record, frozen=True):
 
 
 class SettingChange(Record, frozen=True):
-    """A setting of an operation, or its inputs, that differ from the baseline’s."""
+    """A place of a program, such as a setting of an operation, at which the baseline’s differs."""
 
-    operation: Annotated[str, "its kind and name; its kind alone where names are others"]
+    operation: Annotated[str, "its kind and name in the model, or another part of the file"]
     setting: Annotated[str, "as the format calls it; `inputs` for what it reads"]
-    before: Annotated[str, "in the baseline; how often, where names are others"]
+    before: Annotated[str, "in the baseline"]
     after: Annotated[str, "in the model"]
 
     def __str__(self) -> str:
@@ -72,9 +72,9 @@ class GraphChange(Record, frozen=True):
         "with inputs and outputs, of which there are more or fewer; null where not compared",
     ] = None
     settings: Annotated[
-        tuple[SettingChange, ...] | None, "of operations, or of a header; null where not compared"
+        tuple[SettingChange, ...] | None,
+        "the first places at which the programs differ; null where these were not compared",
     ] = None
-    joined: Annotated[bool, "whether what each operation reads was compared, too"] = False
 
     @property
     def is_other(self) -> bool:

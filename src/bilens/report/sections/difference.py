@@ -181,8 +181,7 @@ def headline_parts(head: DifferenceHeadline, graph: GraphChange, other_weights: 
         "settings": bool(graph.settings),
     }
     if graph.operations == () and not graph.settings:
-        compared = "same_graph" if graph.joined else "same_settings"
-        more["same_counts" if graph.settings is None else compared] = True
+        more["same_counts" if graph.settings is None else "same_graph"] = True
     return [*said, *(key for key, holds in more.items() if holds)]
 
 
