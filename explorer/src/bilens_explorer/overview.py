@@ -13,6 +13,7 @@ from typing import TypeAlias, TypeVar
 from bilens import History
 from bilens.api import RegisterState, day_of
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
+from bilens.io import mark_of
 from bilens.records import Entry, Identity, Measured, ModelState, PastAudit, People
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import (
@@ -22,7 +23,7 @@ from bilens_explorer.records.models import (
     ReportRow,
     id_of,
 )
-from bilens_explorer.register import UNREAD, mark_of
+from bilens_explorer.register import UNREAD
 from bilens_explorer.walk import FolderContents
 
 SEVERITY = ("do_not_use", "cannot_judge", "not_read", "conditions", "use")
