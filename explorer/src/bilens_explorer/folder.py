@@ -191,7 +191,7 @@ class ServedFolder:
         names = past.audits if path is None else [found.names[key]]
         name = require_found(next((name for name in names if id_of(name) == key), None))
         audits = past.audits.get(name, ())
-        entries = past.entries.get(name, ())
+        entries = past.entries_on(name)
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
         lying = self._lying(found, past, key).get(key, GONE if path is None else NEVER)
@@ -267,7 +267,7 @@ class ServedFolder:
         files: object = None
         with suppress(BilensError, OSError, KeyError):
             files = state_of(self.folder, found.models[key])
-        told = (one.get(name, ())[:1] for one in (past.audits, past.entries))
+        told = past.audits.get(name, ())[:1], past.entries_on(name)[:1]
         numbers = [[one.number for one in rows] for rows in told]
         return digest(files, *numbers, row.state, row.differences, row.approvals)
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 from bilens import History
 from bilens.api import RegisterState, day_of
 from bilens.findings import JUDGED, AuditedModel, changes, judgements
-from bilens.records import Entry, Measured, ModelState, PastAudit
+from bilens.records import UNKNOWN, Entry, Measured, ModelState, PastAudit
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import (
     Approval,
@@ -78,12 +78,18 @@ class Past:
 
     def of_models(self, names: Iterable[str]) -> Past:
         """Return the past of these models alone."""
-        known = [*names]
+        known = [*names, UNKNOWN]
         return replace(
             self,
             audits={name: self.audits[name] for name in known if name in self.audits},
             entries={name: self.entries[name] for name in known if name in self.entries},
         )
+
+    def entries_on(self, *names: str) -> tuple[Entry, ...]:
+        """Return the entries on models, and those of which nobody can read the model."""
+        known = [one for name in {*names, UNKNOWN} for one in self.entries.get(name, ())]
+        found = [one for one in known if one.unread or one.model in names]
+        return tuple(sorted(found, key=lambda one: -one.number))
 
 
 def file_of(history: History) -> tuple[int, int]:
@@ -175,9 +181,7 @@ def approvals(name: str, past: Past, day: str) -> Iterator[Approval]:
     audited = AuditedModel.of_past(last, past.measured.get(last.number, {}))
     alike = past.judged.get(last.identity.weights, ()) if last.identity else ()
     names = {name, *(one.model for one in alike)}
-    entries = [one for each in names for one in past.entries.get(each, ())]
-    entries.sort(key=lambda one: -one.number)
-    for rule, (entry, how) in judgements(entries, audited, day, name).items():
+    for rule, (entry, how) in judgements(past.entries_on(*names), audited, day, name).items():
         if how in ("accepted", "inherited"):
             yield Approval(rule, entry.author, entry.date[:10], entry.until, entry.model)
 

@@ -46,6 +46,7 @@ from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
 from bilens.records.history import (
+    UNKNOWN,
     UNNAMED,
     Action,
     Entry,
@@ -274,7 +275,12 @@ class History:
             one
             for one in every
             if one.model == model
-            or (one.model in copies and one.action in JUDGED and one.subject.startswith(RULE))
+            or (one.unread and one.model == UNKNOWN)
+            or (
+                one.model in copies
+                and (one.unread or one.subject.startswith(RULE))
+                and one.action in JUDGED
+            )
         ]
         return People(self.today(), tuple(entries), model) if entries else None
 
