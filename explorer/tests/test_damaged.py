@@ -110,6 +110,20 @@ def test_an_entry_that_cannot_be_read(folder: Path, damage: str) -> None:
         assert "cannot be read" in client.get(f"/models/{id_of('a')}?lang=en").text
 
 
+@pytest.mark.parametrize("damage", ["'a', 'every:rule'", "'a', x'00'", "x'ff', 'rule:exact'"])
+def test_a_later_entry_that_cannot_be_read(folder: Path, damage: str) -> None:
+    """Seen red: approved still, beside the sentence that nothing that was judged holds."""
+    values = f"9, '2027-03-01T10:00:00Z', 'Bob', 'suspend', '', 'no', {damage}"
+    columns = "number, date, author, action, weights_sha256, text, model, subject"
+    change(folder, f"INSERT INTO entries ({columns}) VALUES ({values})")  # noqa: S608
+    with client_of(folder) as client:
+        found = client.get(f"/api/v1/models/{id_of('a')}").json()
+        assert found["entries"][0]["unread"]
+        assert found["model"]["approvals"] == []
+        page = client.get(f"/models/{id_of('a')}?lang=en").text
+        assert "Entry 9 of the history cannot be read" in page
+
+
 def test_a_number_of_a_rule_that_cannot_be_read(folder: Path) -> None:
     change(folder, "UPDATE measured SET outcome = 'later', value = 9e999 WHERE audit = 1")
     with client_of(folder) as client:

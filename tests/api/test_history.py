@@ -313,7 +313,12 @@ def test_a_row_that_cannot_be_read_is_told_and_the_others_go_on(
     assert history.accepted(row.model) == {}
 
 
-def test_an_entry_that_cannot_be_read_leaves_nothing_accepted(history: bl.History) -> None:
+@pytest.mark.parametrize(
+    "more", ["", ", subject = 'every:rule'", ", subject = x'00'", ", model = x'ff'"]
+)
+def test_an_entry_that_cannot_be_read_leaves_nothing_accepted(
+    history: bl.History, more: str
+) -> None:
     audited(history, "a", failed())
     history.say("accept", "a", RULE, "known", "Ada")
     change(history, "UPDATE measured SET outcome = 'later', value = 9e999 WHERE rule = 'exact'")
@@ -322,9 +327,12 @@ def test_an_entry_that_cannot_be_read_leaves_nothing_accepted(history: bl.Histor
         ("", None)
     }
     history.say("accept", "a", RULE, "known", "Ada")
-    change(history, "UPDATE entries SET action = 'approve' WHERE number = 2")
-    assert [one.unread for one in history.entries("a")] == [True, False]
+    change(history, f"UPDATE entries SET action = 'approve'{more} WHERE number = 2")  # noqa: S608
+    assert [one.unread for one in history.entries()] == [True, False]
     assert history.accepted("a") == {}
+    said = history.people("a")
+    assert said is not None
+    assert [one.unread for one in said.entries] == [True, False]
 
 
 def test_a_document_that_is_a_bomb_is_not_unpacked(history: bl.History) -> None:

@@ -217,7 +217,7 @@ class ServedFolder:
         names = past.audits if path is None else [found.names[key]]
         name = require_found(next((name for name in names if id_of(name) == key), None))
         audits = past.audits.get(name, ())
-        entries = past.entries.get(name, ())
+        entries = past.entries_on(name)
         if self._exporting:
             entries = tuple(one for one in entries if one.action != "note")
         lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
@@ -297,7 +297,7 @@ class ServedFolder:
         files: object = None
         with suppress(BilensError, OSError, KeyError):
             files = state_of(self.folder, found.models[key])
-        told = past.audits.get(name), past.entries.get(name)
+        told = past.audits.get(name), past.entries_on(name)
         return digest(files, *told, row.state, row.differences, row.approvals)
 
     def opened(self, key: str) -> OpenModel:

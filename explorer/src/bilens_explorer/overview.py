@@ -14,7 +14,7 @@ from bilens import History
 from bilens.api import RegisterState, day_of
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
 from bilens.io import mark_of
-from bilens.records import Entry, Identity, Measured, ModelState, PastAudit, People
+from bilens.records import UNKNOWN, Entry, Identity, Measured, ModelState, PastAudit, People
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import (
     Approval,
@@ -77,10 +77,14 @@ class Past:
         """Return what was said of a model, as `History.people` does; `day` is today."""
         alike = self.judged.get(identity.weights, ()) if identity else ()
         names = {model, *(one.model for one in alike)}
-        every = [one for name in names for one in self.entries.get(name, ())]
-        every.sort(key=lambda one: -one.number)
-        found = words_on(every, model, identity)
+        found = words_on(self.entries_on(*names), model, identity)
         return People(day, found, model) if found else None
+
+    def entries_on(self, *names: str) -> tuple[Entry, ...]:
+        """Return the entries on models, and those of which nobody can read the model."""
+        known = [one for name in {*names, UNKNOWN} for one in self.entries.get(name, ())]
+        found = [one for one in known if one.unread or one.model in names]
+        return tuple(sorted(found, key=lambda one: -one.number))
 
 
 def mark_of_history(history: History) -> Hashable:

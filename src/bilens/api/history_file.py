@@ -17,7 +17,7 @@ from bilens.base.errors import CheckpointError, FileError
 from bilens.base.files import parse_object
 from bilens.findings.rules.judgements import measure_rules
 from bilens.records.common import Finding, JudgedCondition
-from bilens.records.history import EARLIER_KINDS, Entry, Measured, PastAudit
+from bilens.records.history import EARLIER_KINDS, UNKNOWN, Entry, Measured, PastAudit
 
 NAME = "bilens.db"
 APPLICATION = 0x62696C6E  # "biln", by which SQLite tells whose file it is
@@ -65,7 +65,6 @@ LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where someb
 LONGEST_CELL = 1 << 20  # bytes in a column of a row
 ENDLESS = (1 << 63) - 1  # the largest number of a row
 AnyRecord = TypeVar("AnyRecord", PastAudit, Entry, Measured)
-DAMAGED = "(damaged)"  # the name of the model of a row in which there is none
 KEPT = {"model", "date", "subject", "rule"}  # of a row that cannot be read: of what it is
 TEXTS = (
     "kind",
@@ -80,7 +79,7 @@ TEXTS = (
 )
 UNREAD: dict[str, Any] = dict.fromkeys((*TEXTS, "text", "outcome"), "") | {
     **dict.fromkeys(("passed", "value", "until")),
-    "model": DAMAGED,
+    "model": UNKNOWN,
     "answer": "cannot_judge",
     "failed": (),
     "asked": False,

@@ -72,15 +72,15 @@ def look_at(
     if history.name_of(path) != name or not lies_in(path, (history.folder, *inputs)):
         said = str(RefusedError("outside", told))
         return WatchedModel(told, "unread", code=UsageError.exit_code, said=said)
-    audited = AuditedFiles(path, last.weights_sha256, last.files)
-    found = compare_with_audit(audited)
-    state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
-    model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if last.unread:
         why = (
             f"row {last.number} of the history is damaged or of a later release: audit it by hand."
         )
-        return structs.replace(model, code=CheckpointError.exit_code, said=why)
+        return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
+    audited = AuditedFiles(path, last.weights_sha256, last.files)
+    found = compare_with_audit(audited)
+    state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
+    model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if state != "changed":
         return describe_audit(history, last, model)
     try:
@@ -119,7 +119,8 @@ def describe_audit(history: History, audit: PastAudit, model: WatchedModel) -> W
         accepted = history.accepted(audit.model)
         fails = history.still_fails(record, accepted)
     except BilensError as error:
-        return structs.replace(model, code=CheckpointError.exit_code, said=str(error))
+        said = without_folder(str(error), history.folder)
+        return structs.replace(model, code=CheckpointError.exit_code, said=said)
     return structs.replace(
         model,
         code=FAILED if fails else 0,
@@ -142,4 +143,9 @@ def run_audit(command: RepeatedCommand, folder: Path) -> tuple[int, str]:
     if process.returncode < 0:
         return MemoryLimitError.exit_code, f"it was ended by signal {-process.returncode}."
     last = (told.strip().splitlines() or [""])[-1].removeprefix("error: ")
-    return process.returncode, UNPRINTABLE.sub(LOST, last.replace(str(folder), folder.name))
+    return process.returncode, UNPRINTABLE.sub(LOST, without_folder(last, folder))
+
+
+def without_folder(text: str, folder: Path) -> str:
+    """Return a sentence without the place of the folder, which the document is not to hold."""
+    return text.replace(str(folder), folder.name)

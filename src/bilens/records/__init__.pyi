@@ -35,6 +35,7 @@ from .given_inputs import GivenInputs as GivenInputs
 from .guarantees import Certificate as Certificate
 from .history import (
     EARLIER_KINDS as EARLIER_KINDS,
+    UNKNOWN as UNKNOWN,
     Action as Action,
     Change as Change,
     Direction as Direction,

@@ -9,6 +9,7 @@ from bilens.records.decision import Answer
 # kind of an audit's document in an earlier release → how its model was read
 EARLIER_KINDS = {"audit": "classes", "layer_audit": "layers", "table": "columns"}
 UNNAMED = "(from memory)"  # what each model without a path is called
+UNKNOWN = "(damaged)"  # the name of the model of a row in which there is none
 Action = Literal["label", "note", "accept", "reject", "withdraw"]
 # `never`: it was never audited; `unread`: its files are not read yet, or cannot or may not be
 ModelState = Literal["audited", "changed", "never", "gone", "unread"]

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from bilens.findings.rules.judgements import AuditedModel, Ended, judgements, labels
 from bilens.records.common import PARTS, Identity
+from bilens.records.history import UNKNOWN
 from people_documents import WEIGHTS, entry
 
 DAY = "2027-03-31"
@@ -78,6 +79,26 @@ def test_the_last_word_of_a_rule_counts_and_of_no_other_subject() -> None:
     assert judgements([entry(action="withdraw"), first], audited(), DAY) == {}
     others = [entry(action="note"), entry(action="withdraw", subject="trigger"), first]
     assert judgements(others, audited(), DAY) == {"trigger": (first, "accepted")}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"subject": "model"}, {"model": UNKNOWN, "subject": "model"}, {}]
+)
+def test_an_entry_that_cannot_be_read_takes_back_all_that_was_judged(
+    changes: dict[str, Any],
+) -> None:
+    """Seen red: with an entry whose subject or model is of a later release passed over."""
+    first, again = entry(identity=HERE), entry(number=3, identity=HERE)
+    unread = entry(**{"number": 2, "action": "withdraw", "unread": True, **changes})
+    assert judgements([unread, first], audited(), DAY) == {}
+    assert judgements([unread, first], audited(), DAY, "mnist") == {}
+    assert judgements([unread, first], audited(), DAY, "copy") == {}
+    of_copy = replace(unread, model="copy")
+    assert judgements([of_copy, first], audited(), DAY, "copy") == {}
+    assert judgements([of_copy, first], audited(), DAY, "mnist") == {"trigger": (first, "accepted")}
+    for model in ("", "mnist"):
+        said = judgements([again, unread, first], audited(), DAY, model)
+        assert said == {"trigger": (again, "accepted")}
 
 
 def test_the_last_label_of_a_subject_counts_until_it_is_taken_back() -> None:

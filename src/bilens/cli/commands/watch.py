@@ -107,12 +107,12 @@ def lock_folder(folder: Path) -> AcquireReturnProxy[Any]:
 
 
 def line_of(model: WatchedModel) -> str:
-    """Return how a model stands as a line."""
+    """Return how a model stands as one line, whatever its name is."""
     files = f" ({', '.join(model.files)})" if model.files else ""
     audit = f"audit {model.audit}: {model.answer}" if model.audit else ""
     failed = f"failed: {', '.join(model.failed)}" if model.failed else ""
     parts = (f"{model.model}: {model.state}{files}", audit, failed, model.said)
-    return ", ".join(part for part in parts if part)
+    return UNPRINTABLE.sub(LOST, ", ".join(part for part in parts if part))
 
 
 class StayHere(urllib.request.HTTPRedirectHandler):

@@ -11,7 +11,7 @@ from bilens.findings.rules.registry import REGISTRY, find_rule
 from bilens.findings.rules.rule import GUESS
 from bilens.records.audit import Audit
 from bilens.records.common import Finding, Identity, JudgedCondition
-from bilens.records.history import Entry, Measured, PastAudit
+from bilens.records.history import UNKNOWN, Entry, Measured, PastAudit
 
 RULE: Final = "rule:"  # what the subject of a finding begins with
 JUDGED: Final = ("accept", "reject", "withdraw")
@@ -88,8 +88,14 @@ def words_on(entries: Sequence[Entry], model: str, identity: Identity | None) ->
         one
         for one in entries
         if one.model == model
-        or (one.model in same and one.action in JUDGED and one.subject.startswith(RULE))
+        or (one.unread and one.model == UNKNOWN)
+        or (one.model in same and one.action in JUDGED and is_on_a_rule(one))
     )
+
+
+def is_on_a_rule(entry: Entry) -> bool:
+    """Return whether an entry is of a finding, or may be: nobody can read of what it is."""
+    return entry.unread or entry.subject.startswith(RULE)
 
 
 def judgements(
@@ -102,16 +108,22 @@ def judgements(
     another one holds for its unchanged copy, too, where nobody has said anything of the copy.
     """
     last: dict[tuple[str, str], Entry] = {}
+    ended: set[str] = set()  # models of which a later entry, on any subject, cannot be read
     for entry in entries:
-        if entry.action in JUDGED and entry.subject.startswith(RULE):
-            name = entry.model if model else ""
+        name = entry.model if model else ""
+        if entry.unread:
+            ended.add(model if entry.model == UNKNOWN else name)
+            if entry.model == UNKNOWN:
+                break  # it may be of each of them
+        elif name not in ended and entry.action in JUDGED and entry.subject.startswith(RULE):
             last.setdefault((name, entry.subject.removeprefix(RULE)), entry)
     found: dict[str, tuple[Entry, Judgement]] = {}
     for (name, rule), entry in last.items():
-        if entry.action == "withdraw" or (name != model and (model, rule) in last):
+        own = name == model
+        if entry.action == "withdraw" or (not own and (model in ended or (model, rule) in last)):
             continue
         state = judgement_of(entry, rule, audited, day)
-        if name == model:
+        if own:
             found[rule] = entry, state
         elif state == "accepted":
             found.setdefault(rule, (entry, "inherited"))
