@@ -184,3 +184,17 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     assert compare_with_audit(earlier) == RegisterState("unread")
     nothing = audited._replace(path=tmp_path / "nothing")
     assert compare_with_audit(nothing) == RegisterState("gone")
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
+    folder, out = tmp_path / "m", tmp_path / "out"
+    for place in (folder / "_impl", folder / ".inner", folder / "checkpoint", out):
+        place.mkdir(parents=True)
+        (place / "x.py").write_text("a = 1")
+    (folder / "away").symlink_to(out)
+    for name in ("notice.py", "license.safetensors", "LICENSE", "readme.md"):
+        (folder / name).write_text("text")
+    listed = provenance.files_below(folder)
+    compared = provenance.read_beside(folder)
+    assert {*compared} == {"_impl/x.py", "notice.py", "license.safetensors"}
+    assert {".inner", "checkpoint", "away", "LICENSE", "readme.md"} <= listed.keys() - {*compared}

@@ -168,8 +168,8 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 )
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
-    r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b.*"
-    r"|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:md|txt|rst|cff))?"
+    r"|\..*|bilens\.db.*|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
@@ -259,8 +259,8 @@ def read_beside(folder: Path) -> dict[str, Path]:
 
 
 def is_prose(path: Path) -> bool:
-    """Tell whether nobody computes with a file: texts and pictures by name, reports of bilens."""
-    if PROSE.fullmatch(path.name):
+    """Tell whether nobody computes with a file: texts by name, what is hidden, reports."""
+    if path.is_dir() or PROSE.fullmatch(path.name):
         return True
     if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
         return False
@@ -332,16 +332,23 @@ def compare_with_audit(
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder by their path in it.
+    """Return the files of a model's folder by their path in it, those behind links in it too.
 
-    Hidden ones are left out, and folders of checkpoints.
+    Folders that are not gone through stand for what is in them: hidden ones, those of checkpoints,
+    and links that lead out of the folder, or where another one has led.
     """
-    found = dict[str, Path]()
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(x for x in folders if x[0] not in "._" and not OF_TRAINING.match(x))
-        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return found
+    found, known, todo = dict[str, Path](), set[Path](), [folder]
+    while todo and folder.is_dir():
+        place = todo.pop()
+        known.add(place.resolve())
+        for path in sorted(place.iterdir()):
+            within = folder.resolve() in path.resolve().parents and path.resolve() not in known
+            skipped = path.name.startswith(".") or OF_TRAINING.match(path.name)
+            if path.is_dir() and within and not skipped:
+                todo.append(path)
+            elif path.is_dir() or path.is_file():
+                found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
 
 
 def data_sha256(data: LabelledData | None) -> str:
