@@ -249,3 +249,17 @@ def test_a_base_that_changes_while_its_adapter_is_read_is_refused(tmp_path: Path
     config.write_text(config.read_text() + " ")
     with pytest.raises(CheckpointError, match=r"base/config\.json: changed"):
         files_read(model)
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
+    folder, out = tmp_path / "m", tmp_path / "out"
+    for place in (folder / "_impl", folder / ".inner", folder / "checkpoint", out):
+        place.mkdir(parents=True)
+        (place / "x.py").write_text("a = 1")
+    (folder / "away").symlink_to(out)
+    for name in ("notice.py", "license.safetensors", "LICENSE", "readme.md"):
+        (folder / name).write_text("text")
+    listed = files_below(folder)
+    compared = provenance.read_beside(folder)
+    assert {*compared} == {"_impl/x.py", "notice.py", "license.safetensors"}
+    assert {".inner", "checkpoint", "away", "LICENSE", "readme.md"} <= listed.keys() - {*compared}

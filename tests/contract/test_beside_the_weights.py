@@ -123,9 +123,9 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     shutil.copy(folders / "base/model.safetensors", folders / "tuned/checkpoint/model.safetensors")
     whole = audited(folders).difference.whole
     assert whole.identical
-    assert whole.not_compared == ("notes.md",)
+    assert whole.not_compared == ("checkpoint", "notes.md")
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
-    assert "Not compared: 1 file (notes.md)" in report.to_markdown().replace("\\", "")
+    assert "Not compared: 2 files (checkpoint, notes.md)" in report.to_markdown().replace("\\", "")
 
 
 CONDITIONS = ("changed_tensors", "low_rank_change", "coverage", "coverage<0.1")

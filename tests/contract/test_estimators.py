@@ -461,3 +461,13 @@ def test_a_search_is_read_as_what_it_predicts_with() -> None:
 
     with pytest.raises(UsageError, match="best_estimator_"):
         bl.from_sklearn(Own(inner, {"alpha": [0.1]}, cv=2).fit(x, y))
+
+
+def test_an_output_that_is_none_of_its_classes_is_refused(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((90, 4))
+    fitted = MLPClassifier((6,), max_iter=20, random_state=0)
+    fitted.fit(x, np.array(["a", "b", "c"])[np.arange(90) % 3])
+    fitted.out_activation_ = "logistic"
+    (tmp_path / "m.pkl").write_bytes(pickle.dumps(fitted))
+    with pytest.raises(NumericalError, match="logistic output of 3 numbers and says one class"):
+        bl.load(tmp_path / "m.pkl", trust_pickle=True)

@@ -648,6 +648,49 @@ def test_what_else_changed_beside_a_normalisation_is_told(changed_one: str) -> N
     assert head.kind == "differ"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("planted", ["nothing", "signs", "rank", "bias"])
+def test_a_normalisation_in_half_precision_hides_nothing(planted: str, dtype: torch.dtype) -> None:
+    """Each number is held to its own rounding, not to a share of all of them together."""
+    apart, whole = with_norm("conv", "weight bias running_mean running_var", True, 1e-5)
+    weight, bias = (whole[f"net.0.{one}"].clone() for one in ("weight", "bias"))
+    if planted == "signs":
+        weight[5, 3] *= -1
+    elif planted == "rank":
+        added = torch.outer(randn(16, seed=1), randn(weight[0].numel(), seed=2)).reshape(
+            weight.shape
+        )
+        weight += 0.1 * weight.norm() * (added / added.norm()).float()
+    elif planted == "bias":
+        bias[7] += 0.05
+    made = whole | {"net.0.weight": weight, "net.0.bias": bias}
+    news, olds = ({n: one.to(dtype) for n, one in x.items()} for x in (made, apart))
+    for one, other in ((news, olds), (olds, news)):
+        assert told(compare_tensors(store(one), store(other)))[0] == (
+            "folded" if planted == "nothing" else "differ"
+        )
+
+
+@pytest.mark.parametrize("words", ["layers.0.attn.w{}.weight", "blk.0.attn_{}.weight"])
+def test_queries_and_keys_in_each_other_s_place_are_another_model(words: str) -> None:
+    old = {
+        f"layer.0.attention.{one}.weight": randn(8, 8, seed=at).float()
+        for at, one in enumerate(("query", "key", "value"))
+    }
+    for order, kind in (("qkv", "same_tensors"), ("kqv", "reordered")):
+        new = {words.format(one): x for one, x in zip(order, old.values(), strict=True)}
+        assert told(compare_tensors(store(new), store(old)))[0] == kind
+        assert told(compare_tensors(store(old), store(new)))[0] == kind
+
+
+@pytest.mark.parametrize(("order", "kind"), [("qkv", "same_tensors"), ("qvk", "reordered")])
+def test_rows_of_a_fused_matrix_are_queries_keys_and_values(order: str, kind: str) -> None:
+    apart = {f"{one}.weight": randn(64, 64, seed=at).float() for at, one in enumerate("qkv")}
+    fused = {"qkv.weight": torch.cat([apart[f"{one}.weight"] for one in order])}
+    assert told(compare_tensors(store(fused), store(apart)))[0] == kind
+    assert told(compare_tensors(store(apart), store(fused)))[0] == kind
+
+
 def error_of(old: Tensors, new: Tensors) -> float:
     sizes = [(float((new[n] - x).norm()), float(x.norm())) for n, x in old.items() if x.ndim > 1]
     above, below = (torch.tensor(column).norm() for column in zip(*sizes, strict=True))

@@ -194,7 +194,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
-    r"|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"|\..*|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
@@ -292,8 +292,8 @@ def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
 
 
 def is_prose(path: Path) -> bool:
-    """Tell whether nobody computes with a file: texts and pictures by name, reports of bilens."""
-    if PROSE.fullmatch(path.name):
+    """Tell whether nobody computes with a file: texts by name, what is hidden, reports."""
+    if path.is_dir() or PROSE.fullmatch(path.name):
         return True
     if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
         return False

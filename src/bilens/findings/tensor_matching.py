@@ -5,7 +5,7 @@ name, another tensor takes its place for equal numbers alone.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
 from typing import TypeAlias
@@ -18,6 +18,7 @@ from bilens.findings.tensor_likeness import (
     HALF,
     How,
     Matching,
+    TensorPair,
     agree,
     in_reals,
     in_shape_of,
@@ -36,6 +37,7 @@ from bilens.io.tensor_names import LAYER, kind_of, paired
 TRIES = 3  # candidates that are compared number by number, by falling estimates
 MOST = 5  # numbers of names that are tried in every order
 NUMBER = re.compile(r"\d+")
+ROLES, IN_ORDER = ("q", "k", "v", "o", "gate", "up", "down"), "qkv"  # of rows of a fused matrix
 Numbered: TypeAlias = tuple[list[list[int]], int]  # the numbers in both names of a pair; which
 
 
@@ -132,9 +134,41 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
             words = tuple(NUMBER.sub("*", name) for name in names)
             if words[0] == words[1] or all(LAYER.search(one) or one[-1] == "]" for one in names):
                 groups.setdefault(words, []).append((numbers, at))
+    for at in in_other_roles(found.pairs):
+        found.pairs[at] = replace(found.pairs[at], moved=True)
     for (name, other), members in groups.items():
         for at in out_of_order(members, same_words=name == other):
             found.pairs[at] = replace(found.pairs[at], moved=True)
+
+
+def in_other_roles(pairs: Sequence[TensorPair]) -> Iterator[int]:
+    """Yield the pairs whose names say two roles, as q and k, or rows that are not q, k and v.
+
+    A name that says another role than its numbers have there is another convention where its own
+    file has no tensor of that role.
+    """
+    names = [[pair.model.name, pair.baseline.name] for pair in pairs]
+    kinds = [[kind_of(one.partition("[")[0], ()) for one in both] for both in names]
+    others, rows = {one[0] for one in kinds}, dict[str, list[tuple[int, str, int]]]()
+    for at, (pair, both) in enumerate(zip(pairs, kinds, strict=True)):
+        if pair.how == "name" or pair.constant:
+            continue
+        if both[0] != both[1] and {*both} <= {*ROLES} and both[1] in others:
+            yield at
+        for side, one in enumerate(names[at]):
+            whole, _, place = one.partition("[")
+            if pair.how == "part" and place and both[1 - side] in IN_ORDER:
+                start = int(NUMBER.findall(place)[0])
+                rows.setdefault(whole, []).append((start, both[1 - side], at))
+    for parts in rows.values():
+        said = [kind for _, kind, _ in sorted(parts)]
+        yield from (
+            at
+            for (_, kind, at), wanted in zip(
+                sorted(parts), sorted(said, key=IN_ORDER.index), strict=True
+            )
+            if kind != wanted
+        )
 
 
 def out_of_order(members: Sequence[Numbered], *, same_words: bool) -> list[int]:

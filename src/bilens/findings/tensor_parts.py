@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from bilens.algebra.matrix_change import spacing
 from bilens.findings.tensor_likeness import (
     HALF,
     Matching,
@@ -37,7 +38,7 @@ NORMS = (
     ("gamma", "beta", "moving_mean", "moving_variance"),
     ("w_0", "b_0", "w_1", "w_2"),
 )
-LARGEST_EPSILON, ROUNDINGS = 0.1, 16  # these of the coarser type: of products, sums and a root
+LARGEST_EPSILON, FACTOR = 0.1, 1.5  # spacings that a factor is away: of a sum, a root, a product
 FEW = 4  # one row in so many may not be found behind the one before, or there is no order in them
 
 Part: TypeAlias = tuple[StoredTensor, StoredTensor, tuple[int, ...]]  # part, whose, order of axes
@@ -217,17 +218,28 @@ def match_norm(
     found: Matching, names: tuple[str, ...], side: str, other: str
 ) -> TensorChange | None:
     """Take a normalisation out of a matching, where weights of the other file have it in them."""
-    norm = [numbers_in(getattr(found, side)[one]).double() for one in names]
+    stored = [getattr(found, side)[one] for one in names]
+    norm = [numbers_in(one).double() for one in stored]
     for plain, made, axis in weights_of(found, side, other, len(norm[0])):
         whole = [numbers_in(one).double() for one in (plain, made)]
         rows, scaled = (one.movedim(axis, 0).flatten(1) for one in whole)
-        ratio = (rows * scaled).sum(1) / rows.square().sum(1)
-        epsilon = ((norm[0] / ratio).square() - norm[3]).nanmedian().clamp(min=0)
+        steps = [half_a_step(one, kept) for one, kept in zip(norm, stored, strict=True)]
+        loss = FACTOR * max(torch.finfo(one.dtype).eps for one in (plain, made, *stored))
+        sign, gain = torch.where(norm[0] < 0, -1, 1), norm[0].abs()
+        low, high = factors_between(rows, sign[:, None] * scaled, half_a_step(rows, plain), made)
+        low, high = low / (1 + loss), high * (1 + loss)
+        nearer = ((gain - steps[0]).clamp(min=0) / high).square() - (norm[3] + steps[3])
+        farther = ((gain + steps[0]) / low).square() - (norm[3] - steps[3])
+        least, most = float(nearer.max()), float(farther.min())
+        if bool((low > high).any()) or max(least, 0) > min(most, LARGEST_EPSILON) or not rows.any():
+            continue
+        epsilon = (max(least, 0) + min(most, LARGEST_EPSILON)) / 2
         scale = norm[0] / (norm[3] + epsilon).sqrt()
+        scale = sign * scale.abs().clamp(low, high)
         residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
-        most = ROUNDINGS * max(torch.finfo(one.dtype).eps for one in (plain, made))
-        bias = bias_of(found, side, other, norm, scale, most)
-        if epsilon <= LARGEST_EPSILON and residual <= most and bias:
+        unsure = torch.minimum(high - low, scale.abs()) + loss * scale.abs()
+        bias = bias_of(found, side, other, stored, scale, unsure)
+        if bias:
             names_used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
             take_out(found, names_used)
             new, old = (made, plain) if side == "baseline" else (plain, made)
@@ -236,6 +248,7 @@ def match_norm(
                 name=new.name, kind="other", layer=None, dtype=new.storage, state="folded",
                 baseline_dtype=old.storage, baseline_name=old.name, entries=prod(new.shape),
                 norm=names[0].replace("/", ".").rpartition(".")[0], residual=residual,
+                full=min(rows.shape), rank=0,
                 size=float(whole[side == "model"].norm()),
             )  # fmt: skip
     return None
@@ -268,22 +281,49 @@ def weights_of(
 
 
 def bias_of(
-    found: Matching, side: str, other: str, norm: list[Tensor], scale: Tensor, most: float
+    found: Matching,
+    side: str,
+    other: str,
+    norm: Sequence[StoredTensor],
+    scale: Tensor,
+    unsure: Tensor,
 ) -> tuple[str, ...]:
-    """Return the bias with a normalisation in it, and the one before it where there is any."""
+    """Return the bias with a normalisation in it, and the one before it where there is any.
+
+    `unsure` is how far away each factor may be; each number is held to its own rounding.
+    """
     mine, theirs = (
         [*getattr(found, one).values(), *(getattr(pair, one) for pair in found.pairs)]
         for one in (side, other)
     )
-    _, shift, mean, _ = norm
+    _, shift, mean, _ = (numbers_in(one).double() for one in norm)
+    steps = [half_a_step(one, kept) for one, kept in ((shift, norm[1]), (mean, norm[2]))]
     for made in (one for one in theirs if one.shape == shift.shape):
+        numbers = numbers_in(made).double()
         for bias in (None, *(one for one in mine if one.shape == shift.shape)):
             given = 0 * shift if bias is None else numbers_in(bias).double()
-            parts = shift, -scale * mean, scale * given
-            away = numbers_in(made).double() - sum(parts)
-            if away.norm() <= most * sum(part.norm() for part in parts):
+            own = 0 if bias is None else half_a_step(given, bias)
+            most = half_a_step(numbers, made) + steps[0] + scale.abs() * (steps[1] + own)
+            away = numbers - (shift + scale * (given - mean))
+            if bool((away.abs() <= most + unsure * (given.abs() + mean.abs())).all()):
                 return (made.name,) if bias is None else (made.name, bias.name)
     return ()
+
+
+def half_a_step(numbers: Tensor, stored: StoredTensor) -> Tensor:
+    """Return how far rounding may have moved each number: as stored, and as a product before."""
+    return (spacing(numbers.abs(), stored.dtype) + spacing(numbers.abs(), torch.float32)) / 2
+
+
+def factors_between(
+    rows: Tensor, scaled: Tensor, step: Tensor, made: StoredTensor
+) -> tuple[Tensor, Tensor]:
+    """Return the least and largest s ≥ 0 of each row with s W = W′ but for each one's rounding."""
+    other, size = half_a_step(scaled, made), rows.abs()
+    value = torch.where(rows == 0, scaled.abs(), rows.sign() * scaled)
+    low = ((value - other) / (size + step)).amax(1).clamp(min=0)
+    high = torch.where(size > step, (value + other) / (size - step), torch.inf).amin(1)
+    return low, high
 
 
 def take_out(found: Matching, used: Mapping[str, set[str]]) -> None:

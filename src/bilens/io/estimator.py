@@ -340,6 +340,12 @@ def compare_with_estimator(
         )
     made = made.log() if fitted.out_activation_ == "exp" else made
     check = agreement_with_outputs(f"the {type(whole).__name__}'s own outputs", x, made, predict)
+    if several and said.shape != found.shape:
+        raise NumericalError(
+            f"the {type(whole).__name__} has a logistic output of {found.shape[1]} numbers and "
+            "says one class: its probabilities are not those of its layers. Fit it anew, or set "
+            "its out_activation_ to what it was fitted with."
+        )
     if several:
         agree, gap = (found > 0.5).numpy() == (said == 1), (found - 0.5).abs().numpy()
     elif is_classifier:

@@ -157,16 +157,23 @@ def parts_below(folder: Path) -> list[Path]:
 
 
 def files_below(folder: Path) -> dict[str, Path]:
-    """Return the files of a model's folder by their path in it.
+    """Return the files of a model's folder by their path in it, those behind links in it too.
 
-    Hidden ones are left out, and folders of checkpoints.
+    Folders that are not gone through stand for what is in them: hidden ones, those of checkpoints,
+    and links that lead out of the folder, or where another one has led.
     """
-    found = dict[str, Path]()
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(x for x in folders if x[0] not in "._" and not OF_TRAINING.match(x))
-        paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        found |= {path.relative_to(folder).as_posix(): path for path in paths if path.is_file()}
-    return found
+    found, known, todo = dict[str, Path](), set[Path](), [folder]
+    while todo and folder.is_dir():
+        place = todo.pop()
+        known.add(place.resolve())
+        for path in sorted(place.iterdir()):
+            within = folder.resolve() in path.resolve().parents and path.resolve() not in known
+            skipped = path.name.startswith(".") or OF_TRAINING.match(path.name)
+            if path.is_dir() and within and not skipped:
+                todo.append(path)
+            elif path.is_dir() or path.is_file():
+                found[path.relative_to(folder).as_posix()] = path
+    return dict(sorted(found.items()))
 
 
 def mark_of(path: str | Path) -> tuple[int, ...] | None:
@@ -185,7 +192,7 @@ def mark_files(path: Path) -> dict[Path, tuple[int, ...] | None]:
     if isinstance(path, RemotePath):
         return {}
     files = files_below(path).values() if path.is_dir() else path.parent.iterdir()
-    return {one: mark_of(one) for one in files}
+    return {one: mark_of(one) for one in files if not one.is_dir()}
 
 
 def is_known(path: Path) -> bool:

@@ -37,9 +37,7 @@ WRAPPERS = (
     "weights", "params", "ema", "model_ema", "ema_state_dict",
 )  # fmt: skip
 
-
-# Where it keeps what another training would go on from, which is no part of any network.
-OF_TRAINING = re.compile(r"optim|sched|scaler|rng|random|callback|loops?$|hyper_?param|config")
+OF_OPTIMIZER = {"state", "param_groups"}  # the keys of the state of one, whatever it is called
 
 
 class Made:
@@ -263,15 +261,22 @@ def flattened(content: Any) -> dict[str, TensorAt | None]:
 
 
 def tensors_beside(left_out: Mapping[str, Any]) -> dict[str, TensorAt | None]:
-    """Return the tensors of what is left out, such as another head, but not of a training."""
+    """Return the tensors of what is left out, such as another head, but not of an optimizer."""
     return {
         f"{key}.{name}" if name else key: one
         for key, part in (
             (words.rpartition(", beside ")[0], part) for words, part in left_out.items()
         )
-        if not OF_TRAINING.search(key)
+        if not is_optimizer(part)
         for name, one in flattened(part).items()
     }
+
+
+def is_optimizer(part: Any) -> bool:
+    """Tell whether a part of a checkpoint is the state of an optimizer, or of several."""
+    if isinstance(part, list | tuple):
+        return bool(part) and all(map(is_optimizer, part))
+    return isinstance(part, Made) and part.children().keys() == OF_OPTIMIZER
 
 
 def is_tensor(value: Any) -> bool:

@@ -31,6 +31,7 @@ from bilens.io.pickle_contents import (
     PickleReader,
     TensorAt,
     flattened,
+    is_optimizer,
     is_tensor,
     read_archive,
     stored_as,
@@ -81,7 +82,10 @@ def read_torch_contents(path: Path) -> Contents:
     found.operations += Counter(one for one in calls if not one.startswith(NOT_OPERATIONS))
     found.imports = tuple(sorted({name for name in names if not name.startswith("__torch__")}))
     weights, others = (content, {}) if script else weights_of(content)
-    found.notes += [f"not counted among its weights: {other}" for other in others]
+    found.notes += [
+        f"not counted among its weights{', nor compared' if is_optimizer(one) else ''}: {other}"
+        for other, one in others.items()
+    ]
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole
         if "_flat_weights" not in name:

@@ -14,9 +14,9 @@ KINDS = {  # the first one that is found in a name counts
     "o": r"\bo_proj|out_proj|attn_output|att(?:entio)?n\.(?:output\.)?dense|attn\.c_proj"
     r"|W_O$|attention\.(?:out|wo|out_lin)$|Attention\.o$",
     "qkv": r"qkv|c_attn|query_key_value|in_proj",
-    "q": r"\bq_(?:[ab]_)?proj|attn_q$|query$|\.q$|W_Q$|\.wq$|q_lin$",
-    "k": r"\bkv?_(?:[ab]_)?proj|attn_k$|key$|\.k$|W_K$|\.wk$|k_lin$",
-    "v": r"\bv_proj|attn_v$|value$|\.v$|W_V$|\.wv$|v_lin$",
+    "q": r"\bq_(?:[ab]_)?proj|attn_q$|query$|(?:^|\.)q$|W_Q$|\.wq$|q_lin$",
+    "k": r"\bkv?_(?:[ab]_)?proj|attn_k$|key$|(?:^|\.)k$|W_K$|\.wk$|k_lin$",
+    "v": r"\bv_proj|attn_v$|value$|(?:^|\.)v$|W_V$|\.wv$|v_lin$",
     "gate_up": r"gate_up|mlp\.Wi$",
     "gate": r"gate|router|\.w1$|wi_0$|\.left$",
     "down": r"down|fc_?2|c_proj|4h_to_h|output\.dense|\.wo$|\.w2$|lin(?:ear)?2|fc_out|W_out",

@@ -22,6 +22,9 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.base.errors import BilensError, CheckpointError, UsageError
+from bilens.findings.tensor_difference import compare_tensors
+from bilens.io.formats.pickled import open_pickled
+from bilens.io.inventory import contents_at
 from bilens.io.load import LoadedModel
 from bilens.io.pickle_contents import PickleReader
 from builders import randn
@@ -376,3 +379,19 @@ def test_a_pickle_is_read_as_pickle_reads_it(protocol: int) -> None:
         found = PickleReader(io.BytesIO(text)).load()
         assert found.items["a"] == content["a"]
         assert found.items["b"].items["c"] == ((), (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("key", ["scaler", "config", "random_features", "hyper_parameters"])
+def test_tensors_beside_the_weights_are_compared_whatever_their_key(
+    key: str, tmp_path: Path
+) -> None:
+    """The state of an optimizer alone is set apart, by what is in it, and named."""
+    for at, name in enumerate(("old", "new")):
+        moments = {"state": {0: {"exp_avg": torch.ones(3) + at}}, "param_groups": [{"lr": 0.1}]}
+        held = {"state_dict": gated(), key: {"mean": torch.ones(3) + at}, "opt": moments}
+        torch.save(held, tmp_path / f"{name}.pt")
+    both = [open_pickled(tmp_path / f"{name}.pt", True) for name in ("new", "old")]
+    whole = compare_tensors(*({**one.store, **one.beside} for one in both))
+    assert [one.name for one in whole.changed] == [f"{key}.mean"]
+    notes = contents_at(tmp_path / "new.pt").notes
+    assert "not counted among its weights, nor compared: opt, beside state_dict" in notes

@@ -108,6 +108,8 @@ def lock_folder(folder: Path) -> AcquireReturnProxy[Any]:
 
 def line_of(model: WatchedModel) -> str:
     """Return how a model stands as one line, whatever its name is."""
+    from bilens.records.base import LOST, UNPRINTABLE
+
     files = f" ({', '.join(model.files)})" if model.files else ""
     audit = f"audit {model.audit}: {model.answer}" if model.audit else ""
     failed = f"failed: {', '.join(model.failed)}" if model.failed else ""
