@@ -394,7 +394,7 @@ def tflite_program(model: Table) -> Program:
         for said, one in zip(graph.pop("tensors", []), table.tables(0), strict=True):
             held = buffers[int.from_bytes(said.pop("buffer", b""), "little")]
             data, name = held.get("data", b""), one.text(3)
-            if "offset" in held:
+            if held.get("offset"):
                 raise ValueError("tensors behind the end of the tables are not compared")
             if data:
                 label = name + "'" * seen[name]
