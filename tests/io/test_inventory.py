@@ -28,7 +28,7 @@ from bilens.base.errors import CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import open_any
 from bilens.io.loaded_model import ReadOptions
-from bilens.io.tensorflow_contents import read_tflite
+from bilens.io.tflite_contents import read_tflite
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
 from bilens.report.sections.inventory_section import inventory_lines

@@ -24,7 +24,8 @@ from bilens.io.contents import Contents, UnknownKindError
 from bilens.io.file_kinds import OTHERS, is_known, kind_of, models_in, no_model_in, parts_below
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
-from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
+from bilens.io.tensorflow_contents import read_tensorflow
+from bilens.io.tflite_contents import read_tflite
 from bilens.records.inventory import CardField, CountedName, FileEntry, FileState, Inventory
 
 Read = Callable[[Path], Contents]
