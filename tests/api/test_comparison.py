@@ -15,10 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from bilens.api.comparison import changed_graph
+from bilens.api.alignment import align_models
+from bilens.api.comparison import changed_graph, whole_difference
+from bilens.base import silent
 from bilens.io.any_model import header_of, open_any
 from bilens.io.loaded_model import ReadOptions
-from bilens.records.tensor_changes import GraphChange
+from bilens.records.tensor_changes import GraphChange, WholeDifference
+from builders import randn
 from onnx_files import write
 
 WEIGHTS = {
@@ -67,6 +70,13 @@ def graph_change(model: Path, baseline: Path) -> GraphChange:
         open_any(path, ReadOptions(allow_pickle=True), compared=True) for path in (model, baseline)
     )
     found = changed_graph(*map(header_of, both))
+    assert found is not None
+    return found
+
+
+def difference_of(model: Path, baseline: Path) -> WholeDifference:
+    both = [open_any(path, ReadOptions(), compared=True) for path in (model, baseline)]
+    found = whole_difference(align_models(*both), (), None, silent).whole
     assert found is not None
     return found
 
@@ -174,3 +184,216 @@ def test_tensors_alone_say_nothing_of_operations(tmp_path: Path) -> None:
         for one in ("new", "old")
     )
     assert changed_graph(*map(header_of, both)) is None
+
+
+# ---- another program beside the same tensors
+
+ENDS = {"h": np.ones((2, 2), np.float32), "z": np.float32(0)}
+
+
+def onnx_graph(
+    path: Path, nodes: list[Any], outputs: str = "y", functions: tuple[Any, ...] = ()
+) -> Path:
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    x, *ends = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in f"x{outputs}"
+    )
+    weights = [numpy_helper.from_array(np.asarray(one), name) for name, one in ENDS.items()]
+    graph = helper.make_graph(nodes, "g", [x], ends, weights)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
+    save(helper.make_model(graph, opset_imports=opsets, functions=[*functions]), path)
+    return path
+
+
+def node(text: str, **said: Any) -> Any:
+    """Return a node as it is written: outputs = operation inputs."""
+    from onnx import helper
+
+    made, _, rest = text.partition(" = ")
+    kind, *given = rest.split()
+    domain = "my" if kind in ("F", "G") else ""
+    return helper.make_node(kind, given, made.split(), domain=domain, **said)
+
+
+def body(*texts: str, gives: str) -> Any:
+    from onnx import TensorProto, helper
+
+    end = helper.make_tensor_value_info(gives, TensorProto.FLOAT, [2, 2])
+    return helper.make_graph([node(text) for text in texts], gives, [], [end])
+
+
+def function(name: str, inputs: str, text: str) -> Any:
+    from onnx import helper
+
+    made = text.partition(" = ")[0]
+    opsets = [helper.make_opsetid("", 17)]
+    return helper.make_function("my", name, [*inputs], [made], [node(text)], opsets)
+
+
+def planted_graphs(kind: str) -> list[dict[str, Any]]:
+    """Return what two graphs are made of that hold the same tensors and compute something else."""
+    if kind in ("branches", "what a branch gives"):
+        one, other = body("t = Relu m", gives="t"), body("e = Neg m", gives="e")
+        longer = [body("t = Relu m", "u = Sigmoid t", gives=end) for end in "ut"]
+        pairs = [(one, other), (other, one)] if kind == "branches" else [(x, other) for x in longer]
+        start = [
+            node("m = MatMul x h"),
+            node("s = ReduceSum x", keepdims=0),
+            node("c = Greater s z"),
+        ]
+        return [
+            {"nodes": [*start, node("y = If c", then_branch=then, else_branch=other)]}
+            for then, other in pairs
+        ]
+    if kind == "outputs of a node":
+        ends = [node("a = Sub q k"), node("y = Mul a v")]
+        return [{"nodes": [node(f"{x} = Split x", axis=1), *ends]} for x in ("q k v", "q v k")]
+    if kind == "names of functions":
+        calls = [node("a = F x"), node("b = MatMul a h"), node("y = G b")]
+        return [
+            {
+                "nodes": calls,
+                "functions": (function(f, "u", "o = Relu u"), function(g, "u", "p = Tanh u")),
+            }
+            for f, g in ("FG", "GF")
+        ]
+    if kind == "inputs of a function":
+        return [
+            {"nodes": [node("y = F x h")], "functions": (function("F", x, "o = Sub u v"),)}
+            for x in ("uv", "vu")
+        ]
+    return [
+        {"nodes": [node("a = MatMul x h"), node("y = Relu a")], "outputs": x} for x in ("ay", "ya")
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "branches", "what a branch gives", "outputs of a node", "names of functions",
+        "inputs of a function", "outputs of the graph",
+    ],
+)  # fmt: skip
+def test_a_graph_that_computes_something_else_is_told(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("onnx")
+    files = [
+        onnx_graph(tmp_path / f"{at}.onnx", **made) for at, made in enumerate(planted_graphs(kind))
+    ]
+    for new, old in (files, files[::-1]):
+        found = graph_change(new, old)
+        assert found.operations == ()
+        assert found.settings
+
+
+def test_weights_of_other_names_that_stand_in_each_others_place_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    one, other = (randn(3, 3, seed=seed).float().numpy() for seed in (1, 2))
+
+    def chain(file: str, names: str, tensors: dict[str, Any]) -> Path:
+        first, second = names
+        nodes: Nodes = [("MatMul", f"x {first}", "a"), ("Relu", "a", "b")]
+        return write(tmp_path / file, [*nodes, ("MatMul", f"b {second}", "y")], tensors)
+
+    old = chain("old.onnx", "vw", {"v": one, "w": other})
+    for name, (order, tensors, changed) in {
+        "other names alone": ("pq", {"p": one, "q": other}, False),
+        "the numbers of the other": ("pq", {"p": other, "q": one}, True),
+        "read by the other": ("qp", {"p": one, "q": other}, True),
+    }.items():
+        whole = difference_of(chain(f"{name}.onnx", order, tensors), old)
+        assert whole.headline is not None
+        assert whole.headline.graph is not None
+        assert whole.headline.kind == "same_tensors", name
+        assert whole.headline.graph.is_other == changed, name
+
+
+def test_independent_operations_in_another_order_are_the_same_program(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    nodes = [node("a = Relu x"), node("b = Neg x"), node("y = Sub a b")]
+    files = [
+        onnx_graph(tmp_path / f"{at}.onnx", [nodes[k] for k in order])
+        for at, order in enumerate(([0, 1, 2], [1, 0, 2]))
+    ]
+    assert graph_change(*files) == GraphChange((), ())
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: float, parts: list[float]) -> None:
+        super().__init__()
+        self.linear, self.scale, self.parts = nn.Linear(4, 4), scale, parts
+        nn.init.ones_(self.linear.weight), nn.init.ones_(self.linear.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.dropout(self.linear(x) * self.scale, 0.5, self.training) + self.parts[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_attributes_and_constants_of_an_archive_are_compared(tmp_path: Path) -> None:
+    def saved(name: str, module: Any) -> Path:
+        torch.jit.save(module, tmp_path / name)
+        return tmp_path / name
+
+    class Kept(nn.Module):
+        def __init__(self, by: float) -> None:
+            super().__init__()
+            self.linear, self.kept = Scaled(1.0, [0.0]).linear, [by * torch.arange(4.0)]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x) * self.kept[0]
+
+    def traced(by: float) -> Any:
+        return torch.jit.trace(Kept(by), torch.ones(2, 4))  # type: ignore[no-untyped-call]
+
+    old = saved("old.pt", torch.jit.script(Scaled(1.0, [0.0]).eval()))
+    again = saved("again.pt", torch.jit.load(old))  # type: ignore[no-untyped-call]
+    assert graph_change(again, old) == GraphChange((), ())
+    for name, module in {
+        "scale": Scaled(3.0, [0.0]).eval(),
+        "parts": Scaled(1.0, [5.0]).eval(),
+        "training": Scaled(1.0, [0.0]).train(),
+    }.items():
+        found = graph_change(saved(f"{name}.pt", torch.jit.script(module)), old)
+        assert found.settings
+        assert name in str(found.settings[0])
+    both = [saved(f"traced {by}.pt", traced(by)) for by in (1.0, 2.0)]
+    assert graph_change(*both).settings
+    assert graph_change(both[0], both[0]).settings == ()
+
+
+def layer(name: str, reads: str, **said: Any) -> dict[str, Any]:
+    history = {"class_name": "__keras_tensor__", "config": {"keras_history": [reads, 0, 0]}}
+    inbound = [{"args": [history], "kwargs": {}}]
+    return {"class_name": "Dense", "config": {"name": name, **said}, "inbound_nodes": inbound}
+
+
+def test_order_and_wiring_of_keras_are_compared_and_numbers_of_a_run_are_not(
+    tmp_path: Path,
+) -> None:
+    h5py = pytest.importorskip("h5py")
+
+    def saved(file: str, layers: list[dict[str, Any]], outputs: str = "b") -> Path:
+        ends = [[name, 0, 0] for name in outputs.split()]
+        config = {"name": "m", "layers": layers, "output_layers": ends}
+        with h5py.File(tmp_path / file, "w") as held:
+            held.attrs["model_config"] = json.dumps({"class_name": "Functional", "config": config})
+            for at, name in enumerate(sorted(one["config"]["name"] for one in layers)):
+                values = np.arange(at, at + 4, dtype=np.float32).reshape(2, 2)
+                held[f"model_weights/{name}/{name}/kernel"] = values
+        return tmp_path / file
+
+    layers = [layer("a", "i"), layer("b", "a"), layer("c", "b")]
+    old = saved("old.h5", layers, "b c")
+    for name, others, outputs, changed in (
+        ("a number of the run", [layer("a", "i", shared_object_id=7), *layers[1:]], "b c", False),
+        ("order", [layers[1], layers[0], layers[2]], "b c", True),
+        ("outputs", layers, "c b", True),
+        ("wiring", [*layers[:2], layer("c", "a")], "b c", True),
+    ):
+        found = graph_change(saved("new.h5", others, outputs), old)
+        assert found.is_other == changed, name
+        assert found.settings is not None
+    renamed = [layer("p", "i"), layer("q", "p"), layer("r", "q")]
+    whole = difference_of(saved("new.h5", renamed, "q r"), old)
+    assert whole.headline is not None
+    assert whole.headline.graph == GraphChange((), ())

@@ -23,10 +23,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import bilens as bl
+from bilens.api.comparison import changed_graph
 from bilens.base.errors import CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import open_any
 from bilens.io.loaded_model import ReadOptions
+from bilens.io.tflite_contents import read_tflite
 from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
 from bilens.report.sections.inventory_section import inventory_lines
@@ -348,6 +350,43 @@ def emit(data: bytearray, value: Any) -> int:
         plain = part if isinstance(part, int) else emit(data, part) - place
         struct.pack_into("<i", data, place, plain)
     return at
+
+
+def lite_file(path: Path, **said: Any) -> Path:
+    """Write a model that subtracts, makes a bucket of each number and ends in an own operation."""
+    names = [{0: [2], 1: 0, 2: 0, 3: said.get("names", "xkdbo")[at]} for at in range(5)]
+    names[1][2] = 1  # a weight
+    edges = {0: said.get("edges", [0, 1])}
+    operators = [
+        {0: 0, 1: said.get("reads", [0, 1]), 2: [2]},
+        {0: 1, 1: [2], 2: [3], 3: 115, 4: edges},
+        {0: 2, 1: [3], 2: [4], 5: said.get("own", b"at 0.6")},
+    ]
+    graph = {0: names, 1: [0], 2: said.get("ends", [3, 4]), 3: operators}
+    codes = [{0: 41}, {0: 127, 3: 147}, {0: 32, 1: "Own"}]
+    data = bytearray(b"\0\0\0\0TFL3")
+    root = emit(data, {1: codes, 2: [graph], 4: [{1: 0}, {0: bytes(range(8))}]})
+    struct.pack_into("<I", data, 0, root)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ({}, None), ({"names": "ABCDE"}, None), ({"reads": [1, 0]}, "inputs"),
+        ({"edges": [0, 9]}, "options.option 0"), ({"own": b"at 0.1"}, "custom options"),
+        ({"ends": [4, 3]}, "outputs"), ({"names": "     ", "reads": [1, 0]}, "inputs"),
+    ],
+)  # fmt: skip
+def test_all_fields_of_two_models_of_tensorflow_lite_are_compared(
+    tmp_path: Path, said: dict[str, Any], where: str | None
+) -> None:
+    old = read_tflite(lite_file(tmp_path / "old.tflite", names=said.get("names", "xkdbo")))
+    found = changed_graph(read_tflite(lite_file(tmp_path / "new.tflite", **said)), old)
+    assert found is not None
+    assert found.settings is not None
+    assert [one.setting for one in found.settings][:1] == ([where] if where else [])
 
 
 def test_a_model_of_tensorflow_lite_is_read_place_by_place(tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ from bilens.io.file_kinds import (
 )
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
-from bilens.io.tensorflow_contents import read_tensorflow, read_tflite
+from bilens.io.tensorflow_contents import read_tensorflow
+from bilens.io.tflite_contents import read_tflite
 from bilens.records.inventory import CardField, CountedName, FileEntry, FileState, Inventory
 
 Read = Callable[[Path], Contents]
