@@ -23,6 +23,7 @@ from bilens.api.provenance import (
 from bilens.base.errors import CheckpointError, DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
+from bilens.io.file_kinds import files_below
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
 from commands import model_folder

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -12,7 +13,8 @@ from torch import Tensor
 
 import bilens as bl
 import tiny
-from bilens.io.loaded_model import LoadedModel
+from bilens.io.any_model import open_any
+from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.model_folder import save
 from builders import randn
 from contract.rule_cases import Between, Case, Cases, Shown, Stack, Wired, check
@@ -118,6 +120,24 @@ def other_weights(folder: Path, kind: str) -> Shown:
         "low_rank_change.info_files": {"value": 0, "of": 0, "said": said},
         "coverage.warn_files": {"value": 1.0, "exact": 1.0, "approximate": 0.0},
     }
+
+
+@CASES.say("layers", "low_rank_change.info_unread")
+def one_array_of_objects(folder: Path, number: int = 1) -> Shown:
+    """Two files of the same matrix, beside which one holds objects, which are not opened."""
+    for name, value in (("old", {1}), ("new", {2})):
+        rest = {"t": np.array([value] * number, object)}
+        np.savez(folder / f"{name}.npz", emb=np.ones((6, 5), np.float32), **rest)  # type: ignore[arg-type]
+    model, baseline = (open_any(folder / f"{name}.npz", ReadOptions()) for name in ("new", "old"))
+    report = audited(model, baseline)
+    return report, {
+        "low_rank_change.info_unread": {"value": 0, "of": 0, "said": "nothing is known"}
+    }
+
+
+@CASES.say("layers", "low_rank_change.info_unread")
+def two_objects_in_an_array(folder: Path) -> Shown:
+    return one_array_of_objects(folder, 2)
 
 
 # ---- tensors of one model alone

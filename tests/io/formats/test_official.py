@@ -81,7 +81,7 @@ def test_a_file_that_does_not_say_whether_there_is_a_residual_path_needs_to_be_t
         load(path, allow_pickle=True)
     assert str(caught.value).startswith(f"{path}: does not say whether the model has a residual")
     calls = [f"bl.load({str(path)!r}, residual={way})" for way in (True, False)]
-    assert str(caught.value).endswith(f"Call {', '.join(calls)}.")
+    assert str(caught.value).endswith(f"Call {', or '.join(calls)}.")
 
 
 @pytest.fixture
