@@ -131,7 +131,12 @@ BAD: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
     "mean": (MODULE, {"mean": randn(3)}, ShapeError, r"mean has shape \(3,\)"),
     "covariance": (MODULE, {"covariance": randn(4, 4)}, UsageError, "not symmetric"),
     "no covariance": (MODULE, {"covariance": -torch.eye(4)}, UsageError, "eigenvalue -1"),
-    "data": (MODULE, {"data": randn(9, 3)}, ShapeError, r"data has shape \(9, 3\); expected \(rows, 4\)"),
+    "data": (
+        MODULE,
+        {"data": randn(9, 3)},
+        ShapeError,
+        r"data has shape \(9, 3\); expected \(rows, 4\)",
+    ),
 }
 
 
@@ -204,7 +209,11 @@ class Parallel(nn.Module):
 BAD_CALLS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a layer": ({"layers": ["c"]}, UsageError, "has the layers a, b; got 'c'"),
     "data of both": ({"data": randn(9, 4)}, UsageError, "2 layers that are not one behind"),
-    "another width": ({"data": randn(9, 3), "layers": ["a"]}, ShapeError, r"data has shape \(9, 3\); expected \(rows, 4\)"),
+    "another width": (
+        {"data": randn(9, 3), "layers": ["a"]},
+        ShapeError,
+        r"data has shape \(9, 3\); expected \(rows, 4\)",
+    ),
 }
 
 

@@ -15,7 +15,7 @@ LARGEST = 1 << 24  # bytes of a document
 
 
 class Judged(NamedTuple):
-    """What pages of a model need of the document of its last audit."""
+    """Parts of the document of a last audit, for the pages of its model."""
 
     findings: tuple[Finding, ...] = ()
     conditions: tuple[JudgedCondition, ...] = ()

@@ -255,7 +255,7 @@ class ServedFolder:
         )
 
     def _judged(self, audit: PastAudit) -> Judged:
-        """Return what an audit found, or nothing where it cannot be read."""
+        """Return the findings of an audit, or nothing where it cannot be read."""
         if audit not in self._verdicts:
             try:
                 record = self.audit(audit.number).record

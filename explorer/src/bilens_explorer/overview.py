@@ -74,7 +74,7 @@ class Past:
         return replace(self, audits={name: self.audits.get(name, ()) for name in names})
 
     def people(self, model: str, identity: Identity | None, day: str) -> People | None:
-        """Return what was said of a model, as `History.people` does; `day` is today."""
+        """Return the words on a model, as `History.people` does; `day` is today."""
         alike = self.judged.get(identity.weights, ()) if identity else ()
         names = {model, *(one.model for one in alike)}
         found = words_on(self.entries_on(*names), model, identity)

@@ -14,16 +14,7 @@ from msgspec import Meta, structs
 from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
-from bilens.records import (
-    Action,
-    Count,
-    Document,
-    Entry,
-    Identity,
-    PastAudit,
-    Record,
-    json_text,
-)
+from bilens.records import Action, Count, Document, Entry, Identity, PastAudit, Record, json_text
 from bilens.report import (
     Catalogue,
     FindingLine,

@@ -37,7 +37,7 @@ from bilens.findings.table_difference import compare_answers, compare_columns
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.findings.tensor_likeness import TensorPair
 from bilens.io.any_model import all_tensors, header_of
-from bilens.io.contents import Contents, Name, Operation, Program, Weight, short_text
+from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, short_text
 from bilens.io.file_kinds import files_below
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
@@ -91,7 +91,7 @@ def whole_difference(
 def changed_graph(
     model: Contents | None, baseline: Contents | None, pairs: Sequence[TensorPair] = ()
 ) -> GraphChange | None:
-    """Return what the programs of two files of one format differ in, whose tensors are matched.
+    """Compare the programs of two files of one format, whose tensors are matched.
 
     None where a file says no operations; no settings where a format gives no whole program.
     """
@@ -165,7 +165,7 @@ def are_one(
         if same:
             there[old], back[new] = new, old
         return same
-    if not isinstance(old, Weight):
+    if not isinstance(old, WeightPlace):
         return repr(old) == repr(new)
     if (old.name, new.name) in pairs:
         return True
@@ -182,7 +182,7 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
         return ""
     if isinstance(value, Operation):
         return value.label
-    if isinstance(value, Name | Weight):
+    if isinstance(value, Name | WeightPlace):
         return value[0] or "a value without a name"
     if isinstance(value, list):
         value = ", ".join(text_of(one, words) for one in value)

@@ -71,7 +71,7 @@ class Name(NamedTuple):
     scope: object = ""  # the same text in two of them is two names
 
 
-class Weight(NamedTuple):
+class WeightPlace(NamedTuple):
     """A tensor that a program reads, with its type and shape, and what fetches its bytes."""
 
     name: str

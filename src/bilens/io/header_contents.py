@@ -26,7 +26,7 @@ from bilens.io.contents import (
     Program,
     Tensor,
     TensorBytes,
-    Weight,
+    WeightPlace,
     numpy_name,
     read_entry,
     shape_text,
@@ -243,7 +243,7 @@ def keras_program(config: Any, paths: Sequence[str], by_name: bool) -> Program:
             f"the tensor {'/'.join(parts)}",
             {
                 "path": [Name(one) if by_name and one in order else one for one in parts],
-                "weight": Weight("/".join(parts), None, None),
+                "weight": WeightPlace("/".join(parts), None, None),
             },
         )
         for parts in split

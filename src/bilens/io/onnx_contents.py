@@ -17,7 +17,7 @@ from bilens.io.contents import (
     Program,
     Tensor,
     TensorBytes,
-    Weight,
+    WeightPlace,
     bits_of,
     hash_of,
     shape_text,
@@ -115,7 +115,7 @@ class OnnxProgram:
         return [said, graph, functions, self.fields(self.model, {})]
 
     def fields(self, message: Any, scope: dict[str, Program]) -> dict[str, Program]:
-        """Return what stands in a message, by the descriptors of its fields."""
+        """List the fields of a message by their descriptors."""
         from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 
         kind, found = message.DESCRIPTOR.name, dict[str, Program]()
@@ -132,7 +132,7 @@ class OnnxProgram:
         kind = one.DESCRIPTOR.name if hasattr(one, "DESCRIPTOR") else ""
         if kind == "TensorProto":
             fetch = partial(bytes_of, self.onnx, one, self.folder)
-            return Weight(name or one.name, (one.data_type, *one.dims), fetch)
+            return WeightPlace(name or one.name, (one.data_type, *one.dims), fetch)
         if kind == "GraphProto":
             return self.graph(one, scope)
         return self.fields(one, scope) if kind else one

@@ -19,7 +19,7 @@ from bilens.io.contents import (
     Program,
     Tensor,
     UnknownKindError,
-    Weight,
+    WeightPlace,
     numpy_name,
     read_entry,
     size_of,
@@ -145,11 +145,11 @@ def script_program(path: Path) -> Program:
 
 
 def archive_reader(path: Path, home: str) -> Callable[[str], bytes]:
-    def read(key: str) -> bytes:
+    def read_member(key: str) -> bytes:
         with zipfile.ZipFile(path) as archive:
             return archive.read(f"{home}{key}")
 
-    return read
+    return read_member
 
 
 def pickled_program(content: Any, name: str, read: Callable[[str], bytes]) -> Program:
@@ -162,7 +162,7 @@ def pickled_program(content: Any, name: str, read: Callable[[str], bytes]) -> Pr
             fetch = None if at is None or not at.key else partial(read, at.key)
             flags = [x for x in one.arguments[4:5] if type(x) is bool]
             layout = at and (at.dtype, at.offset, at.shape, at.stride, *flags)
-            return Weight(IN_MODULE.sub("", name), layout, fetch)
+            return WeightPlace(IN_MODULE.sub("", name), layout, fetch)
         if isinstance(one, type) and issubclass(one, Made):
             return Name(one.name) if one.name.startswith("__torch__.") else one.name
         if not isinstance(one, Made | list | tuple):

@@ -16,7 +16,7 @@ from bilens.io.contents import (
     Program,
     Tensor,
     TensorBytes,
-    Weight,
+    WeightPlace,
     shape_text,
 )
 from bilens.records.inventory import Port
@@ -216,7 +216,7 @@ def tflite_program(model: Table) -> Program:
             if data:
                 label = name + "'" * seen[name]
                 seen[name] += 1
-                values.append([said, Weight(label, len(data), partial(bytes, data))])
+                values.append([said, WeightPlace(label, len(data), partial(bytes, data))])
             else:
                 values.append([said, Name(name, (at, len(values)))])
 

@@ -82,7 +82,7 @@ def failed_rules(record: Audit) -> tuple[str, ...]:
 
 
 def words_on(entries: Sequence[Entry], model: str, identity: Identity | None) -> tuple[Entry, ...]:
-    """Return what was said of a model, also of others what was judged of the same identity."""
+    """Return the entries on a model, and the judgements of others of the same identity."""
     same = {one.model for one in entries if one.identity and one.identity.holds_for(identity)}
     return tuple(
         one
