@@ -16,10 +16,9 @@ from .base import (
 )
 from .bilinear_conversion import Conversion as Conversion
 from .class_readings import (
-    ClassReadings as ClassReadings,
     TruncationPoint as TruncationPoint,
 )
-from .column_readings import ColumnReadings as ColumnReadings, TableColumn as TableColumn
+from .column_readings import TableColumn as TableColumn
 from .common import (
     Finding as Finding,
     Identity as Identity,
@@ -31,7 +30,6 @@ from .decomposition import (
     ApproximationQuality as ApproximationQuality,
     FormSpectrum as FormSpectrum,
 )
-from .given_inputs import GivenInputs as GivenInputs
 from .guarantees import Certificate as Certificate
 from .history import (
     EARLIER_KINDS as EARLIER_KINDS,
