@@ -54,7 +54,7 @@ from .mlp_trace import (
     TokenEnds as TokenEnds,
     Trace as Trace,
 )
-from .performance import Performance as Performance, Regression as Regression
+from .performance import Performance as Performance
 from .tensor_changes import WholeDifference as WholeDifference
 from .view import (
     records_in as records_in,
