@@ -124,7 +124,8 @@ def findings() -> list[dict[str, Any]]:
     for rule in vars(rules).values():
         if isinstance(rule, Rule):
             values = {
-                name: {"text": "x", "count": 1}.get(form, 0.5) for name, form in rule.values.items()
+                name: {"text": "x", "count": 1, "cell": 1}.get(form, 0.5)
+                for name, form in rule.values.items()
             }
             for outcome in ("pass", "warn", "info"):
                 found.append({"rule": rule.id, "outcome": outcome, "values": values})

@@ -130,8 +130,11 @@ def test_the_least_of_many_is_never_rounded_up() -> None:
 
 
 def test_the_number_of_a_condition_is_rounded_in_one_way() -> None:
-    """0.81668 is 0.8166 below a limit of 0.9 and 0.8167 above one of 0.8, wherever it stands."""
-    for condition, shown, other in (("r2<0.9", "0.8166", "0.8167"), ("r2>0.8", "0.8167", "0.8166")):
+    """0.81668 is 0.8167 wherever it stands, at a limit above it and at one below."""
+    for condition, shown, other in (
+        ("r2<0.9", "0.8167", "0.8166"),
+        ("r2>0.8", "0.8167", "0.8166"),
+    ):
         document = layer_audit_documents.cautious() | {"decision": None}
         asked = {"condition": condition, "rule": "r2", "value": 0.81668, "failed": True}
         page = page_of(document | {"conditions": [asked]}).partition('type="application/json"')[0]
