@@ -78,7 +78,8 @@ def test_no_cell_is_in_a_file_that_says_so(marked: tuple[Path, list[str]]) -> No
     root, cells = marked
     text = exported(root)
     assert "No row of test data is in it" in text
-    assert [cell for cell in cells if cell in text] == []
+    words = {*re.findall(r"[\w.]+", text)}  # a hash may have the digits of a cell
+    assert [cell for cell in cells if cell in words] == []
     assert re.findall(r"row \d+ \(|\d+ \((?:yes|no) → ", text) == []
     whole = exported(root, with_data=True)
     assert "CANARY0" in whole
