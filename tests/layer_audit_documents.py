@@ -235,7 +235,7 @@ FEW_COMPARED: tuple[dict[str, Any], ...] = (
     {
         "tensors": 0,
         "alone": 0,
-        "graph": {"operations": [], "settings": None, "joined": False},
+        "graph": {"operations": [], "settings": None},
     },
     {
         "unread": [2, 3],
@@ -243,11 +243,9 @@ FEW_COMPARED: tuple[dict[str, Any], ...] = (
         "graph": {
             "operations": [{"name": "Relu", "before": 6, "after": 5}],
             "settings": [{"operation": "Conv y", "setting": "pads", "before": "", "after": "1, 1"}],
-            "joined": True,
         },
     },
-    {"graph": {"operations": [], "settings": [], "joined": True}},
-    {"graph": {"operations": [], "settings": [], "joined": False}},
+    {"graph": {"operations": [], "settings": []}},
     {"ways": ["files"], "other_shape": 2},
 )
 

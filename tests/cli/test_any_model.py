@@ -168,7 +168,7 @@ def test_a_graph_with_another_operation_is_no_copy(bilens: Shell, tmp_path: Path
         write(tmp_path / f"{name}.onnx", nodes, weights)
     for name, said in (
         ("new", "Relu 1 → 0, Sigmoid 0 → 1"),
-        ("turned", "which operation reads what was not compared, as their names are others"),
+        ("turned", "Tanh a: operation ai.onnx Relu → ai.onnx Tanh"),
     ):
         result = bilens("audit", tmp_path / f"{name}.onnx", "--baseline", tmp_path / "old.onnx")
         words = " ".join(result.out.split())

@@ -165,7 +165,11 @@ class OnnxProgram:
         self.domains.add(domain)
         if own:
             self.called[key] = None
-        kind = Name(str(key), "function") if own else f"{domain} {node.op_type} {node.overload}"
+        kind = (
+            Name(str(key), "function")
+            if own
+            else f"{domain} {node.op_type} {node.overload}".strip()
+        )
         found: dict[str, Program] = {"operation": kind}
         with suppress(Exception):  # of an operation that onnx does not know
             version = self.opsets.get(domain, 1)
