@@ -20,7 +20,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_580, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        12_920,
+        12_925,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
@@ -45,7 +45,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_550, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_745, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (86_055, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (86_060, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_490, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }

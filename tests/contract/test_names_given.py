@@ -64,7 +64,8 @@ def test_right_answers_count_by_the_names_that_were_given(kind: str, tmp_path: P
     x, named = answered(model)
     right = bl.audit(model, (x, np.array(named)), **FEW).record.performance
     assert right.classification.accuracy.value == 1
-    swapped = opened(kind, tmp_path, ["bee", "ape", "cat"])
+    (tmp_path / "other").mkdir()  # a file that changed since it was opened is refused
+    swapped = opened(kind, tmp_path / "other", ["bee", "ape", "cat"])
     wrong = bl.audit(swapped, (x, np.array(named)), **FEW).record
     share = named.count("cat") / 60
     assert wrong.performance.classification.accuracy.value == pytest.approx(share)

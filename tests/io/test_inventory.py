@@ -508,13 +508,16 @@ def compared(model: Path, baseline: Path) -> tuple[str, set[str]]:
 
 
 HEAD, EMA, TEACHER = ({name: {"w": 2}} for name in ("head", "ema", "teacher"))
+STATES = [{"state": {0: {"exp_avg": seed}}, "param_groups": []} for seed in (1, 2)]
+OTHER = "optimizer.s"  # by its content it is no optimizer's state
 CHECKPOINTS: dict[str, tuple[Any, Any, str]] = {  # one, what differs in the other, and its name
     "another head": ({"net": {"w": 1}, "head": {"w": 1}}, HEAD, "head.w"),
     "an average": ({"model": {"w": 1}, "ema": {"w": 1}}, EMA, "ema.w"),
     "a teacher": ({"state_dict": {"w": 1}, "teacher": {"w": 1}}, TEACHER, "teacher.w"),
     "inside": ({"model": {"net": {"w": 1}, "b": 1}}, {"model": {"net": {"w": 1}, "b": 2}}, "b"),
     "a key that is a tuple": ({("x", 1): 1, "w": 1}, {("x", 1): 2}, "('x', 1)"),
-    "an optimizer": ({"model": {"w": 1}, "optimizer": {"s": 1}}, {"optimizer": {"s": 2}}, ""),
+    "an optimizer": ({"model": {"w": 1}, "optimizer": STATES[0]}, {"optimizer": STATES[1]}, ""),
+    "no optimizer": ({"model": {"w": 1}, "optimizer": {"s": 1}}, {"optimizer": {"s": 2}}, OTHER),
 }
 
 
@@ -527,6 +530,8 @@ def test_what_stands_beside_the_weights_of_a_checkpoint_is_compared(
     def made(one: Any) -> Any:
         if isinstance(one, dict):
             return {key: made(part) for key, part in one.items()}
+        if isinstance(one, list):
+            return one
         return torch.randn(4, 4, generator=torch.Generator().manual_seed(one))
 
     for file, content in (("a.pt", first), ("b.pt", {**first, **changed})):
