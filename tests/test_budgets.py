@@ -46,7 +46,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "js"): (3_745, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (86_060, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_490, "of the explorer"),
+    ("explorer/tests", "py"): (6_495, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 
