@@ -189,9 +189,6 @@ def middle(graph: Any) -> tuple[float, float]:
     return box["x"] + 8, box["y"] + box["height"] - 12
 
 
-@pytest.mark.xfail(
-    reason="a label typed by keyboard does not show in the graph: to be mended", strict=False
-)
 def test_the_graph_by_keyboard_alone(page: Any, trace: Trace) -> None:
     graph = opened(page, "&least=0")
     page.get_by_role("button", name="Fit").focus()

@@ -122,7 +122,8 @@ def test_the_playground_begins_with_drawn_rows(
     monkeypatch.setattr(playground, "held_out_rows", lambda *_: rows)
     model = bl.load(bl.save(BilinearClassifier(2, 3, 2), tmp_path / "m", input_names=("a", "b")))
     f = model.network[0].quadratic_map.to(torch.float64)
-    found = playground.of_table(SimpleNamespace(folder=tmp_path), model, f)  # type: ignore[arg-type]
+    served: Any = SimpleNamespace(folder=tmp_path, shows_rows=True)
+    found = playground.of_table(served, model, f)
     numbers = torch.tensor(found.row_numbers)
     assert len(numbers) == playground.ROWS
     assert is_a_draw(numbers, 1000)

@@ -63,9 +63,13 @@ const remembered = (name) => {
   }
 };
 
-// Whom a proxy names as the author; null where people name themselves.
+// Whom a proxy names as the author; null where people name themselves, or where nobody answers.
 let visitor;
-const named = async () => (await (visitor ??= get("/visitor"))).user;
+const named = () =>
+  (visitor ??= get("/visitor").then(
+    ({ user }) => user,
+    () => (visitor = null),
+  ));
 
 // A form that says something of a subject. What was typed stays until it is kept; what others said
 // since this form was opened is shown before anything is sent once more.
@@ -132,10 +136,11 @@ const sayButton = (key, subject, action, what, place, of = {}) => {
     button.setAttribute("aria-expanded", "false");
     button.focus();
   };
+  named(); // asked before the click, so that what is typed right after it arrives in the form
   button.addEventListener("click", async () => {
     if (button.getAttribute("aria-expanded") === "true") return close();
     await remarksOf(key).ready;
-    const user = await named().catch(() => null);
+    const user = await named();
     for (const other of place.parentElement.querySelectorAll("[aria-expanded]"))
       other.setAttribute("aria-expanded", "false");
     button.setAttribute("aria-expanded", "true");
