@@ -43,10 +43,10 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/cli", "py"): (2_775, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
     ("explorer/src", "py"): (5_550, "the explorer, with its register; the aim is 4,000"),
-    ("explorer/src", "js"): (3_745, "its pages; the aim is 3,500"),
+    ("explorer/src", "js"): (3_750, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (86_060, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_495, "of the explorer"),
+    ("explorer/tests", "py"): (6_510, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 

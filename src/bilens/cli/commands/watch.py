@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import re
 import time
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
-from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from bilens.base.errors import BilensError, FileError, UsageError
 from bilens.base.files import write_error, write_file
@@ -21,6 +18,8 @@ from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, option
 
 if TYPE_CHECKING:
+    from filelock import AcquireReturnProxy
+
     from bilens.records.history import WatchedModel
 
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}  # seconds
@@ -96,6 +95,8 @@ def watch(
 
 def lock_folder(folder: Path) -> AcquireReturnProxy[Any]:
     """Keep a second watch out of a folder, until the lock is released or this process ends."""
+    from filelock import FileLock, Timeout
+
     if not folder.is_dir():
         raise FileError(f"{folder}: is no folder; expected one with models and their history.")
     try:
@@ -117,19 +118,21 @@ def line_of(model: WatchedModel) -> str:
     return UNPRINTABLE.sub(LOST, ", ".join(part for part in parts if part))
 
 
-class StayHere(urllib.request.HTTPRedirectHandler):
-    """Follows nothing: what is posted would be lost, or go to somebody else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Refuse another address."""
-
-
 def post(address: str, document: bytes) -> None:
     """Send a document; the address may hold a secret, and errors name its host alone."""
+    from http.client import HTTPException  # these take as long as bilens itself to import
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class StayHere(HTTPRedirectHandler):
+        """Follows nothing: what is posted would be lost, or go to somebody else."""
+
+        def redirect_request(self, *_: Any) -> None:
+            """Refuse another address."""
+
     headers = {"Content-Type": "application/json", "User-Agent": "bilens"}
-    request = urllib.request.Request(address, document, headers)  # noqa: S310 - http or https
+    request = Request(address, document, headers)  # noqa: S310 - http or https
     try:
-        urllib.request.build_opener(StayHere).open(request, timeout=PATIENCE).close()
+        build_opener(StayHere).open(request, timeout=PATIENCE).close()
     except (OSError, HTTPException, ValueError) as error:
         why = getattr(error, "code", None) or getattr(error, "reason", None) or error
         raise FileError(
