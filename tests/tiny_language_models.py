@@ -177,8 +177,8 @@ def inputs(rows: int = 20) -> Tensor:
     return torch.randn(rows, D, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
 
 
-def write_adapter(root: Path) -> Path:
-    """Save a model as `base`, and beside it an `adapter` of PEFT that names it."""
+def write_adapter(root: Path, named: str = "../base") -> Path:
+    """Save a model as `base`, and beside it an `adapter` of PEFT that names it, or another."""
     from safetensors.torch import save_file
 
     tensors = write(root / "base", "llama", torch.float32).state_dict()
@@ -190,6 +190,6 @@ def write_adapter(root: Path) -> Path:
         f"{name}.lora_B.weight": torch.ones(d_out, 2),
     }
     save_file(pair, folder / "adapter_model.safetensors")
-    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "base_model_name_or_path": "../base"}
+    about = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "base_model_name_or_path": named}
     (folder / "adapter_config.json").write_text(json.dumps(about))
     return folder

@@ -191,6 +191,22 @@ def test_an_adapter_is_another_where_its_base_is(root: Path) -> None:
     assert row(served, "adapter").state == "unread", "no file out of the folder is read"
 
 
+def test_an_adapter_is_opened_with_the_base_that_its_audit_named(root: Path) -> None:
+    """Seen red: not known, and its views not to be opened."""
+    adapter = write_adapter(root, named="elsewhere/gone")
+    record = bl.audit(bl.load(adapter, base=root / "base"), null_samples=3).record
+    line = "bilens audit runs/adapter --history runs --baseline=runs/base --data ../rows.csv"
+    bl.History(root).add(replace(record, reproduce=replace(record.reproduce, command=line)))
+    served = ServedFolder(root)
+    assert row(served, "adapter").state == "audited"
+    before = served.opened(id_of("adapter"))
+    assert served.opened(id_of("adapter")) is before
+    config = root / "base" / "config.json"
+    config.write_text(config.read_text().replace('"hidden_act": "silu"', '"hidden_act": "relu"'))
+    assert [one.name for one in row(served, "adapter").differences] == ["base: config.json"]
+    assert served.opened(id_of("adapter")) is not before
+
+
 def test_files_are_read_once_and_only_those_that_changed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "rows.csv").touch()  # others than those in the folder
     (folder / "link.csv").symlink_to(tmp_path / "secret.csv")
     (folder / "loop").symlink_to("loop")
+    (folder / "link").symlink_to(tmp_path / "far" / "away")
+    (tmp_path / "far" / "away").mkdir(parents=True)
     return folder
 
 
@@ -70,7 +72,11 @@ def repeated(command: str, folder: Path) -> list[str]:
         ("audit --history . --fail-on=-x -- mnist --trust-pickle", "--fail-on=-x"),
         ("audit x --history . --text grammar -qv", "--text=grammar"),
         ("audit x --history {folder} --classes cat,dog", "--classes=cat,dog"),
-        ("audit x --history runs --classes risk", "--classes=risk"),
+        ("audit x --history . --classes risk", "--classes=risk"),
+        ("audit x --history . --data ./sets/../rows.csv", "--data=rows.csv"),
+        ("audit x --history a/runs --data a/runs/rows.csv", "--data=rows.csv"),
+        ("audit x --history ../runs --data ../runs/rows.csv", "--data=rows.csv"),
+        ("audit x --history runs --labels answer", "--labels=answer"),
         ("audit x --history runs --classes runs/story.txt", "--classes=story.txt"),
         ("audit x --history {folder} --labels answer", "--labels=answer"),
     ],
@@ -96,7 +102,7 @@ def test_options_are_kept_and_paths_are_from_the_folder(
         ("bilens audit x --history . --activations out", "option", "--activations"),
         ("bilens audit x --history . --json=1", "option", "--json"),
         ("bilens audit x --history . -c", "option", "-c"),
-        ("bilens audit x --history runs --data rows.csv", "outside", "rows.csv"),
+        ("bilens audit x --history runs --data rows.csv", "start", "rows.csv"),
         ("bilens audit x --history . --data ../secret.csv", "outside", "secret.csv"),
         ("bilens audit x --history . --data /etc/passwd", "outside", "passwd"),
         ("bilens audit x --history . --data s3://bucket/rows.csv", "gone", "s3:/bucket/rows.csv"),
@@ -111,7 +117,10 @@ def test_options_are_kept_and_paths_are_from_the_folder(
         ("bilens audit x --history . --class 'subprocess.getoutput(\"id\")'", "option", "--class"),
         ("bilens audit x --history {folder} --classes names.txt", "start", "names.txt"),
         ("bilens audit x --history {folder} --classes risk", "start", "risk"),
-        ("bilens audit x --history runs --classes gone.txt", "start", "gone.txt"),
+        ("bilens audit x --history . --classes gone.txt", "start", "gone.txt"),
+        ("bilens audit x --history runs --classes risk", "start", "risk"),
+        ("bilens audit x --history runs --data runs/link/../rows.csv", "outside", "rows.csv"),
+        ("bilens audit x --history a/../runs --data runs/rows.csv", "start", "runs/rows.csv"),
         ("bilens audit x --history {folder} --labels answers/y.npy", "start", "answers/y.npy"),
         ("bilens audit x --history runs --baseline gpt2", "gone", "gpt2"),
         (
@@ -126,6 +135,16 @@ def test_all_else_is_refused_and_says_why(folder: Path, command: str, why: str, 
         repeat_command(command.format(folder=folder), folder, "mnist")
     assert (refused.value.why, refused.value.about) == (why, about)
     assert str(folder) not in str(refused.value)
+
+
+def test_a_link_to_the_folder_leads_to_no_other_data(folder: Path) -> None:
+    """Seen red: a folder that was reached by a link, with other rows beside it than beside that."""
+    (folder.parent / "home").mkdir()
+    (folder.parent / "home" / "runs").symlink_to(folder)
+    with pytest.raises(RefusedError, match="from where this path leads"):
+        repeat_command(
+            "bilens audit x --history runs --data rows.csv", folder, "mnist", [folder.parent]
+        )
 
 
 @pytest.mark.parametrize("model", ["../outside", "/etc", "out"])

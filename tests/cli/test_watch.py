@@ -208,6 +208,23 @@ def test_the_base_of_an_adapter_lies_in_the_folder_too(bilens: Shell, folder: Pa
     assert look(bilens, folder, "--inputs", folder.parent)[1]["adapter"]["state"] == "audited"
 
 
+def test_an_adapter_is_held_against_the_base_that_its_audit_named(
+    bilens: Shell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: not known at every look, and so audited at every look."""
+    monkeypatch.setattr(watching, "run_audit", lambda *_: (3, "run"))
+    adapter = write_adapter(folder, named="elsewhere/gone")
+    record = bl.audit(load(adapter, base=folder / "base"), null_samples=3).record
+    # an option that is not run again keeps nothing from being known
+    line = "bilens audit adapter --history . --baseline base --activations out"
+    run = replace(record.reproduce, command=line)
+    bl.History(folder).add(replace(record, reproduce=run))
+    assert look(bilens, folder)[1]["adapter"]["state"] == "audited"
+    (folder / "base" / "tokenizer.json").write_text("{}")
+    found = look(bilens, folder)[1]["adapter"]
+    assert (found["state"], found["files"]) == ("changed", ["base: tokenizer.json"])
+
+
 @pytest.fixture
 def hook() -> Iterator[tuple[HTTPServer, list[Any]]]:
     """Listens on this machine, and answers as it is told."""

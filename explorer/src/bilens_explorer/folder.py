@@ -17,6 +17,7 @@ from bilens.api import (
     RegisterState,
     RepeatedCommand,
     now,
+    recorded_base,
     repeat_command,
 )
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
@@ -26,6 +27,7 @@ from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns
 from bilens_explorer.documents import Judged, check_report, read_report
 from bilens_explorer.inside import (
+    ADAPTER,
     MissingError,
     cut_paths,
     require_found,
@@ -190,16 +192,22 @@ class ServedFolder:
             if only in ("", key)
         }
         return {
-            key: AuditedFiles(path, known[key].weights_sha256, known[key].files)
+            key: self._audited(path, known[key].weights_sha256, known[key].files)
             for key, path in places.items()
             if path is not None
         }
+
+    def _audited(
+        self, path: Path, weights_sha256: str, files: tuple[tuple[str, str], ...]
+    ) -> AuditedFiles:
+        base = recorded_base(self.past().commands.get(self.name_of(path), ""), self.folder)
+        return AuditedFiles(path, weights_sha256, files, base)
 
     def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is the model as it is opened, its weights first."""
         with suppress(BilensError):
             if self.opened(key).model.read_sha256 == weights_sha256:
-                then = AuditedFiles(self._found.models[key], weights_sha256, (*files.items(),))
+                then = self._audited(self._found.models[key], weights_sha256, (*files.items(),))
                 return self._register.compare(then)[1].state == "audited"
         return False
 
@@ -312,6 +320,8 @@ class ServedFolder:
         name, past = self.name_of(path), self.past()
         command = past.commands.get(name, "")
         options = reading_options(command)
+        if (path / ADAPTER).exists() and (base := recorded_base(command, self.folder)) is not None:
+            options["base"] = base
         if "--classes" in command and (names := self._judged(past.audits[name][0]).names):
             options["output_names"] = [*names]
         return options

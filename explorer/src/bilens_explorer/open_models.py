@@ -105,12 +105,13 @@ class OpenModels:
         with self._lock:
             reading = self._reading.setdefault(path, Lock())
         with reading:
-            files = state_of(self.folder, path)
+            below = options.get("base", path)  # of an adapter that does not say where it lies
+            files = state_of(self.folder, path) + state_of(self.folder, below)
             state = (*files, *((option, repr(said)) for option, said in options.items()))
             found = self._open.get(path)
             if found is None or found.state != state:
                 found = OpenModel(name, load(path, **options), state, self.results)
-                if state_of(self.folder, path) != files:
+                if state_of(self.folder, path) + state_of(self.folder, below) != files:
                     raise FileError(f"{name}: it changed while it was read: ask again.")
             with self._lock:
                 self._open[path] = found

@@ -98,7 +98,7 @@ class Register:
         """Compare a model with an audit, and return the marks of its files, too."""
         marks = {str(one): mark_of(str(one)) for one in folders_of(audited.path)}
         try:
-            if (base := named_base(audited.path)) is not None:
+            if (base := named_base(audited.path) or audited.base) is not None:
                 deque(files_of(self.folder, base), maxlen=0)  # it leads nowhere else
                 marks |= {str(one): mark_of(str(one)) for one in folders_of(base)}
         except (BilensError, OSError):

@@ -24,6 +24,7 @@ from .recorded_command import (
     RepeatedCommand as RepeatedCommand,
     check_place as check_place,
     options_in as options_in,
+    recorded_base as recorded_base,
     repeat_command as repeat_command,
 )
 from .subject import is_of_columns as is_of_columns, is_one_exact_layer as is_one_exact_layer

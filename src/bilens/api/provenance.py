@@ -307,12 +307,14 @@ def is_prose(path: Path) -> bool:
 class AuditedFiles(NamedTuple):
     """Where a model lies, or lay, with the weights and the files that its last audit read.
 
-    No files are known of an earlier release: then the model is opened.
+    No files are known of an earlier release: then the model is opened. `base` is the model below
+    an adapter that does not say where that lies.
     """
 
     path: Path
     weights_sha256: str
     files: tuple[tuple[str, str], ...]
+    base: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -350,7 +352,7 @@ def compare_with_audit(
             then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
         else:
             place = path if path.is_dir() else path.parent
-            base = named_base(path)
+            base = named_base(path) or audited.base
             if base is None and any(name.startswith(BELOW) for name in then):
                 return RegisterState("unread")  # nobody knows where it lies
             lying = read_beside(path, base)

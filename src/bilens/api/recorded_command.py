@@ -12,7 +12,9 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -98,8 +100,8 @@ def repeat_command(
     if UNPRINTABLE.search(f"{command}{model}"):
         raise RefusedError("unreadable", model)
     given = [*options_in([*words[1 : named[1]], *words[named[1] + 1 :]])]
-    start = find_start(folder, [value for name, value in given if name == "--history"])
-    model = path_inside(model, folder, folder, inputs)
+    history = find_history(command)
+    model = path_inside(model, folder, Path(), inputs)
     arguments, files = ["audit", "--history=."], [model]
     for name, value in given:
         use = OPTIONS[name]
@@ -108,9 +110,9 @@ def repeat_command(
         elif not use.startswith("output"):
             is_grammar = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
             if (use == "file" and not is_grammar) or (
-                use == "answers" and is_file(name, value, start, folder)
+                use == "answers" and is_file(name, value, folder, history)
             ):
-                value = path_inside(value, start, folder, inputs)
+                value = path_inside(value, folder, history, inputs)
                 files.append(value)
             arguments.append(f"{name}={value}")
     return RepeatedCommand((*arguments, "--", model), tuple(files))
@@ -136,32 +138,57 @@ def options_in(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def find_start(folder: Path, histories: Sequence[str]) -> Path | None:
-    """Return where a command was run, by how its --history names the folder.
+def last_value(command: str, option: str) -> str | None:
+    """Return the value that a command gives last to an option, whatever else stands in it."""
+    with suppress(ValueError):  # an open quotation
+        words = [*shlex.split(command), ""]
+        parts = [(one.partition("="), following) for one, following in pairwise(words)]
+        found = [v if eq else following for (name, eq, v), following in parts if name == option]
+        return found[-1] if found else None
+    return None
 
-    None where that does not say it: a path from the root, or one that leads upwards.
+
+def find_history(command: str) -> Path:
+    """Return how a command names the folder of its history, from where it was run."""
+    return Path(last_value(command, "--history") or "/")
+
+
+def recorded_base(command: str, folder: Path, inputs: Sequence[Path] = ()) -> Path | None:
+    """Return the baseline of a recorded audit, which may be the model below an adapter.
+
+    None where it names none, or none that lies in the folder or in `inputs`.
     """
-    places = (folder, *folder.parents)
-    named = [one for one in histories[-1:] if not Path(one).is_absolute()]
-    return next((start for start in places for one in named if start / one == folder), None)
+    with suppress(RefusedError):
+        if named := last_value(command, "--baseline"):
+            return folder / path_inside(named, folder, find_history(command), inputs)
+    return None
 
 
-def find_path(value: str, start: Path | None) -> Path:
-    """Resolve a path of a command; RefusedError where nobody knows from where it leads."""
-    if start is None and not Path(value).is_absolute():
-        raise RefusedError("start", value)
-    return (start or Path("/")) / value
+def find_path(value: str, folder: Path, history: Path) -> Path | None:
+    """Return where a path of a command leads; None where nobody knows from where it does.
+
+    A relative one is known where it goes through the history, however that is reached: what lies
+    beside the folder may lie beside a link to it.
+    """
+    path, through = Path(value), history.parts
+    if path.is_absolute():
+        return path
+    known = not history.is_absolute() and path.parts[: len(through)] == through
+    return folder.joinpath(*path.parts[len(through) :]) if known else None
 
 
-def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[Path]) -> str:
+def path_inside(value: str, folder: Path, history: Path, inputs: Sequence[Path]) -> str:
     """Return a path of a command as one from the folder; RefusedError where it leads elsewhere.
 
     What may be a name in the hub, by its form, and is not in the folder is said to be just that.
     """
     is_name = HUB_NAME.fullmatch(value) is not None and not ENDING.search(value)
-    if is_name and start is None and not (folder / value).exists():
-        raise RefusedError("gone", value)
-    path = Path(os.path.normpath(find_path(value, start)))
+    given = find_path(value, folder, history)
+    if given is None:
+        raise RefusedError("gone" if is_name and not (folder / value).exists() else "start", value)
+    path = Path(os.path.normpath(given))
+    if os.path.realpath(path) != os.path.realpath(given):  # `..` behind a link
+        raise RefusedError("outside", path.name)
     if path.is_relative_to(folder):
         name = path.relative_to(folder).as_posix()
         check_place(folder, name, inputs)
@@ -172,17 +199,17 @@ def path_inside(value: str, start: Path | None, folder: Path, inputs: Sequence[P
     raise RefusedError("gone", value) if is_name else RefusedError("outside", path.name)
 
 
-def is_file(option: str, value: str, start: Path | None, folder: Path) -> bool:
+def is_file(option: str, value: str, folder: Path, history: Path) -> bool:
     """Return whether right answers, or the names of classes, are those of a file.
 
     RefusedError where that is not known: a name would be taken that was a file, or the other way.
     """
     if option == "--classes" and "," in value:
         return False
-    known = start is not None or Path(value).is_absolute()
-    if known and find_path(value, start).is_file():
+    place = find_path(value, folder, history)
+    if place is not None and place.is_file():
         return True
-    is_path = "/" in value or "." in value
+    known, is_path = place is not None, "/" in value or "." in value
     # a column that is none is refused by the audit, and any text names a class
     unsure = is_path or not known if option == "--classes" else is_path and not known
     if unsure or (folder / value).is_file():

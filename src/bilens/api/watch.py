@@ -11,7 +11,12 @@ from msgspec import structs
 
 from bilens.api.history import History, now
 from bilens.api.provenance import AuditedFiles, compare_with_audit
-from bilens.api.recorded_command import RefusedError, RepeatedCommand, repeat_command
+from bilens.api.recorded_command import (
+    RefusedError,
+    RepeatedCommand,
+    recorded_base,
+    repeat_command,
+)
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.io.file_kinds import is_model
 from bilens.io.formats.peft import named_base
@@ -77,8 +82,8 @@ def look_at(
             f"row {last.number} of the history is damaged or of a later release: audit it by hand."
         )
         return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
-    audited = AuditedFiles(path, last.weights_sha256, last.files)
-    found = compare_with_audit(audited)
+    base = recorded_base(last.command, history.folder, inputs)
+    found = compare_with_audit(AuditedFiles(path, last.weights_sha256, last.files, base))
     state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
     model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if state != "changed":
