@@ -21,12 +21,14 @@ import pytest
 import torch
 from msgspec.structs import replace
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 import bilens as bl
 import tiny
 from bilens.api.watch import watch_folder
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
+from bilens.cli.app import app
 from bilens.records.common import Identity
 from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders, register
@@ -205,6 +207,39 @@ def test_an_adapter_is_opened_with_the_base_that_its_audit_named(root: Path) -> 
     config.write_text(config.read_text().replace('"hidden_act": "silu"', '"hidden_act": "relu"'))
     assert [one.name for one in row(served, "adapter").differences] == ["base: config.json"]
     assert served.opened(id_of("adapter")) is not before
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "said"),
+    [
+        ("{root}/m --history {root} --html x.html", "--history=. -- m", "again"),
+        ("runs/m other/m --history runs --seed 3", "--history=. --seed=3 -- m", "again"),
+        (
+            "{root}/m --history {root} --data /srv/t.csv",
+            ".../runs/m --history .../runs --data .../t.csv",
+            "recorded",
+        ),
+        (
+            "runs/m --history runs --data=t.csv",
+            "runs/m --history runs --data=t.csv",
+            "recorded",
+        ),
+    ],
+)
+def test_a_line_to_copy_is_of_this_model_data_and_history(
+    root: Path, command: str, line: str, said: str
+) -> None:
+    """Seen red: a path from the root as one from the folder above, where another may lie."""
+    record = audit_of(root / "m").record
+    run = replace(record.reproduce, command=f"bilens audit {command.format(root=root)}")
+    bl.History(root).add(replace(record, reproduce=run))
+    with client_of(ServedFolder(root)) as client:
+        page = client.get(f"/models/{id_of('m')}").text
+    shown = html.unescape(re.sub("<[^>]+>", "", page[page.index("<pre") :].partition("</pre>")[0]))
+    assert shown == f"bilens audit {line}"
+    assert html.escape(T(f"explorer.{said}"), quote=False) in page
+    if ".../" in line:  # wherever it is pasted, it opens nothing
+        assert CliRunner().invoke(app, shown.split()[1:]).exit_code != 0
 
 
 def test_files_are_read_once_and_only_those_that_changed(

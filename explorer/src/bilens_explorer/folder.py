@@ -1,6 +1,7 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
 import os
+import shlex
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -259,6 +260,7 @@ class ServedFolder:
             ),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past, row),
+            again="" if path is None else self._line_again(key),
             run=None if path is None or self._exporting else self.audit_run(key),
         )
 
@@ -403,6 +405,11 @@ class ServedFolder:
         if name not in commands:
             raise RefusedError("none")
         return repeat_command(commands[name], self.folder, name)
+
+    def _line_again(self, key: str) -> str:
+        with suppress(RefusedError):
+            return shlex.join(["bilens", *self._recorded_command(key).arguments])
+        return ""
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -31,6 +31,7 @@ ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
 PARTS = {"source", "data", "difference", "baseline", "saes", "reproduce", "provenance"}
 PARTS |= {"options", "reasons"}  # of a sweep
 FIELDS = PARTS | {"path", "folder", "command", "activations", "reason"}
+NOWHERE = ".../"  # for folders of a path in a command: no other file is meant by its end
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
 Told = TypeVar("Told", bound=Record)
@@ -130,25 +131,26 @@ def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
         os.close(here)
 
 
-def without_paths(text: str, folder: Path, *, ends: bool = False) -> str:
+def without_paths(text: str, folder: Path, *, ends: bool = False, instead: str = "") -> str:
     """Return a text with each path of the machine cut: from the folder on, else its last part.
 
     A space ends a path that is not quoted; or, with `ends`, nothing but the end of the text does.
+    `instead` stands for what is cut.
     """
     here = rf"{START}{re.escape(str(folder))}(?![.-]*\w)"
-    text = re.sub(here, lambda _: folder.name, URL.sub("", text))
+    text = re.sub(here, lambda _: f"{instead}{folder.name}", URL.sub("", text))
     for path in (TO_THE_END, ELSEWHERE) if ends else (ELSEWHERE,):
-        text = path.sub(lambda found: ABOVE.sub("", found[0]), text)
+        text = path.sub(lambda found: ABOVE.sub(instead, found[0]), text)
     return text
 
 
 def command_told(command: str, folder: Path) -> str:
-    """Return a command line with each path of the machine cut."""
+    """Return a command line with each path of the machine cut, so that it leads nowhere."""
     try:
         words = shlex.split(command)
     except ValueError:  # an open quotation
-        return without_paths(command, folder)
-    told = [without_paths(word, folder, ends=True) for word in words]
+        return without_paths(command, folder, instead=NOWHERE)
+    told = [without_paths(word, folder, ends=True, instead=NOWHERE) for word in words]
     return command if told == words else shlex.join(told)
 
 

@@ -31,7 +31,7 @@ from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
 from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.layer_spectra import LayerTable
-from bilens_explorer.records.models import AuditRun, ModelPage, ModelRow, Overview
+from bilens_explorer.records.models import AuditRun, ModelPage, Overview
 from bilens_explorer.standing import decision, decision_box
 from bilens_explorer.watching import progress
 
@@ -180,7 +180,7 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     row = found.model
     if row.state == "never" and not found.views:
         return element("p", t("explorer.autoencoder"))
-    how = how_to_audit(t, row) if row.there and LOST not in row.name else Markup()
+    how = how_to_audit(t, found) if row.there and LOST not in row.name else Markup()
     moved = Markup()
     if found.before:
         link = page_link(t, f"/models/{found.before}", t("explorer.before"))
@@ -191,9 +191,11 @@ def state(t: Catalogue, found: ModelPage) -> Markup:
     return joined(decision_box(t, row), moved, how)
 
 
-def how_to_audit(t: Catalogue, row: ModelRow) -> Markup:
-    """Return the command that audits a model: the recorded one, with its data and conditions."""
-    key, command = "again", "" if row.last is None else row.last.command
+def how_to_audit(t: Catalogue, found: ModelPage) -> Markup:
+    """Return the command that audits a model in the folder: as before, where that is known."""
+    key, command, row = "again", found.again, found.model
+    if not command and row.last is not None:
+        key, command = "recorded", row.last.command
     if not command:
         end = ["--"] if row.name.startswith("-") else []
         key, command = "how", shlex.join(["bilens", "audit", "--history", ".", *end, row.name])

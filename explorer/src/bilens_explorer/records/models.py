@@ -135,6 +135,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     conditions: Annotated[tuple[JudgedCondition, ...], "of the last audit, those that failed"] = ()
     reports: Annotated[tuple[ReportRow, ...], "that lie in its folder"] = ()
     views: Annotated[tuple[str, ...], "that it can be looked at in; none of an autoencoder"] = ()
+    again: Annotated[str, "that repeats its last audit in this folder; empty if unknown"] = ""
     run: Annotated[AuditRun | None, "of auditing it again; null where it is gone"] = None
 
 
