@@ -15,7 +15,7 @@ import bilens as bl
 import fake_commands
 import tiny
 from bilens.base.errors import FileError, UsageError
-from bilens_explorer.app import build_app
+from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.command import Address, server_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER, NamingProxy
@@ -148,6 +148,20 @@ def test_behind_a_proxy_its_user_is_the_author(
         assert [(one.author, one.known_by) for one in entries] == [(author, header)]
         page = model_page(served.model(key), "en", "")
         assert f"signed in: {header}" in page
+
+
+def test_whom_the_proxy_does_not_name_changes_nothing(served: ServedFolder) -> None:
+    """Seen red: audits were started and cancelled. Whatever is sent counts, but what only reads."""
+    app = build_app(served, [HERE[7:]], TOKEN, NamingProxy("10.0.0.7", "X-Forwarded-User"))
+    headers = {"authorization": f"Bearer {TOKEN}", "origin": HERE, HEADER: app.secret}
+    sent = [one for one in ENDPOINTS if one.method != "GET"]
+    assert [one.path for one in sent if one.reads] == ["/models/{key}/radius"]
+    with TestClient(app, base_url=HERE, client=("10.0.0.7", 1)) as client:
+        for one in sent:
+            path = f"/api/v1{one.path.format(key=id_of('mnist'))}"
+            told = client.post(path, json={}, headers=headers).json().get("error", "")
+            assert ("named nobody" in told) == (not one.reads), one.path
+    assert served.runs.describe(id_of("mnist")) is None
 
 
 def test_without_a_proxy_no_header_names_anybody(served: ServedFolder) -> None:

@@ -43,7 +43,8 @@ class Endpoint:
     find: Callable[..., Record]
     held: Held | None = None  # arguments whose answers a one-file export holds
     slow: str = ""  # the kind of a slow one, of which few are worked on at once
-    adds: bool = False  # whether something is kept; else a body is only too long for a query
+    adds: bool = False  # whether something is kept
+    reads: bool = False  # whether what is sent changes nothing, but is too long for a query
 
     @property
     def answers(self) -> tuple[type[Record], ...]:
@@ -76,7 +77,12 @@ class Endpoint:
     def arguments(
         self, path: Arguments, query: Mapping[str, str], body: bytes, user: User
     ) -> Arguments:
-        """Return a request, checked: UsageError for its query, MsgspecError for its body."""
+        """Return a request, checked: UsageError for its query, MsgspecError for its body.
+
+        Whom the proxy does not name changes nothing.
+        """
+        if self.body is not None and not self.reads and user is not None and not user[0]:
+            raise UsageError(f"the proxy named nobody in {user[1]}: sign in there.")
         sent = {} if self.body is None else {"body": msgspec.json.decode(body, type=self.body)}
         known = {"user": user} if "user" in signature(self.find).parameters else {}
         return {**path, **read_query(self.query, query), **sent, **known}

@@ -360,5 +360,5 @@ def held_pairs(served: ServedFolder) -> Iterator[Arguments]:
 ENDPOINTS = (
     Endpoint("/models/{key}/playground", playground, held=every_model, slow="view"),
     Endpoint("/models/{key}/playground/pair", pair_spectrum, held=held_pairs, slow="view"),
-    Endpoint("/models/{key}/radius", radius, slow="background"),
+    Endpoint("/models/{key}/radius", radius, slow="background", reads=True),
 )
