@@ -91,13 +91,20 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     below = Path(model.below) if model.below else None
     beside = read_beside(Path(model.source), below) if weights else {}
     names = {path: name for name, path in beside.items()}
-    files = {names.get(path, path.name): path for path in weights} | {
+    read = [*weights, *sorted(tensor_files(model) - {*weights})] if weights else []
+    files = {names.get(path) or name_below(model, path): path for path in read} | {
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
-    known = {weights[0]: model.weights_sha256} if len(weights) == 1 else {}
-    found = {name: known.get(path) or file_sha256(path) for name, path in files.items()}
+    found = {name: file_sha256(path) for name, path in files.items()}
     check_unchanged(model)
     return found
+
+
+def name_below(model: LoadedModel, path: Path) -> str:
+    """Return the path of a file from the folder of a model, or its name alone."""
+    place = Path(model.source)
+    place = place if place.is_dir() else place.parent
+    return path.relative_to(place).as_posix() if path.is_relative_to(place) else path.name
 
 
 def check_unchanged(model: LoadedModel) -> None:
@@ -259,7 +266,9 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
     These are left out where not even those that were read are known by their bytes.
     """
     places = [Path(place) for place in (model.source, model.below) if place]
-    own = files_with_tensors(model)
+    hashed = {*weight_files_of(model)}  # with the weights
+    hashed |= {path for path in tensor_files(model) if {path, path.parent} & {*places[1:]}}
+    own = hashed | {path.parent / INDEX_NAME for path in hashed}
     return {
         f"{number} {name}": file_sha256(path)
         for number, place in enumerate(places)
@@ -270,8 +279,13 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
 
 def files_with_tensors(model: LoadedModel) -> set[Path]:
     """Return the files of the tensors that are read, or compared, of a model, and their index."""
-    found = {one.path for one in model.tensors.values()} | {*weight_files_of(model)}
+    found = tensor_files(model) | {*weight_files_of(model)}
     return found | {path.parent / INDEX_NAME for path in found}
+
+
+def tensor_files(model: LoadedModel) -> set[Path]:
+    """Return the files that the tensors of a model are in."""
+    return {one.path for one in model.tensors.values() if one.path.is_file()}
 
 
 def is_of_weights(path: Path) -> bool:

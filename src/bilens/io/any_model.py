@@ -87,7 +87,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
             except Exception as why:  # damaged bytes lead anywhere
                 raise not_readable(path, kind, why) from why
         store = {**store, **tensors_beside(store, held, error)}
-    files = tuple(held.files) if held is not None and path.is_dir() else ()
+    files = () if held is None else tuple(held.files)
     model = LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
     return replace(model, marks=marks)
 

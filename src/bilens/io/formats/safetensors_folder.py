@@ -71,6 +71,10 @@ def further_modules(folder: Path) -> Store:
     store: dict[str, StoredTensor] = {}
     places = sorted(folder.glob("[0-9]*_*/*")) if (folder / "modules.json").exists() else []
     for file in places:
+        if file.parent.is_symlink():
+            raise CheckpointError(
+                f"{file.parent}: is a link, and a part of the model: put the folder itself there."
+            )
         if file.suffix in (".bin", ".pt"):
             raise CheckpointError(f"{file}: is a part of the model, and a pickle: save it again.")
         if file.name == WEIGHTS_NAME:
