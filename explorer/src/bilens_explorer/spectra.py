@@ -25,7 +25,7 @@ from bilens.api import (
     run_job,
     token_ends,
 )
-from bilens.base.errors import BilensError, MemoryLimitError, UsageError
+from bilens.base.errors import BilensError, UsageError
 from bilens.certify import enclose_spectrum
 from bilens.data import load_tokenizer
 from bilens.findings import LEVEL, MINIMUM_SAMPLES, drawn, image_shape, null_interval
@@ -35,7 +35,7 @@ from bilens.nn import LayerView
 from bilens.records import LayerReading, PastAudit, TokenEnds, value_at
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.inside import require_found
+from bilens_explorer.inside import ToldError, require_found
 from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.layer_spectra import (
     LayerRow,
@@ -75,18 +75,14 @@ class OutputView:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
         sizes = opened.model.layers[layer].sizes
         if sizes.d_hidden * sizes.d_in > LARGEST:
-            raise MemoryLimitError(
-                f"{layer} is {sizes.d_hidden} × {sizes.d_in}, too large for a page: "
-                f"`bilens decompose {opened.name} --layer {layer}` reads it."
-            )
+            size = {"rows": sizes.d_hidden, "columns": sizes.d_in}
+            raise ToldError("too_large", layer=layer, model=opened.name, **size)
         _, readings = last_readings(served, key, opened)
         said = readings.get(layer)
         if said is not None and said.fit is not None and not said.fit.usable:
             fit, found = said.fit, min(said.fit.quadratic or 0.0, said.fit.trimmed or 1.0)
-            raise UsageError(
-                f"{layer} was not read by the last audit: R² = {found:.3g}, and {fit.threshold:g} "
-                "was asked for; so it is not drawn."
-            )
+            told = {"r2": f"{found:.3g}", "threshold": f"{fit.threshold:g}"}
+            raise ToldError("not_drawn", layer=layer, **told)
         return cls(opened, layer, output)
 
     @property

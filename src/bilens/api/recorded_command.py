@@ -54,6 +54,7 @@ class RefusedError(UsageError):
     def __init__(self, why: Refused, about: str = "") -> None:
         super().__init__(load_catalogue("en")(f"explorer.why.{why}", about=about))
         self.why, self.about = why, about
+        self.key, self.values = f"explorer.why.{why}", {"about": about}
 
 
 @dataclass(frozen=True)
