@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -36,6 +37,7 @@ from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
 from bilens_explorer.people import NewEntry, add_entry
+from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import ModelRow, id_of
 from commands import model_folder
 from explorer_folder import run
@@ -449,6 +451,17 @@ def test_a_mapping_an_activation_and_names_open_the_views_too(
     assert layer["outputs"] == ["cat", "dog", "cow"]
 
 
+def test_one_name_without_a_comma_is_a_name_too(root: Path) -> None:
+    """Seen red: a single output without its name; where a file has it, the audit alone says it."""
+    options = partial(reading_options, folder=root)
+    (root / "risk.txt").write_text("a")
+    assert options("bilens audit m --history . --classes risk") == {"output_names": ["risk"]}
+    assert options("bilens audit m --history . --classes=a,b") == {"output_names": ["a", "b"]}
+    for unknown in ("--history . --classes risk.txt", f"--history {root} --classes risk"):
+        found = options(f"bilens audit m {unknown} --activation relu")
+        assert found == {"activation": "relu"}
+
+
 def test_no_view_draws_what_the_audit_did_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +483,9 @@ def test_no_view_draws_what_the_audit_did_not_read(
                 found = client.get(f"/api/v1/models/{key}/{view}", params=asked)
                 assert found.status_code == code, found.text
                 assert code == 200 or "not read by the last audit: R²" in found.json()["error"]
+                if view in ("spectrum", "interactions") and code == 200:  # seen red: another R²
+                    kept = client.get(f"/api/v1/models/{key}/layers").json()["layers"][0]
+                    assert found.json()["approximation"]["r_squared"] == kept["r_squared"]
 
 
 def test_a_paper_says_nothing_of_what_people_accepted(root: Path) -> None:
