@@ -75,6 +75,22 @@ def test_one_is_cancelled_by_keyboard_and_another_page_follows_it(page: Any) -> 
 
 
 @pytest.mark.slow
+def test_why_not_is_said_in_the_language_of_the_page(page: Any) -> None:
+    """Seen red: an English sentence in a Japanese one, by an ordinary click."""
+    page.goto(f"/models/{id_of('slow')}?lang=ja")
+    page.get_by_role("button", name="もう一度監査").click()
+    page.get_by_role("button", name="中止").wait_for()
+    page.goto(f"/models/{id_of('quick')}?lang=ja")
+    page.get_by_role("button", name="もう一度監査").click()
+    said = page.locator("[data-view=auditAgain] > [role=status]")
+    said.locator("[lang=ja]", has_text="別の監査が実行中です。").wait_for()
+    assert said.locator("[lang=en]").count() == 0
+    page.goto(f"/models/{id_of('slow')}?lang=ja")
+    page.get_by_role("button", name="中止").press("Enter")
+    page.get_by_role("button", name="もう一度監査").wait_for()
+
+
+@pytest.mark.slow
 def test_what_may_not_be_run_is_a_line_to_copy_and_so_is_all_without_a_script(
     page: Any, browser: Any, address: str
 ) -> None:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -34,7 +35,9 @@ from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders, register
 from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
+from bilens_explorer.guard import HEADER
 from bilens_explorer.people import NewEntry, add_entry
+from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import ModelRow, id_of
 from commands import model_folder
 from explorer_folder import run
@@ -242,6 +245,24 @@ def test_a_line_to_copy_is_of_this_model_data_and_history(
         assert CliRunner().invoke(app, shown.split()[1:]).exit_code != 0
 
 
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_what_is_refused_is_told_in_the_language_that_is_asked_for(root: Path, lang: str) -> None:
+    """Sentences of the pages' own; those of other parts of bilens are English, and say so."""
+    key, served = id_of("m"), ServedFolder(root)
+    app = build_app(served, [HERE.removeprefix("http://")])
+    sent = {"accept-language": lang, "origin": HERE, HEADER: app.secret}
+    body = {"action": "reject", "subject": "rule:decision", "text": "no", "author": "Ada"}
+    with TestClient(app, base_url=HERE, headers=sent) as client:
+        found = client.post(f"/api/v1/models/{key}/entries", json=body)
+        told = load_catalogue(lang)("explorer.told.another", number=1, model="m")
+        assert (found.status_code, found.json()["error"]) == (400, told)
+        assert found.headers["content-language"] == lang
+        unknown = client.get(f"/api/v1/models/{key}/spectrum?layer=none")
+        assert (unknown.status_code, unknown.headers["content-language"]) == (400, "en")
+        page = client.get(f"/compare?a=x&lang={lang}").text
+        assert '<span lang="en">' in page
+
+
 def test_files_are_read_once_and_only_those_that_changed(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -430,6 +451,17 @@ def test_a_mapping_an_activation_and_names_open_the_views_too(
     assert layer["outputs"] == ["cat", "dog", "cow"]
 
 
+def test_one_name_without_a_comma_is_a_name_too(root: Path) -> None:
+    """Seen red: a single output without its name; where a file has it, the audit alone says it."""
+    options = partial(reading_options, folder=root)
+    (root / "risk.txt").write_text("a")
+    assert options("bilens audit m --history . --classes risk") == {"output_names": ["risk"]}
+    assert options("bilens audit m --history . --classes=a,b") == {"output_names": ["a", "b"]}
+    for unknown in ("--history . --classes risk.txt", f"--history {root} --classes risk"):
+        found = options(f"bilens audit m {unknown} --activation relu")
+        assert found == {"activation": "relu"}
+
+
 def test_no_view_draws_what_the_audit_did_not_read(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,6 +483,9 @@ def test_no_view_draws_what_the_audit_did_not_read(
                 found = client.get(f"/api/v1/models/{key}/{view}", params=asked)
                 assert found.status_code == code, found.text
                 assert code == 200 or "not read by the last audit: R²" in found.json()["error"]
+                if view in ("spectrum", "interactions") and code == 200:  # seen red: another R²
+                    kept = client.get(f"/api/v1/models/{key}/layers").json()["layers"][0]
+                    assert found.json()["approximation"]["r_squared"] == kept["r_squared"]
 
 
 def test_a_paper_says_nothing_of_what_people_accepted(root: Path) -> None:
@@ -481,7 +516,7 @@ def test_nobody_accepts_an_audit_that_they_did_not_see(root: Path) -> None:
     swap(root)
     audited(root, "m")
     for given in ({}, seen, {"audit": 2, "identity": last.identity}):
-        with pytest.raises(UsageError, match="audit 2 is the last one of m, and this is said of"):
+        with pytest.raises(UsageError, match="Audit 2 is the last one of m, and this is said of"):
             add_entry(served, key, NewEntry("accept", "rule:decision", "I read it", "Ada", **given))
     with pytest.raises(UsageError, match="audit 1 is not the last one of m"):
         served.history.say("accept", "m", "rule:decision", "known", "Ada", audit=1)

@@ -13,15 +13,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, compile_path
 
+from bilens.api import RefusedError
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
-from bilens.report import LANGUAGES
+from bilens.report import LANGUAGES, load_catalogue
 from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import POLICY, Guard, NamingProxy
-from bilens_explorer.inside import MissingError, without_paths
+from bilens_explorer.inside import MissingError, ToldError, without_paths
 from bilens_explorer.mistakes import mistakes_page, wrong_answers
 from bilens_explorer.pages import (
     MODEL_VIEWS,
@@ -112,9 +113,14 @@ def build_app(
         elif isinstance(error, REFUSED):
             status = 503 if isinstance(error, IN_VAIN) else 400
             told = displayable(without_paths(str(error), served.folder))
+        lang, spoken = lang_of(request), "en"
+        if isinstance(error, ToldError | RefusedError):
+            told = displayable(load_catalogue(lang)(error.key, **error.values))
+            spoken = lang
+        headers = {**(headers or {}), "content-language": spoken}
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
-        return HTMLResponse(failure_page(status, told, lang_of(request)), status, headers)
+        return HTMLResponse(failure_page(status, told, lang, spoken), status, headers)
 
     addresses = {path: as_page(page) for path, page in PAGES.items()}
     addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}

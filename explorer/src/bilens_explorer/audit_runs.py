@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from bilens.api import RepeatedCommand
 from bilens.base.errors import UsageError
 from bilens.records import LOST, UNPRINTABLE
-from bilens_explorer.inside import without_paths
+from bilens_explorer.inside import ToldError, without_paths
 from bilens_explorer.recorded_command import check_file
 from bilens_explorer.records.models import AuditRun
 
@@ -94,7 +94,7 @@ class AuditRuns:
             check_file(self.folder, name)
         with self._starting:
             if any(one.now.state == RUNNING for one in self._started.values()):
-                raise UsageError("an audit is running: wait for its end, or cancel it.")
+                raise ToldError("running")
             try:
                 started = self._started[key] = StartedAudit(self.folder, command)
             except OSError as error:

@@ -190,7 +190,7 @@ def eigenvector_pairs(
 ) -> EigenvectorPairs:
     """The leading eigenvectors of one output of a layer of two models, matched."""
     one, other = (OutputView.named(served, key, layer, output) for key in (a, b))
-    what = "matched", one.opened.name, one.opened.state, one.layer, one.text
+    what = "matched", one.opened.name, one.opened.state, one.layer, one.text, one.fit, other.fit
     return other.opened.once(what, lambda: paired(one, other), slow=True)
 
 
@@ -229,7 +229,7 @@ def align_output(a: OutputView, b: OutputView, alignment: Alignment) -> OutputVi
         output_names=first.model.output_names,
     )
     state = other.state + first.state
-    return OutputView(OpenModel(other.name, model, state, other.results), a.layer, a.text)
+    return OutputView(OpenModel(other.name, model, state, other.results), a.layer, a.text, b.fit)
 
 
 def other_coordinates(a: OutputView, b: OutputView, alignment: Alignment) -> str | None:
@@ -261,7 +261,7 @@ def matched_side(
 ) -> MatchedSide:
     found, vectors = output.decomposed().record, viewed_vectors(output, pairs, [*range(k)])
     values = tuple(pairs.eigenvalues[:k].tolist())
-    return MatchedSide(own_text, found.reading, found.approximation, values, vectors)
+    return MatchedSide(own_text, found.reading, output.approximation, values, vectors)
 
 
 def ranks(group: Group) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from bilens.base.errors import UsageError
 from bilens.records import Record, schemas_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
+from bilens_explorer.inside import ToldError
 
 API = "/api/v1"
 BEARER = "The token of `bilens serve --token-file FILE`, in place of the page's secret and origin."
@@ -82,7 +83,7 @@ class Endpoint:
         Whom the proxy does not name changes nothing.
         """
         if self.body is not None and not self.reads and user is not None and not user[0]:
-            raise UsageError(f"the proxy named nobody in {user[1]}: sign in there.")
+            raise ToldError("nobody", header=user[1])
         sent = {} if self.body is None else {"body": msgspec.json.decode(body, type=self.body)}
         known = {"user": user} if "user" in signature(self.find).parameters else {}
         return {**path, **read_query(self.query, query), **sent, **known}

@@ -321,10 +321,11 @@ class ServedFolder:
     def _options(self, path: Path) -> dict[str, Any]:
         name, past = self.name_of(path), self.past()
         command = past.commands.get(name, "")
-        options = reading_options(command)
+        options = reading_options(command, self.folder)
         if (path / ADAPTER).exists() and (base := recorded_base(command, self.folder)) is not None:
             options["base"] = base
-        if "--classes" in command and (names := self._judged(past.audits[name][0]).names):
+        missing = "--classes" in command and "output_names" not in options
+        if missing and (names := self._judged(past.audits[name][0]).names):
             options["output_names"] = [*names]
         return options
 

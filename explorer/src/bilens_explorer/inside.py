@@ -14,9 +14,10 @@ from typing import Any, BinaryIO, TypeVar
 from msgspec import structs
 
 from bilens.base import read_json
-from bilens.base.errors import BilensError, CheckpointError, FileError
+from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
 from bilens.io import is_model, mark_of
 from bilens.records import Record
+from bilens.report import load_catalogue
 
 MOST_FILES = 1000  # of a model
 MOST_OF_DATA = 200_000  # of a folder of images
@@ -43,6 +44,14 @@ class ElsewhereError(FileError):
 
 class MissingError(BilensError):
     """The model or document asked for is not in the folder, or no longer."""
+
+
+class ToldError(UsageError):
+    """What is refused for a reason that the page says in its reader's language."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        self.key, self.values = f"explorer.told.{key}", values
+        super().__init__(load_catalogue("en")(self.key, **values))
 
 
 def require_found(found: Wanted | None) -> Wanted:

@@ -27,7 +27,7 @@ def interactions(
 ) -> InteractionView:
     """The interactions of inputs of a layer along an output: the strongest, or those named."""
     read = OutputView.named(served, key, layer, output)
-    what = "interactions", read.layer, read.text, count, inputs
+    what = "interactions", read.layer, read.text, read.fit, count, inputs
     return read.opened.once(what, lambda: view_of(read, count, inputs))
 
 
@@ -44,7 +44,7 @@ def view_of(output: OutputView, number: int, text: str) -> InteractionView:
         layer=output.layer,
         output=job.read.names[0],
         reading=job.read.reading,
-        approximation=job.layer.approximation,
+        approximation=output.approximation,
         inputs=tuple(chosen),
         names=None if names is None else tuple(names[index] for index in chosen),
         shape=output.image,

@@ -137,20 +137,20 @@ def tabs(t: Catalogue, found: ModelPage, here: str) -> Markup:
     return element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
 
 
-def failure_page(status: int, told: str, lang: str) -> str:
-    """Return why there is no page: in the reader's language, and the English sentence beside it."""
+def failure_page(status: int, told: str, lang: str, spoken: str = "en") -> str:
+    """Return why there is no page, with a sentence of its own, which is `spoken` in a language."""
     t = load_catalogue(lang)
     key = f"{WORDS}failed.{status}"
-    said = quoting(t, key if t.has(key) else f"{WORDS}failed.other", told=displayable(told))
+    said = quoting(t, key if t.has(key) else f"{WORDS}failed.other", spoken, told=displayable(told))
     back = page_link(t, "/", t("explorer.back"))
     return framed(t, t("explorer.failed_page"), "", said, element("p", back))
 
 
-def quoting(t: Catalogue, key: str, **quoted: str) -> Markup:
-    """Return a sentence as a paragraph with what bilens itself says, which is English, in it."""
+def quoting(t: Catalogue, key: str, spoken: str = "en", **quoted: str) -> Markup:
+    """Return a sentence as a paragraph with what bilens itself says in it, mostly in English."""
     ((name, text),) = quoted.items()
     before, _, after = t(key, **{name: "\0"}).partition("\0")
-    return element("p", before, element("span", text, lang="en"), after)
+    return element("p", before, element("span", text, lang=spoken), after)
 
 
 def framed(t: Catalogue, title: str, secret: str, *parts: Markup) -> str:

@@ -32,6 +32,7 @@ from bilens.report import (
 )
 from bilens_explorer.endpoint import Endpoint, User
 from bilens_explorer.folder import ServedFolder
+from bilens_explorer.inside import ToldError
 from bilens_explorer.records.models import Key, ModelPage
 from bilens_explorer.traces import trace_of, traces
 
@@ -153,10 +154,7 @@ def add_entry(served: ServedFolder, key: Key, body: NewEntry, user: User = None)
     read = body.audit, said.pop("identity")
     judged = found.model.answered if body.action in ("accept", "reject") else None
     if judged is not None and read != (judged.number, judged.identity):
-        raise UsageError(
-            f"audit {judged.number} is the last one of {found.model.name}, and this is said of "
-            f"{'none' if body.audit is None else 'another'}: open the page again, and read it."
-        )
+        raise ToldError("another", number=judged.number, model=found.model.name)
     if user is not None:
         said |= dict(zip(("author", "known_by"), user, strict=True))
     return served.history.say(model=found.model.name, **said)
@@ -184,10 +182,7 @@ def check_subject(served: ServedFolder, page: ModelPage, action: Action, subject
     judged |= {one.rule for one in page.conditions}
     judged |= {WHOLE} if page.model.answered else set()  # which the history checks
     if action in ("accept", "reject") and subject.removeprefix(RULE) not in judged:
-        raise UsageError(
-            f"{subject}: the last audit found nothing to accept or reject there: neither a failure "
-            "nor a caution."
-        )
+        raise ToldError("nothing", subject=subject)
 
 
 def beyond(served: ServedFolder, key: str, subject: str) -> Iterator[str]:

@@ -6,17 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.api import RefusedError, check_place, options_in
+from bilens.api import RefusedError, answers_in_file, check_place, find_history, options_in
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.options import parse_roles
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
 
 
-def reading_options(command: str) -> dict[str, Any]:
+def reading_options(command: str, folder: Path) -> dict[str, Any]:
     """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown.
 
     Names of classes that stand in a file are not among them: its audit says them.
     """
+    history = find_history(command)
     found: dict[str, Any] = {}
     with suppress(UsageError, ValueError):
         given = [*options_in(shlex.split(command))]
@@ -25,8 +26,10 @@ def reading_options(command: str) -> dict[str, Any]:
         for name, value in given:
             if name == "--activation":
                 found["activation"] = value
-            elif name == "--classes" and "," in value:
-                found["output_names"] = value.split(",")
+            elif name == "--classes":
+                with suppress(RefusedError):
+                    if not answers_in_file(name, value, folder, history):
+                        found["output_names"] = value.split(",")
             elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
                 found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")
     return found

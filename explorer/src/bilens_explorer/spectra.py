@@ -25,17 +25,24 @@ from bilens.api import (
     run_job,
     token_ends,
 )
-from bilens.base.errors import BilensError, MemoryLimitError, UsageError
+from bilens.base.errors import BilensError, UsageError
 from bilens.certify import enclose_spectrum
 from bilens.data import load_tokenizer
 from bilens.findings import LEVEL, MINIMUM_SAMPLES, drawn, image_shape, null_interval
 from bilens.interp import eigenvector_tokens
 from bilens.io import vocabulary_of
 from bilens.nn import LayerView
-from bilens.records import LayerReading, PastAudit, TokenEnds, value_at
+from bilens.records import (
+    ApproximationQuality,
+    FitQuality,
+    LayerReading,
+    PastAudit,
+    TokenEnds,
+    value_at,
+)
 from bilens_explorer.endpoint import Arguments, Endpoint, every_model
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.inside import require_found
+from bilens_explorer.inside import ToldError, require_found
 from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.layer_spectra import (
     LayerRow,
@@ -67,6 +74,7 @@ class OutputView:
     opened: OpenModel
     layer: str
     text: str
+    fit: FitQuality | None = None  # that the last audit read
 
     @classmethod
     def named(cls, served: ServedFolder, key: str, layer: str, output: str) -> OutputView:
@@ -75,19 +83,26 @@ class OutputView:
             raise UsageError(f"{layer!r:.80} is no layer of {opened.name}.")
         sizes = opened.model.layers[layer].sizes
         if sizes.d_hidden * sizes.d_in > LARGEST:
-            raise MemoryLimitError(
-                f"{layer} is {sizes.d_hidden} × {sizes.d_in}, too large for a page: "
-                f"`bilens decompose {opened.name} --layer {layer}` reads it."
-            )
+            size = {"rows": sizes.d_hidden, "columns": sizes.d_in}
+            raise ToldError("too_large", layer=layer, model=opened.name, **size)
         _, readings = last_readings(served, key, opened)
-        said = readings.get(layer)
-        if said is not None and said.fit is not None and not said.fit.usable:
-            fit, found = said.fit, min(said.fit.quadratic or 0.0, said.fit.trimmed or 1.0)
-            raise UsageError(
-                f"{layer} was not read by the last audit: R² = {found:.3g}, and {fit.threshold:g} "
-                "was asked for; so it is not drawn."
-            )
-        return cls(opened, layer, output)
+        fit = None if layer not in readings else readings[layer].fit
+        if fit is not None and not fit.usable:
+            found = min(fit.quadratic or 0.0, fit.trimmed or 1.0)
+            told = {"r2": f"{found:.3g}", "threshold": f"{fit.threshold:g}"}
+            raise ToldError("not_drawn", layer=layer, **told)
+        return cls(opened, layer, output, fit)
+
+    @property
+    def approximation(self) -> ApproximationQuality | None:
+        """How far what is drawn stands for the layer: in the audit's numbers, if it read the same.
+
+        Of one that it fitted on data the page tells beside it.
+        """
+        found, fit = self.job().layer.approximation, self.fit
+        if found is None or fit is None or fit.seen or fit.quadratic is None:
+            return found
+        return structs.replace(found, r_squared=fit.quadratic, standard_error=fit.standard_error)
 
     @property
     def view(self) -> LayerView:
@@ -136,7 +151,7 @@ def spectrum(
 ) -> Spectrum:
     """The eigenvalues of one output of a layer, or of a contrast of two, with proven bounds."""
     read = OutputView.named(served, key, layer, output)
-    what = "spectrum", read.layer, read.text
+    what = "spectrum", read.layer, read.text, read.fit
     return read.opened.once(what, lambda: spectrum_of(read))
 
 
@@ -149,7 +164,7 @@ def spectrum_of(output: OutputView) -> Spectrum:
         layer=output.layer,
         reading=found.record.reading,
         about_input=found.record.about_input,
-        approximation=found.record.approximation,
+        approximation=output.approximation,
         d_in=job.layer.f.sizes.d_in,
         whole=found.pairs.whole,
         form=structs.replace(form, pairs=form.pairs[:count]),

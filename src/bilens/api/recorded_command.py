@@ -54,6 +54,7 @@ class RefusedError(UsageError):
     def __init__(self, why: Refused, about: str = "") -> None:
         super().__init__(load_catalogue("en")(f"explorer.why.{why}", about=about))
         self.why, self.about = why, about
+        self.key, self.values = f"explorer.why.{why}", {"about": about}
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def repeat_command(
         elif not use.startswith("output"):
             is_grammar = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
             if (use == "file" and not is_grammar) or (
-                use == "answers" and is_file(name, value, folder, history)
+                use == "answers" and answers_in_file(name, value, folder, history)
             ):
                 value = path_inside(value, folder, history, inputs)
                 files.append(value)
@@ -199,7 +200,7 @@ def path_inside(value: str, folder: Path, history: Path, inputs: Sequence[Path])
     raise RefusedError("gone", value) if is_name else RefusedError("outside", path.name)
 
 
-def is_file(option: str, value: str, folder: Path, history: Path) -> bool:
+def answers_in_file(option: str, value: str, folder: Path, history: Path) -> bool:
     """Return whether right answers, or the names of classes, are those of a file.
 
     RefusedError where that is not known: a name would be taken that was a file, or the other way.

@@ -46,6 +46,7 @@ from .history import (
 )
 from .layer_readings import (
     Difference as Difference,
+    FitQuality as FitQuality,
     LayerDifference as LayerDifference,
     LayerReading as LayerReading,
 )

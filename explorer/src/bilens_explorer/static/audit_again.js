@@ -1,5 +1,5 @@
 // Audits a model again: a button starts the recorded command, and the page follows it to its end.
-import { exported, freshPage, get, post } from "./lib.js";
+import { exported, freshPage, get, post, whyNot } from "./lib.js";
 
 const PAUSE = 1000; // milliseconds between two looks at an audit that runs
 
@@ -41,7 +41,7 @@ export function auditAgain(root) {
       await look();
     } catch (error) {
       said.classList.remove("unseen");
-      said.textContent = error.message;
+      said.replaceChildren(...whyNot(error));
     }
   });
   button().hidden = false;

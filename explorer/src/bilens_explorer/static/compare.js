@@ -5,7 +5,7 @@ import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
 
-const matchedParts = (found, keys, layer) => {
+const matchedParts = (found, keys, layer, read) => {
   const sides = { A: found.a, B: found.b };
   const plots = Object.entries(sides).map(([side, { values }]) => {
     const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 180, xName: t("spectrum.order"), yName: "λ", width: 480 });
@@ -48,7 +48,7 @@ const matchedParts = (found, keys, layer) => {
   );
   const told = { score: share(found.score), chance: number(found.chance, 3, "ceil"), p: number(found.p_value, 2) };
   return [
-    ...Object.entries(sides).flatMap(([side, one]) => approximated(one, `${side}: `)).filter(Boolean),
+    ...Object.entries(sides).flatMap(([side, one]) => approximated(one, read[side], `${side}: `)).filter(Boolean),
     element("p", {}, t("compare.score", told)),
     element("div", { class: "side" }, plots, cosines),
     element("p", { class: "quiet" }, t("vectors.sign")),
@@ -82,7 +82,7 @@ export const compare = (root) =>
       );
       redraw(async (current) => {
         const found = await get(address(output));
-        if (current()) part.replaceChildren(...matchedParts(found, { a, b }, layer));
+        if (current()) part.replaceChildren(...matchedParts(found, { a, b }, layer, { A: layer, B: theirs.layers.find((one) => one.name === layer.name) }));
       });
     };
     root.append(controls, part);

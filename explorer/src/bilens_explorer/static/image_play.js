@@ -1,7 +1,7 @@
 // The playground of images: what is drawn goes through the model at once.
 import { drawingBoard } from "./board.js";
 import { bars, image, largest, paint } from "./charts.js";
-import { choice, control, element, exported, get, number, post, t } from "./lib.js";
+import { choice, control, element, exported, get, number, post, t, whyNot } from "./lib.js";
 import { nameable } from "./people.js";
 import { answerText, calmly, host, keepPlayed, readOutput, sayIfChanged, scoreBars, section, taken } from "./played.js";
 import { attributed, direction, dot, largestAt, lowerRadius, nearCrossing, quadraticMap, turned, unpacked } from "./quadratic.js";
@@ -126,7 +126,7 @@ export const imagePlayground = (root, given, drawn, again) => {
       now.key = ""; // its cards are to be laid
       update();
     } catch (error) {
-      if (now.key === key) cards.replaceChildren(element("p", { class: "quiet" }, error.message));
+      if (now.key === key) cards.replaceChildren(element("p", { class: "quiet" }, whyNot(error)));
     }
   };
 
@@ -146,7 +146,7 @@ export const imagePlayground = (root, given, drawn, again) => {
       const apart = number(largest(found.logits.map((value, o) => value - logits[o])), 2, "ceil");
       near.replaceChildren(element("p", {}, radiusText(found)), ...pictures(x, found.example), element("p", { class: "quiet" }, t("play.apart", { apart })));
     } catch (error) {
-      if (mine === turn) near.replaceChildren(element("p", { class: "callout wrong" }, error.message, " ", t("play.kept")));
+      if (mine === turn) near.replaceChildren(element("p", { class: "callout wrong" }, whyNot(error), " ", t("play.kept")));
     }
   };
   const bounds = (x, at, label) => {

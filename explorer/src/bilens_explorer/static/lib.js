@@ -15,11 +15,19 @@ const API = "/api/v1";
 
 // ---- data
 
+// Why there is no answer: `parts` say it in the reader's language, and mark what is in another.
+const failure = (known, said, { status, headers }) => {
+  const [before, after] = t(`failed.${known}`, { told: "\0" }).split("\0");
+  const own = element("span", { lang: headers?.get("content-language") ?? "en" }, said);
+  return Object.assign(new Error(said), { status, parts: [before, own, after] });
+};
+export const whyNot = (error) => error.parts ?? [error.message];
+
 async function asked(path, options, tries = 15) {
   let answer;
   let found;
   try {
-    answer = await fetch(API + path, options);
+    answer = await fetch(API + path, { ...options, headers: { ...options?.headers, "Accept-Language": lang } });
     found = await answer.json();
   } catch {
     throw new Error(t("watch.silent")); // nobody answers, or somebody who speaks no JSON
@@ -31,8 +39,7 @@ async function asked(path, options, tries = 15) {
   }
   if (!answer.ok) {
     const known = `failed.${answer.status}` in words ? answer.status : "other";
-    const { status } = answer;
-    throw Object.assign(new Error(t(`failed.${known}`, { told: found.error })), { status });
+    throw failure(known, found.error, answer);
   }
   return found;
 }
@@ -73,7 +80,7 @@ export const get = async (address) => {
   if (!exported) return asked(address);
   const found = await unpack(keyOf(address));
   if (found === undefined) throw new Error(t("not_exported"));
-  if (found.error) throw new Error(found.error);
+  if (found.error) throw failure("400", found.error, {});
   return found;
 };
 
@@ -186,7 +193,7 @@ export const drawing = async (root, draw) => {
   try {
     await draw();
   } catch (error) {
-    root.append(element("p", { class: "callout wrong", role: "alert" }, error.message));
+    root.append(element("p", { class: "callout wrong", role: "alert" }, whyNot(error)));
   } finally {
     root.removeAttribute("aria-busy");
   }

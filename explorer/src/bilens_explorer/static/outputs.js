@@ -8,8 +8,8 @@ export const addressOf = (key, what, layer, output, more = {}) =>
   `/models/${key}/${what}?${new URLSearchParams({ layer: layer.name, output, ...more })}`;
 
 // R² of a layer that is read through an approximation; it is said before anything else.
-// `whose` says which of two.
-export const approximated = ({ approximation, about_input: about }, whose = "") => [
+// `whose` says which of two; `read` is the row of the layer, as the last audit read it.
+export const approximated = ({ approximation, about_input: about }, read, whose = "") => [
   approximation &&
     element(
       "p",
@@ -20,6 +20,7 @@ export const approximated = ({ approximation, about_input: about }, whose = "") 
         activation: approximation.activation,
         input: inWords(approximation.assumed_input),
       }),
+      read?.seen ? ` ${t("approximate.seen", { r2: share(read.r_squared) })}` : "",
     ),
   about && element("p", { class: "quiet" }, t("about_input", { about: inWords(about) })),
 ];

@@ -1,5 +1,5 @@
 // What people say of a model: labels of anything, and what was said of a subject, last first.
-import { control, element, exported, freshPage, get, post, t } from "./lib.js";
+import { control, element, exported, freshPage, get, post, t, whyNot } from "./lib.js";
 import { added } from "./watch.js";
 
 // What was said of each model is fetched once, and again after something was added to it.
@@ -117,7 +117,7 @@ const sayForm = (key, subject, action, what, close, of, user) => {
       const since = found.of(subject).filter((one) => one.number > after);
       after = newest();
       if (since.length) problem.append(element("p", {}, t("say.since")), remarkList(since));
-      else problem.append(error.message);
+      else problem.append(...whyNot(error));
       send.textContent = t(since.length ? "say.anyway" : `say.send.${action}`);
     }
     send.removeAttribute("aria-disabled");

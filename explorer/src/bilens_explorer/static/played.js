@@ -1,7 +1,7 @@
 // What the playgrounds of images and of tables have in common: what is read of a model, and whether
 // it is still the one in the folder.
 import { namedBars } from "./charts.js";
-import { choice, control, element, get, percent, state, t, takeaway } from "./lib.js";
+import { choice, control, element, get, percent, state, t, takeaway, whyNot } from "./lib.js";
 import { direction, largestAt, softmax } from "./quadratic.js";
 
 // Calls a while after the last time that it was called.
@@ -79,7 +79,7 @@ export const sayIfChanged = async (key, given, place, renew, sha256) => {
     const button = element("button", { type: "button", class: "plain", onclick: renew }, t("play.renew"));
     place.replaceChildren(element("p", { class: "callout", role: "alert" }, t("play.changed"), " ", button));
   } catch (error) {
-    place.replaceChildren(element("p", { class: "callout wrong", role: "alert" }, error.message, " ", t("play.kept")));
+    place.replaceChildren(element("p", { class: "callout wrong", role: "alert" }, whyNot(error), " ", t("play.kept")));
   }
   return true;
 };

@@ -291,7 +291,7 @@ const outputPart = async (root, key, layer, output, curve, current) => {
   rank.addEventListener("change", () => rank.value !== "" && rank.checkValidity() && choose(Number(rank.value)));
   drawSpectrum();
   root.replaceChildren(
-    ...approximated(found).filter(Boolean),
+    ...approximated(found, layer).filter(Boolean),
     element("p", {}, `${t(`reading.${found.reading.replace("-", "_")}`)} ${completeness(found)}`),
     plots,
     told,
