@@ -164,7 +164,9 @@ class ServedFolder:
 
     def today(self, past: Past) -> str:
         """Return the day by which acceptances end: no clock that is put back revives one."""
-        self._day = max(self._day, past.day, now()[:10])
+        if now()[:10] > self._day:
+            self._day = self.history.today()
+        self._day = max(self._day, past.day)
         return self._day
 
     def overview(self) -> Overview:

@@ -57,7 +57,11 @@ from bilens.records.history import (
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
-DAYS = "SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries"
+DAYS = """
+    SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries
+    UNION SELECT day FROM days
+"""
+ENDED = "SELECT count(*) FROM entries WHERE until >= ? AND until < ?"
 TABLES: dict[type[Record], str] = {
     PastAudit: "audits",
     Entry: "entries",
@@ -155,12 +159,17 @@ class History:
     def today(self) -> str:
         """Return the day by which acceptances end, year-month-day in UTC.
 
-        It is never before the last day on which something was recorded: a clock that is put back
-        revives nothing.
+        It is never before the last day on which something was recorded, or on which an acceptance
+        was seen to have ended, which is recorded then: a clock that is put back revives nothing.
         """
         with self._file.opened() as database:
-            days = database.execute(DAYS).fetchall()
-        return max([now()[:10], *(day_of(day) for (day,) in days)])
+            last = max((day_of(day) for (day,) in database.execute(DAYS)), default="")
+            day = max(now()[:10], last)
+            (ended,) = database.execute(ENDED, (last, day)).fetchone()
+        if ended and self.writable:
+            with self._file.writing() as database:
+                database.execute("INSERT OR IGNORE INTO days VALUES (?)", (day,))
+        return day
 
     def document(self, number: int) -> dict[str, Any]:
         """Return the document of an audit as JSON values.

@@ -57,6 +57,11 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     ALTER TABLE entries ADD COLUMN value REAL;
     """,
     "ALTER TABLE entries ADD COLUMN known_by TEXT NOT NULL DEFAULT '';",
+    """
+    CREATE TABLE days (day TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TRIGGER days_stay BEFORE UPDATE ON days BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    CREATE TRIGGER days_kept BEFORE DELETE ON days BEGIN SELECT RAISE(ABORT, 'is kept'); END;
+    """,  # on which an acceptance was first seen to have ended
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
