@@ -299,10 +299,10 @@ class ServedFolder:
         return self._papers.describe(row, path, found.models.values(), past.audits.values())
 
     def _where_now(self, row: ModelRow) -> str:
-        """Return the id of the model where the weights that were audited last lie now, if any."""
+        """Return the id of the model where the files that were audited last lie now, if any."""
         if row.state != "changed" or row.last is None:
             return ""
-        found = self._register.where(row.last.weights_sha256)
+        found = self._register.where({sha256 for _, sha256 in row.last.files}, whole=True)
         return next((id_of(self.name_of(one)) for one in found), "")
 
     def _digest(self, key: str, name: str, found: FolderContents, past: Past, row: ModelRow) -> str:

@@ -22,7 +22,7 @@ from bilens.report import load_catalogue
 MOST_FILES = 1000  # of a model
 MOST_OF_DATA = 200_000  # of a folder of images
 ADAPTER, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-State = tuple[tuple[str | int, ...], ...]
+State = tuple[tuple[object, ...], ...]
 # An absolute path, to the end of a text, or of a quotation or a word; and what is cut of it.
 START = r"(?<![\w./~<)\]}])(?<!:(?=//))"
 TO_THE_END = re.compile(rf"{START}(?<![^\s=:])/.+", re.DOTALL)

@@ -13,8 +13,9 @@ from msgspec import Struct
 from torch import Tensor
 
 from bilens import load
+from bilens.api import tensor_files
 from bilens.base.errors import FileError
-from bilens.io import LoadedModel
+from bilens.io import LoadedModel, mark_of
 from bilens_explorer.inside import State, state_of
 
 WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models
@@ -109,10 +110,13 @@ class OpenModels:
             files = state_of(self.folder, path) + state_of(self.folder, below)
             state = (*files, *((option, repr(said)) for option, said in options.items()))
             found = self._open.get(path)
-            if found is None or found.state != state:
-                found = OpenModel(name, load(path, **options), state, self.results)
-                if state_of(self.folder, path) + state_of(self.folder, below) != files:
+            if found is None or found.state != (*state, *marks_of_tensors(found.model)):
+                model = load(path, **options)
+                marks = marks_of_tensors(model)
+                now = state_of(self.folder, path) + state_of(self.folder, below)
+                if now != files or any(model.marks.get(Path(one), at) != at for one, at in marks):
                     raise FileError(f"{name}: it changed while it was read: ask again.")
+                found = OpenModel(name, model, (*state, *marks), self.results)
             with self._lock:
                 self._open[path] = found
                 self._open.move_to_end(path)
@@ -122,6 +126,12 @@ class OpenModels:
                 ):
                     self._open.popitem(last=False)
             return found
+
+
+def marks_of_tensors(model: LoadedModel) -> tuple[tuple[str, Any], ...]:
+    """Return the marks of the files that tensors are in, also of those beside the model's own."""
+    files = sorted({*model.files} | tensor_files(model))
+    return tuple((str(path), mark_of(path)) for path in files)
 
 
 ARENAS = -8  # M_ARENA_MAX of glibc: heaps of which each thread would keep one

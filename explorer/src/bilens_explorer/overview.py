@@ -181,4 +181,4 @@ def severity(row: ModelRow) -> tuple[int, int, int, str]:
 
 
 def digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()[:16]

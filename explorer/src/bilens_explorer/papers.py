@@ -53,7 +53,7 @@ class Papers:
         files = (*source.files.items(),)
         known = [self._register.lies_at(one, sha256) for one in here]
         if not sha256 or not here:
-            state = "these" if sha256 and self._register.where(sha256) else "others"
+            state = "these" if sha256 and self._register.where({sha256}) else "others"
         elif not files and None not in known:  # it names no files
             state = "these" if any(known) else "others"
         else:

@@ -56,10 +56,12 @@ class Register:
         if self._known(key, one) is not None and monotonic() - self._lying[key][3] > OLD:
             self._read({key: (one, True)})
 
-    def where(self, sha256: str) -> list[Path]:
-        """Return the models in which a file of this SHA-256 lies."""
-        found = {one.path for one, _, lying, _ in [*self._lying.values()] if sha256 in lying.hashes}
-        return sorted(found)
+    def where(self, hashes: set[str], whole: bool = False) -> list[Path]:
+        """Return the models in which files of these SHA-256 lie; `whole`: and no others."""
+        lying = [(one.path, now.hashes) for one, _, now, _ in [*self._lying.values()]]
+        return sorted(
+            {path for path, now in lying if hashes <= now and not (whole and now - hashes)}
+        )
 
     def lies_at(self, path: Path, sha256: str) -> bool | None:
         """Return whether a file of this SHA-256 lies in an audited model; None if not known."""

@@ -17,6 +17,7 @@ from .provenance import (
     compare_with_audit as compare_with_audit,
     describe_run as describe_run,
     reading_of as reading_of,
+    tensor_files as tensor_files,
 )
 from .recorded_command import (
     Refused as Refused,

@@ -272,7 +272,9 @@ def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
             found[name] = None if found[name] is None else json.loads(found[name])
         if not math.isfinite(found.get("value") or 0.0):
             raise ValueError("no number of a rule")
-        return msgspec.convert(found, kind)
+        record = msgspec.convert(found, kind)
+        msgspec.json.encode(record)  # halves of a character can be written nowhere
+        return record
     except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
         kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
         empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}

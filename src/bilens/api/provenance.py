@@ -285,7 +285,7 @@ def files_with_tensors(model: LoadedModel) -> set[Path]:
 
 def tensor_files(model: LoadedModel) -> set[Path]:
     """Return the files that the tensors of a model are in."""
-    return {one.path for one in model.tensors.values() if one.path.is_file()}
+    return {path for path in {one.path for one in model.tensors.values()} if path.is_file()}
 
 
 def is_of_weights(path: Path) -> bool:

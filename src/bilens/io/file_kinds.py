@@ -159,8 +159,9 @@ def parts_below(folder: Path) -> list[Path]:
 def files_below(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder by their path in it, those behind links in it too.
 
-    Folders that are not gone through stand for what is in them: hidden ones, those of checkpoints,
-    and links that lead out of the folder, or where another one has led.
+    Bytes of a name that are no text are escaped. Folders that are not gone through stand for what
+    is in them: hidden ones, those of checkpoints, and links that lead out of the folder, or where
+    another one has led.
     """
     found, known, todo = dict[str, Path](), set[Path](), [folder]
     while todo and folder.is_dir():
@@ -172,7 +173,10 @@ def files_below(folder: Path) -> dict[str, Path]:
             if path.is_dir() and within and not skipped:
                 todo.append(path)
             elif path.is_dir() or path.is_file():
-                found[path.relative_to(folder).as_posix()] = path
+                name = path.relative_to(folder).as_posix().encode(errors="backslashreplace")
+                if name.decode() in found:
+                    raise CheckpointError(f"{folder}: has two files that are written {name!r}.")
+                found[name.decode()] = path
     return dict(sorted(found.items()))
 
 
