@@ -130,6 +130,12 @@ SIGNATURES = {
         "rotary_base=10000.0, decay=False"
     ),
     "Activation": "name, slope=None",
+    "Change": "runs=0, rows=0, norm=0.0",
+    "Recording": "runs=<factory>",
+    "ablate": "model, layer, directions, *, at='input', mean=None, positions=None, control=None",
+    "patch": "model, layer, values, directions=None, *, at='input', positions=None, control=None",
+    "record": "model, layer, *, at='input', positions=None",
+    "steer": "model, layer, directions, by, *, at='input', positions=None, control=None",
     "GLUWeights": "down, gate, value, activation, gate_bias=None, value_bias=None, linear=None, "
     "constant=None",
     "MLPWeights": "down, up, activation, up_bias=None, linear=None, constant=None",

@@ -28,10 +28,11 @@ KINDS = ("llama", "gpt2")
 def tokenizer(folder: Path) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    words = models.WordLevel({f"t{one}": one for one in range(VOCABULARY)}, unk_token="t0")
+    words = models.WordLevel({f"t{one}": one for one in range(VOCABULARY)}, "t0")
     made = Tokenizer(words)
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    special = {"bos_token": "t1", "eos_token": "t2", "pad_token": "t3", "unk_token": "t0"}
+    names = ("unk_token", "bos_token", "eos_token", "pad_token")
+    special = {name: f"t{one}" for one, name in enumerate(names)}
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special).save_pretrained(folder)
     return transformers.AutoTokenizer.from_pretrained(folder)
 
@@ -72,14 +73,12 @@ def in_host(host: str, kind: str, folder: Path) -> tuple[Any, Callable[[], Tenso
             "tiny", hf_model=model, tokenizer=tokenizer(folder)
         )
         return bridge, lambda: bridge(TEXT), direction
-    wrapped = nnsight.TransformersModel(
-        model, task="text-generation", tokenizer=tokenizer(folder)
-    )
+    wrapped = nnsight.TransformersModel(model, task="text-generation", tokenizer=tokenizer(folder))
 
     def run() -> Tensor:
         with wrapped.trace({"input_ids": TEXT}):
             logits = wrapped.output.logits.save()
-        return logits
+        return logits  # noqa: RET504 - nnsight runs the block
 
     return wrapped, run, direction
 

@@ -161,10 +161,9 @@ def patch(
     Math: x ↦ x + P (v − x) for the orthogonal projection P on the span of the directions; without
         directions x ↦ v.
 
-    Args:
-        values: v, of the shape of what is replaced or one that broadcasts to it, such as a run of
-            `bl.record` on another input; with `positions`, of these alone.
-        directions: as in `bl.ablate`, with all other arguments; None for the whole row.
+    `values` are v, of the shape of what is replaced or one that broadcasts to it, such as a run of
+    `bl.record` on another input; with `positions`, of these alone. All other arguments are those of
+    `bl.ablate`.
     """
     place = open_place(model, layer, at)
     check_type("values", values, Tensor, "pass a tensor")
@@ -217,7 +216,8 @@ def chosen(x: Tensor, numbers: Tensor | None) -> Tensor:
 
 def orthonormal(rows: Tensor) -> Tensor:
     """Return an orthonormal basis of the span of directions, (k, width)."""
-    _, values, basis = torch.linalg.svd(rows, full_matrices=False)
+    basis: Tensor = torch.linalg.svd(rows, full_matrices=False).Vh
+    values = torch.linalg.svdvals(rows)
     if float(values[-1]) <= len(rows) * torch.finfo(rows.dtype).eps * float(values[0]):
         raise UsageError(
             f"the {len(rows)} directions are linearly dependent, or one is zero: leave out those "
@@ -257,10 +257,10 @@ class RunningPlace:
         """
         if positions is None:
             return None
-        given = [positions] if as_integer(positions) is not None else positions
-        if not isinstance(given, Sequence) or any(as_integer(one) is None for one in given):
+        given = positions if isinstance(positions, Sequence) else [positions]
+        numbers = [one for one in map(as_integer, given) if one is not None]
+        if len(numbers) < len(given):
             raise UsageError(f"positions are {positions!r}; expected a whole number, or several.")
-        numbers = [int(one) for one in given]
         if x.ndim < 3:
             raise UsageError(
                 f"what stands at the {self.at} of {self.layer!r} has shape {tuple(x.shape)}, "
@@ -350,7 +350,8 @@ def random_basis(basis: Tensor, seed: int) -> Tensor:
     """Return orthonormal rows of a random subspace of as many dimensions, (k, width)."""
     generator = torch.Generator().manual_seed(check_seed(seed))
     drawn = torch.randn(basis.T.shape, generator=generator, dtype=torch.float64)
-    return torch.linalg.qr(drawn).Q.T
+    basis_of_columns: Tensor = torch.linalg.qr(drawn).Q
+    return basis_of_columns.T
 
 
 def open_place(model: Host, layer: str, at: Side) -> RunningPlace:
