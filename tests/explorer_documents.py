@@ -153,7 +153,7 @@ UNKNOWN = structs.replace(
     conditions=(),
 )
 CODER = structs.replace(UNKNOWN, views=())
-FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:], again="bilens audit -- m")
 LOST = structs.replace(FIRST, model=GONE)
 SAME = structs.replace(MODEL, model=STEADY)
 SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole

@@ -79,6 +79,7 @@ from bilens.report.terminal_readings import (
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, inside_told, linked
+from bilens_explorer.inside import Told
 from bilens_explorer.mistakes import mistakes_page
 from bilens_explorer.pages import (
     DRAWN,
@@ -359,6 +360,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
     place(recorder, model, [1.0] * 81, brief=False)
     used |= {key for key in CATALOGUES["en"] if key.startswith(WORDS)}  # sent whole, see below
+    used |= {f"explorer.told.{key}" for key in get_args(Told)}
     unused = set(CATALOGUES["en"]) - used
     assert sorted(key for key in unused if not key.endswith((".risk", ".next", ".title"))) == []
 
