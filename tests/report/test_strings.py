@@ -7,6 +7,7 @@ import json
 import re
 import string
 from importlib.resources import files
+from typing import get_args
 
 import pytest
 from msgspec import structs
