@@ -27,13 +27,7 @@ from bilens.records import EARLIER_KINDS, PastAudit, displayable
 from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns
 from bilens_explorer.documents import Judged, check_report, read_report
-from bilens_explorer.inside import (
-    ADAPTER,
-    MissingError,
-    cut_paths,
-    require_found,
-    state_of,
-)
+from bilens_explorer.inside import ADAPTER, MissingError, cut_paths, require_found, state_of
 from bilens_explorer.open_models import OpenModel, OpenModels
 from bilens_explorer.overview import (
     NEVER,

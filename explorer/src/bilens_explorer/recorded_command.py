@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from bilens.api import RefusedError, answers_in_file, check_place, find_history, options_in
+from bilens.api import RefusedError, answers_in_file, check_place, options_in
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.options import parse_roles
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, files_of
@@ -17,7 +17,6 @@ def reading_options(command: str, folder: Path) -> dict[str, Any]:
 
     Names of classes that stand in a file are not among them: its audit says them.
     """
-    history = find_history(command)
     found: dict[str, Any] = {}
     with suppress(UsageError, ValueError):
         given = [*options_in(shlex.split(command))]
@@ -28,7 +27,7 @@ def reading_options(command: str, folder: Path) -> dict[str, Any]:
                 found["activation"] = value
             elif name == "--classes":
                 with suppress(RefusedError):
-                    if not answers_in_file(name, value, folder, history):
+                    if not answers_in_file(name, value, folder, command):
                         found["output_names"] = value.split(",")
             elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
                 found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")

@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bilens.records import displayable
-from bilens.report import (
-    Catalogue,
-    SavedReport,
-    load_catalogue,
-    render_html,
-    render_summary,
-)
+from bilens.report import Catalogue, SavedReport, load_catalogue, render_html, render_summary
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
 from bilens_explorer.records.models import Key, ModelRow, Number, ReportRow, id_of
