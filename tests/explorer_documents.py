@@ -20,9 +20,9 @@ from bilens.records.history import (
 )
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
-from bilens_explorer.mistakes import WrongAnswers
+from bilens_explorer.report_pages import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
-from bilens_explorer.records.language_views import TracePage
+from bilens_explorer.records.models import TracePage
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     Approval,

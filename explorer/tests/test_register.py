@@ -37,7 +37,7 @@ from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
 from bilens_explorer.people import NewEntry, add_entry
-from bilens_explorer.recorded_command import reading_options
+from bilens_explorer.open_models import reading_options
 from bilens_explorer.records.models import ModelRow, id_of
 from commands import model_folder
 from explorer_folder import run

@@ -81,7 +81,7 @@ from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, inside_told, linked
 from bilens_explorer.inside import Told
-from bilens_explorer.mistakes import mistakes_page
+from bilens_explorer.report_pages import mistakes_page
 from bilens_explorer.pages import (
     DRAWN,
     MODEL_VIEWS,

@@ -29,9 +29,8 @@ from bilens.report import (
 from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
-from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.layer_spectra import LayerTable
-from bilens_explorer.records.models import AuditRun, ModelPage, Overview
+from bilens_explorer.records.models import AuditRun, ModelPage, Overview, TracePage
 from bilens_explorer.standing import decision, decision_box
 from bilens_explorer.watching import progress
 

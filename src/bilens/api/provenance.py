@@ -307,14 +307,13 @@ def is_prose(path: Path) -> bool:
 class AuditedFiles(NamedTuple):
     """Where a model lies, or lay, with the weights and the files that its last audit read.
 
-    No files are known of an earlier release: then the model is opened. `base` is the model below
-    an adapter that does not say where that lies.
+    No files are known of an earlier release: then the model is opened.
     """
 
     path: Path
     weights_sha256: str
     files: tuple[tuple[str, str], ...]
-    base: Path | None = None
+    base: Path | None = None  # of an adapter that does not say where that lies
 
 
 @dataclass(frozen=True)

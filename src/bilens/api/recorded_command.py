@@ -100,10 +100,9 @@ def repeat_command(
         raise RefusedError("command")
     if UNPRINTABLE.search(f"{command}{model}"):
         raise RefusedError("unreadable", model)
-    given = [*options_in([*words[1 : named[1]], *words[named[1] + 1 :]])]
     model = path_inside(str(folder / model), folder, command, inputs)
     arguments, files = ["audit", "--history=."], [model]
-    for name, value in given:
+    for name, value in options_in([*words[1 : named[1]], *words[named[1] + 1 :]]):
         use = OPTIONS[name]
         if use == "switch":
             arguments.append(name)
@@ -153,9 +152,9 @@ def recorded_base(command: str, folder: Path, inputs: Sequence[Path] = ()) -> Pa
 
     None where it names none, or none that lies in the folder or in `inputs`.
     """
+    named = last_value(command, "--baseline")
     with suppress(RefusedError):
-        if named := last_value(command, "--baseline"):
-            return folder / path_inside(named, folder, command, inputs)
+        return folder / path_inside(named, folder, command, inputs) if named else None
     return None
 
 

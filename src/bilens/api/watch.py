@@ -73,9 +73,7 @@ def look_at(
         said = str(RefusedError("outside", told))
         return WatchedModel(told, "unread", code=UsageError.exit_code, said=said)
     if last.unread:
-        why = (
-            f"row {last.number} of the history is damaged or of a later release: audit it by hand."
-        )
+        why = f"row {last.number} of the history is damaged or of a later release: audit by hand."
         return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
     base = recorded_base(last.command, history.folder, inputs)
     found = compare_with_audit(AuditedFiles(path, last.weights_sha256, last.files, base))

@@ -20,7 +20,6 @@ from bilens.records.layer_readings import (
     ModeChange,
     Units,
 )
-from bilens.records.tensor_changes import DifferenceHeadline
 from bilens.report.charts.spectrum_charts import LayerColumn, layer_columns
 from bilens.report.markup import (
     Column,
@@ -296,9 +295,10 @@ def difference(
     """
     cards = list[Markup]()
     head = None if found.whole is None else found.whole.headline
-    for layer in found.layers if head is None or is_related(head) else ():
-        if not layer.triggers:
-            continue
+    related = head is None or head.kind != "unrelated"  # else a change is the whole model
+    if head is not None and head.kind == "differ" and head.differing == head.tensors:
+        related = (head.correlation or 1.0) > (head.chance or 0.0)  # of small ones by chance
+    for layer in (one for one in found.layers if related and one.triggers):
         outputs, inputs = layer.outputs, layer.inputs
         assert outputs is not None, "it has directions"
         assert inputs is not None, "it has directions"
@@ -333,12 +333,6 @@ def difference(
         blocks.append(keyed_table(t, "difference.pairs", keys, pulled, class_="layers"))
         blocks.append(quiet(t("difference.pairs.how")))
     return section(t, "layers.difference", *blocks, *cards)
-
-
-def is_related(head: DifferenceHeadline) -> bool:
-    """Tell whether a change is less than the whole model; small ones may be alike by chance."""
-    alike = (head.correlation or 1.0) > (head.chance or 0.0) or head.differing < head.tensors
-    return head.kind != "unrelated" and (alike or head.kind != "differ")
 
 
 def change_lead(t: Catalogue, found: Difference) -> str:
