@@ -20,9 +20,7 @@ from bilens.records.history import (
 )
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
-from bilens_explorer.report_pages import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
-from bilens_explorer.records.models import TracePage
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     Approval,
@@ -35,8 +33,9 @@ from bilens_explorer.records.models import (
     Refused,
     ReportRow,
     RunState,
+    TracePage,
 )
-from bilens_explorer.report_pages import ShownReport
+from bilens_explorer.report_pages import ShownReport, WrongAnswers
 from bilens_explorer.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document

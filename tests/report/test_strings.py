@@ -81,7 +81,6 @@ from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, inside_told, linked
 from bilens_explorer.inside import Told
-from bilens_explorer.report_pages import mistakes_page
 from bilens_explorer.pages import (
     DRAWN,
     MODEL_VIEWS,
@@ -94,7 +93,7 @@ from bilens_explorer.pages import (
     view_page,
     words_of,
 )
-from bilens_explorer.report_pages import draw_report
+from bilens_explorer.report_pages import draw_report, mistakes_page
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS

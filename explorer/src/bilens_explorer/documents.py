@@ -51,7 +51,6 @@ def check_report(name: str, kind: object, document: Mapping[str, object]) -> Sav
         raise FileError(f"{name}: {error}") from None
 
 
-
 def without_rows(value: Shown) -> Shown:
     """Return a document without what its fields and rules mark as rows, cells or answers of data.
 

@@ -4,7 +4,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bilens.records import Audit, PastAudit, Performance, displayable
-from bilens.report import Catalogue, SavedReport, element, grouped, load_catalogue, mistake_table, render_html, render_summary, section
+from bilens.report import (
+    Catalogue,
+    SavedReport,
+    element,
+    grouped,
+    load_catalogue,
+    mistake_table,
+    render_html,
+    render_summary,
+    section,
+)
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
 from bilens_explorer.pages import audit_link, framed, tabs, watch
