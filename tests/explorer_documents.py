@@ -20,9 +20,7 @@ from bilens.records.history import (
 )
 from bilens.records.layer_readings import Difference
 from bilens.report.reports import AuditReport, TraceReport
-from bilens_explorer.mistakes import WrongAnswers
 from bilens_explorer.pages import MODEL_VIEWS
-from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
 from bilens_explorer.records.models import (
     Approval,
@@ -35,8 +33,9 @@ from bilens_explorer.records.models import (
     Refused,
     ReportRow,
     RunState,
+    TracePage,
 )
-from bilens_explorer.report_pages import ShownReport
+from bilens_explorer.report_pages import ShownReport, WrongAnswers
 from bilens_explorer.walk import KINDS
 from layer_audit_documents import make_comparison
 from report_documents import make_document
@@ -153,7 +152,7 @@ UNKNOWN = structs.replace(
     conditions=(),
 )
 CODER = structs.replace(UNKNOWN, views=())
-FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:])
+FIRST = structs.replace(MODEL, model=STEADY, audits=AUDITS[1:], again="bilens audit -- m")
 LOST = structs.replace(FIRST, model=GONE)
 SAME = structs.replace(MODEL, model=STEADY)
 SINCE = msgspec.convert(make_comparison()["difference"], Difference).whole

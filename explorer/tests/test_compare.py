@@ -17,7 +17,10 @@ from starlette.testclient import TestClient
 
 import bilens as bl
 import tiny
+from bilens.nn import BilinearClassifier
 from bilens_explorer import compare
+from bilens_explorer.compare import comparison
+from bilens_explorer.compare_page import compare_page
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
 from chromium import needs_browser
@@ -49,6 +52,23 @@ def root(tmp_path: Path) -> Path:
     audited(root, "beta", make_document())
     audited(root, "beta", failed() | {"conditions": asked})
     return root
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 2), (36, 8, 3)])
+def test_between_unrelated_models_nothing_is_a_trigger(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    """Seen red: of models so small that independent numbers cannot be told from others."""
+    for seed, name in enumerate("ba"):
+        torch.manual_seed(seed)
+        model_folder(tmp_path / name, model := BilinearClassifier(*shape))
+    with torch.no_grad():
+        for one in model.parameters():
+            one *= 1 + 0.3 * torch.randn(one.shape)
+    model_folder(tmp_path / "c", model)
+    folder = ServedFolder(tmp_path)
+    pages = [compare_page(comparison(folder, id_of("a"), id_of(other)), "en", "") for other in "bc"]
+    assert ["Candidate triggers" in page for page in pages] == [False, True]
 
 
 def compared(client: TestClient, **query: str) -> Any:

@@ -29,8 +29,8 @@ from bilens_explorer.home import DRAWN
 from bilens_explorer.pages import model_page, overview_page
 from bilens_explorer.people import findings
 from bilens_explorer.records.models import id_of
+from bilens_explorer.standing import spark
 from bilens_explorer.walk import walk
-from bilens_explorer.watching import spark
 from commands import FILE, Shell, model_folder
 from explorer_server import HERE
 from report_documents import audit_of, failed, make_document

@@ -26,9 +26,9 @@ from bilens.records.layer_readings import BaselineSource, Difference
 from bilens.records.tensor_changes import TensorChange, WholeDifference
 from bilens.report.reports import AuditReport
 from bilens_explorer import open_models, playground
+from bilens_explorer.audit_runs import check_file
 from bilens_explorer.folder import ServedFolder, id_of
 from bilens_explorer.inside import command_told, cut_paths, files_of, state_of, without_paths
-from bilens_explorer.recorded_command import check_file
 from commands import model_folder
 from report_documents import make_document
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sqlite3
+import threading
 from functools import partial
 from pathlib import Path
 from threading import Event
@@ -36,8 +37,8 @@ from bilens_explorer import folder as folders, register
 from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER
+from bilens_explorer.open_models import reading_options
 from bilens_explorer.people import NewEntry, add_entry
-from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import ModelRow, id_of
 from commands import model_folder
 from explorer_folder import run
@@ -261,6 +262,23 @@ def test_what_is_refused_is_told_in_the_language_that_is_asked_for(root: Path, l
         assert (unknown.status_code, unknown.headers["content-language"]) == (400, "en")
         page = client.get(f"/compare?a=x&lang={lang}").text
         assert '<span lang="en">' in page
+
+
+def test_nobody_waits_for_a_reader_that_is_gone(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: without end, as an export waits for as long as it takes."""
+    served, compare, failing = ServedFolder(root, patience=3.0), register.Register.compare, [True]
+
+    def compare_or_fail(self: Any, audited: Any, *, again: bool = False) -> Any:
+        if failing.pop() if failing else False:
+            raise RuntimeError("no more threads")
+        return compare(self, audited, again=again)
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(register.Register, "compare", compare_or_fail)
+    assert row(served).state == "unread"
+    assert row(served).state == "audited"  # which is tried again, as nothing of it is known
 
 
 def test_files_are_read_once_and_only_those_that_changed(

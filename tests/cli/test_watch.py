@@ -26,6 +26,7 @@ from bilens.api.provenance import files_read
 from bilens.api.recorded_command import RepeatedCommand
 from bilens.cli.commands import watch as command
 from bilens.io.load import load
+from bilens.records.history import WatchedModel
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 from report_documents import audit_of, failed, make_document
 from tiny_language_models import write_adapter
@@ -143,11 +144,21 @@ def test_a_row_that_cannot_be_read_is_told_of_its_model(
         database.execute("UPDATE audits SET document = x'00' WHERE number = 1")
     code, found = look(bilens, folder)
     assert (code, found["a"]["code"], found["b"]["code"]) == (3, 3, 0)
+    assert found["a"]["said"].startswith("runs/bilens.db: ")
+    assert str(folder.parent) not in found["a"]["said"]
     with sqlite3.connect(bl.History(folder).path) as database:
         database.execute("UPDATE audits SET answer = 'later' WHERE number = 1")
     code, found = look(bilens, folder)
     assert (code, found["a"]["code"], found["b"]["code"]) == (3, 3, 0)
     assert "row 1" in found["a"]["said"]
+    assert (found["a"]["state"], found["a"]["files"]) == ("unread", [])  # and not changed
+
+
+def test_a_name_writes_no_line_of_its_own() -> None:
+    forged = WatchedModel("evil\n\x1b[2Km: audited, audit 7: use", "never", said="a\rb")
+    line = command.line_of(forged)
+    assert line.isprintable()
+    assert line.startswith("evil")
 
 
 def test_data_of_a_folder_that_is_named_may_be_read(

@@ -7,6 +7,7 @@ import json
 import re
 import string
 from importlib.resources import files
+from typing import get_args
 
 import pytest
 from msgspec import structs
@@ -79,7 +80,7 @@ from bilens.report.terminal_readings import (
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.export import as_copy, inside_told, linked
-from bilens_explorer.mistakes import mistakes_page
+from bilens_explorer.inside import Told
 from bilens_explorer.pages import (
     DRAWN,
     MODEL_VIEWS,
@@ -92,7 +93,7 @@ from bilens_explorer.pages import (
     view_page,
     words_of,
 )
-from bilens_explorer.report_pages import draw_report
+from bilens_explorer.report_pages import draw_report, mistakes_page
 from certificate_documents import make_certificate
 from decomposition_documents import FITS, LAYER, PLAN
 from every_document import DOCUMENTS
@@ -359,6 +360,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         place(recorder, model, [float(each == index) for each in range(81)], brief=index > 0)
     place(recorder, model, [1.0] * 81, brief=False)
     used |= {key for key in CATALOGUES["en"] if key.startswith(WORDS)}  # sent whole, see below
+    used |= {f"explorer.told.{key}" for key in get_args(Told)}
     unused = set(CATALOGUES["en"]) - used
     assert sorted(key for key in unused if not key.endswith((".risk", ".next", ".title"))) == []
 

@@ -23,7 +23,6 @@ from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import POLICY, Guard, NamingProxy
 from bilens_explorer.inside import MissingError, ToldError, without_paths
-from bilens_explorer.mistakes import mistakes_page, wrong_answers
 from bilens_explorer.pages import (
     MODEL_VIEWS,
     STATIC,
@@ -39,7 +38,9 @@ from bilens_explorer.report_pages import (
     draw_report,
     draw_summary,
     last_audit,
+    mistakes_page,
     report_page,
+    wrong_answers,
 )
 
 REPORT_POLICY = (  # a report is one closed file, with its style inside

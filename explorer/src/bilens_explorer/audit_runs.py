@@ -6,6 +6,7 @@ An audit ends with the explorer that started it; the history has it whole or not
 import os
 import re
 import signal
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,10 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from bilens.api import RepeatedCommand
-from bilens.base.errors import UsageError
+from bilens.api import RefusedError, RepeatedCommand, check_place
+from bilens.base.errors import FileError, UsageError
 from bilens.records import LOST, UNPRINTABLE
-from bilens_explorer.inside import ToldError, without_paths
-from bilens_explorer.recorded_command import check_file
+from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, ToldError, files_of, without_paths
 from bilens_explorer.records.models import AuditRun
 
 LIMIT = 6 * 3600.0  # seconds that an audit may take
@@ -115,3 +115,18 @@ class AuditRuns:
         with self._starting:
             for one in self._started.values():
                 one.end()
+
+
+def check_file(folder: Path, name: str) -> None:
+    """Refuse a file, or a folder of them, that is gone or has a link out of the served folder."""
+    try:
+        check_place(folder, name)
+        deque(files_of(folder, folder / name, MOST_OF_DATA), maxlen=0)
+    except RefusedError:
+        raise
+    except ElsewhereError:
+        raise RefusedError("outside", name) from None
+    except FileError:
+        raise RefusedError("many", name) from None
+    except (OSError, ValueError):
+        raise RefusedError("unreadable", name) from None

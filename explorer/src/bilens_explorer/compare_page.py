@@ -21,8 +21,7 @@ from bilens.report import (
 )
 from bilens_explorer.pages import audit_link, framed, no_script, quoting
 from bilens_explorer.records.model_comparison import ComparedRule, ModelComparison
-from bilens_explorer.standing import sign
-from bilens_explorer.watching import outcome_of
+from bilens_explorer.standing import outcome_of, sign
 
 COLUMNS = ("model", "decision", "number", "weights")
 

@@ -1,16 +1,20 @@
-"""Reports as they are read, from files of the folder or the history; they may be damaged."""
+"""Reports as they are read, from files of the folder or the history, whole or without rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec import structs
 
 from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, FileError
-from bilens.records import Finding, JudgedCondition
-from bilens.report import SavedReport
+from bilens.findings import rules_asked_for
+from bilens.records import ActiveContext, Finding, JudgedCondition, Record, views
+from bilens.report import NONE, SavedReport
 from bilens_explorer.inside import opened
 from bilens_explorer.walk import KINDS
 
+Shown = TypeVar("Shown")
 LARGEST = 1 << 24  # bytes of a document
 
 
@@ -45,3 +49,29 @@ def check_report(name: str, kind: object, document: Mapping[str, object]) -> Sav
         return KINDS[kind](document)
     except BilensError as error:
         raise FileError(f"{name}: {error}") from None
+
+
+def without_rows(value: Shown) -> Shown:
+    """Return a document without what its fields and rules mark as rows, cells or answers of data.
+
+    Of a stretch of text the token at which a latent is strongest is left.
+    """
+    return _cut(value)  # type: ignore[no-any-return]
+
+
+def _cut(value: Any) -> Any:
+    match value:
+        case ActiveContext(peak=peak):
+            token, activation = value.tokens[peak], value.activations[peak]
+            return structs.replace(value, peak=0, tokens=(token,), activations=(activation,))
+        case Finding() if rule := rules_asked_for().get(value.rule):
+            cells = {name: NONE for name in value.values if rule.values.get(name) == "cell"}
+            return structs.replace(value, values=value.values | cells)
+        case Record():
+            left_out = {name: one.instead for name, one in views(type(value)).items()}
+            fields = {name: _cut(getattr(value, name)) for name in value.__struct_fields__}
+            cut = {name: one for name, one in left_out.items() if one is not ...}
+            return structs.replace(value, **fields | cut)
+        case (Record(), *_) | ((Record(), *_), *_):
+            return tuple(map(_cut, value))
+    return value

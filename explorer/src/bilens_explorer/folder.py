@@ -26,15 +26,9 @@ from bilens.findings import JUDGED, RULE
 from bilens.records import EARLIER_KINDS, PastAudit, displayable
 from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns
-from bilens_explorer.documents import Judged, check_report, read_report
-from bilens_explorer.inside import (
-    ADAPTER,
-    MissingError,
-    cut_paths,
-    require_found,
-    state_of,
-)
-from bilens_explorer.open_models import OpenModel, OpenModels
+from bilens_explorer.documents import Judged, check_report, read_report, without_rows
+from bilens_explorer.inside import ADAPTER, MissingError, cut_paths, require_found, state_of
+from bilens_explorer.open_models import OpenModel, OpenModels, reading_options
 from bilens_explorer.overview import (
     NEVER,
     Past,
@@ -45,7 +39,6 @@ from bilens_explorer.overview import (
     row_of,
 )
 from bilens_explorer.papers import Papers
-from bilens_explorer.recorded_command import reading_options
 from bilens_explorer.records.models import (
     AuditRun,
     Key,
@@ -58,7 +51,6 @@ from bilens_explorer.records.models import (
     id_of,
 )
 from bilens_explorer.register import UNREAD, Register
-from bilens_explorer.rows import without_rows
 from bilens_explorer.walk import FolderContents, find_views, place_of, walk
 
 Report = TypeVar("Report", bound=SavedReport[Any])

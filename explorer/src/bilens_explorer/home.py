@@ -24,9 +24,8 @@ from bilens.report import (
 )
 from bilens_explorer.overview import SEVERITY, STATES
 from bilens_explorer.records.models import ModelRow, Overview, ReportRow
-from bilens_explorer.standing import approved, different_files, paper, sign
+from bilens_explorer.standing import approved, change_list, different_files, paper, sign
 from bilens_explorer.walk import DEEPEST, MOST
-from bilens_explorer.watching import change_list
 
 CHANGES, DRAWN = 3, 50  # changes in a row, rows that a page has at first
 VIEW_OF = {"trace": "/circuits"}  # kind of a report → its view, where it has one

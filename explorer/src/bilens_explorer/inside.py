@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 from msgspec import structs
 
@@ -35,7 +35,8 @@ FIELDS = PARTS | {"path", "folder", "command", "activations", "reason"}
 NOWHERE = ".../"  # for folders of a path in a command: no other file is meant by its end
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
-Told = TypeVar("Told", bound=Record)
+Cut = TypeVar("Cut", bound=Record)
+Told = Literal["running", "another", "nobody", "nothing", "not_drawn", "too_large"]
 
 
 class ElsewhereError(FileError):
@@ -49,7 +50,7 @@ class MissingError(BilensError):
 class ToldError(UsageError):
     """What is refused for a reason that the page says in its reader's language."""
 
-    def __init__(self, key: str, **values: object) -> None:
+    def __init__(self, key: Told, **values: object) -> None:
         self.key, self.values = f"explorer.told.{key}", values
         super().__init__(load_catalogue("en")(self.key, **values))
 
@@ -163,7 +164,7 @@ def command_told(command: str, folder: Path) -> str:
     return command if told == words else shlex.join(told)
 
 
-def cut_paths(record: Told, folder: Path) -> Told:
+def cut_paths(record: Cut, folder: Path) -> Cut:
     """Return a record with the paths of the machine cut in `FIELDS`; all else may be a fact."""
     named = FIELDS.intersection(record.__struct_fields__)
     return structs.replace(

@@ -1,6 +1,7 @@
 """Models that are open: read when a page asks, the last few kept, read again where they changed."""
 
 import ctypes
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,8 +14,9 @@ from msgspec import Struct
 from torch import Tensor
 
 from bilens import load
-from bilens.api import tensor_files
-from bilens.base.errors import FileError
+from bilens.api import RefusedError, answers_in_file, options_in, tensor_files
+from bilens.base.errors import FileError, UsageError
+from bilens.cli.options import parse_roles
 from bilens.io import LoadedModel, mark_of
 from bilens_explorer.inside import State, state_of
 
@@ -132,6 +134,28 @@ def marks_of_tensors(model: LoadedModel) -> tuple[tuple[str, Any], ...]:
     """Return the marks of the files that tensors are in, also of those beside the model's own."""
     files = sorted({*model.files} | tensor_files(model))
     return tuple((str(path), mark_of(path)) for path in files)
+
+
+def reading_options(command: str, folder: Path) -> dict[str, Any]:
+    """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown.
+
+    Names of classes that stand in a file are not among them: its audit says them.
+    """
+    found: dict[str, Any] = {}
+    with suppress(UsageError, ValueError):
+        given = [*options_in(shlex.split(command))]
+        if roles := [value for name, value in given if name == "--map"]:
+            found["roles"] = parse_roles(roles)
+        for name, value in given:
+            if name == "--activation":
+                found["activation"] = value
+            elif name == "--classes":
+                with suppress(RefusedError):
+                    if not answers_in_file(name, value, folder, command):
+                        found["output_names"] = value.split(",")
+            elif name.removeprefix("--no-").lstrip("-") in ("residual", "transposed"):
+                found[name.removeprefix("--no-").lstrip("-")] = not name.startswith("--no-")
+    return found
 
 
 ARENAS = -8  # M_ARENA_MAX of glibc: heaps of which each thread would keep one

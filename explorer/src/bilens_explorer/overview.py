@@ -16,13 +16,7 @@ from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
 from bilens.io import mark_of
 from bilens.records import UNKNOWN, Entry, Identity, Measured, ModelState, PastAudit, People
 from bilens_explorer.inside import cut_paths
-from bilens_explorer.records.models import (
-    Approval,
-    ModelRow,
-    Overview,
-    ReportRow,
-    id_of,
-)
+from bilens_explorer.records.models import Approval, ModelRow, Overview, ReportRow, id_of
 from bilens_explorer.register import UNREAD
 from bilens_explorer.walk import FolderContents
 

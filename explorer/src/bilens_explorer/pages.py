@@ -29,11 +29,9 @@ from bilens.report import (
 from bilens_explorer.audit_runs import RUNNING
 from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
-from bilens_explorer.records.language_views import TracePage
 from bilens_explorer.records.layer_spectra import LayerTable
-from bilens_explorer.records.models import AuditRun, ModelPage, Overview
-from bilens_explorer.standing import decision, decision_box
-from bilens_explorer.watching import progress
+from bilens_explorer.records.models import AuditRun, ModelPage, Overview, TracePage
+from bilens_explorer.standing import decision, decision_box, progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 MODULES = (  # of the script, users last

@@ -228,7 +228,4 @@ def latents(served: ServedFolder, start: str) -> Iterator[int]:
                     yield sae.num_latents
 
 
-ENDPOINTS = (
-    Endpoint("/models/{key}/entries", add_entry, adds=True),
-    Endpoint("/visitor", visitor),
-)
+ENDPOINTS = (Endpoint("/models/{key}/entries", add_entry, adds=True), Endpoint("/visitor", visitor))

@@ -78,7 +78,7 @@ class Register:
         """Have models read by the one thread that does, and wait for it a while."""
         with self._changing:
             self._wanted |= wanted
-            if self._reader is None:
+            if self._reader is None or not self._reader.is_alive():
                 self._reader = Thread(target=self._work, name="register", daemon=True)
                 self._reader.start()
             self._changing.wait_for(lambda: not {*wanted} & {*self._wanted}, self.patience)
@@ -90,11 +90,13 @@ class Register:
                     self._reader = None
                     return
                 key, (one, again) = next(iter(self._wanted.items()))
-            marks, lying = self.compare(one, again=again)
-            with self._changing:
+            try:
+                marks, lying = self.compare(one, again=again)
                 self._lying[key] = one, marks, lying, monotonic()
-                del self._wanted[key]
-                self._changing.notify_all()
+            finally:  # whoever waits must hear of it, whatever happens
+                with self._changing:
+                    del self._wanted[key]
+                    self._changing.notify_all()
 
     def compare(self, audited: AuditedFiles, *, again: bool = False) -> tuple[Marks, RegisterState]:
         """Compare a model with an audit, and return the marks of its files, too."""

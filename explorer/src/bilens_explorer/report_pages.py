@@ -1,19 +1,24 @@
 """Whole reports, with what must be known first: how the model stands, or what paper it is."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from bilens.records import displayable
+from bilens.records import Audit, PastAudit, Performance, displayable
 from bilens.report import (
     Catalogue,
     SavedReport,
+    element,
+    grouped,
     load_catalogue,
+    mistake_table,
     render_html,
     render_summary,
+    section,
 )
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import require_found
-from bilens_explorer.records.models import Key, ModelRow, Number, ReportRow, id_of
+from bilens_explorer.pages import audit_link, framed, tabs, watch
+from bilens_explorer.records.models import Key, ModelPage, ModelRow, Number, ReportRow, id_of
 from bilens_explorer.standing import approved, paper, standing
 
 
@@ -71,3 +76,34 @@ def draw_summary(found: ShownReport, lang: str, _secret: str) -> str:
     stands = row.answered is not None
     record = found.report.record
     return render_summary(record, row.name, lang, displayable(lines), stands=stands)
+
+
+class WrongAnswers(NamedTuple):
+    """A model, and how its last audit found its answers."""
+
+    page: ModelPage
+    audit: PastAudit
+    performance: Performance
+
+
+def wrong_answers(served: ServedFolder, key: Key) -> WrongAnswers:
+    """Return the answers of a model as its last audit judged them; MissingError without any."""
+    page = served.model(key)
+    audit = require_found(page.model.answered if "mistakes" in page.views else None)
+    record: Audit = served.audit(audit.number).record
+    return WrongAnswers(page, audit, require_found(record.performance))
+
+
+def mistakes_page(found: WrongAnswers, lang: str, secret: str) -> str:
+    """Return the wrong answers as a table, which a script sorts."""
+    t, page, answers = load_catalogue(lang), displayable(found.page), displayable(found.performance)
+    values = {"shown": grouped(len(answers.mistakes)), "rows": grouped(answers.rows), "wrong": ""}
+    key = "numbers"
+    if answers.classification is not None:
+        key, of_rows = "answers", answers.classification.accuracy
+        values["wrong"] = grouped(of_rows.total - of_rows.right)
+    link = audit_link(t, found.audit, page.model.name)
+    lead = element("p", t(f"explorer.mistakes.{key}", **values), " ", link)
+    listed = element("div", mistake_table(t, answers), data_view="takeTable")
+    parts = (tabs(t, page, "mistakes"), section(t, "explorer.mistakes", lead, listed))
+    return framed(t, page.model.name, secret, watch(t, page.digest, page.model.id), *parts)

@@ -11,12 +11,11 @@ from bilens.base.errors import BilensError
 from bilens.findings import labels
 from bilens.records import Trace, displayable
 from bilens.report import MARKS, build_circuit_graph
+from bilens_explorer.documents import without_rows
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
-from bilens_explorer.records.language_views import CircuitGraph, TracePage
-from bilens_explorer.records.models import Key, Number
-from bilens_explorer.rows import without_rows
+from bilens_explorer.records.models import CircuitGraph, Key, Number, TracePage
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 

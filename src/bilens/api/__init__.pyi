@@ -25,7 +25,6 @@ from .recorded_command import (
     RepeatedCommand as RepeatedCommand,
     answers_in_file as answers_in_file,
     check_place as check_place,
-    find_history as find_history,
     options_in as options_in,
     recorded_base as recorded_base,
     repeat_command as repeat_command,

@@ -14,12 +14,7 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.provenance import (
-    COMPANION,
-    files_with_tensors,
-    is_of_weights,
-    is_prose,
-)
+from bilens.api.provenance import COMPANION, files_with_tensors, is_of_weights, is_prose
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring, hooks_of_both

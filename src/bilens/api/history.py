@@ -46,14 +46,7 @@ from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
 from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
-from bilens.records.history import (
-    UNNAMED,
-    Action,
-    Entry,
-    Measured,
-    PastAudit,
-    People,
-)
+from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 DAY = re.compile(r"\d{4}-\d\d-\d\d")

@@ -13,12 +13,7 @@ from bilens.algebra.quadratic_map import QuadraticMap
 from bilens.algebra.shapes import check_shape
 from bilens.api.subject import open_subject
 from bilens.base.checks import check_type
-from bilens.base.errors import (
-    CheckpointError,
-    NotQuadraticError,
-    NumericalError,
-    UsageError,
-)
+from bilens.base.errors import CheckpointError, NotQuadraticError, NumericalError, UsageError
 from bilens.io.formats.named_roles import open_tensors
 from bilens.nn.polynomial_transformer import PolynomialTransformer
 from bilens.nn.real_run import (

@@ -89,9 +89,9 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     weights = weight_files_of(model)
     check_unchanged(model)
     below = Path(model.below) if model.below else None
-    beside = read_beside(Path(model.source), below) if weights else {}
+    read = [*weights, *sorted(tensor_files(model) - {*weights})]
+    beside = read_beside(Path(model.source), below) if read else {}
     names = {path: name for name, path in beside.items()}
-    read = [*weights, *sorted(tensor_files(model) - {*weights})] if weights else []
     files = {names.get(path) or name_below(model, path): path for path in read} | {
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
@@ -321,14 +321,13 @@ def is_prose(path: Path) -> bool:
 class AuditedFiles(NamedTuple):
     """Where a model lies, or lay, with the weights and the files that its last audit read.
 
-    No files are known of an earlier release: then the model is opened. `base` is the model below
-    an adapter that does not say where that lies.
+    No files are known of an earlier release: then the model is opened.
     """
 
     path: Path
     weights_sha256: str
     files: tuple[tuple[str, str], ...]
-    base: Path | None = None
+    base: Path | None = None  # of an adapter that does not say where that lies
 
 
 @dataclass(frozen=True)

@@ -100,20 +100,18 @@ def repeat_command(
         raise RefusedError("command")
     if UNPRINTABLE.search(f"{command}{model}"):
         raise RefusedError("unreadable", model)
-    given = [*options_in([*words[1 : named[1]], *words[named[1] + 1 :]])]
-    history = find_history(command)
-    model = path_inside(model, folder, Path(), inputs)
+    model = path_inside(str(folder / model), folder, command, inputs)
     arguments, files = ["audit", "--history=."], [model]
-    for name, value in given:
+    for name, value in options_in([*words[1 : named[1]], *words[named[1] + 1 :]]):
         use = OPTIONS[name]
         if use == "switch":
             arguments.append(name)
         elif not use.startswith("output"):
             is_grammar = (name, value) == ("--text", GRAMMAR)  # and no file, whatever lies there
             if (use == "file" and not is_grammar) or (
-                use == "answers" and answers_in_file(name, value, folder, history)
+                use == "answers" and answers_in_file(name, value, folder, command)
             ):
-                value = path_inside(value, folder, history, inputs)
+                value = path_inside(value, folder, command, inputs)
                 files.append(value)
             arguments.append(f"{name}={value}")
     return RepeatedCommand((*arguments, "--", model), tuple(files))
@@ -149,42 +147,37 @@ def last_value(command: str, option: str) -> str | None:
     return None
 
 
-def find_history(command: str) -> Path:
-    """Return how a command names the folder of its history, from where it was run."""
-    return Path(last_value(command, "--history") or "/")
-
-
 def recorded_base(command: str, folder: Path, inputs: Sequence[Path] = ()) -> Path | None:
     """Return the baseline of a recorded audit, which may be the model below an adapter.
 
     None where it names none, or none that lies in the folder or in `inputs`.
     """
+    named = last_value(command, "--baseline")
     with suppress(RefusedError):
-        if named := last_value(command, "--baseline"):
-            return folder / path_inside(named, folder, find_history(command), inputs)
+        return folder / path_inside(named, folder, command, inputs) if named else None
     return None
 
 
-def find_path(value: str, folder: Path, history: Path) -> Path | None:
+def find_path(value: str, folder: Path, command: str) -> Path | None:
     """Return where a path of a command leads; None where nobody knows from where it does.
 
     A relative one is known where it goes through the history, however that is reached: what lies
     beside the folder may lie beside a link to it.
     """
-    path, through = Path(value), history.parts
-    if path.is_absolute():
-        return path
-    known = not history.is_absolute() and path.parts[: len(through)] == through
-    return folder.joinpath(*path.parts[len(through) :]) if known else None
+    path, history = Path(value), Path(last_value(command, "--history") or "/")
+    if path.is_absolute() or history.is_absolute():
+        return path if path.is_absolute() else None
+    start, rest = path.parts[: len(history.parts)], path.parts[len(history.parts) :]
+    return folder.joinpath(*rest) if start == history.parts else None
 
 
-def path_inside(value: str, folder: Path, history: Path, inputs: Sequence[Path]) -> str:
+def path_inside(value: str, folder: Path, command: str, inputs: Sequence[Path]) -> str:
     """Return a path of a command as one from the folder; RefusedError where it leads elsewhere.
 
     What may be a name in the hub, by its form, and is not in the folder is said to be just that.
     """
     is_name = HUB_NAME.fullmatch(value) is not None and not ENDING.search(value)
-    given = find_path(value, folder, history)
+    given = find_path(value, folder, command)
     if given is None:
         raise RefusedError("gone" if is_name and not (folder / value).exists() else "start", value)
     path = Path(os.path.normpath(given))
@@ -200,14 +193,14 @@ def path_inside(value: str, folder: Path, history: Path, inputs: Sequence[Path])
     raise RefusedError("gone", value) if is_name else RefusedError("outside", path.name)
 
 
-def answers_in_file(option: str, value: str, folder: Path, history: Path) -> bool:
+def answers_in_file(option: str, value: str, folder: Path, command: str) -> bool:
     """Return whether right answers, or the names of classes, are those of a file.
 
     RefusedError where that is not known: a name would be taken that was a file, or the other way.
     """
     if option == "--classes" and "," in value:
         return False
-    place = find_path(value, folder, history)
+    place = find_path(value, folder, command)
     if place is not None and place.is_file():
         return True
     known, is_path = place is not None, "/" in value or "." in value

@@ -11,12 +11,7 @@ from msgspec import structs
 
 from bilens.api.history import History, now
 from bilens.api.provenance import AuditedFiles, compare_with_audit
-from bilens.api.recorded_command import (
-    RefusedError,
-    RepeatedCommand,
-    recorded_base,
-    repeat_command,
-)
+from bilens.api.recorded_command import RefusedError, RepeatedCommand, recorded_base, repeat_command
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.io.file_kinds import is_model
 from bilens.io.formats.peft import named_base
@@ -78,9 +73,7 @@ def look_at(
         said = str(RefusedError("outside", told))
         return WatchedModel(told, "unread", code=UsageError.exit_code, said=said)
     if last.unread:
-        why = (
-            f"row {last.number} of the history is damaged or of a later release: audit it by hand."
-        )
+        why = f"row {last.number} of the history is damaged or of a later release: audit by hand."
         return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
     base = recorded_base(last.command, history.folder, inputs)
     found = compare_with_audit(AuditedFiles(path, last.weights_sha256, last.files, base))

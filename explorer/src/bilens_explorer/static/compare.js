@@ -10,26 +10,16 @@ const matchedParts = (found, keys, layer, read) => {
   const plots = Object.entries(sides).map(([side, { values }]) => {
     const drawn = bars(`${side}: ${t("compare.values")}`, values, { height: 180, xName: t("spectrum.order"), yName: "λ", width: 480 });
     const rows = [[t("spectrum.order"), "λ"], ...values.map((value, index) => [index + 1, value])];
-    return element(
-      "figure",
-      {},
-      element("figcaption", {}, `${side}: ${t("compare.values")}`),
-      drawn,
-      takeaway(`${side} ${t("compare.values")}`, { rows, data: values, drawn }),
-    );
+    const taken = takeaway(`${side} ${t("compare.values")}`, { rows, data: values, drawn });
+    return element("figure", {}, element("figcaption", {}, `${side}: ${t("compare.values")}`), drawn, taken);
   });
   const size = found.cosines.length;
   const named = t("compare.cosines");
   const heat = image(named, found.cosines.flat(), [size, size], { scale: 1 });
   const columns = found.b.values.map((_, index) => `B ${index + 1}`);
   const rows = [["", ...columns], ...found.cosines.map((row, index) => [`A ${index + 1}`, ...row])];
-  const cosines = element(
-    "figure",
-    { class: "cosines" },
-    element("figcaption", {}, named),
-    heat,
-    takeaway(named, { rows, data: found.cosines, drawn: heat }),
-  );
+  const taken = takeaway(named, { rows, data: found.cosines, drawn: heat });
+  const cosines = element("figure", { class: "cosines" }, element("figcaption", {}, named), heat, taken);
   const of = (side, ranks) =>
     found[side].vectors.vectors.filter((one) => ranks.includes(one.rank)).map((one) => {
       const subject = subjectOf(layer, found[side].output, found[side].values, one.rank);

@@ -16,7 +16,8 @@ const API = "/api/v1";
 // ---- data
 
 // Why there is no answer: `parts` say it in the reader's language, and mark what is in another.
-const failure = (known, said, { status, headers }) => {
+const failure = (said, { status, headers }) => {
+  const known = `failed.${status}` in words ? status : "other";
   const [before, after] = t(`failed.${known}`, { told: "\0" }).split("\0");
   const own = element("span", { lang: headers?.get("content-language") ?? "en" }, said);
   return Object.assign(new Error(said), { status, parts: [before, own, after] });
@@ -37,10 +38,7 @@ async function asked(path, options, tries = 15) {
     await new Promise((done) => setTimeout(done, 1000 * pause));
     return asked(path, options, tries - 1);
   }
-  if (!answer.ok) {
-    const known = `failed.${answer.status}` in words ? answer.status : "other";
-    throw failure(known, found.error, answer);
-  }
+  if (!answer.ok) throw failure(found.error, answer);
   return found;
 }
 
@@ -80,7 +78,7 @@ export const get = async (address) => {
   if (!exported) return asked(address);
   const found = await unpack(keyOf(address));
   if (found === undefined) throw new Error(t("not_exported"));
-  if (found.error) throw failure("400", found.error, {});
+  if (found.error) throw failure(found.error, { status: 400 });
   return found;
 };
 

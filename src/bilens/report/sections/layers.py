@@ -296,9 +296,9 @@ def difference(
     cards = list[Markup]()
     head = None if found.whole is None else found.whole.headline
     related = head is None or head.kind != "unrelated"  # else a change is the whole model
-    for layer in found.layers if related else ():
-        if not layer.triggers:
-            continue
+    if head is not None and head.kind == "differ" and head.differing == head.tensors:
+        related = (head.correlation or 1.0) > (head.chance or 0.0)  # of small ones by chance
+    for layer in (one for one in found.layers if related and one.triggers):
         outputs, inputs = layer.outputs, layer.inputs
         assert outputs is not None, "it has directions"
         assert inputs is not None, "it has directions"
