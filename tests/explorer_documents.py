@@ -195,6 +195,10 @@ WRONG = WrongAnswers(
 )
 WRONG_NUMBERS = WRONG._replace(performance=AuditReport(make_table(classes=1)).record.performance)
 TRACE_PAGE = TracePage(
-    report="4d", name="trace.json", model="1a", trace=TraceReport(make_trace()).record
+    report="4d",
+    name="trace.json",
+    model="1a",
+    trace=TraceReport(make_trace()).record,
+    paper=ReportRow("4d", "trace.json", "trace", "these"),
 )
 EARLIER_AUDIT = ShownReport(AuditReport(make_document()), CHANGED, number=4)

@@ -5,6 +5,7 @@ autoencoders, with the first label of a subject in place of the last word on it,
 that a trace names cut before its model was looked for.
 """
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ import bilens as bl
 from bilens.records.mlp_trace import Trace
 from bilens.report.circuit_graph import latent_subject
 from bilens.report.reports import TraceReport
+from bilens.report.text import load_catalogue
 from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder, id_of
 from trace_documents import make_trace
@@ -54,7 +56,12 @@ def test_a_trace_comes_with_the_model_of_its_weights(client: TestClient, folder:
     assert (page["report"], page["name"], page["model"]) == (KEY, "trace.json", id_of("model"))
     circuits = json.loads((folder / "trace.json").read_text())["circuits"]
     assert page["trace"]["circuits"] == circuits
-    assert f'href="/models/{id_of("model")}' in client.get(f"/reports/{KEY}/circuits").text
+    text = client.get(f"/reports/{KEY}/circuits").text
+    assert f'href="/models/{id_of("model")}' in text
+    # as the page of the whole report says
+    told = load_catalogue("en")(f"explorer.paper.{page['paper']['state']}", number=0)
+    assert told in html.unescape(text)
+    assert told in html.unescape(client.get(f"/reports/{KEY}").text)
     home = client.get("/").text
     assert f'href="/reports/{KEY}/circuits' in home
 

@@ -31,7 +31,7 @@ from bilens_explorer.home import home, report_list
 from bilens_explorer.people import everything, findings
 from bilens_explorer.records.layer_spectra import LayerTable
 from bilens_explorer.records.models import AuditRun, ModelPage, Overview, TracePage
-from bilens_explorer.standing import decision, decision_box, progress
+from bilens_explorer.standing import decision, decision_box, paper, progress
 
 NAMES = (("en", "English"), ("ja", "日本語"))
 MODULES = (  # of the script, users last
@@ -101,7 +101,8 @@ def circuits_page(found: TracePage, lang: str, secret: str) -> str:
     if found.model is not None:
         links.append(page_link(t, f"/models/{found.model}", t("explorer.to_model")))
     nav = element("nav", *links, class_="tabs", aria_label=t("explorer.views"))
-    return framed(t, found.name, secret, nav, scripted(t, "circuits", found.report, instead))
+    left = paragraph(paper(t, found.paper), class_="callout")
+    return framed(t, found.name, secret, nav, left, scripted(t, "circuits", found.report, instead))
 
 
 def scripted(t: Catalogue, view: str, key: str, instead: Markup) -> Markup:

@@ -156,6 +156,7 @@ class TracePage(Document, frozen=True, kw_only=True):
     name: Annotated[str, "its path from the folder"]
     model: Annotated[str | None, "id of the model of those weights; null where the folder has none"]
     trace: Annotated[Trace, "the document itself"]
+    paper: Annotated[ReportRow, "what it is: nobody says that it was made here"]
 
 
 class CircuitGraph(Record, frozen=True, rename={"parameters": "qParams"}):
