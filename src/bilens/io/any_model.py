@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,6 +57,21 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         store = model.tensors
         return replace(model, module=None, module_sha256="", stored=store, provenance=about)
     return model
+
+
+def open_pair(model: Any, baseline: Any, options: ReadOptions) -> tuple[Any, Any]:
+    """Open a model and the one that it was made from, to which an adapter is added.
+
+    Of both the tensors alone will do where no layer is read, and one in memory stays as it is.
+    """
+    base = baseline if isinstance(model, Path) and PEFT.matches(model) else None
+    compared, own = baseline is not None, options
+    if isinstance(base, Path):
+        own = replace(options, base=base)
+    return (
+        open_any(model, own, compared) if isinstance(model, Path) else model,
+        open_any(baseline, options, compared) if isinstance(baseline, Path) else baseline,
+    )
 
 
 def without_layers(given: Path, options: ReadOptions, error: BilensError) -> LoadedModel:

@@ -9,7 +9,7 @@ import re
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -179,6 +179,7 @@ def read_hdf5_contents(path: Path) -> Contents:
 
 def add_keras_layers(found: Contents, config: Any) -> None:
     """Count the layers of a configuration, those of models inside it too."""
+    found.imports = tuple(sorted({*named_outside_keras(config)}))
     todo = [config]
     while todo:
         one = todo.pop()
@@ -200,6 +201,20 @@ def add_keras_layers(found: Contents, config: Any) -> None:
                 found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
 
 
+def named_outside_keras(config: Any) -> Iterator[str]:
+    """Yield what a configuration names that is no part of Keras, and Python code that it holds."""
+    todo = [config]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            module, name = str(one.get("module") or "keras"), str(one.get("class_name"))
+            if module.partition(".")[0] not in KERAS or name in HELD_CODE:
+                yield f"{module}.{name}"
+        todo += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+
+
+KERAS = ("keras", "tf_keras", "tensorflow")
+HELD_CODE = ("Lambda", "__lambda__")  # functions of Python, as bytes
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
 
 

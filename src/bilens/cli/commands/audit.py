@@ -87,11 +87,21 @@ class AuditedModels(NamedFile):
         typer.Argument(help="More models, for one index of all; so does a folder of models."),
     ] = None
 
+    staged: bool = option(
+        False,
+        "Of a file of weights in the folder of a model audit that folder, once: for pre-commit.",
+    )
+
     def each(self) -> list[AuditedModels]:
         """Return every model by itself; of a folder of models those that are in it."""
-        paths = []
+        paths: list[Path] = []
         for path in (self.model, *(self.more or ())):
-            if path.is_dir():
+            if self.staged:
+                from bilens.io.file_kinds import folder_of_weights
+
+                path = folder_of_weights(path)
+                paths += [path] if path not in paths else []
+            elif path.is_dir():
                 from bilens.io.file_kinds import models_in
 
                 paths += models_in(path, any_kind=True) or [path]
