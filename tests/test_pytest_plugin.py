@@ -137,7 +137,10 @@ def test_what_passes_passes(ended: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("module", ["the audit of the BilinearClassifier in memory, beside its baseline a model"]),
+        (
+            "module",
+            ["the audit of the BilinearClassifier in memory, beside its baseline in memory"],
+        ),
         ("module", ["changed_layers: holds, the value is 1", "weights of the model, 100.0% were"]),
         ("path", ["the audit of model, beside its baseline", "changed_layers: holds"]),
         ("data", ["accuracy<0.999: holds", "on 60 test"]),
@@ -162,7 +165,7 @@ def test_what_fails_says_of_what_and_why(
         ("path", "CheckpointError: nowhere: no such file or folder"),
         ("condition", "UsageError: fail_on is the text 'beauty': pass a list"),
         ("option", "UnknownOptionError: there is no option 'beauty'"),
-        ("reading", "UsageError: assert_audit: allow_pickle would say how a file is read"),
+        ("reading", "UsageError: assert_audit: allow_pickle is of a file"),
     ],
 )
 def test_bad_input_is_one_error_at_the_line_of_the_test(

@@ -171,7 +171,7 @@ def test_what_could_run_code_is_refused_and_not_run(bilens: Shell, tmp_path: Pat
     torch.save({"up.weight": torch.zeros(2, 2)}, weights)
     result = run_hook(bilens, "bilens-inspect", good, bad, weights, tmp_path / "README.md")
     assert result.code == FILE
-    assert f"{good}: nothing was found in it" in result.out
+    assert f"{good}: nothing found that opening it would run" in result.out
     assert f"{bad}: is opened as a pickle, which runs what it names: pathlib" in result.out
     assert f"{weights}: is opened as a pickle" in result.out
     assert "README" not in result.out

@@ -72,7 +72,7 @@ UNSAFE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "named.pkl": (lambda at: at.write_bytes(WEIGHTS), "is opened as a pickle"),
     "ends.safetensors": (lambda at: after(WEIGHTS, at), "is opened as a pickle"),
     "plain.bin": (lambda at: at.write_bytes(b"cos\nmkdir\n(S'ran'\ntR."), "not known"),
-    "m.bin.gz": (lambda at: at.write_bytes(gzip.compress(b"x")), "is compressed"),
+    "m.bin.gz": (lambda at: at.write_bytes(gzip.compress(b"x")), "compressed, which is not opened"),
     "lambda.keras": (
         lambda at: keras(at, DENSE, {"module": "keras.layers", "class_name": "Lambda"}),
         "keras.layers.Lambda",

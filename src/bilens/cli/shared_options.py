@@ -80,8 +80,8 @@ class ModelFile:
         from bilens.io.any_model import open_pair
         from bilens.io.load import ReadOptions, with_output_names
 
-        plain = ReadOptions(**self.flags(), **self.tensor_options())
-        loaded, before = open_pair(self.model, baseline, plain)
+        options = ReadOptions(**self.flags(), **self.tensor_options())
+        loaded, before = open_pair(self.model, baseline, options)
         loaded = with_output_names(loaded, self.output_names())
         say_how_it_was_read(loaded, say)
         return loaded, before

@@ -59,18 +59,13 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
     return model
 
 
-def open_pair(model: Any, baseline: Any, options: ReadOptions) -> tuple[Any, Any]:
-    """Open a model and the one that it was made from, to which an adapter is added.
-
-    Of both the tensors alone will do where no layer is read, and one in memory stays as it is.
-    """
-    base = baseline if isinstance(model, Path) and PEFT.matches(model) else None
-    compared, own = baseline is not None, options
-    if isinstance(base, Path):
-        own = replace(options, base=base)
-    return (
-        open_any(model, own, compared) if isinstance(model, Path) else model,
-        open_any(baseline, options, compared) if isinstance(baseline, Path) else baseline,
+def open_pair(model: Any, baseline: Any, options: ReadOptions) -> tuple[Any, ...]:
+    """Open a model and the one that it was made from, to which an adapter is added, from paths."""
+    added = isinstance(model, Path) and isinstance(baseline, Path) and PEFT.matches(model)
+    own = replace(options, base=baseline if added else None)
+    return tuple(
+        open_any(one, how, baseline is not None) if isinstance(one, Path) else one
+        for one, how in ((model, own), (baseline, options))
     )
 
 

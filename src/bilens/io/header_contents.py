@@ -203,18 +203,16 @@ def add_keras_layers(found: Contents, config: Any) -> None:
 
 def named_outside_keras(config: Any) -> Iterator[str]:
     """Yield what a configuration names that is no part of Keras, and Python code that it holds."""
-    todo = [config]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, dict):
-            module, name = str(one.get("module") or "keras"), str(one.get("class_name"))
-            if module.partition(".")[0] not in KERAS or name in HELD_CODE:
-                yield f"{module}.{name}"
-        todo += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    if isinstance(config, dict):
+        module, name = str(config.get("module") or "keras"), str(config.get("class_name"))
+        if module.partition(".")[0] not in KERAS or name in ("Lambda", "__lambda__"):
+            yield f"{module}.{name}"
+    for part in config.values() if isinstance(config, dict) else config:
+        if isinstance(part, dict | list):
+            yield from named_outside_keras(part)
 
 
 KERAS = ("keras", "tf_keras", "tensorflow")
-HELD_CODE = ("Lambda", "__lambda__")  # functions of Python, as bytes
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
 
 

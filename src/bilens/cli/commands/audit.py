@@ -94,14 +94,13 @@ class AuditedModels(NamedFile):
 
     def each(self) -> list[AuditedModels]:
         """Return every model by itself; of a folder of models those that are in it."""
-        paths: list[Path] = []
-        for path in (self.model, *(self.more or ())):
-            if self.staged:
-                from bilens.io.file_kinds import folder_of_weights
+        paths, given = list[Path](), [self.model, *(self.more or ())]
+        if self.staged:
+            from bilens.io.file_kinds import folder_of_weights
 
-                path = folder_of_weights(path)
-                paths += [path] if path not in paths else []
-            elif path.is_dir():
+            given = [*dict.fromkeys(map(folder_of_weights, given))]
+        for path in given:
+            if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
                 paths += models_in(path, any_kind=True) or [path]

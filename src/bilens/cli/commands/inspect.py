@@ -15,11 +15,7 @@ def inspect(
     path: Annotated[list[Path], typer.Argument(help="Model files of any kind, or folders.")],
     no_code: Annotated[
         bool,
-        typer.Option(
-            "--no-code",
-            help="Only say which of them can run code when they are opened, as pickles can; exit "
-            "code 3 where one can, or cannot be looked into.",
-        ),
+        typer.Option("--no-code", help="Only say which could run code; exit code 3 where one can."),
     ] = False,
     lang: Annotated[Lang, typer.Option(help="Language of tables and sentences.")] = "en",
 ) -> None:
@@ -32,30 +28,18 @@ def inspect(
     """
     if output.as_json and (no_code or len(path) > 1):
         raise UsageError("--json prints the inventory of one path: leave out what is beside it.")
-    if no_code:
-        check_for_code(output, path)
-        return
+    from bilens.io.code_in_files import code_in
     from bilens.io.inventory import inventory
     from bilens.report.terminal import inventory_parts
 
-    for one in path:
-        found = inventory(one)
-        output.answer(found.to_dict(), *inventory_parts(found, lang))
-
-
-def check_for_code(output: Output, paths: list[Path]) -> None:
-    """Print a line for each path in which no code was found, and for each file that can run some.
-
-    End with the exit code of an unsafe file where there is one.
-    """
-    from bilens.io.code_in_files import code_in
-
     unsafe = False
-    for path in paths:
-        lines = code_in(path)
-        unsafe = unsafe or bool(lines)
-        output.answer(
-            {}, *(lines or [f"{path}: nothing was found in it that opening it would run."])
-        )
+    for one in path:
+        if no_code:
+            lines = code_in(one)
+            unsafe = unsafe or bool(lines)
+            output.answer({}, *(lines or [f"{one}: nothing found that opening it would run."]))
+        else:
+            found = inventory(one)
+            output.answer(found.to_dict(), *inventory_parts(found, lang))
     if unsafe:
         raise typer.Exit(FileError.exit_code)
