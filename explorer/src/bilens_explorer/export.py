@@ -65,7 +65,11 @@ class Exported:
         """Draw a page in both languages where it fits, and return the room that is left."""
         drawn = {each: FRAMED.search(draw(served, path, each)) for each in LANGUAGES}
         mains = {(path, each): main[1] for each, main in drawn.items() if main is not None}
-        size = sum(size_of(main, key[1] == lang) for key, main in mains.items())
+        # without script it is read in one language, beside the other
+        sizes = {
+            each: len(linked(main, set(), "ja").encode()) + 200 for (_, each), main in mains.items()
+        }
+        size = sum(sizes.values()) + sizes.get(lang, 0)
         if size > room:
             self.left_out.append(path)
             return room
@@ -174,11 +178,6 @@ def draw(served: ServedFolder, path: str, lang: str) -> str:
     with suppress(Exception):
         return draw_page(served, place, query, lang)
     return ""
-
-
-def size_of(main: str, twice: bool) -> int:
-    """Return the most bytes that a page takes; without script it is read in one language."""
-    return (len(linked(main, set(), "ja").encode()) + 200) * (2 if twice else 1)
 
 
 def list_parts(served: ServedFolder, lang: str, models: list[str]) -> dict[str, list[Part]]:

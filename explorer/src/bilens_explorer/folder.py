@@ -37,6 +37,7 @@ from bilens_explorer.overview import (
     overview_of,
     reports_of,
     row_of,
+    without_notes,
 )
 from bilens_explorer.papers import Papers
 from bilens_explorer.records.models import (
@@ -84,7 +85,6 @@ class ServedFolder:
         self.runs = AuditRuns(self.folder)
         self._found, self._walked, self._walking = FolderContents(), float("-inf"), Lock()
         self._walker, self._patience = Thread(), patience
-        self._day = ""  # the last one that was seen
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._mark: Hashable = None  # of the history that was read
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
@@ -156,10 +156,7 @@ class ServedFolder:
 
     def today(self, past: Past) -> str:
         """Return the day by which acceptances end: no clock that is put back revives one."""
-        if now()[:10] > self._day:
-            self._day = self.history.today()
-        self._day = max(self._day, past.day)
-        return self._day
+        return past.day if past.day >= now()[:10] else self.history.today()
 
     def overview(self) -> Overview:
         """All models with what lies there now, the worst first; and all reports."""
@@ -192,17 +189,15 @@ class ServedFolder:
             if path is not None
         }
 
-    def _audited(
-        self, path: Path, weights_sha256: str, files: tuple[tuple[str, str], ...]
-    ) -> AuditedFiles:
+    def _audited(self, path: Path, sha256: str, files: Sequence[tuple[str, str]]) -> AuditedFiles:
         base = recorded_base(self.past().commands.get(self.name_of(path), ""), self.folder)
-        return AuditedFiles(path, weights_sha256, files, base)
+        return AuditedFiles(path, sha256, (*files,), base)
 
     def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is the model as it is opened, its weights first."""
         with suppress(BilensError):
             if self.opened(key).model.read_sha256 == weights_sha256:
-                then = self._audited(self._found.models[key], weights_sha256, (*files.items(),))
+                then = self._audited(self._found.models[key], weights_sha256, [*files.items()])
                 return self._register.compare(then)[1].state == "audited"
         return False
 
@@ -221,24 +216,20 @@ class ServedFolder:
         name = require_found(next((name for name in names if id_of(name) == key), None))
         audits = past.audits.get(name, ())
         entries = past.entries_on(name)
-        if self._exporting:
-            entries = tuple(one for one in entries if one.action != "note")
+        entries = without_notes(entries) if self._exporting else entries
         lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
         day = self.today(past)
         row = row_of(key, name, past, day, lying)
-        found_then = Judged() if row.answered is None else self._judged(row.answered)
-        findings, conditions, wrong, _ = found_then
+        then = Judged() if row.answered is None else self._judged(row.answered)
+        findings, conditions, wrong, _ = then
         said = None if row.last is None else past.people(name, row.last.identity, day)
         failed = tuple(one for one in conditions if one.failed)
         judged = () if said is None else tuple(one for one in said.entries if one.action in JUDGED)
         spoken = {one.subject.removeprefix(RULE) for one in judged} | {one.rule for one in failed}
+        reports = () if path in (None, self.folder) else reports_of(found, path)
         return ModelPage(
             model=row,
-            reports=(
-                ()
-                if path in (None, self.folder)
-                else tuple(map(self.paper, reports_of(found, path)))
-            ),
+            reports=tuple(self.paper(one.id) for one in reports),
             day=day,
             before=self._where_now(row),
             views=() if path is None else find_views(self.folder, path, wrong=wrong),
@@ -284,11 +275,12 @@ class ServedFolder:
             return State(digest="", there=False)
         return State(digest=page.digest, there=page.model.there)
 
-    def paper(self, row: ReportRow) -> ReportRow:
-        """Return a report of the folder with what it is."""
-        found, past = self.last_walk(), self.past()
-        path, _ = require_found(found.reports.get(row.id))
-        return self._papers.describe(row, path, found.models.values(), past.audits.values())
+    def paper(self, key: str) -> ReportRow:
+        """Return what a report of the folder is."""
+        found, audits = self.last_walk(), self.past().audits.values()
+        path, kind = require_found(found.reports.get(key))
+        row = ReportRow(key, self.name_of(path), kind)
+        return self._papers.describe(row, path, found.models.values(), audits)
 
     def _where_now(self, row: ModelRow) -> str:
         """Return the id of the model where the files that were audited last lie now, if any."""
@@ -329,10 +321,7 @@ class ServedFolder:
         What people said is not what it says, but what the history does, where it is an audit of it.
         """
         report = self.read_report(key)
-        if isinstance(report, AuditReport):
-            path, kind = require_found(self.last_walk().reports.get(key))
-            return self._told(report, self.paper(ReportRow(key, self.name_of(path), kind)).audit)
-        return self._told(report)
+        return self._told(report, self.paper(key).audit if isinstance(report, AuditReport) else 0)
 
     def read_report(self, key: str) -> SavedReport[Any]:
         """Return a report with the places that it names; it may be damaged: then FileError."""
@@ -365,12 +354,11 @@ class ServedFolder:
         if not isinstance(report, AuditReport):
             return report
         past, people = self.past(), None
-        audit = next((one for one in past.rows[0] if one.number == number), None)
-        if audit is not None:
+        for audit in (one for one in past.rows[0] if one.number == number):
             identity = report.record.reproduce.identity
             people = past.people(audit.model, identity, self.today(past))
         if people is not None and self._exporting:
-            entries = tuple(one for one in people.entries if one.action != "note")
+            entries = without_notes(people.entries)
             people = structs.replace(people, entries=entries) if entries else None
         return report.with_people(people)
 

@@ -89,14 +89,17 @@ def row_of(t: Catalogue, heads: tuple[str, ...], row: ModelRow) -> Markup:
         "input", type="checkbox", value=row.id, aria_label=t("explorer.choose", name=row.name)
     )
     people = [element("p", line) for line in approved(t, row)]
+    date = "" if last is None else last.date
+    when = element("time", date[:10], element("br"), date[11:16], datetime=date, title=date)
+    name = Markup("/<wbr>").join(row.name.split("/"))  # where a long path may be broken
     cells: list[Cell] = [
         (box, None),
         (element("div", sign(t, row), quiet(different_files(t, row.differences))), rank),
-        (linked_name(t, row), None),
+        (page_link(t, f"/models/{row.id}", name), None),
         (element("div", *people) if people else NONE, len(people)),
         (t("list.comma").join(names) or (t("explorer.none") if now else NONE), len(failed)),
         (changed(t, row), sum(signs)),
-        (NONE if last is None else time_of(last.date), "" if last is None else last.date),
+        (when if date else NONE, date),
     ]
     drawn = []
     for place, (head, (content, order)) in enumerate(zip(heads, cells, strict=True)):
@@ -108,15 +111,6 @@ def row_of(t: Catalogue, heads: tuple[str, ...], row: ModelRow) -> Markup:
     rules = " ".join(sorted({*failed, *(one.rule for one in row.changes if now)}))
     answer = now.answer if now else row.state
     return element("tr", *drawn, role="row", data_answer=answer, data_rules=rules)
-
-
-def linked_name(t: Catalogue, row: ModelRow) -> Markup:
-    name = Markup("/<wbr>").join(row.name.split("/"))  # where a long path may be broken
-    return page_link(t, f"/models/{row.id}", name)
-
-
-def time_of(date: str) -> Markup:
-    return element("time", date[:10], element("br"), date[11:16], datetime=date, title=date)
 
 
 def changed(t: Catalogue, row: ModelRow) -> Markup | str:

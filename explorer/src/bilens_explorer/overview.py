@@ -176,3 +176,7 @@ def severity(row: ModelRow) -> tuple[int, int, int, str]:
 
 def digest(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def without_notes(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    return tuple(one for one in entries if one.action != "note")

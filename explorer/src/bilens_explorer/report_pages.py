@@ -41,9 +41,7 @@ def audit_page(served: ServedFolder, number: Number) -> ShownReport:
 
 def report_page(served: ServedFolder, key: Key) -> ShownReport:
     """A report that lies in the folder, and what it is."""
-    report = served.report(key)
-    path, kind = require_found(served.last_walk().reports.get(key))
-    return ShownReport(report, paper=served.paper(ReportRow(key, served.name_of(path), kind)))
+    return ShownReport(served.report(key), paper=served.paper(key))
 
 
 def draw_report(found: ShownReport, lang: str, _secret: str) -> str:

@@ -15,7 +15,7 @@ from bilens_explorer.documents import without_rows
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.inside import cut_paths, require_found
-from bilens_explorer.records.models import CircuitGraph, Key, Number, ReportRow, TracePage
+from bilens_explorer.records.models import CircuitGraph, Key, Number, TracePage
 
 MOST_ALIKE = 3  # models of one name that are opened to compare their weights
 
@@ -32,12 +32,11 @@ def trace_page(served: ServedFolder, key: Key) -> TracePage:
     source = trace.source
     files = {name: one for name, one in source.files.items() if PurePath(name).name == name}
     told = cut_paths(trace, served.folder)
-    path, kind = served.last_walk().reports[key]
-    name = served.name_of(path)
+    paper = served.paper(key)
     return TracePage(
         report=key,
-        name=name,
-        paper=served.paper(ReportRow(key, name, kind)),
+        name=paper.name,
+        paper=paper,
         model=find_weights(served, source.path, source.weights_sha256, files),
         trace=displayable(told if served.shows_rows else without_rows(told), MARKS),
     )
