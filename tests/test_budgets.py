@@ -42,11 +42,11 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_775, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
-    ("explorer/src", "py"): (5_550, "the explorer, with its register; the aim is 4,000"),
-    ("explorer/src", "js"): (3_750, "its pages; the aim is 3,500"),
+    ("explorer/src", "py"): (5_549, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "js"): (3_742, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (86_460, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_510, "of the explorer"),
+    ("tests", "py"): (86_510, "1.04 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (6_665, "of the explorer; each fault of the register"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 
