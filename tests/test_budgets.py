@@ -42,7 +42,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_799, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
-    ("explorer/src", "py"): (5_550, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "py"): (5_555, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_750, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (87_315, "1.04 times what is tested; the aim is .8"),

@@ -102,7 +102,7 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
     served, key = ServedFolder(folder), id_of(name)
     assert served.audit_run(key).state == "ready"
     served.audit_again(key, Nothing())
-    with pytest.raises(UsageError, match="an audit is running"):
+    with pytest.raises(UsageError, match="An audit is running"):
         served.audit_again(key, Nothing())
     found = ended(served.runs, key)
     assert (found.state, found.report, found.said) == ("done", "/audits/2", ""), found
@@ -150,7 +150,7 @@ def test_one_runs_at_a_time_and_is_cancelled_even_if_it_is_deaf(start: Start) ->
     until(lambda: now(runs, "deaf").said == "deaf")
     assert now(runs, "deaf").total == 0  # it tells no steps
     for name in ("deaf", "next"):
-        with pytest.raises(UsageError, match="an audit is running"):
+        with pytest.raises(UsageError, match="An audit is running"):
             runs.start(name, command_of(name))
     assert runs.describe("next") is None
     runs.cancel("next")  # of which none runs

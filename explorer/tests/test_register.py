@@ -471,7 +471,7 @@ def test_a_mapping_an_activation_and_names_open_the_views_too(
 
 def test_one_name_without_a_comma_is_a_name_too(root: Path) -> None:
     """Seen red: a single output without its name; where a file has it, the audit alone says it."""
-    options = partial(reading_options, folder=root)
+    options = partial(reading_options, folder=root, path=root / "m")
     (root / "risk.txt").write_text("a")
     assert options("bilens audit m --history . --classes risk") == {"output_names": ["risk"]}
     assert options("bilens audit m --history . --classes=a,b") == {"output_names": ["a", "b"]}

@@ -264,7 +264,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     ):
         monkeypatch.setattr(f"bilens.report.{module}.load_catalogue", lambda _lang: recorder)
     monkeypatch.setattr("bilens.api.recorded_command.load_catalogue", lambda _lang: recorder)
-    for module in ("pages", "report_pages", "compare_page", "export", "mistakes"):
+    for module in ("pages", "report_pages", "compare_page", "export"):
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     for why in WHYS:
         reason_text(recorder, why)

@@ -105,20 +105,12 @@ def build_app(
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        status, told, headers = 500, "it failed: the terminal of `bilens serve` says where.", None
-        if isinstance(error, MissingError):
-            status, told = 404, UNFOUND[404]
-        elif isinstance(error, HTTPException):
-            status, headers = error.status_code, error.headers
-            told = UNFOUND.get(status, error.detail)
-        elif isinstance(error, REFUSED):
-            status = 503 if isinstance(error, IN_VAIN) else 400
-            told = displayable(without_paths(str(error), served.folder))
         lang, spoken = lang_of(request), "en"
+        status, told = describe_error(error, served)
         if isinstance(error, ToldError | RefusedError):
-            told = displayable(load_catalogue(lang)(error.key, **error.values))
-            spoken = lang
-        headers = {**(headers or {}), "content-language": spoken}
+            told, spoken = displayable(load_catalogue(lang)(error.key, **error.values)), lang
+        kept = error.headers if isinstance(error, HTTPException) else None
+        headers = {**(kept or {}), "content-language": spoken}
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
         return HTMLResponse(failure_page(status, told, lang, spoken), status, headers)
@@ -138,6 +130,18 @@ def build_app(
         return failure_page(status, told, lang_of(request))
 
     return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
+
+
+def describe_error(error: Exception, served: ServedFolder) -> tuple[int, str]:
+    """Return the status of an error and its sentence in English."""
+    if isinstance(error, MissingError):
+        return 404, UNFOUND[404]
+    if isinstance(error, HTTPException):
+        return error.status_code, UNFOUND.get(error.status_code, error.detail)
+    if isinstance(error, REFUSED):
+        told = displayable(without_paths(str(error), served.folder))
+        return 503 if isinstance(error, IN_VAIN) else 400, told
+    return 500, "it failed: the terminal of `bilens serve` says where."
 
 
 def overview(served: ServedFolder, every: str | None = None) -> Callable[[str, str], str]:

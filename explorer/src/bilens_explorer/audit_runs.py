@@ -5,6 +5,7 @@ An audit ends with the explorer that started it; the history has it whole or not
 
 import os
 import re
+import shlex
 import signal
 from collections import deque
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from bilens.api import RefusedError, RepeatedCommand, check_place
+from bilens.api import RefusedError, RepeatedCommand, check_place, repeat_command
 from bilens.base.errors import FileError, UsageError
 from bilens.records import LOST, UNPRINTABLE
 from bilens_explorer.inside import MOST_OF_DATA, ElsewhereError, ToldError, files_of, without_paths
@@ -115,6 +116,13 @@ class AuditRuns:
         with self._starting:
             for one in self._started.values():
                 one.end()
+
+
+def repeated_line(command: str, folder: Path, name: str) -> str:
+    """Return the line that repeats a recorded audit in the folder; empty where none may."""
+    with suppress(RefusedError):
+        return shlex.join(["bilens", *repeat_command(command, folder, name).arguments])
+    return ""
 
 
 def check_file(folder: Path, name: str) -> None:

@@ -1,7 +1,6 @@
 """A folder that is served: what lies in it, its history, and the documents that are asked for."""
 
 import os
-import shlex
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -25,9 +24,9 @@ from bilens.base.errors import BilensError, CheckpointError, FileError, UsageErr
 from bilens.findings import JUDGED, RULE
 from bilens.records import EARLIER_KINDS, PastAudit, displayable
 from bilens.report import SavedReport
-from bilens_explorer.audit_runs import AuditRuns
+from bilens_explorer.audit_runs import AuditRuns, repeated_line
 from bilens_explorer.documents import Judged, check_report, read_report, without_rows
-from bilens_explorer.inside import ADAPTER, MissingError, cut_paths, require_found, state_of
+from bilens_explorer.inside import MissingError, cut_paths, require_found, state_of
 from bilens_explorer.open_models import OpenModel, OpenModels, reading_options
 from bilens_explorer.overview import (
     NEVER,
@@ -173,10 +172,7 @@ class ServedFolder:
     def _audited_files(
         self, found: FolderContents, past: Past, only: str = ""
     ) -> dict[str, AuditedFiles]:
-        """Return where each model lies that was audited, or one of them, with what was read then.
-
-        Those whose names or links lead out of the folder are left out: nobody looks there.
-        """
+        """Return where audited models lie, with what was read then; none that lead out of here."""
         known = {id_of(name): last[0] for name, last in past.audits.items() if last}
         places = {
             key: found.models.get(key) or place_of(self.folder, one.model)
@@ -184,20 +180,23 @@ class ServedFolder:
             if only in ("", key)
         }
         return {
-            key: self._audited(path, known[key].weights_sha256, known[key].files)
+            key: self._audited(path, known[key].weights_sha256, known[key].files, past)
             for key, path in places.items()
             if path is not None
         }
 
-    def _audited(self, path: Path, sha256: str, files: Sequence[tuple[str, str]]) -> AuditedFiles:
-        base = recorded_base(self.past().commands.get(self.name_of(path), ""), self.folder)
+    def _audited(
+        self, path: Path, sha256: str, files: Sequence[tuple[str, str]], past: Past
+    ) -> AuditedFiles:
+        base = recorded_base(past.commands.get(self.name_of(path), ""), self.folder)
         return AuditedFiles(path, sha256, (*files,), base)
 
     def is_open_as(self, key: str, weights_sha256: str, files: Mapping[str, str]) -> bool:
         """Return whether what was read then is the model as it is opened, its weights first."""
         with suppress(BilensError):
             if self.opened(key).model.read_sha256 == weights_sha256:
-                then = self._audited(self._found.models[key], weights_sha256, [*files.items()])
+                path, past = self._found.models[key], self.past()
+                then = self._audited(path, weights_sha256, [*files.items()], past)
                 return self._register.compare(then)[1].state == "audited"
         return False
 
@@ -245,7 +244,7 @@ class ServedFolder:
             ),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past, row),
-            again="" if path is None else self._line_again(key),
+            again=repeated_line(past.commands.get(name, ""), self.folder, name),
             run=None if path is None or self._exporting else self.audit_run(key),
         )
 
@@ -307,9 +306,7 @@ class ServedFolder:
     def _options(self, path: Path) -> dict[str, Any]:
         name, past = self.name_of(path), self.past()
         command = past.commands.get(name, "")
-        options = reading_options(command, self.folder)
-        if (path / ADAPTER).exists() and (base := recorded_base(command, self.folder)) is not None:
-            options["base"] = base
+        options = reading_options(command, self.folder, path)
         missing = "--classes" in command and "output_names" not in options
         if missing and (names := self._judged(past.audits[name][0]).names):
             options["output_names"] = [*names]
@@ -388,11 +385,6 @@ class ServedFolder:
         if name not in commands:
             raise RefusedError("none")
         return repeat_command(commands[name], self.folder, name)
-
-    def _line_again(self, key: str) -> str:
-        with suppress(RefusedError):
-            return shlex.join(["bilens", *self._recorded_command(key).arguments])
-        return ""
 
     def name_of(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -48,7 +48,7 @@ class MissingError(BilensError):
 
 
 class ToldError(UsageError):
-    """What is refused for a reason that the page says in its reader's language."""
+    """A refusal whose reason a page says in the language of its reader."""
 
     def __init__(self, key: Told, **values: object) -> None:
         self.key, self.values = f"explorer.told.{key}", values

@@ -14,11 +14,11 @@ from msgspec import Struct
 from torch import Tensor
 
 from bilens import load
-from bilens.api import RefusedError, answers_in_file, options_in, tensor_files
+from bilens.api import RefusedError, answers_in_file, options_in, recorded_base, tensor_files
 from bilens.base.errors import FileError, UsageError
 from bilens.cli.options import parse_roles
 from bilens.io import LoadedModel, mark_of
-from bilens_explorer.inside import State, state_of
+from bilens_explorer.inside import ADAPTER, State, state_of
 
 WEIGHTS, RESULTS, KEPT = 1 << 26, 1 << 24, 10  # bytes of weights and of results, and models
 Result = TypeVar("Result")
@@ -136,12 +136,13 @@ def marks_of_tensors(model: LoadedModel) -> tuple[tuple[str, Any], ...]:
     return tuple((str(path), mark_of(path)) for path in files)
 
 
-def reading_options(command: str, folder: Path) -> dict[str, Any]:
+def reading_options(command: str, folder: Path, path: Path) -> dict[str, Any]:
     """Return how a recorded audit read its model, as arguments of `bl.load`; nothing if unknown.
 
     Names of classes that stand in a file are not among them: its audit says them.
     """
-    found: dict[str, Any] = {}
+    base = recorded_base(command, folder) if (path / ADAPTER).exists() else None
+    found: dict[str, Any] = {} if base is None else {"base": base}
     with suppress(UsageError, ValueError):
         given = [*options_in(shlex.split(command))]
         if roles := [value for name, value in given if name == "--map"]:

@@ -148,10 +148,7 @@ def last_value(command: str, option: str) -> str | None:
 
 
 def recorded_base(command: str, folder: Path, inputs: Sequence[Path] = ()) -> Path | None:
-    """Return the baseline of a recorded audit, which may be the model below an adapter.
-
-    None where it names none, or none that lies in the folder or in `inputs`.
-    """
+    """Return the baseline of a recorded audit, if it lies in the folder or in `inputs`."""
     named = last_value(command, "--baseline")
     with suppress(RefusedError):
         return folder / path_inside(named, folder, command, inputs) if named else None
