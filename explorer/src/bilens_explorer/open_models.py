@@ -132,8 +132,7 @@ class OpenModels:
 
 def marks_of_tensors(model: LoadedModel) -> tuple[tuple[str, Any], ...]:
     """Return the marks of the files that tensors are in, also of those beside the model's own."""
-    files = sorted({*model.files} | tensor_files(model))
-    return tuple((str(path), mark_of(path)) for path in files)
+    return tuple((str(at), mark_of(at)) for at in sorted({*model.files} | tensor_files(model)))
 
 
 def reading_options(command: str, folder: Path, path: Path) -> dict[str, Any]:

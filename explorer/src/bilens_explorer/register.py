@@ -59,9 +59,8 @@ class Register:
     def where(self, hashes: set[str], whole: bool = False) -> list[Path]:
         """Return the models in which files of these SHA-256 lie; `whole`: and no others."""
         lying = [(one.path, now.hashes) for one, _, now, _ in [*self._lying.values()]]
-        return sorted(
-            {path for path, now in lying if hashes <= now and not (whole and now - hashes)}
-        )
+        found = {path for path, now in lying if hashes <= now and (now <= hashes or not whole)}
+        return sorted(found)
 
     def lies_at(self, path: Path, sha256: str) -> bool | None:
         """Return whether a file of this SHA-256 lies in an audited model; None if not known."""

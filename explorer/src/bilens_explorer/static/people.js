@@ -65,11 +65,7 @@ const remembered = (name) => {
 
 // Whom a proxy names as the author; null where people name themselves, or where nobody answers.
 let visitor;
-const named = () =>
-  (visitor ??= get("/visitor").then(
-    ({ user }) => user,
-    () => (visitor = null),
-  ));
+const named = () => (visitor ??= get("/visitor").then(({ user }) => user, () => (visitor = null)));
 
 // A form that says something of a subject. What was typed stays until it is kept; what others said
 // since this form was opened is shown before anything is sent once more.
