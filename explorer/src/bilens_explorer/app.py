@@ -105,12 +105,10 @@ def build_app(
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        lang, spoken = lang_of(request), "en"
-        status, told = describe_error(error, served)
+        lang, spoken, (status, told) = lang_of(request), "en", describe_error(error, served)
         if isinstance(error, ToldError | RefusedError):
             told, spoken = displayable(load_catalogue(lang)(error.key, **error.values)), lang
-        kept = error.headers if isinstance(error, HTTPException) else None
-        headers = {**(kept or {}), "content-language": spoken}
+        headers = {**(getattr(error, "headers", None) or {}), "content-language": spoken}
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
         return HTMLResponse(failure_page(status, told, lang, spoken), status, headers)
@@ -139,8 +137,8 @@ def describe_error(error: Exception, served: ServedFolder) -> tuple[int, str]:
     if isinstance(error, HTTPException):
         return error.status_code, UNFOUND.get(error.status_code, error.detail)
     if isinstance(error, REFUSED):
-        told = displayable(without_paths(str(error), served.folder))
-        return 503 if isinstance(error, IN_VAIN) else 400, told
+        status = 503 if isinstance(error, IN_VAIN) else 400
+        return status, displayable(without_paths(str(error), served.folder))
     return 500, "it failed: the terminal of `bilens serve` says where."
 
 
