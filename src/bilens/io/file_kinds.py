@@ -52,6 +52,7 @@ NOT_READ = {
 }
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
+HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -159,8 +160,8 @@ def parts_below(folder: Path) -> list[Path]:
 def files_below(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder by their path in it, those behind links in it too.
 
-    Folders that are not gone through stand for what is in them: hidden ones, those of checkpoints,
-    and links that lead out of the folder, or where another one has led.
+    Folders that are not gone through stand for what is in them: those that tools hide, those of
+    checkpoints, and links that lead out of the folder, or where another one has led.
     """
     found, known, todo = dict[str, Path](), set[Path](), [folder]
     while todo and folder.is_dir():
@@ -168,7 +169,7 @@ def files_below(folder: Path) -> dict[str, Path]:
         known.add(place.resolve())
         for path in sorted(place.iterdir()):
             within = folder.resolve() in path.resolve().parents and path.resolve() not in known
-            skipped = path.name.startswith(".") or OF_TRAINING.match(path.name)
+            skipped = path.name in HIDDEN or OF_TRAINING.match(path.name)
             if path.is_dir() and within and not skipped:
                 todo.append(path)
             elif path.is_dir() or path.is_file():

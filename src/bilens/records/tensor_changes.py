@@ -81,6 +81,11 @@ class GraphChange(Record, frozen=True):
         """Whether anything that was compared is not the same."""
         return bool(self.operations or self.settings)
 
+    @property
+    def is_same(self) -> bool:
+        """Whether both are whole programs, of which nothing differs."""
+        return self.operations == () == self.settings
+
 
 class DifferenceHeadline(Record, frozen=True):
     """The change of the weights, in one word with its numbers."""
@@ -97,7 +102,8 @@ class DifferenceHeadline(Record, frozen=True):
     alone: Annotated[Count, "in one of both alone, counters left out"] = 0
     ways: Annotated[
         tuple[str, ...],
-        "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`",
+        "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`, "
+        "`unseen`: maybe, in folders that were not compared",
     ] = ()
     ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
     layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()
@@ -113,6 +119,10 @@ class DifferenceHeadline(Record, frozen=True):
     ] = (0, 0)
     graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
     other_shape: Annotated[Count, "in both, and of another shape"] = 0
+    unplaced: Annotated[
+        Count | None,
+        "matched by their numbers, at places that were not compared; null of an older version",
+    ] = None
 
     @property
     def no_copy(self) -> bool:
@@ -158,6 +168,7 @@ class WholeDifference(Record, frozen=True):
     files: Annotated[tuple[FileChange, ...] | None, "null: a file, and no weights beside"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
     not_compared: Annotated[tuple[str, ...], "files of one of both, such as texts about it"] = ()
+    unseen: Annotated[tuple[str, ...], "folders of one of both that may be part of it"] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
 
     @property
