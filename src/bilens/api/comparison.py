@@ -104,7 +104,8 @@ def changed_graph(
     a format gives no whole program.
     """
     found = [one for one in (baseline, model) if one is not None]
-    if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
+    kinds = {(one.format.split()[0].strip(","), "before Keras" in one.format) for one in found}
+    if len(found) < 2 or len(kinds) > 1:
         return GraphChange() if any(one.operations or one.program for one in found) else None
     counts = [
         held.operations

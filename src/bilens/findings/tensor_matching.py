@@ -167,7 +167,8 @@ def mark_places(found: Matching, named: Mapping[str, str], model: Store, baselin
 def place_of(name: str) -> Place:
     """Return block, role and last word of a tensor's name; empty where it says no one role."""
     name = canonical(name)
-    kind, block = kind_of(name, ()), LAYER.search(name)
+    block, is_norm = LAYER.search(name), kind_of(name.lower(), ()) == "norm"
+    kind = "norm" if is_norm else kind_of(name, ())
     marks = [word for word in MARKS if word in name.lower()]
     if "type" in marks and kind in ("other", "embedding"):
         kind, marks = "embedding", ["type"]

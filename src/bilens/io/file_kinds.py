@@ -53,6 +53,7 @@ NOT_READ = {
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
+LATER = re.compile(r"(.*-)(?!00001)\d{5}(-of-\d{5}\.gguf)")  # a part of a file behind the first
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -140,6 +141,10 @@ def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
     inside = sorted(folder.iterdir())
     found = [path for path in inside if is_model(path) or (any_kind and is_known(path))]
     found += [model for path in inside if revisions_in(path) for model in models_in(path, any_kind)]
+    names = {path.name for path in found}
+    found = [
+        path for path in found if LATER.sub(r"\g<1>00001\2", path.name) not in names - {path.name}
+    ]
     if any(path.suffix == ".onnx" for path in found):  # the numbers of a graph may lie beside it
         found = [path for path in found if path.suffix != ".bin" or is_known(path)]
     return found

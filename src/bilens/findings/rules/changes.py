@@ -62,7 +62,9 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     found = evidence.whole_change
     if found and (kind := kind_of_change(found)) != "not_compared":
-        alone = len(found.model_alone + found.baseline_alone + found.other_shape)
+        head = found.headline
+        every = len(found.model_alone + found.baseline_alone)
+        alone = (every if head is None else head.alone) + len(found.other_shape)
         if not found.tensors + alone + len(found.other_weights):
             return
         open_for, outcome = open_end(found), {}
