@@ -181,7 +181,7 @@ def test_an_index_that_takes_a_tensor_from_another_shard_is_told(tmp_path: Path)
         index = json.dumps({"metadata": {}, "weight_map": places})
         write(tmp_path / one, "model.safetensors.index.json", index)
     both = [open_any(tmp_path / one, ReadOptions(), True) for one in ("tuned", "base")]
-    (index,) = compare_files(*both)
+    (index,) = (one for one in compare_files(*both) if one.name.endswith("index.json"))
     assert (index.state, index.keys) == ("changed", ("weight_map",))
 
 

@@ -56,6 +56,7 @@ from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, 
 
 TOKENIZER = "tokenizer.json"
 WHOLE = ("name", "content", "tied")  # ways in which a tensor is another one, its axes as they are
+SHARD = ".safetensors"
 MOST_SETTINGS = 100  # that are told
 NUMBER = "number"  # the one output of a model that gives no classes
 
@@ -241,7 +242,8 @@ def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange
     both = all_beside(model), all_beside(baseline)
     mine, theirs = (one or {} for one in both)
     weights = [files_with_tensors(one) for one in (model, baseline)]
-    if len({frozenset(path.name for path in one) for one in weights}) > 1:  # cut otherwise
+    if len({frozenset(n for n in one if n.endswith(SHARD)) for one in (mine, theirs)}) > 1:
+        # the model is cut otherwise
         weights.append({one[INDEX_NAME] for one in (mine, theirs) if INDEX_NAME in one})
     own, two = {*chain(*weights)}, None not in both
     every = [(n, path) for one in (mine, theirs) for n, path in one.items() if path not in own]
