@@ -48,9 +48,8 @@ def headline_of(
     if not ways and same_file:
         ways = ("files",) if other_files(whole) else ("unseen",) if whole.unseen else ()
     elif not ways:
-        is_all = whole.unseen and whole.identical and graph is None
-        ways = ("unseen",) if is_all else ("header",)
-    whole_program = same_file or (graph is not None and graph.is_same)
+        ways = ("unseen" if whole.unseen and whole.identical and graph is None else "header",)
+    known = same_file or graph == GraphChange((), ())
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more, graph is not None),
         len(found.pairs),
@@ -71,7 +70,7 @@ def headline_of(
         (len(found.unread[0]), len(found.unread[1])),
         graph,
         len(whole.other_shape),
-        0 if whole_program else sum(not pair.placed for pair in found.pairs),
+        0 if known else sum(not pair.placed for pair in found.pairs),
     )
 
 
@@ -83,12 +82,12 @@ def kind_of_difference(
     alone: bool,  # whether one of both holds more tensors
     graphs: bool,  # whether both are graphs, of which tensors do not say all
 ) -> str:
-    changed = whole.changed
+    changed, beside = whole.changed, other_files(whole) or whole.unseen
     # equal tensors that may well be of unrelated models
     nothing_told = all(one.constant or math.prod(one.model.shape) < 2 for one in found.pairs)
     if any(found.unread) or not (found.pairs or found.model or found.baseline):
         if same_file:
-            return "same_tensors" if is_around(whole) else "identical"
+            return "same_tensors" if beside else "identical"
         if not differing or nothing_told:
             return "not_compared"
     if (alone or differing) and nothing_told:
@@ -96,7 +95,7 @@ def kind_of_difference(
     if not changed and not alone:
         same = same_file or (whole.identical and not graphs)
         plain = same and not [*stored_otherwise(found)]
-        return "identical" if plain and not is_around(whole) else "same_tensors"
+        return "identical" if plain and not beside else "same_tensors"
     if differing:
         if is_unrelated(found, differing):
             return "unrelated"
@@ -127,11 +126,6 @@ def is_told(tensor: StoredTensor, *, same_format: bool) -> bool:
 def other_files(whole: WholeDifference) -> bool:
     """Tell whether a file beside the weights, such as the configuration, is another one."""
     return any(file.state != "same" for file in whole.files or ())
-
-
-def is_around(whole: WholeDifference) -> bool:
-    """Tell whether anything beside the weights is another one, or may be."""
-    return other_files(whole) or bool(whole.unseen)
 
 
 def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:

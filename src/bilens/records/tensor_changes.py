@@ -81,11 +81,6 @@ class GraphChange(Record, frozen=True):
         """Whether anything that was compared is not the same."""
         return bool(self.operations or self.settings)
 
-    @property
-    def is_same(self) -> bool:
-        """Whether both are whole programs, of which nothing differs."""
-        return self.operations == () == self.settings
-
 
 class DifferenceHeadline(Record, frozen=True):
     """The change of the weights, in one word with its numbers."""
@@ -119,10 +114,7 @@ class DifferenceHeadline(Record, frozen=True):
     ] = (0, 0)
     graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
     other_shape: Annotated[Count, "in both, and of another shape"] = 0
-    unplaced: Annotated[
-        Count | None,
-        "matched by their numbers, at places that were not compared; null of an older version",
-    ] = None
+    unplaced: Annotated[Count | None, "at places not compared; null: of an older version"] = None
 
     @property
     def no_copy(self) -> bool:
@@ -168,8 +160,8 @@ class WholeDifference(Record, frozen=True):
     files: Annotated[tuple[FileChange, ...] | None, "null: a file, and no weights beside"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
     not_compared: Annotated[tuple[str, ...], "files of one of both, such as texts about it"] = ()
-    unseen: Annotated[tuple[str, ...], "folders of one of both that may be part of it"] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
+    unseen: Annotated[tuple[str, ...], "folders of one of both that may be part of it"] = ()
 
     @property
     def identical(self) -> bool:

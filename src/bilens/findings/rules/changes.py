@@ -33,17 +33,14 @@ def kind_of_change(found: WholeDifference) -> str:
 
 def open_end(found: WholeDifference) -> str:
     """Return what beside tensors differs, or was not compared: it may be another function."""
-    head = found.headline
-    graph = None if head is None else head.graph
-    if found.other_weights:
-        return "files"
-    if graph is not None and graph.is_other:
+    if found.other_weights or (head := found.headline) is None:
+        return "files" if found.other_weights else ""
+    if head.graph is not None and head.graph.is_other:
         return "program"
-    if graph is not None and graph.settings is None and graph.operations is not None:
+    if head.graph == GraphChange(()):
         return "unread"
-    if (head is not None and head.unplaced) or graph == GraphChange():
-        return "places"
-    return "unseen" if found.unseen else ""
+    places = head.unplaced or head.graph == GraphChange()
+    return "places" if places else "unseen" if found.unseen else ""
 
 
 whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")

@@ -193,7 +193,7 @@ def headline_parts(head: DifferenceHeadline, found: WholeDifference) -> list[str
         "settings": bool(graph.settings),
         "unknown_program": alike and older,
         "same_counts": alike and not older and graph == GraphChange(()),
-        "same_graph": alike and not older and graph.is_same,
+        "same_graph": alike and not older and graph == GraphChange((), ()),
         "no_program": alike and not older and graph == GraphChange(),
     }
     return [*said, *(key for key, holds in more.items() if holds)]
