@@ -88,7 +88,7 @@ def whole_difference(
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     if files is not None:
-        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline))
+        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline, files))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
@@ -227,14 +227,14 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     return {name: file for folder in folders for name, file in files_below(folder).items()}
 
 
-def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
-    """Return the files of two models that nobody compares; of a folder beside a file all others."""
-    both = all_beside(model), all_beside(baseline)
-    own = files_with_tensors(model) | files_with_tensors(baseline) if None in both else set()
-    every = {name: one for files in both for name, one in (files or {}).items() if one not in own}
-    kept = (n for n, one in every.items() if is_prose(one) or (own and not is_of_weights(one)))
-    seen = {one.name for one in compare_files(model, baseline) or ()}
-    return tuple(sorted({*kept} - seen))
+def names_not_compared(
+    model: LoadedModel, baseline: LoadedModel, compared: Sequence[FileChange]
+) -> tuple[str, ...]:
+    """Return the files of two models whose bytes and tensors nobody compares, and folders."""
+    own = files_with_tensors(model) | files_with_tensors(baseline)
+    beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
+    every = {name for name, path in beside if path not in own}
+    return tuple(sorted(every - {one.name for one in compared}))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
@@ -242,8 +242,8 @@ def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange
     both = all_beside(model), all_beside(baseline)
     mine, theirs = (one or {} for one in both)
     weights = [files_with_tensors(one) for one in (model, baseline)]
-    if len({frozenset(n for n in one if n.endswith(SHARD)) for one in (mine, theirs)}) > 1:
-        # the model is cut otherwise
+    cuts = [{n for n in one if n.endswith(SHARD)} for one in (mine, theirs)]
+    if cuts[0] != cuts[1]:  # an index says no more than that
         weights.append({one[INDEX_NAME] for one in (mine, theirs) if INDEX_NAME in one})
     own, two = {*chain(*weights)}, None not in both
     every = [(n, path) for one in (mine, theirs) for n, path in one.items() if path not in own]

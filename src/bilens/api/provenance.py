@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from msgspec import structs
 
+from bilens import records
 from bilens.algebra.approximation.layer_weights import in_dtype
 from bilens.api.history import now
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
@@ -31,15 +32,10 @@ from bilens.io.load import LoadedModel, load
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
-from bilens.records.attack import Attack
-from bilens.records.audit import Audit
 from bilens.records.base import kind_of, read_document
-from bilens.records.bilinear_conversion import Conversion
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
-from bilens.records.guarantees import Certificate
 from bilens.records.history import FileDifference, ModelState
-from bilens.records.mlp_trace import Trace
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
@@ -206,7 +202,8 @@ PROSE = re.compile(
 )
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
-REPORTS = {kind_of(one): one for one in (Attack, Audit, Certificate, Conversion, Trace)}
+WRITTEN = records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace
+REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 BELOW = "base: "  # how names of files of the model below an adapter begin
 

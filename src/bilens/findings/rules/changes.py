@@ -59,16 +59,13 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     found = evidence.whole_change
     if found and (kind := kind_of_change(found)) != "not_compared":
-        head = found.headline
-        every = len(found.model_alone + found.baseline_alone)
-        alone = (every if head is None else head.alone) + len(found.other_shape)
+        more = len(found.model_alone + found.baseline_alone)
+        alone = (found.headline.alone if found.headline else more) + len(found.other_shape)
         if not found.tensors + alone + len(found.other_weights):
             return
-        open_for, outcome = open_end(found), {}
-        if open_for in ("files", "program", "unread"):
-            outcome = {"outcome": "warn", OPEN: open_for}
-        elif kind == "not_placed":
-            outcome = {"outcome": "info", OPEN: open_for}
+        why, outcome = open_end(found), {}
+        if why in ("files", "program", "unread") or kind == "not_placed":
+            outcome = {"outcome": "info" if why in ("places", "unseen") else "warn", OPEN: why}
         elif found.changed and kind in ("rounding", "same"):
             outcome = {"outcome": "info"}
         yield {
