@@ -40,7 +40,6 @@ MOST = 5  # numbers of names that are tried in every order
 NUMBER = re.compile(r"\d+")
 ROLES, IN_ORDER = ("q", "k", "v", "o", "gate", "up", "down"), "qkv"  # of rows of a fused matrix
 MARKS = ("type", "pos", "emb", "att", "output")  # words that tell embeddings and norms apart
-Place: TypeAlias = tuple[str, ...]
 Numbered: TypeAlias = tuple[list[list[int]], int]  # the numbers in both names of a pair; which
 
 
@@ -156,15 +155,13 @@ def mark_places(found: Matching, named: Mapping[str, str], model: Store, baselin
     for at, pair in enumerate(found.pairs):
         names, sides = (pair.model.name, pair.baseline.name), squeezed(pair.model.shape)
         places = [place_of(name) for name in names]
-        alone = places[0] and [count[places[0]] for count in counts] == [1, 1]
-        known = pair.how == "tied" or named.get(names[0]) == names[1]
-        known = known or (bool(alone) and places[0] == places[1])
-        found.pairs[at] = replace(
-            pair, placed=known and not (turned and len({*sides}) < len(sides))
-        )
+        alone = places[0] == places[1] != () and {n[places[0]] for n in counts} == {1}
+        known = alone or pair.how == "tied" or named.get(names[0]) == names[1]
+        either_way = turned and len({*sides}) < len(sides)
+        found.pairs[at] = replace(pair, placed=known and not either_way)
 
 
-def place_of(name: str) -> Place:
+def place_of(name: str) -> tuple[str, ...]:
     """Return block, role and last word of a tensor's name; empty where it says no one role."""
     name = canonical(name)
     block, is_norm = LAYER.search(name), kind_of(name.lower(), ()) == "norm"
