@@ -12,7 +12,7 @@ HUNT ?= 200
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-processors hunt test-gpu check collect coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs clean
 .PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -52,6 +52,10 @@ hunt: .venv/test                 ## the contract suite with many drawn cases of 
 test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA finds one
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
 	then $(PYTEST) -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
+
+test-peers: .venv/test           ## interventions in TransformerLens and nnsight, which pip installs (extra `peers`)
+	$(PIP) -e ".[peers]"
+	$(PYTEST) tests/peers tests/test_notebooks.py
 
 check: .venv/test                ## lint and types only
 	$(BIN)/ruff format --check .

@@ -22,6 +22,7 @@ PUBLIC = names_of(
     "AuditReport, "
     "BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
+    "Change, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
     "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
@@ -42,7 +43,8 @@ PUBLIC = names_of(
     "load_converted, load_images, localisation, match_eigenvectors, network_similarity, nn, "
     "output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
-    "quantise, raw_directions, read_at_text, read_attention, read_network, reproduce, "
+    "quantise, raw_directions, read_at_text, read_attention, read_network, record, reproduce, "
+    "Recording, ablate, patch, steer, "
     "rotation_null, save, similarity, sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
@@ -130,6 +132,12 @@ SIGNATURES = {
         "rotary_base=10000.0, decay=False"
     ),
     "Activation": "name, slope=None",
+    "Change": "runs=0, rows=0, norm=0.0",
+    "Recording": "runs=<factory>",
+    "ablate": "model, layer, directions, *, at='input', mean=None, positions=None, control=None",
+    "patch": "model, layer, values, directions=None, *, at='input', positions=None, control=None",
+    "record": "model, layer, *, at='input', positions=None",
+    "steer": "model, layer, directions, by, *, at='input', positions=None, control=None",
     "GLUWeights": "down, gate, value, activation, gate_bias=None, value_bias=None, linear=None, "
     "constant=None",
     "MLPWeights": "down, up, activation, up_bias=None, linear=None, constant=None",

@@ -83,6 +83,14 @@ from .api.polynomial_network import (
     polynomial_network as polynomial_network,
 )
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
+from .api.running_model import (
+    Change as Change,
+    Recording as Recording,
+    ablate as ablate,
+    patch as patch,
+    record as record,
+    steer as steer,
+)
 from .api.text_reading import read_at_text as read_at_text
 from .api.tracing import trace as trace
 from .api.training import (

@@ -34,7 +34,7 @@ FROZEN = {
         "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
         "--shard --device --seed --resume --overwrite --json"
     ),
-    "inspect": "path --lang --json",
+    "inspect": "path --lang --json --no-code",
     "decompose": (
         "model --top --layer --outputs --basis --dataset --data-dir --reading --contrast --which "
         "--spectrum --null-samples --method --precision --verify --memory-limit --seed --out "
@@ -55,7 +55,7 @@ FROZEN = {
         "--activation --class "
         "--transposed --no-transposed --allow-pickle --trust-pickle --residual --no-residual "
         "--overwrite --json --data --labels --encoding --text --tokens --held-out --activations "
-        "--train-data --train-labels --classes --normalise --size --rows"
+        "--train-data --train-labels --classes --normalise --size --rows --staged"
     ),
     "attack": (
         "model --dataset --data-dir --target --source --pairs --epsilon --html --lang --seed "

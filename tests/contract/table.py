@@ -117,6 +117,8 @@ OF_NO_VERB: dict[str, str] = {
     "bl.load_converted": "it gives a module to run, and says nothing of it",
     **dict.fromkeys(("bl.inventory", "bilens inspect"), "it lists what lies there, unread"),
     "bilens watch": "it has what changed audited again, by the call of bilens audit",
+    **dict.fromkeys(("bl.ablate", "bl.steer", "bl.patch"), "it changes a run of the user's own"),
+    "bl.record": "it keeps what a run of the user's own gives",
     "bl.reproduce": "it runs another package, which has tests of its own",
     "bilens reproduce": "it comes with another package, which has tests of its own",
 }

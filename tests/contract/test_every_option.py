@@ -60,6 +60,11 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "from_module": ("example", "output_names"),  # contract/test_names_given.py
     "save": ("input_shape", "output_names", "input_names", "input_mean", "input_scale"),
     "export_sae": ("layout",),
+    # api/test_running_model.py
+    "ablate": ("at", "mean", "positions", "control"),
+    "steer": ("at", "positions", "control"),
+    "patch": ("directions", "at", "positions", "control"),
+    "record": ("at", "positions"),
 }
 RECIPES = {"train_image": ImageRecipe, "train_sae": SAERecipe}  # each field: train/tasks
 DESCRIBES = {("save", "provenance"), ("export_sae", "provenance")}  # what is written as it is

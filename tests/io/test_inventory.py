@@ -5,7 +5,6 @@ pickle imported; constants told as tied; a file of a folder left out.
 """
 
 import json
-import os
 import pickle
 import struct
 import subprocess
@@ -34,6 +33,7 @@ from bilens.records.base import read_document
 from bilens.records.inventory import Inventory
 from bilens.report.sections.inventory_section import inventory_lines
 from bilens.report.text import load_catalogue
+from hostile_files import Bomb, field, hide, node
 
 
 class Net(nn.Module):
@@ -96,13 +96,6 @@ def test_the_same_net_is_the_same_in_every_format(tmp_path: Path, kind: str) -> 
         assert kinds.items() <= operations(found).items()
 
 
-class Bomb:
-    """A pickle of it would run a command where it is opened."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("ran",)
-
-
 @pytest.mark.parametrize(
     "save", [torch.save, lambda one, path: path.write_bytes(pickle.dumps(one))]
 )
@@ -114,34 +107,6 @@ def test_nothing_in_a_pickle_is_run(
     found = bl.inventory(tmp_path / "m.pkl")
     assert "mkdir" in " ".join(found.imports)
     assert not (tmp_path / "ran").exists()
-
-
-def hide(path: Path, where: str) -> None:
-    """Write a bomb behind other contents of a file."""
-    joblib, many = pytest.importorskip("joblib"), np.arange(12.0).reshape(3, 4)
-    plain, bomb = pickle.dumps({"w": many}), pickle.dumps(Bomb())
-    objects, text = np.array([{"a": 1}], dtype=object), np.array(["é", "b"])
-    if where == "joblib":
-        others = [objects, text, np.zeros((), ">i8"), np.zeros(3, "M8[s]"), np.zeros(2, "f4,O")]
-        joblib.dump({"w": many, "others": others, "z": Bomb()}, path)
-    elif where == "objects of joblib":
-        joblib.dump({"o": np.array([Bomb()], dtype=object), "w": many}, path)
-    elif where == "objects of npz":
-        with path.open("wb") as file:
-            np.savez(file, w=many, o=np.array([Bomb()], dtype=object))
-    elif where == "npy":
-        np.save(path, np.array([Bomb()], dtype=object))
-    elif where == "behind the end":
-        path.write_bytes(plain + bomb)
-    elif where == "behind a large one":
-        path.write_bytes(pickle.dumps({"w": np.zeros(9 << 20), "z": Bomb()}))
-    elif where == "behind a torch file":
-        old = path.with_suffix(".old")
-        torch.save({"w": torch.ones(3, 4)}, old, _use_new_zipfile_serialization=False)
-        names = pickle.dumps(["x"], 2)
-        data = old.read_bytes()
-        at = data.rindex(b"\x80\x02]")  # the names of storages
-        path.write_bytes(data[:at] + pickle.dumps([Bomb(), "x"], 2) + data[at + len(names) :])
 
 
 @pytest.mark.parametrize(
@@ -307,16 +272,6 @@ def test_a_file_of_keras_is_its_layers(tmp_path: Path) -> None:
 
 
 # ---- TensorFlow: written here field by field
-
-
-def field(number: int, value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        return bytes([number << 3, value])
-    return bytes([number << 3 | 2, len(value)]) + value
-
-
-def node(name: bytes, kind: bytes, more: bytes = b"") -> bytes:
-    return field(1, field(1, name) + field(2, kind) + more)
 
 
 def test_a_frozen_graph_is_its_operations_and_constants(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -77,15 +77,14 @@ class ModelFile:
 
         Of both the tensors alone will do, where no layer of them is read.
         """
-        from bilens.io.any_model import open_any
-        from bilens.io.load import PEFT, ReadOptions, with_output_names
+        from bilens.io.any_model import open_pair
+        from bilens.io.load import ReadOptions, with_output_names
 
-        plain, compared = ReadOptions(**self.flags(), **self.tensor_options()), baseline is not None
-        base = baseline if compared and PEFT.matches(self.model) else None
-        loaded = open_any(self.model, replace(plain, base=base), compared)
+        options = ReadOptions(**self.flags(), **self.tensor_options())
+        loaded, before = open_pair(self.model, baseline, options)
         loaded = with_output_names(loaded, self.output_names())
         say_how_it_was_read(loaded, say)
-        return loaded, None if baseline is None else open_any(baseline, plain, compared)
+        return loaded, before
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -57,6 +57,16 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         store = model.tensors
         return replace(model, module=None, module_sha256="", stored=store, provenance=about)
     return model
+
+
+def open_pair(model: Any, baseline: Any, options: ReadOptions) -> tuple[Any, ...]:
+    """Open a model and the one that it was made from, to which an adapter is added, from paths."""
+    added = isinstance(model, Path) and isinstance(baseline, Path) and PEFT.matches(model)
+    own = replace(options, base=baseline if added else None)
+    return tuple(
+        open_any(one, how, baseline is not None) if isinstance(one, Path) else one
+        for one, how in ((model, own), (baseline, options))
+    )
 
 
 def without_layers(given: Path, options: ReadOptions, error: BilensError) -> LoadedModel:

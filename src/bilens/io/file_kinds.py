@@ -26,6 +26,8 @@ MARKS = (
     "config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json",
     "sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb",
 )  # fmt: skip
+# How the weights of such a folder are called, in one file or several.
+SHARDS = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
 TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
@@ -212,6 +214,13 @@ def is_model(path: Path) -> bool:
     """Say whether a path is a model: a file of a known kind, or a folder that holds one."""
     whole = path.suffix in MODELS and path.is_file()
     return whole or any((path / mark).exists() for mark in MARKS)
+
+
+def folder_of_weights(path: Path) -> Path:
+    """Return the folder of a model that a file of weights is a part of; else the file itself."""
+    home, configs = path.parent, ("config.json", "adapter_config.json")
+    is_part = SHARDS.fullmatch(path.name) and any((home / name).is_file() for name in configs)
+    return home if is_part else path
 
 
 def refuse_file(path: Path, kind: str) -> None:

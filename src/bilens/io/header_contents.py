@@ -9,7 +9,7 @@ import re
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -179,6 +179,7 @@ def read_hdf5_contents(path: Path) -> Contents:
 
 def add_keras_layers(found: Contents, config: Any) -> None:
     """Count the layers of a configuration, those of models inside it too."""
+    found.imports = tuple(sorted({*named_outside_keras(config)}))
     todo = [config]
     while todo:
         one = todo.pop()
@@ -200,6 +201,18 @@ def add_keras_layers(found: Contents, config: Any) -> None:
                 found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
 
 
+def named_outside_keras(config: Any) -> Iterator[str]:
+    """Yield what a configuration names that is no part of Keras, and Python code that it holds."""
+    if isinstance(config, dict):
+        module, name = str(config.get("module") or "keras"), str(config.get("class_name"))
+        if module.partition(".")[0] not in KERAS or name in ("Lambda", "__lambda__"):
+            yield f"{module}.{name}"
+    for part in config.values() if isinstance(config, dict) else config:
+        if isinstance(part, dict | list):
+            yield from named_outside_keras(part)
+
+
+KERAS = ("keras", "tf_keras", "tensorflow")
 AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
 
 

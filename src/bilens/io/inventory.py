@@ -23,6 +23,7 @@ from bilens.io import header_contents as headers
 from bilens.io.contents import Contents, UnknownKindError
 from bilens.io.file_kinds import (
     OTHERS,
+    SHARDS,
     is_known,
     kind_of,
     models_in,
@@ -57,7 +58,6 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "coreml": partial(headers.name_unopened, "Core ML"),
     "compressed": partial(headers.name_unopened, "compressed file"),
 }
-SHARDS = re.compile(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)")
 PART = re.compile(r"(.*-)\d{5}(-of-)(\d{5})(\.\w+)")
 INDEX = re.compile(r"(model\.safetensors|pytorch_model\.bin)\.index\.json")
 # What stands beside a model and describes it.

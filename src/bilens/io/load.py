@@ -37,6 +37,7 @@ from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
+from bilens.nn.mlp_search.hook_points import hook_points
 from bilens.nn.real_run import ONE_AT_A_TIME, hooked_parts
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
@@ -269,6 +270,7 @@ def from_module(
         module_sha256=sha256,
         ends=ends_of(content),
         entries=entries_of(found.places, module),
+        hook_points=hook_points(module, found.places),
         runner=partial(open_module, module),
     )
     return with_output_names(loaded, output_names)

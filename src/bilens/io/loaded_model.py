@@ -27,6 +27,7 @@ from bilens.io.tensor_names import canonical
 from bilens.io.tensors import sha256_of_module
 from bilens.nn.agreement import Agreement
 from bilens.nn.layer_view import LayerView
+from bilens.nn.mlp_search.hook_points import HookPoints
 from bilens.nn.module_layers import Module, compare_with_module, layer_views
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
@@ -75,6 +76,7 @@ class LoadedModel:
             as it answers to rows, or says why it cannot; None where a module does, or nothing.
         ends: where the tokens of a language model are, as far as its family says.
         entries: layer → the value that it reads, where the model has it; empty where none runs.
+        hook_points: layer → the modules of `original` where it begins and ends.
         runner: opens the model to run it on given inputs; None where nothing here does.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
@@ -104,6 +106,7 @@ class LoadedModel:
     compare_rows: Callable[[Tensor], Agreement | str | None] | None = None
     ends: Ends | None = None
     entries: Mapping[str, LayerEntry] = field(default_factory=dict)
+    hook_points: Mapping[str, HookPoints] = field(default_factory=dict)
     runner: OpenRunner | None = None
 
     @cached_property

@@ -234,10 +234,15 @@ def names_used_by(kinds: Collection[type]) -> Iterator[str]:
             yield from (one for one in used if not one.startswith("__"))
 
 
+def is_traced_by_nnsight(part: nn.Module) -> bool:
+    """Tell whether nnsight wraps the forward of a part; outside of a trace that runs as it is."""
+    return type(vars(part).get("forward")).__module__.startswith("nnsight.")
+
+
 def replaced_methods(part: nn.Module) -> list[str]:
     """Name the methods that run in the place of those that are read."""
     reasons = {
-        "a forward of its own instance": "forward" in vars(part),
+        "a forward of its own instance": "forward" in vars(part) and not is_traced_by_nnsight(part),
         "a __call__ of its own class": type(part).__call__ is not nn.Module.__call__,
     }
     return [why for why, holds in reasons.items() if holds]

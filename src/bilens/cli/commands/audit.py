@@ -87,10 +87,19 @@ class AuditedModels(NamedFile):
         typer.Argument(help="More models, for one index of all; so does a folder of models."),
     ] = None
 
+    staged: bool = option(
+        False,
+        "Of a file of weights in the folder of a model audit that folder, once: for pre-commit.",
+    )
+
     def each(self) -> list[AuditedModels]:
         """Return every model by itself; of a folder of models those that are in it."""
-        paths = []
-        for path in (self.model, *(self.more or ())):
+        paths, given = list[Path](), [self.model, *(self.more or ())]
+        if self.staged:
+            from bilens.io.file_kinds import folder_of_weights
+
+            given = [*dict.fromkeys(map(folder_of_weights, given))]
+        for path in given:
             if path.is_dir():
                 from bilens.io.file_kinds import models_in
 

@@ -39,6 +39,7 @@ from bilens.nn.real_run import INSIDE, in_evaluation
 
 Compared = Agreement | str | None  # a reason where it cannot be compared; None on meta devices
 Check = Callable[[list[FoundLayer]], Sequence[Compared]]
+WRAPPED = "_original_component"  # below a bridge of TransformerLens: what it runs
 ADVICE = "If there is one all the same, pass example=..., an input to run the module on."
 
 
@@ -289,7 +290,10 @@ def below(path: str, name: str) -> str:
 
 
 def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str]) -> list[str]:
-    """Return a name for each layer of a part: of what holds it, or else its neurons, alone."""
+    """Return a name for each layer of a part: of what holds it, or else its neurons, alone.
+
+    A part that a bridge of TransformerLens wraps has the name of its bridge.
+    """
     holders = [
         dict.fromkeys(below(path, holder(paths)) for paths in (layer.paths, layer.branches))
         for layer in layers
@@ -299,6 +303,7 @@ def layer_names(path: str, layers: Sequence[FoundLayer], taken: Collection[str])
     for layer, each in zip(layers, holders, strict=True):
         alone = (name for name in each if every.count(name) == 1)
         name = next(alone, below(path, layer.paths[0]))
+        name = ".".join(part for part in name.split(".") if part != WRAPPED)
         while name in names or name in taken:  # a module that is used twice
             name += "'"
         names.append(name)

@@ -36,7 +36,7 @@ from bilens.nn.mlp_search.expression import (
 from bilens.nn.mlp_search.in_place import use_results_in_place
 from bilens.nn.mlp_search.patches import places
 from bilens.nn.mlp_search.pointwise import POINTS, activation_through, factors, the_only
-from bilens.nn.real_run import WEIGHT_HOOKS, call, copy_of_input
+from bilens.nn.real_run import WEIGHT_HOOKS, call, copy_of_input, is_traced_by_nnsight
 
 FEED_FORWARD = "_ff_block"  # the method of torch's transformer layers that is their MLP
 TORCH_LAYERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
@@ -75,6 +75,7 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
     """Return a copy with the same tensors, in evaluation mode, to find layers in.
 
     It has no hooks, but for those that compute a weight: there it is computed when it is read.
+    Nor has it the wrappers of nnsight, which outside of a trace run what they wrap.
     """
     parts = [*module.modules()]
     kept = [value for part in parts for value in vars(part).values() if isinstance(value, Tensor)]
@@ -92,6 +93,8 @@ def evaluation_copy(module: nn.Module) -> nn.Module:
             compute_when_read(part, hook)
         for hooks in (part._forward_hooks, part._forward_pre_hooks):
             hooks.clear()
+        if is_traced_by_nnsight(part):
+            del part.forward
         part.training = False
     return copied
 
