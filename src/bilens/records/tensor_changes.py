@@ -97,8 +97,7 @@ class DifferenceHeadline(Record, frozen=True):
     alone: Annotated[Count, "in one of both alone, counters left out"] = 0
     ways: Annotated[
         tuple[str, ...],
-        "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`, "
-        "`unseen`: maybe, in folders that were not compared",
+        "others in: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`, `unseen`",
     ] = ()
     ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
     layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()

@@ -84,7 +84,6 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     same = found.tensors - len(found.changed)
     if found.changed:
         yield t("difference.tensors", same=grouped(same), of=grouped(found.tensors))
-    if found.changed:
         states = Counter(one.state for one in found.changed).most_common()
         parts = [t(f"difference.count.{state}", count=grouped(count)) for state, count in states]
         yield t("difference.states", states=t.listing(parts))
