@@ -106,7 +106,9 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     ),
     ("changed_tensors", "warn", {"alone": 2, "kinds": "other"}),
     ("changed_tensors", "warn", {"value": 2, "alone": 2, "kinds": "other"}),
-    ("changed_tensors", "warn", {"open": "files"}),
+    *(("changed_tensors", "warn", {"open": why}) for why in ("files", "program", "unread")),
+    *(("changed_tensors", "info", {"open": why}) for why in ("places", "unseen")),
+    ("changed_files", "info", {"open": "unseen"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
     *(("low_rank_change", "info", {"value": 0, "open": why}) for why in ("files", "unread")),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
@@ -245,6 +247,9 @@ FEW_COMPARED: tuple[dict[str, Any], ...] = (
     },
     {"graph": {"operations": [], "settings": []}},
     {"ways": ["files"], "other_shape": 2},
+    {"ways": ["unseen"], "unplaced": 3},
+    {"unplaced": 3, "graph": {"operations": None, "settings": None}},
+    {"unplaced": None, "graph": {"operations": [], "settings": []}},
 )
 
 
@@ -269,7 +274,7 @@ def every_change() -> dict[str, Any]:
     files = [{**SAME, "state": "changed", "keys": ["a", "b"]}]
     files += [{**SAME, "name": f"{state}.json", "state": state} for state in ("model", "baseline")]
     apart = dict.fromkeys(("model_alone", "baseline_alone", "other_shape"), ["a"] * 30)
-    more = {"not_compared": ["notes.md"], "headline": None}
+    more = {"not_compared": ["notes.md"], "headline": None, "unseen": ["checkpoint"]}
     whole = {"tensors": 40, "changed": changed, "files": files, **apart, **more}
     tokens = [{"token": "<b>", "score": 5.5}, {"token": " the", "score": 4.0}]
     about = {"name": "a", "kind": "o", "layer": 1, "share": 0.5, "tokens": tokens}
@@ -303,7 +308,7 @@ def few_changes(files: list[dict[str, Any]] | None, *changed: dict[str, Any]) ->
     """Return the difference of two models with how files compare, and some changed tensors."""
     apart = {key: list[str]() for key in ("model_alone", "baseline_alone", "other_shape")}
     whole = {"tensors": 40, "changed": [*changed], "files": files, **apart}
-    whole |= {"directions": [], "not_compared": [], "headline": None}
+    whole |= {"directions": [], "not_compared": [], "headline": None, "unseen": []}
     return {**every_change(), "whole": whole, "trial": word_trial(chat=False), "answers": None}
 
 
@@ -313,10 +318,19 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     numbers = {"tensors": 40, "differing": 3, "alone": 2, "error": 0.01, "correlation": 0.02}
     named = {"ways": ways, "ranks": [1, 2], "layers": [0, 1, 4], "kinds": ["head"]}
     types = {"types": ["float16"], "baseline_types": ["float32"]}
-    others = {"names": [], "unread": [0, 0], "graph": None, "other_shape": 0}
+    others = {"names": [], "unread": [0, 0], "graph": None, "other_shape": 0, "unplaced": 0}
     head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
     found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
-    return {**found, "whole": {**found["whole"], "headline": head}}
+    unseen = ["checkpoint"] if head["ways"] == ["unseen"] else []
+    return {**found, "whole": {**found["whole"], "headline": head, "unseen": unseen}}
+
+
+def of_another_program(why: str) -> dict[str, Any]:
+    """Return a document whose one risk is what is computed with the tensors."""
+    values = {"value": 0, "threshold": 0, **VALUES["changed_tensors"], "open": why}
+    verdict = [{"rule": "changed_tensors", "outcome": "warn", "values": values}]
+    found = {**make_layer_audit(), "difference": headlined("same_tensors"), "decision": None}
+    return {**found, "verdict": verdict}
 
 
 def beside_other_weights() -> dict[str, Any]:
@@ -515,6 +529,8 @@ def variants() -> dict[str, dict[str, Any]]:
         "broken": make_layer_audit("broken"),
         "endings": every_ending(),
         "cautious": cautious(),
+        "another program": of_another_program("program"),
+        "a program that was not compared": of_another_program("unread"),
         "comparison": make_comparison(),
         **{kind: make_page(kind) for kind in PAGES},
         "every change": {**make_layer_audit(), "difference": every_change()},

@@ -172,9 +172,11 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     report = '{"schema_version": 2, "kind": "audit", "weight_map": {}}'
     (path / "tokenizer.json").write_text(report)
     (path / "model.safetensors.index.json").write_text(report)
-    (path / "report.json").write_text(report)  # with which nobody computes
-    assert {name for name, _ in found()} == {"tokenizer.json", "model.safetensors.index.json"}
-    for name in ("tokenizer.json", "model.safetensors.index.json"):
+    (path / "labels.json").write_text(report)  # no whole report
+    (path / "report.json").write_text(json.dumps(bl.audit(model).to_dict()))  # nobody computes it
+    names = {"tokenizer.json", "model.safetensors.index.json", "labels.json"}
+    assert {name for name, _ in found()} == names
+    for name in names:
         (path / name).unlink()
     out = "../out.txt", file_sha256(path / "config.json")
     (tmp_path / "out.txt").write_bytes((path / "config.json").read_bytes())
@@ -262,5 +264,8 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
         (folder / name).write_text("text")
     listed = files_below(folder)
     compared = provenance.read_beside(folder)
-    assert {*compared} == {"_impl/x.py", "notice.py", "license.safetensors"}
-    assert {".inner", "checkpoint", "away", "LICENSE", "readme.md"} <= listed.keys() - {*compared}
+    assert {*compared} == {"_impl/x.py", ".inner/x.py", "notice.py", "license.safetensors"}
+    assert {"checkpoint", "away", "LICENSE", "readme.md"} <= listed.keys() - {*compared}
+    assert {*provenance.unseen_in(folder)} == {"checkpoint", "away"}
+    (folder / ".git").mkdir()
+    assert {*provenance.unseen_in(folder)} == {"checkpoint", "away"}

@@ -19,12 +19,15 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import bilens as bl
+from bilens.api.comparison import compare_files
 from bilens.api.history import History
 from bilens.api.word_trial import changed_host
 from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.registry import Condition, parse_conditions
+from bilens.io.any_model import open_any
 from bilens.io.host import open_host
+from bilens.io.loaded_model import ReadOptions
 from contract.table import cell
 from io_mapped import pair
 
@@ -122,10 +125,64 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     (folders / "tuned" / "checkpoint").mkdir()
     shutil.copy(folders / "base/model.safetensors", folders / "tuned/checkpoint/model.safetensors")
     whole = audited(folders).difference.whole
-    assert whole.identical
+    assert (whole.unseen, whole.headline.kind) == (("checkpoint",), "same_tensors")
+    assert kind_of_change(whole) == "not_placed"
     assert whole.not_compared == ("checkpoint", "notes.md")
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
     assert "Not compared: 2 files (checkpoint, notes.md)" in report.to_markdown().replace("\\", "")
+
+
+@cell("audit", "other function")
+@pytest.mark.parametrize("kind", ["checkpoint", "link", "hidden"])
+def test_folders_that_are_not_gone_through_lower_what_is_said(
+    kind: str, folders: Path, tmp_path: Path
+) -> None:
+    """Seen red: identical, and the acceptance of one was that of the other."""
+    for at, one in enumerate(("base", "tuned")):
+        if kind == "link":
+            write(tmp_path / f"out{at}", "model.safetensors", f"weights {at}")
+            (folders / one / "2_Dense").symlink_to(tmp_path / f"out{at}")
+        else:
+            name = "checkpoint" if kind == "checkpoint" else ".inner"
+            write(folders / one, f"{name}/x.py", f"a = {at}")
+    history = bl.History(folders)
+    for one in ("base", "tuned"):
+        history.add(bl.audit(bl.load(folders / one), **FEW).record)
+    history.say("accept", "base", "rule:decision", "ok", "Ada", until="2199-01-01")
+    assert {*history.accepted("base")} == {"decision"}
+    assert {*history.accepted("tuned")} == set()
+    report = bl.audit(
+        bl.load(folders / "tuned"), baseline=bl.load(folders / "base"),
+        fail_on=("changed_files",), **FEW,
+    )  # fmt: skip
+    whole = report.record.difference.whole
+    assert whole.headline.kind == "same_tensors"
+    assert [one.failed for one in report.record.conditions] == [True]
+    if kind == "hidden":
+        assert [one.name for one in whole.files if one.state == "changed"] == [".inner/x.py"]
+        return
+    (name,) = whole.unseen
+    assert kind_of_change(whole) == "not_placed"
+    said = report.to_markdown().replace("\\", "")
+    assert "Identical to the baseline in what was compared" in said
+    assert f"Not compared: 1 folder ({name})." in said
+
+
+@cell("audit", "other function")
+def test_an_index_that_takes_a_tensor_from_another_shard_is_told(tmp_path: Path) -> None:
+    """Seen red: identical, bit for bit, as the shards are."""
+    names = [f"model-0000{k}-of-00002.safetensors" for k in (1, 2)]
+    parts = pair()
+    first = next(iter(parts))
+    for at, one in enumerate(("base", "tuned")):
+        write(tmp_path / one, names[0], save(parts))
+        write(tmp_path / one, names[1], save({first: parts[first] + 1}))
+        places = {name: names[at if name == first else 0] for name in parts}
+        index = json.dumps({"metadata": {}, "weight_map": places})
+        write(tmp_path / one, "model.safetensors.index.json", index)
+    both = [open_any(tmp_path / one, ReadOptions(), True) for one in ("tuned", "base")]
+    (index,) = (one for one in compare_files(*both) if one.name.endswith("index.json"))
+    assert (index.state, index.keys) == ("changed", ("weight_map",))
 
 
 CONDITIONS = ("changed_tensors", "low_rank_change", "coverage", "coverage<0.1")

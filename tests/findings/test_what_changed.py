@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError
 from bilens.findings.rules.changes import kind_of_change
+from bilens.findings.rules.registry import Condition, find_rule, judge_condition
+from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
+from bilens.findings.tensor_matching import place_of
 from bilens.io.any_model import tensors_beside
 from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
 from bilens.io.load import load
 from bilens.io.stored_mlp import Store, StoredTensor
+from bilens.records.layer_readings import LayerDifference
 from bilens.records.tensor_changes import (
     CountChange,
     FileChange,
@@ -453,12 +458,113 @@ def test_the_same_tensors_are_no_copy_where_operations_are_others() -> None:
         assert (kind, basis) == ("same_tensors", "changed")
         assert "Settings differ: Conv y: strides 1, 1 → 2, 2." in words
         kind, basis, words = told(compare_tensors(*both, beside, graph=lambda _: GraphChange(())))
-        assert (kind, basis) == ("same_tensors", "same")
+        assert (kind, basis) == ("same_tensors", "not_placed")
         assert "the order and the settings of the operations were not compared" in words
     assert told(compare_tensors(*both))[:2] == ("same_tensors", "same")
     half = {n: x.half() for n, x in net().items()}
     rounded = compare_tensors(store(half), store(net()), graph=lambda _: turned)
     assert told(rounded)[:2] == ("rounded", "changed")
+
+
+def judged(found: WholeDifference) -> tuple[str, object, bool]:
+    """Return how the rule on tensors ends, what it leaves open, and whether its condition fails."""
+    rule = find_rule("changed_tensors", "layers")
+    finding = rule.judge(Evidence(whole_change=found))
+    condition = judge_condition("layers", Condition("changed_tensors"), finding)
+    return finding.outcome, finding.values.get("open"), condition.failed
+
+
+def test_no_condition_passes_by_a_program_that_differs_or_was_not_compared() -> None:
+    """Seen red: each of them passed, as no tensor had changed."""
+    stride = GraphChange((), (SettingChange("Conv y", "strides", "1, 1", "2, 2"),))
+    ends = {
+        None: ("pass", None, False),
+        GraphChange((), ()): ("pass", None, False),
+        stride: ("warn", "program", True),
+        GraphChange((CountChange("Relu", 6, 5),)): ("warn", "program", True),
+        GraphChange(()): ("warn", "unread", True),
+        GraphChange(): ("info", "places", True),  # of two formats
+    }
+    for graph, ended in ends.items():
+        found = compare_tensors(store(net()), store(net()), graph=lambda _, graph=graph: graph)
+        assert judged(found) == ended, graph
+        words = told(found)[2]
+        assert ("with the tensors was not compared" in words) == (graph == GraphChange())
+
+
+def test_the_same_numbers_at_places_that_nothing_names_are_no_copy() -> None:
+    """Seen red: whatever stood where, they were the same tensors, bit for bit, and passed."""
+    new = compare_tensors(store(renamed(net())), store(net()))
+    kind, basis, words = told(new)
+    assert (kind, basis) == ("same_tensors", "not_placed")
+    assert words.startswith(
+        "The same numbers as in the baseline, bit for bit, in all 26 tensors, 26"
+    )
+    assert "at places that were not compared" in words
+    assert judged(new) == ("info", "places", True)
+    known = compare_tensors(
+        store(renamed(net())), store(net()), graph=lambda _: GraphChange((), ())
+    )
+    assert (told(known)[1], judged(known)) == ("same", ("pass", None, False))
+    half = {name: x.half() for name, x in renamed(net()).items()}
+    kind, basis, words = told(compare_tensors(store(half), store(net())))
+    assert (kind, basis) == ("rounded", "not_placed")
+    assert "26 tensors were matched by their numbers alone" in words
+
+
+def test_a_square_matrix_may_stand_either_way_where_others_are_turned() -> None:
+    turned = {n: flipped(x) if "mlp" in n else x for n, x in net().items()}
+    found = compare_tensors(store(turned), store(net()))
+    assert found.headline.unplaced == 4 * BLOCKS  # q, k, v and o
+    assert told(found)[1] == "not_placed"
+    kernel = {"a.weight": randn(8, 4, 3, 3).float(), "b.weight": randn(8, 5).float()}
+    other = {"a.weight": kernel["a.weight"].permute(2, 3, 1, 0), "b.weight": kernel["b.weight"].T}
+    found = compare_tensors(store(kernel), store({n: x.contiguous() for n, x in other.items()}))
+    assert (found.headline.kind, found.headline.unplaced) == ("same_tensors", 1)
+
+
+def test_names_of_one_role_in_one_block_say_one_place() -> None:
+    bert = "encoder.layer.1"
+    said = {
+        "blk.1.attn_q.weight": f"{bert}.attention.self.query.weight",
+        "blk.1.attn_output_norm.bias": f"{bert}.attention.output.LayerNorm.bias",
+        "blk.1.layer_output_norm.bias": f"{bert}.output.LayerNorm.bias",
+        "blk.1.ffn_down.weight": f"{bert}.output.dense.weight",
+        "token_embd_norm.weight": "embeddings.LayerNorm.weight",
+        "token_types.weight": "embeddings.token_type_embeddings.weight",
+    }
+    for name, other in said.items():
+        assert place_of(name) == place_of(other) != (), name
+    assert len({*map(place_of, said)}) == len(said)
+    for name in ("onnx::MatMul_282", "layers.0.attention_norm.weight", "val_3"):
+        assert place_of(name) == ()
+    names = ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]
+    both = [randn(6, 6, seed=k).float() for k in range(2)]
+    old = dict(zip(["layer.0.query.weight", "layer.0.key.weight"], both, strict=True))
+    for tensors, unplaced in ((both, 0), (both[::-1], 2)):
+        found = compare_tensors(store(dict(zip(names, tensors, strict=True))), store(old))
+        assert found.headline.unplaced == unplaced
+
+
+def test_a_layer_under_another_name_is_no_change_where_all_numbers_are_the_same() -> None:
+    """Seen red: "2 of 2 layers are not as in the baseline", beside tensors that all are."""
+    lacking = (LayerDifference("a", False, "the baseline has no such layer"),)
+    rule = find_rule("changed_layers", "layers")
+    same = compare_tensors(store(renamed(net())), store(net()))
+    assert rule.judge(Evidence(whole_change=same, changes=lacking)) is None
+    other = compare_tensors(store(changed(UP, one_number)), store(net()))
+    assert rule.judge(Evidence(whole_change=other, changes=lacking)).values["value"] == 1
+
+
+def test_a_document_of_an_older_version_does_not_say_what_it_did_not_compare() -> None:
+    """Seen red: "the same operations with the same settings", whatever had been compared then."""
+    both = store(net()), store(net())
+    found = compare_tensors(*both, graph=lambda _: GraphChange((), ()))
+    assert "The same operations with the same settings" in told(found)[2]
+    old = replace(found, headline=replace(found.headline, unplaced=None))
+    words = told(old)[2]
+    assert "The same operations" not in words
+    assert "is not known: an older version compared less of it" in words
 
 
 def test_few_tensors_that_differ_are_named_and_numbers_of_constants_are_no_blocks() -> None:
@@ -631,7 +737,9 @@ def test_a_normalisation_that_is_multiplied_in_is_told(
     for one, other in ((whole, apart), (apart, whole), (turned, apart)):
         found = compare_tensors(store(one), store(other))
         kind_told, basis, words = told(found)
-        assert (kind_told, basis) == ("folded", "rounding"), words
+        assert (kind_told, basis) == ("folded", "not_placed" if one is turned else "rounding"), (
+            words
+        )
         assert "1 batch normalisation (net.1) of the one" in words
         (change,) = [one for one in found.changed if one.state == "folded"]
         assert change.residual is not None

@@ -26,6 +26,7 @@ from bilens.api.comparison import changed_graph
 from bilens.base.errors import CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import open_any
+from bilens.io.file_kinds import models_in
 from bilens.io.loaded_model import ReadOptions
 from bilens.io.tflite_contents import read_tflite
 from bilens.records.base import read_document
@@ -675,3 +676,18 @@ def test_a_bias_of_several_axes_is_counted_and_a_mask_is_not(tmp_path: Path) -> 
         {name: torch.rand(shape) for name, shape in shapes.items()}, tmp_path / "m.safetensors"
     )
     assert bl.inventory(tmp_path / "m.safetensors").parameters == 20 * 6 + 20 + 18
+
+
+def test_a_list_of_tensors_is_no_damaged_file(tmp_path: Path) -> None:
+    """Seen red: "not a readable file": a list has no children."""
+    torch.save([torch.ones(4, 5), torch.ones(5)], tmp_path / "list.pt")
+    found = bl.inventory(tmp_path / "list.pt")
+    assert (found.tensors, found.parameters) == (2, 25)
+
+
+def test_the_first_part_of_a_gguf_is_the_model(tmp_path: Path) -> None:
+    """Seen red: a folder with a file in two parts held two models."""
+    for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "n-00002-of-00002.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    names = [path.name for path in models_in(tmp_path)]
+    assert names == ["m-00001-of-00002.gguf", "n-00002-of-00002.gguf"]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,7 +15,13 @@ from torch import Tensor
 from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
-from bilens.api.provenance import COMPANION, files_with_tensors, is_of_weights, is_prose
+from bilens.api.provenance import (
+    COMPANION,
+    files_with_tensors,
+    is_of_weights,
+    is_prose,
+    unseen_in,
+)
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
 from bilens.api.wiring import compare_wiring, hooks_of_both
@@ -34,6 +41,7 @@ from bilens.findings.tensor_likeness import TensorPair
 from bilens.io.any_model import all_tensors, header_of
 from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, short_text
 from bilens.io.file_kinds import files_below
+from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
@@ -48,6 +56,7 @@ from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, 
 
 TOKENIZER = "tokenizer.json"
 WHOLE = ("name", "content", "tied")  # ways in which a tensor is another one, its axes as they are
+SHARD = ".safetensors"
 MOST_SETTINGS = 100  # that are told
 NUMBER = "number"  # the one output of a model that gives no classes
 
@@ -70,12 +79,16 @@ def whole_difference(
     tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
     graph = None if same else partial(changed_graph, *held)
-    whole = compare_tensors(*tensors, files, same_file=same, graph=graph, progress=progress)
+    folders = {place for one in (model, baseline) for place in (one.below, one.source) if place}
+    unseen = tuple(sorted({n for place in folders for n in unseen_in(Path(place))}))
+    whole = compare_tensors(
+        *tensors, files, unseen=unseen, same_file=same, graph=graph, progress=progress
+    )
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     if files is not None:
-        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline))
+        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline, files))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
@@ -88,11 +101,13 @@ def changed_graph(
 ) -> GraphChange | None:
     """Compare the programs of two files of one format, whose tensors are matched.
 
-    None where a file says no operations; no settings where a format gives no whole program.
+    None where no file says any; nothing compared where they are of two formats; no settings where
+    a format gives no whole program.
     """
     found = [one for one in (baseline, model) if one is not None]
-    if len(found) < 2 or len({one.format.split()[0].strip(",") for one in found}) > 1:
-        return None
+    kinds = {(one.format.split()[0].strip(","), "before Keras" in one.format) for one in found}
+    if len(found) < 2 or len(kinds) > 1:
+        return GraphChange() if any(one.operations or one.program for one in found) else None
     counts = [
         held.operations
         + Counter(f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
@@ -106,7 +121,7 @@ def changed_graph(
     with suppress(Exception):  # a field that is not known, or damaged bytes
         programs = [held.program() for held in found if held.program is not None]
     if len(programs) < 2:
-        return GraphChange(operations) if listed else None
+        return GraphChange(operations) if listed or any(one.program for one in found) else None
     known = {(x.baseline.name, x.model.name) for x in pairs if x.how in WHOLE}
     known |= {(name, name) for name in {*found[0].names()} & {*found[1].names()}}
     return GraphChange(operations, changed_settings(programs[0], programs[1], known))
@@ -212,24 +227,29 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     return {name: file for folder in folders for name, file in files_below(folder).items()}
 
 
-def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> tuple[str, ...]:
-    """Return the files of two models that nobody compares; of a folder beside a file all others."""
-    both = all_beside(model), all_beside(baseline)
-    own = files_with_tensors(model) | files_with_tensors(baseline) if None in both else set()
-    every = {name: one for files in both for name, one in (files or {}).items() if one not in own}
-    kept = (n for n, one in every.items() if is_prose(one) or (own and not is_of_weights(one)))
-    return tuple(sorted(kept))
+def names_not_compared(
+    model: LoadedModel, baseline: LoadedModel, compared: Sequence[FileChange]
+) -> tuple[str, ...]:
+    """Return the files of two models whose bytes and tensors nobody compares, and folders."""
+    own = files_with_tensors(model) | files_with_tensors(baseline)
+    beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
+    every = {name for name, path in beside if path not in own}
+    return tuple(sorted(every - {one.name for one in compared}))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
     """Compare the files of two models but those whose tensors are; beside a file weights alone."""
     both = all_beside(model), all_beside(baseline)
     mine, theirs = (one or {} for one in both)
-    own = files_with_tensors(model) | files_with_tensors(baseline)
-    every = {name: path for one in (mine, theirs) for name, path in one.items() if path not in own}
-    two = None not in both
-    names = sorted(n for n in every if not is_prose(every[n]) and (two or is_of_weights(every[n])))
-    return tuple(compare_file(name, mine, theirs) for name in names) if two or names else None
+    weights = [files_with_tensors(one) for one in (model, baseline)]
+    cuts = [{n for n in one if n.endswith(SHARD)} for one in (mine, theirs)]
+    if cuts[0] != cuts[1]:  # an index says no more than that
+        weights.append({one[INDEX_NAME] for one in (mine, theirs) if INDEX_NAME in one})
+    own, two = {*chain(*weights)}, None not in both
+    every = [(n, path) for one in (mine, theirs) for n, path in one.items() if path not in own]
+    names = {n for n, path in every if not is_prose(path) and (two or is_of_weights(path))}
+    found = tuple(compare_file(name, mine, theirs) for name in sorted(names))
+    return found if two or found else None
 
 
 def compare_file(name: str, mine: Mapping[str, Path], theirs: Mapping[str, Path]) -> FileChange:

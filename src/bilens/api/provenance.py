@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,10 +17,11 @@ import numpy as np
 import torch
 from msgspec import structs
 
+from bilens import records
 from bilens.algebra.approximation.layer_weights import in_dtype
 from bilens.api.history import now
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
-from bilens.base.files import file_sha256
+from bilens.base.files import file_sha256, read_json
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
@@ -30,6 +32,7 @@ from bilens.io.load import LoadedModel, load
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
+from bilens.records.base import kind_of, read_document
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
 from bilens.records.history import FileDifference, ModelState
@@ -201,11 +204,13 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
-    r"|\..*|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
+WRITTEN = records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace
+REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 BELOW = "base: "  # how names of files of the model below an adapter begin
 
@@ -263,24 +268,29 @@ def numbers_of(model: LoadedModel) -> str:
 def files_beside(model: LoadedModel) -> dict[str, str]:
     """Return the SHA-256 of what lies beside the weights that were read: also other weights.
 
-    These are left out where not even those that were read are known by their bytes.
+    These are left out where not even those that were read are known by their bytes. A folder that
+    is not gone through is known by where it lies alone, so that no copy is the same.
     """
     places = [Path(place) for place in (model.source, model.below) if place]
     hashed = {*weight_files_of(model)}  # with the weights
     hashed |= {path for path in tensor_files(model) if {path, path.parent} & {*places[1:]}}
-    own = hashed | {path.parent / INDEX_NAME for path in hashed}
+    own = {path for path in hashed if path.name != INDEX_NAME}
     return {
         f"{number} {name}": file_sha256(path)
         for number, place in enumerate(places)
         for name, path in read_beside(place).items()
         if path not in own and not (model.headers and is_of_weights(path))
+    } | {
+        f"{number} {name}": str(path.resolve())
+        for number, place in enumerate(places)
+        for name, path in unseen_in(place).items()
     }
 
 
 def files_with_tensors(model: LoadedModel) -> set[Path]:
-    """Return the files of the tensors that are read, or compared, of a model, and their index."""
+    """Return the files of the tensors that are read, or compared, of a model, without an index."""
     found = tensor_files(model) | {*weight_files_of(model)}
-    return found | {path.parent / INDEX_NAME for path in found}
+    return {path for path in found if path.name != INDEX_NAME}
 
 
 def tensor_files(model: LoadedModel) -> set[Path]:
@@ -306,16 +316,21 @@ def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
 
 
 def is_prose(path: Path) -> bool:
-    """Tell whether nobody computes with a file: texts by name, what is hidden, reports."""
+    """Tell whether nobody computes with a file: texts by name, what tools hide, whole reports."""
     if path.is_dir() or PROSE.fullmatch(path.name):
         return True
     if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
         return False
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        start = file.read(400)
-    return not start or (b'"schema_version":' in start and b'"kind":' in start)
+    with suppress(BilensError, OSError, KeyError):
+        found = read_json(path)
+        return read_document(REPORTS[str(found.get("kind"))], found) is not None
+    return False
+
+
+def unseen_in(folder: Path) -> dict[str, Path]:
+    """Return the folders in one of a model that are not gone through, and may be part of it."""
+    found = files_below(folder) if folder.is_dir() else {}
+    return {n: one for n, one in found.items() if one.is_dir() and not PROSE.fullmatch(one.name)}
 
 
 class AuditedFiles(NamedTuple):

@@ -46,9 +46,10 @@ def headline_of(
     ]
     more = bool(alone or whole.other_shape)
     if not ways and same_file:
-        ways = ("files",) if other_files(whole) else ()
+        ways = ("files",) if other_files(whole) else ("unseen",) if whole.unseen else ()
     elif not ways:
-        ways = ("header",)
+        ways = ("unseen" if whole.unseen and whole.identical and graph is None else "header",)
+    known = same_file or graph == GraphChange((), ())
     return DifferenceHeadline(
         kind_of_difference(whole, found, differing, same_file, more, graph is not None),
         len(found.pairs),
@@ -69,6 +70,7 @@ def headline_of(
         (len(found.unread[0]), len(found.unread[1])),
         graph,
         len(whole.other_shape),
+        0 if known else sum(not pair.placed for pair in found.pairs),
     )
 
 
@@ -80,12 +82,12 @@ def kind_of_difference(
     alone: bool,  # whether one of both holds more tensors
     graphs: bool,  # whether both are graphs, of which tensors do not say all
 ) -> str:
-    changed = whole.changed
+    changed, beside = whole.changed, other_files(whole) or whole.unseen
     # equal tensors that may well be of unrelated models
     nothing_told = all(one.constant or math.prod(one.model.shape) < 2 for one in found.pairs)
     if any(found.unread) or not (found.pairs or found.model or found.baseline):
         if same_file:
-            return "same_tensors" if other_files(whole) else "identical"
+            return "same_tensors" if beside else "identical"
         if not differing or nothing_told:
             return "not_compared"
     if (alone or differing) and nothing_told:
@@ -93,7 +95,7 @@ def kind_of_difference(
     if not changed and not alone:
         same = same_file or (whole.identical and not graphs)
         plain = same and not [*stored_otherwise(found)]
-        return "identical" if plain and not other_files(whole) else "same_tensors"
+        return "identical" if plain and not beside else "same_tensors"
     if differing:
         if is_unrelated(found, differing):
             return "unrelated"

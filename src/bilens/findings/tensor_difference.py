@@ -59,14 +59,15 @@ def compare_tensors(
     baseline: Store,
     files: tuple[FileChange, ...] | None = None,
     *,
+    unseen: tuple[str, ...] = (),
     same_file: bool = False,
     graph: Callable[[Sequence[TensorPair]], GraphChange | None] | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
-    `files` are those beside the weights; `same_file` says that these have the same SHA-256;
-    `graph` compares their operations, which read tensors that are matched in pairs.
+    `files` are those beside the weights, `unseen` folders there; `same_file` says that these have
+    the same SHA-256; `graph` compares operations, which read tensors that are matched in pairs.
     """
     found = match_tensors(model, baseline, progress)
     changes = match_folded(found)
@@ -83,6 +84,7 @@ def compare_tensors(
         baseline_alone=tuple(name for name in found.baseline if name not in names.values()),
         other_shape=tuple(names),
         files=files,
+        unseen=unseen,
     )
     changed = None if graph is None else graph(found.pairs)
     head = headline_of(whole, found, same_file=same_file, graph=changed)

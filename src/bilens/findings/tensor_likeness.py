@@ -39,6 +39,7 @@ class TensorPair:
     same: bool = False  # bit for bit
     constant: bool = False  # both, and equal, which says nothing of where it comes from
     moved: bool = False  # the name of each is that of another tensor of the other file
+    placed: bool = True  # both names say one place, and nothing leaves open which way it stands
 
 
 @dataclass(eq=False)

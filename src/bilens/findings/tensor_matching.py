@@ -5,6 +5,7 @@ name, another tensor takes its place for equal numbers alone.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations
@@ -32,12 +33,13 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.findings.tensor_parts import match_parts
 from bilens.io.stored_mlp import Store, StoredTensor
-from bilens.io.tensor_names import LAYER, kind_of, paired
+from bilens.io.tensor_names import LAYER, canonical, kind_of, paired
 
 TRIES = 3  # candidates that are compared number by number, by falling estimates
 MOST = 5  # numbers of names that are tried in every order
 NUMBER = re.compile(r"\d+")
 ROLES, IN_ORDER = ("q", "k", "v", "o", "gate", "up", "down"), "qkv"  # of rows of a fused matrix
+MARKS = ("type", "pos", "emb", "att", "output")  # words that tell embeddings and norms apart
 Numbered: TypeAlias = tuple[list[list[int]], int]  # the numbers in both names of a pair; which
 
 
@@ -69,6 +71,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     match_copies(found)
     set_aside(found, stores)
     mark_moved(found, named, baseline)
+    mark_places(found, named, model, baseline)
     places = [{name: at for at, name in enumerate(store)} for store in (model, baseline)]
     order = [
         [at.get(one.name.partition("[")[0], 0) for one, at in zip(both, places, strict=True)]
@@ -139,6 +142,37 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
     for (name, other), members in groups.items():
         for at in out_of_order(members, same_words=name == other):
             found.pairs[at] = replace(found.pairs[at], moved=True)
+
+
+def mark_places(found: Matching, named: Mapping[str, str], model: Store, baseline: Store) -> None:
+    """Mark the pairs whose names do not say that both stand at one place, whatever is in them.
+
+    Where axes of others stand in another order, nothing says which way one with two sides of one
+    length stands.
+    """
+    counts = [Counter(map(place_of, store)) for store in (model, baseline)]
+    turned = "transposed" in [pair.how for pair in found.pairs]
+    for at, pair in enumerate(found.pairs):
+        names, sides = (pair.model.name, pair.baseline.name), squeezed(pair.model.shape)
+        places = [place_of(name) for name in names]
+        alone = places[0] == places[1] != () and {n[places[0]] for n in counts} == {1}
+        known = alone or pair.how == "tied" or named.get(names[0]) == names[1]
+        either_way = turned and len({*sides}) < len(sides)
+        found.pairs[at] = replace(pair, placed=known and not either_way)
+
+
+def place_of(name: str) -> tuple[str, ...]:
+    """Return block, role and last word of a tensor's name; empty where it says no one role."""
+    name = canonical(name)
+    block, is_norm = LAYER.search(name), kind_of(name.lower(), ()) == "norm"
+    kind = "norm" if is_norm else kind_of(name, ())
+    marks = [word for word in MARKS if word in name.lower()]
+    if "type" in marks and kind in ("other", "embedding"):
+        kind, marks = "embedding", ["type"]
+    if kind == "other" or (kind == "norm" and not {"emb", "output"} & {*marks}):
+        return ()  # a norm before attention may be called after what stands on either side
+    marks = marks if kind in ("norm", "embedding") else []
+    return (block[1] if block else "", kind, *marks, name.rpartition(".")[2])
 
 
 def in_other_roles(pairs: Sequence[TensorPair]) -> Iterator[int]:

@@ -28,6 +28,7 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.io.byte_ranges import Block
 from bilens.io.stored_mlp import StoredTensor
+from bilens.io.tensor_names import canonical
 from bilens.records.tensor_changes import TensorChange
 
 AT_ONCE = 1024  # rows whose nearest ones are looked for
@@ -243,7 +244,8 @@ def match_norm(
             names_used = {side: {*names, plain.name, *bias[1:]}, other: {made.name, bias[0]}}
             take_out(found, names_used)
             new, old = (made, plain) if side == "baseline" else (plain, made)
-            found.pairs.append(TensorPair(new, old, "folded"))
+            same_name = canonical(new.name) == canonical(old.name)
+            found.pairs.append(TensorPair(new, old, "folded", placed=same_name))
             return TensorChange(
                 name=new.name, kind="other", layer=None, dtype=new.storage, state="folded",
                 baseline_dtype=old.storage, baseline_name=old.name, entries=prod(new.shape),

@@ -54,6 +54,8 @@ NOT_READ = {
 }
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
+HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
+LATER = re.compile(r"(.*-)(?!00001)\d{5}(-of-\d{5}\.gguf)")  # a part of a file behind the first
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -141,6 +143,10 @@ def models_in(folder: Path, any_kind: bool = False) -> list[Path]:
     inside = sorted(folder.iterdir())
     found = [path for path in inside if is_model(path) or (any_kind and is_known(path))]
     found += [model for path in inside if revisions_in(path) for model in models_in(path, any_kind)]
+    names = {path.name for path in found}
+    found = [
+        path for path in found if LATER.sub(r"\g<1>00001\2", path.name) not in names - {path.name}
+    ]
     if any(path.suffix == ".onnx" for path in found):  # the numbers of a graph may lie beside it
         found = [path for path in found if path.suffix != ".bin" or is_known(path)]
     return found
@@ -162,8 +168,8 @@ def files_below(folder: Path) -> dict[str, Path]:
     """Return the files of a model's folder by their path in it, those behind links in it too.
 
     Bytes of a name that are no text are escaped. Folders that are not gone through stand for what
-    is in them: hidden ones, those of checkpoints, and links that lead out of the folder, or where
-    another one has led.
+    is in them: those that tools hide, those of checkpoints, and links that lead out of the folder,
+    or where another one has led.
     """
     found, known, todo = dict[str, Path](), set[Path](), [folder]
     while todo and folder.is_dir():
@@ -171,7 +177,7 @@ def files_below(folder: Path) -> dict[str, Path]:
         known.add(place.resolve())
         for path in sorted(place.iterdir()):
             within = folder.resolve() in path.resolve().parents and path.resolve() not in known
-            skipped = path.name.startswith(".") or OF_TRAINING.match(path.name)
+            skipped = path.name in HIDDEN or OF_TRAINING.match(path.name)
             if path.is_dir() and within and not skipped:
                 todo.append(path)
             elif path.is_dir() or path.is_file():

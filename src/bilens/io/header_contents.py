@@ -275,7 +275,7 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
             found.program = lambda: keras_program(json.loads(config), [*paths], by_name=True)
 
         def add(name: str, one: Any) -> None:
-            if hasattr(one, "dtype") and not name.startswith("optimizer"):
+            if hasattr(one, "dtype") and not name.startswith(("optimizer/", "optimizer_weights/")):
                 name = name.removeprefix("model_weights/")
                 shape, dtype = tuple(one.shape), one.dtype.name
                 found.tensors.append(Tensor(name, shape, dtype, one.dtype.itemsize * prod(shape)))

@@ -225,11 +225,11 @@ def placed(key: str, dtype: str, offset: int, shape: Any, stride: Any) -> Tensor
     return TensorAt(key, dtype, offset, shape, stride) if plain else None
 
 
-def weights_of(content: Made) -> tuple[Made, dict[str, Any]]:
+def weights_of(content: Any) -> tuple[Any, dict[str, Any]]:
     """Return the part of a checkpoint that is the weights, and what else it holds, by words."""
     left_out: dict[str, Any] = {}
     for _ in range(8):  # checkpoints in one another
-        parts = content.children()
+        parts = content.children() if isinstance(content, Made) else {}
         held = [key for key, one in parts.items() if flattened(one)]
         inner = [key for key in WRAPPERS if key in held and not is_tensor(parts[key])]
         chosen = inner[0] if inner else None

@@ -97,7 +97,7 @@ class DifferenceHeadline(Record, frozen=True):
     alone: Annotated[Count, "in one of both alone, counters left out"] = 0
     ways: Annotated[
         tuple[str, ...],
-        "stored otherwise: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`",
+        "others in: `names`, `axes`, `parts`, `order`, `format`, `header`, `files`, `unseen`",
     ] = ()
     ranks: Annotated[tuple[Count, Count] | None, "least and largest, if all are low"] = None
     layers: Annotated[tuple[Count, ...], "in which tensors differ"] = ()
@@ -113,6 +113,7 @@ class DifferenceHeadline(Record, frozen=True):
     ] = (0, 0)
     graph: Annotated[GraphChange | None, "null where no operations were compared"] = None
     other_shape: Annotated[Count, "in both, and of another shape"] = 0
+    unplaced: Annotated[Count | None, "at places not compared; null: of an older version"] = None
 
     @property
     def no_copy(self) -> bool:
@@ -159,6 +160,7 @@ class WholeDifference(Record, frozen=True):
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
     not_compared: Annotated[tuple[str, ...], "files of one of both, such as texts about it"] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
+    unseen: Annotated[tuple[str, ...], "folders of one of both that may be part of it"] = ()
 
     @property
     def identical(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from bilens.findings.rules.layers import ALL, LAYERS
 from bilens.findings.rules.rule import OPEN, Evidence, Rule, Values, formats, list_names, rule
-from bilens.records.tensor_changes import WholeDifference
+from bilens.records.tensor_changes import GraphChange, WholeDifference
 
 HEADLINES: Final = {
     **dict.fromkeys(("same_tensors", "same_numbers"), "same"),
@@ -19,13 +19,28 @@ def kind_of_change(found: WholeDifference) -> str:
     """Return how a file differs from its baseline.
 
     `identical`, of the `same` numbers, but for `rounding`, by a `low_rank`, `changed` otherwise,
-    `unrelated` or `not_compared`. Where operations are others, nothing less is `changed`.
+    `unrelated` or `not_compared`; `not_placed` if places, or all that is computed, were not
+    compared. Where operations are others, nothing less is `changed`.
     """
     if (head := found.headline) is None:  # of an older document
         return "changed"
     kind = HEADLINES.get(head.kind, "low_rank" if head.ranks else "changed")
     other = bool(found.other_weights) or (head.graph is not None and head.graph.is_other)
-    return "changed" if other and kind not in ("unrelated", "not_compared") else kind
+    if other and kind not in ("unrelated", "not_compared"):
+        return "changed"
+    return "not_placed" if kind in ("identical", "same", "rounding") and open_end(found) else kind
+
+
+def open_end(found: WholeDifference) -> str:
+    """Return what beside tensors differs, or was not compared: it may be another function."""
+    if found.other_weights or (head := found.headline) is None:
+        return "files" if found.other_weights else ""
+    if head.graph is not None and head.graph.is_other:
+        return "program"
+    if head.graph == GraphChange(()):
+        return "unread"
+    places = head.unplaced or head.graph == GraphChange()
+    return "places" if places else "unseen" if found.unseen else ""
 
 
 whole = partial(Rule, readings=ALL, group="use", bad=">", needs="baseline")
@@ -36,7 +51,7 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
     whole,
     values={**CHANGED, "alone": "count", "change": "quantity", "kinds": "kinds"},
     variant=lambda values: (
-        "_files"
+        f"_{values[OPEN]}"
         if OPEN in values
         else {values["value"]: "_only", 0: ""}.get(values["alone"], "_alone")
     ),
@@ -44,25 +59,41 @@ CHANGED: Final = formats("value threshold", "whole", of="count")
 def changed_tensors(evidence: Evidence) -> Iterator[Values]:
     found = evidence.whole_change
     if found and (kind := kind_of_change(found)) != "not_compared":
-        alone = len(found.model_alone + found.baseline_alone + found.other_shape)
+        more = len(found.model_alone + found.baseline_alone)
+        alone = (found.headline.alone if found.headline else more) + len(found.other_shape)
         if not found.tensors + alone + len(found.other_weights):
             return
+        why, outcome = open_end(found), {}
+        if why in ("files", "program", "unread") or kind == "not_placed":
+            outcome = {"outcome": "info" if why in ("places", "unseen") else "warn", OPEN: why}
+        elif found.changed and kind in ("rounding", "same"):
+            outcome = {"outcome": "info"}
         yield {
             "value": len(found.changed) + alone,
             "of": found.tensors + alone,
             "alone": alone,
             "change": max((one.change or 0.0 for one in found.changed), default=0.0),
             "kinds": ", ".join(dict.fromkeys(one.kind for one in found.changed)) or "other",
-            **({"outcome": "info"} if found.changed and kind in ("rounding", "same") else {}),
-            **({"outcome": "warn", OPEN: "files"} if found.other_weights else {}),
+            **outcome,
         }
 
 
-@rule(whole, values={**CHANGED, "files": "text"}, rank=5)
+@rule(
+    whole,
+    values={**CHANGED, "files": "text"},
+    rank=5,
+    variant=lambda values: f"_{values[OPEN]}" if OPEN in values else "",
+)
 def changed_files(evidence: Evidence) -> Iterator[Values]:
     if (found := evidence.whole_change) and found.files:
         names = [file.name for file in found.files if file.state != "same"]
-        yield {"value": len(names), "of": len(found.files), "files": list_names(names)}
+        is_open = found.unseen and not names
+        yield {
+            "value": len(names),
+            "of": len(found.files),
+            "files": list_names(names),
+            **({"outcome": "info", OPEN: "unseen"} if is_open else {}),
+        }
 
 
 @rule(

@@ -25,6 +25,8 @@ from bilens.records.layer_readings import LayerDifference
 LAYERS: tuple[ReadAs, ...] = ("layers",)
 BOTH: tuple[ReadAs, ...] = ("classes", "layers")
 ALL: tuple[ReadAs, ...] = (*BOTH, "columns")
+SAME = ("identical", "same_tensors", "same_numbers", "rounded", "baseline_rounded", "rounding")
+NO_SUCH = ("the model has no such layer", "the baseline has no such layer")
 COUNTED: Final = formats("value threshold", "whole", of="count", layers="text")
 
 
@@ -227,7 +229,10 @@ def end_of_key(values: Values) -> str:
     variant=lambda values: f"_{values[OPEN]}" if OPEN in values else "",
 )
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
-    if layers := evidence.changes:
+    whole = evidence.whole_change
+    head = None if whole is None else whole.headline
+    same = head is not None and head.kind in SAME  # then another name alone is no change
+    if layers := [one for one in evidence.changes if not (same and one.refused in NO_SUCH)]:
         found = total({layer.name: not layer.identical for layer in layers}, len(layers))
         yield {**found, OPEN: evidence.around, "outcome": "warn"} if evidence.around else found
 

@@ -84,7 +84,6 @@ def difference_sentences(t: Catalogue, found: WholeDifference) -> Iterator[str]:
     same = found.tensors - len(found.changed)
     if found.changed:
         yield t("difference.tensors", same=grouped(same), of=grouped(found.tensors))
-    if found.changed:
         states = Counter(one.state for one in found.changed).most_common()
         parts = [t(f"difference.count.{state}", count=grouped(count)) for state, count in states]
         yield t("difference.states", states=t.listing(parts))
@@ -149,6 +148,9 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "residual": quantity(max((one.residual or 0.0 for one in folded), default=0.0)),
         "where": where,
         "names": list_names(found.other_weights),
+        "unplaced": grouped(head.unplaced or 0),
+        "unseen": list_names(found.unseen),
+        "unseen_count": grouped(len(found.unseen)),
         "unread": grouped(head.unread[0]),
         "unread_baseline": grouped(head.unread[1]),
         "operations": list_names([*map(str, graph.operations or ())]),
@@ -157,31 +159,42 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
     if head.ranks is not None:
         ranks = "–".join(map(str, dict.fromkeys(head.ranks)))
         values["rank"] = t("difference.headline.rank", rank=ranks)
-    said = headline_parts(head, graph, bool(found.other_weights))
+    said = headline_parts(head, found)
     return t("sentence.gap").join(t(f"difference.headline.{one}", **values) for one in said)
 
 
-def headline_parts(head: DifferenceHeadline, graph: GraphChange, other_weights: bool) -> list[str]:
+def headline_parts(head: DifferenceHeadline, found: WholeDifference) -> list[str]:
     """Return the keys of the sentences of a headline, in the order in which they are read."""
     said = ["nothing" if head.kind == "unrelated" and head.correlation is None else head.kind]
     lost, told_by_bytes = any(head.unread), head.kind in ("identical", "same_tensors")
-    if told_by_bytes and (lost or not head.tensors):
+    unplaced, graph = bool(head.unplaced), head.graph or GraphChange()
+    if head.ways == ("unseen",):
+        said, lost = ["same_tensors_unseen"], False
+    elif told_by_bytes and (lost or not head.tensors):
         said, lost = [f"{head.kind}_bytes"], False
     elif head.ways == ("files",):
         said = ["same_tensors_files"]
+    elif head.kind == "same_tensors" and unplaced:
+        said, unplaced = ["same_tensors_unplaced"], False
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
+    alike = head.graph is not None and not graph.is_other and head.kind != "unrelated"
+    older = head.unplaced is None  # what was compared of a program then is not known
     more = {
         "alone": head.alone > 0,
         "other_shape": head.other_shape > 0,
         "no_copy": head.no_copy,
+        "unplaced": unplaced and head.kind not in ("unrelated", "not_compared"),
         "unread": lost,
-        "other_weights": other_weights,
+        "other_weights": bool(found.other_weights),
+        "unseen": bool(found.unseen),
         "operations": bool(graph.operations),
         "settings": bool(graph.settings),
+        "unknown_program": alike and older,
+        "same_counts": alike and not older and graph == GraphChange(()),
+        "same_graph": alike and not older and graph == GraphChange((), ()),
+        "no_program": alike and not older and graph == GraphChange(),
     }
-    if graph.operations == () and not graph.settings:
-        more["same_counts" if graph.settings is None else "same_graph"] = True
     return [*said, *(key for key, holds in more.items() if holds)]
 
 
