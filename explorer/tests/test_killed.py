@@ -38,7 +38,7 @@ SAYINGS = (
     {"action": "label", "subject": "class:1:positive:0"},
     {"action": "accept", "subject": "rule:complete", "until": "2999-01-01"},
 )
-ANOTHER = "open the page again"  # an audit ended between what was read and what was said of it
+ANOTHER = "last one of mnist"  # an audit ended between what was read and what was said of it
 
 
 def serve(folder: Path, python: str, told: Connection) -> None:
