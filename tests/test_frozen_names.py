@@ -22,7 +22,6 @@ PUBLIC = names_of(
     "AuditReport, "
     "BilinearAttention, "
     "BilinearTensor, CPDecomposition, CPOptions, CertificateReport, CertifyOptions, "
-    "Change, "
     "Contributions, ConversionReport, ConvertNetworkOptions, DirectInteractions, DualExpression, "
     "EigenDecomposition, EigenOptions, EigenPlan, EigenvectorMatch, FitScores, GLUWeights, "
     "GaussianMoments, HOSVD, History, ImageDataset, InteractionChance, InteractionMatrix, "
@@ -44,7 +43,7 @@ PUBLIC = names_of(
     "output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
     "quantise, raw_directions, read_at_text, read_attention, read_network, record, reproduce, "
-    "Recording, ablate, patch, steer, "
+    "Intervention, Recording, ablate, patch, steer, "
     "rotation_null, save, similarity, sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
@@ -132,7 +131,7 @@ SIGNATURES = {
         "rotary_base=10000.0, decay=False"
     ),
     "Activation": "name, slope=None",
-    "Change": "runs=0, rows=0, norm=0.0",
+    "Intervention": "runs=0, rows=0, norm=0.0",
     "Recording": "runs=<factory>",
     "ablate": "model, layer, directions, *, at='input', mean=None, positions=None, control=None",
     "patch": "model, layer, values, directions=None, *, at='input', positions=None, control=None",

@@ -84,7 +84,7 @@ from .api.polynomial_network import (
 )
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.running_model import (
-    Change as Change,
+    Intervention as Intervention,
     Recording as Recording,
     ablate as ablate,
     patch as patch,

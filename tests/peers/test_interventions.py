@@ -83,7 +83,7 @@ def in_host(host: str, kind: str, folder: Path) -> tuple[Any, Callable[[], Tenso
     return wrapped, run, direction
 
 
-Changed = Callable[[Any, str, Tensor, bl.Recording], AbstractContextManager[bl.Change]]
+Changed = Callable[[Any, str, Tensor, bl.Recording], AbstractContextManager[bl.Intervention]]
 CHANGES: dict[str, Changed] = {
     "ablate": lambda x, layer, d, _: bl.ablate(x, layer, d),
     "mean": lambda x, layer, d, seen: bl.ablate(x, layer, d, mean=seen.mean, positions=-1),

@@ -275,7 +275,7 @@ class ServedFolder:
         return State(digest=page.digest, there=page.model.there)
 
     def paper(self, key: str) -> ReportRow:
-        """Return what a report of the folder is."""
+        """Return the row of a report of the folder, with its origin."""
         found, audits = self.last_walk(), self.past().audits.values()
         path, kind = require_found(found.reports.get(key))
         row = ReportRow(key, self.name_of(path), kind)

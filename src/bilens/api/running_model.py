@@ -1,4 +1,4 @@
-"""What a layer reads or gives while its model runs: recorded, and changed along directions."""
+"""Record or change what a layer reads or gives while its model runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Host: TypeAlias = Any  # a module, a model of nnsight around one, or what `bl.fr
 
 @dataclass(eq=False)
 class Recording:
-    """What a layer read or gave in each run of its model inside a `with bl.record(…)`.
+    """The inputs or outputs of one layer in the runs inside a `with bl.record(…)`.
 
     Attributes:
         runs: one tensor a run, (…, width), as the layer was given it or gave it, on the device of
@@ -45,8 +45,8 @@ class Recording:
 
 
 @dataclass(eq=False)
-class Change:
-    """What a change did in the runs inside its `with`.
+class Intervention:
+    """A count of the rows that an intervention changed in the runs inside its `with`.
 
     Attributes:
         runs: how often the layer ran.
@@ -75,7 +75,7 @@ def ablate(
     mean: Tensor | None = None,
     positions: Positions = None,
     control: int | None = None,
-) -> Iterator[Change]:
+) -> Iterator[Intervention]:
     """Take directions out of what a layer reads or gives, as long as the `with` block runs.
 
     Math: x ↦ x − P (x − m) for the orthogonal projection P on the span of the directions, with
@@ -124,7 +124,7 @@ def steer(
     at: Side = "input",
     positions: Positions = None,
     control: int | None = None,
-) -> Iterator[Change]:
+) -> Iterator[Intervention]:
     """Add multiples of directions to what a layer reads or gives, while the `with` block runs.
 
     Math: x ↦ x + Σ_i by_i d_i. The arguments are those of `bl.ablate`; `by` is one number for all
@@ -155,7 +155,7 @@ def patch(
     at: Side = "input",
     positions: Positions = None,
     control: int | None = None,
-) -> Iterator[Change]:
+) -> Iterator[Intervention]:
     """Put other values in place of what a layer reads or gives, while the `with` block runs.
 
     Math: x ↦ x + P (v − x) for the orthogonal projection P on the span of the directions; without
@@ -206,7 +206,7 @@ def record(
 
 
 def everywhere(x: Tensor) -> Tensor:
-    """Return that all rows are changed: which ones, is decided before."""
+    """Return a mask of True for each row; positions are selected before."""
     return x.new_ones(x.shape[:-1], dtype=torch.bool)
 
 
@@ -317,9 +317,9 @@ class RunningPlace:
     @contextmanager
     def changed(
         self, edit: Edit, positions: Positions, basis: Tensor, control: int | None
-    ) -> Iterator[Change]:
-        """Change rows at some positions, or as much in a random subspace; count what was done."""
-        found = Change()
+    ) -> Iterator[Intervention]:
+        """Intervention rows at some positions, or as much in a random subspace; count what was done."""
+        found = Intervention()
         turned = None if control is None else random_basis(basis, control)
 
         def act(x: Tensor) -> Tensor:
