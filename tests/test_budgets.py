@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 420  # of the library
+FILES = 421  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -38,7 +38,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_325, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (9_300, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/api", "py"): (9_310, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_799, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),

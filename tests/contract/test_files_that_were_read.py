@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import bilens as bl
-from bilens.api.provenance import AuditedFiles, compare_with_audit
+from bilens.api.register_state import AuditedFiles, compare_with_audit
 from bilens.base.errors import CheckpointError
 from bilens.io.any_model import open_any
 from bilens.io.loaded_model import ReadOptions

@@ -12,9 +12,6 @@ from .layer_decomposition import (
 )
 from .layer_reading import LayerOutputs as LayerOutputs, Request as Request, layer_map as layer_map
 from .provenance import (
-    AuditedFiles as AuditedFiles,
-    RegisterState as RegisterState,
-    compare_with_audit as compare_with_audit,
     describe_run as describe_run,
     reading_of as reading_of,
     tensor_files as tensor_files,
@@ -28,6 +25,11 @@ from .recorded_command import (
     options_in as options_in,
     recorded_base as recorded_base,
     repeat_command as repeat_command,
+)
+from .register_state import (
+    AuditedFiles as AuditedFiles,
+    RegisterState as RegisterState,
+    compare_with_audit as compare_with_audit,
 )
 from .subject import is_of_columns as is_of_columns, is_one_exact_layer as is_one_exact_layer
 from .trace_latents import (

@@ -1,16 +1,14 @@
 """The provenance and the identity of a result: its weights, data, options and run."""
 
-import os
 import platform
 import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,23 +17,20 @@ from msgspec import structs
 
 from bilens import records
 from bilens.algebra.approximation.layer_weights import in_dtype
-from bilens.api.history import now
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256, read_json
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.file_kinds import MODELS, files_below, is_known, mark_of
-from bilens.io.formats.peft import named_base
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
-from bilens.io.load import LoadedModel, load
+from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
 from bilens.records.base import kind_of, read_document
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
-from bilens.records.history import FileDifference, ModelState
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
@@ -331,74 +326,6 @@ def unseen_in(folder: Path) -> dict[str, Path]:
     """Return the folders in one of a model that are not gone through, and may be part of it."""
     found = files_below(folder) if folder.is_dir() else {}
     return {n: one for n, one in found.items() if one.is_dir() and not PROSE.fullmatch(one.name)}
-
-
-class AuditedFiles(NamedTuple):
-    """Where a model lies, or lay, with the weights and the files that its last audit read.
-
-    No files are known of an earlier release: then the model is opened.
-    """
-
-    path: Path
-    weights_sha256: str
-    files: tuple[tuple[str, str], ...]
-    base: Path | None = None  # of an adapter that does not say where that lies
-
-
-@dataclass(frozen=True)
-class RegisterState:
-    """The state of a model's files now, compared with those of its last audit."""
-
-    state: ModelState
-    differences: tuple[FileDifference, ...] = ()
-    hashes: frozenset[str] = frozenset()  # of the files that were read
-    read: str = ""  # when they were, UTC
-
-
-def hash_if_file(path: Path) -> str | None:
-    return file_sha256(path) if path.is_file() else None
-
-
-def compare_with_audit(
-    audited: AuditedFiles,
-    hash_file: Callable[[Path], str | None] = hash_if_file,
-    hash_model: Callable[[Path], str] = lambda path: load(path).read_sha256,
-) -> RegisterState:
-    """Compare what lies in a folder with the last audit: its files, or else its weights.
-
-    Args:
-        audited: the model, and what was read of it.
-        hash_file: returns the SHA-256 of a file, None where there is none.
-        hash_model: returns the SHA-256 of the weights of a model that has to be opened.
-    """
-    path, read = audited.path, now()
-    then, found = dict(audited.files), dict[str, str | None]()
-    if not os.path.lexists(path):
-        return RegisterState("gone")
-    try:
-        if not then:
-            then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
-        else:
-            place = path if path.is_dir() else path.parent
-            base = named_base(path) or audited.base
-            if base is None and any(name.startswith(BELOW) for name in then):
-                return RegisterState("unread")  # nobody knows where it lies
-            lying = read_beside(path, base)
-            for name in sorted({*then, *lying}):
-                if {"..", "/"} & {*Path(name).parts}:
-                    return RegisterState("unread")
-                found[name] = hash_file(lying.get(name, place / name))
-    except (BilensError, OSError, KeyError, ValueError):
-        return RegisterState("unread")
-    if not any(found.values()):  # of a folder that is empty
-        return RegisterState("gone", read=read)
-    differences = tuple(
-        FileDifference(name, "missing" if sha256 is None else "other" if name in then else "new")
-        for name, sha256 in found.items()
-        if sha256 != then.get(name)
-    )
-    state: ModelState = "changed" if differences else "audited"
-    return RegisterState(state, differences, frozenset(filter(None, found.values())), read)
 
 
 def data_sha256(data: LabelledData | None) -> str:

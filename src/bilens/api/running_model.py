@@ -318,7 +318,7 @@ class RunningPlace:
     def changed(
         self, edit: Edit, positions: Positions, basis: Tensor, control: int | None
     ) -> Iterator[Intervention]:
-        """Intervention rows at some positions, or as much in a random subspace; count what was done."""
+        """Change rows at some positions, or as much in a random subspace; count what was done."""
         found = Intervention()
         turned = None if control is None else random_basis(basis, control)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from msgspec import structs
 
 from bilens.api.history import History, now
-from bilens.api.provenance import AuditedFiles, compare_with_audit
 from bilens.api.recorded_command import RefusedError, RepeatedCommand, recorded_base, repeat_command
+from bilens.api.register_state import AuditedFiles, compare_with_audit
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.io.file_kinds import is_model
 from bilens.io.formats.peft import named_base
