@@ -11,15 +11,8 @@ import pytest
 import bilens as bl
 import tiny
 from bilens.api import provenance
-from bilens.api.provenance import (
-    AuditedFiles,
-    RegisterState,
-    compare_with_audit,
-    files_read,
-    find_test_data,
-    identity_of,
-    is_prose,
-)
+from bilens.api.provenance import files_read, find_test_data, identity_of, is_prose
+from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base.errors import CheckpointError, DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
