@@ -106,7 +106,6 @@ def test_chosen_rows_have_labels_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("module", [bilens, bilens.certify], ids=["bilens", "certify"])
-@pytest.mark.xfail(reason="red since the last merge: to be mended", strict=False)
 def test_every_public_result_has_a_table(module: ModuleType) -> None:
     public = [getattr(module, name) for name in module.__all__ if name != "sklearn"]
     options = ("Options", "Roles")  # what goes in is no result

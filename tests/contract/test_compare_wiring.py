@@ -86,7 +86,6 @@ def failed(document: dict[str, Any]) -> set[str]:
 @cell("compare", "other function")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("turned", [False, True])
-@pytest.mark.xfail(reason="red since the last merge: to be mended", strict=False)
 def test_the_same_layers_put_together_otherwise_are_no_same_model(way: str, turned: bool) -> None:
     both = [Wired(WAYS[way]).double().eval(), Wired(usual).double().eval()]
     model, baseline = both[::-1] if turned else both

@@ -2,6 +2,7 @@
 has two models of which it is true by construction, and whose numbers are counted here."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ from torch import Tensor
 
 import bilens as bl
 import tiny
+from bilens.findings.rules.registry import judge
+from bilens.findings.rules.rule import Evidence
+from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import open_any
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.model_folder import save
+from bilens.io.stored_mlp import stored_array
+from bilens.records.common import Finding
+from bilens.records.tensor_changes import GraphChange
 from builders import randn
 from contract.rule_cases import Between, Case, Cases, Shown, Stack, Wired, check
 from contract.table import cell
+from onnx_files import matrices, write as write_onnx
 
 CASES = Cases()
 KINDS = ("classes", "layers", "columns")
@@ -120,6 +128,55 @@ def other_weights(folder: Path, kind: str) -> Shown:
         "low_rank_change.info_files": {"value": 0, "of": 0, "said": said},
         "coverage.warn_files": {"value": 1.0, "exact": 1.0, "approximate": 0.0},
     }
+
+
+@CASES.say("layers", "changed_tensors.info_unseen", "changed_files.info_unseen")
+def folders_of_one_network_and_a_checkpoint(folder: Path) -> Shown:
+    """Beside the same weights lies a folder that nobody goes through."""
+    files(folder, "layers", other=False)
+    (folder / "new" / "checkpoint-5").mkdir()
+    save_file({"a": randn(2, 2, seed=1)}, folder / "new/checkpoint-5/model.safetensors")
+    report = audited(bl.load(folder / "new"), bl.load(folder / "old"))
+    count = report.record.difference.whole.tensors
+    return report, {
+        "changed_tensors.info_unseen": {"value": 0, "of": count, "said": "Folders beside them"},
+        "changed_files.info_unseen": {"value": 0, "of": 1},
+    }
+
+
+@CASES.say("layers", "changed_tensors.warn_program")
+def one_chain_with_another_activation(folder: Path) -> Shown:
+    found = []
+    for name, activation in (("new", "Tanh"), ("old", "Relu")):
+        nodes = [("MatMul", "x w0", "a"), (activation, "a", "b"), ("MatMul", "b w1", "y")]
+        path = write_onnx(folder / f"{name}.onnx", nodes, matrices(SIDE, 9, 3))
+        found.append(open_any(path, ReadOptions()))
+    return audited(*found, null_samples=3), {
+        "changed_tensors.warn_program": {"value": 0, "of": 4, "said": "is not the same"},
+    }
+
+
+def beside(graph: GraphChange, names: Mapping[str, str]) -> tuple[Finding, ...]:
+    """Judge one network under two kinds of names, and what its programs say."""
+    parts = {name: randn(SIDE, 9, seed=at) for at, name in enumerate(names)}
+    stores = [
+        {name: stored_array(Path(), name, part.numpy()) for name, part in one.items()}
+        for one in ({names[name]: part for name, part in parts.items()}, parts)
+    ]
+    whole = compare_tensors(stores[0], stores[1], graph=lambda _: graph)
+    return judge("layers", Evidence(whole_change=whole))
+
+
+@CASES.say("layers", "changed_tensors.warn_unread")
+def one_network_whose_program_cannot_be_compared() -> Shown:
+    names = {"a.weight": "a.weight", "b.weight": "b.weight"}
+    return beside(GraphChange(()), names), {"changed_tensors.warn_unread": {"value": 0, "of": 2}}
+
+
+@CASES.say("layers", "changed_tensors.info_places")
+def one_network_under_names_that_say_nothing() -> Shown:
+    names = {"a.weight": "val_1", "b.weight": "val_2"}
+    return beside(GraphChange(), names), {"changed_tensors.info_places": {"value": 0, "of": 2}}
 
 
 @CASES.say("layers", "low_rank_change.info_unread")

@@ -1,5 +1,6 @@
 """The provenance and the identity of a result: its weights, data, options and run."""
 
+import json
 import platform
 import re
 import shlex
@@ -18,7 +19,7 @@ from msgspec import structs
 from bilens import records
 from bilens.algebra.approximation.layer_weights import in_dtype
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
-from bilens.base.files import file_sha256, read_json
+from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
@@ -205,6 +206,8 @@ PROSE = re.compile(
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
 WRITTEN = records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace
+LARGEST_REPORT = 1 << 25  # bytes
+REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 BELOW = "base: "  # how names of files of the model below an adapter begin
@@ -311,14 +314,27 @@ def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
 
 
 def is_prose(path: Path) -> bool:
-    """Tell whether nobody computes with a file: texts by name, what tools hide, whole reports."""
+    """Tell whether nobody computes with a file: texts by name, what tools hide, our own reports.
+
+    A file that begins as a report and is no JSON is a damaged one, which no loader reads either.
+    """
     if path.is_dir() or PROSE.fullmatch(path.name):
         return True
     if path.suffix != ".json" or LOADED.fullmatch(path.name) or path.is_symlink():
         return False
-    with suppress(BilensError, OSError, KeyError):
-        found = read_json(path)
-        return read_document(REPORTS[str(found.get("kind"))], found) is not None
+    with suppress(OSError, RecursionError, BilensError):
+        with path.open("rb") as file:
+            start = file.read(400)
+        kind = REPORT_KIND.search(start)
+        if kind is None or kind[1].decode() not in REPORTS:
+            return not start
+        if path.stat().st_size > LARGEST_REPORT:
+            return False
+        try:
+            found = json.loads(path.read_bytes())
+        except ValueError:
+            return True
+        return read_document(REPORTS[kind[1].decode()], found) is not None
     return False
 
 

@@ -42,6 +42,7 @@ OPTIONS: dict[str, Use] = {
     **dict.fromkeys(("--history", "--html", "--markdown", "--pdf", "--evidence"), "output"),
     "--lang": "output",
     **dict.fromkeys(("--json", "--overwrite", "--quiet", "--verbose", "-q", "-v"), "output switch"),
+    "--staged": "output switch",  # the model is named as it was audited
 }
 
 SHORT = re.compile(r"-[qv]{2,}")  # switches that are left out, in one word

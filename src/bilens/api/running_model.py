@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bilens.base.checks import check_choice, check_finite, check_type
 from bilens.base.errors import ShapeError, UsageError
+from bilens.base.notebook import html_summary
 from bilens.base.option_rules import as_integer, check_seed
 from bilens.interp.interventions import Edit, InputDirections, ablation, steering
 from bilens.io.load import from_module
@@ -32,6 +33,7 @@ class Recording:
     """
 
     runs: list[Tensor] = field(default_factory=list)
+    _repr_html_ = html_summary("runs")
 
     @property
     def rows(self) -> Tensor:
@@ -57,6 +59,7 @@ class Intervention:
     runs: int = 0
     rows: int = 0
     norm: float = 0.0
+    _repr_html_ = html_summary()
 
     def add(self, difference: Tensor) -> None:
         """Count what one run added, (rows, width)."""

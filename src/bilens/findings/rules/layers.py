@@ -1,5 +1,6 @@
 """Rules on layers: whether they can be read, their fit, weights and maps, and what changed."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -231,8 +232,10 @@ def end_of_key(values: Values) -> str:
 def changed_layers(evidence: Evidence) -> Iterator[Values]:
     whole = evidence.whole_change
     head = None if whole is None else whole.headline
-    same = head is not None and head.kind in SAME  # then another name alone is no change
-    if layers := [one for one in evidence.changes if not (same and one.refused in NO_SUCH)]:
+    alone = Counter(one.refused for one in evidence.changes if one.refused in NO_SUCH)
+    # as many layers under other names, of the same tensors, are no change
+    renamed = head is not None and head.kind in SAME and len({alone[why] for why in NO_SUCH}) == 1
+    if layers := [one for one in evidence.changes if not (renamed and one.refused in NO_SUCH)]:
         found = total({layer.name: not layer.identical for layer in layers}, len(layers))
         yield {**found, OPEN: evidence.around, "outcome": "warn"} if evidence.around else found
 
