@@ -96,6 +96,9 @@ def test_a_row_that_cannot_be_read(folder: Path, damage: str) -> None:
         if row["audits"][0]["unread"]:
             assert row["model"]["state"] == "unread"
             assert "row 1 of the history" in client.get(f"/models/{id_of('a')}?lang=en").text
+            assert row["model"]["differences"] == []  # nothing is known to have changed
+            assert "Not known: the last audit cannot be read" in client.get("/?lang=en").text
+            assert client.get("/audits/1").status_code == 503
         assert row["audits"][0]["unread"] == ("number" not in damage and "kind = 't" not in damage)
 
 

@@ -130,7 +130,7 @@ def test_verdicts_are_those_of_the_history_that_lies_there(
         closed.setattr(served, "_verdicts", {})
         unread = served.model(key)
     t = load_catalogue("en")
-    assert t("explorer.findings_unread") in findings(t, unread)
+    assert t("explorer.document_unread") in findings(t, unread)
     assert served.model(key).findings == page.findings  # nothing of that was kept
     for path in served.folder.glob("bilens.db*"):
         path.unlink()

@@ -292,6 +292,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     for view in MODEL_VIEWS:
         view_page(explorer_documents.MODEL, "en", "", view)
         view_page(explorer_documents.UNKNOWN, "en", "", view)
+    model_page(structs.replace(explorer_documents.MODEL, unread=True), "en", "")
     for run in explorer_documents.RUNS:
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     RefusedError("none")  # which a page says in other words

@@ -25,6 +25,7 @@ class Judged(NamedTuple):
     conditions: tuple[JudgedCondition, ...] = ()
     wrong: bool = False  # whether wrong answers are listed
     names: tuple[str, ...] = ()  # of the outputs
+    unread: bool = False  # as it is damaged, or of another version
 
 
 def read_report(folder: Path, path: Path, name: str, kind: str) -> SavedReport[Any]:

@@ -219,29 +219,28 @@ class ServedFolder:
         lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
         day = self.today(past)
         row = row_of(key, name, past, day, lying)
-        then = Judged() if row.answered is None else self._judged(row.answered)
-        findings, conditions, wrong, _ = then
+        last = Judged() if row.answered is None else self._judged(row.answered)
         said = None if row.last is None else past.people(name, row.last.identity, day)
-        failed = tuple(one for one in conditions if one.failed)
+        failed = tuple(one for one in last.conditions if one.failed)
         judged = () if said is None else tuple(one for one in said.entries if one.action in JUDGED)
-        spoken = {one.subject.removeprefix(RULE) for one in judged} | {one.rule for one in failed}
+        told = {one.subject.removeprefix(RULE) for one in judged} | {one.rule for one in failed}
         reports = () if path in (None, self.folder) else reports_of(found, path)
+        numbers = [past.measured.get(one.number, {}) for one in audits]
         return ModelPage(
             model=row,
             reports=tuple(self.paper(one.id) for one in reports),
             day=day,
             before=self._where_now(row),
-            views=() if path is None else find_views(self.folder, path, wrong=wrong),
+            views=() if path is None else find_views(self.folder, path, wrong=last.wrong),
             audits=audits,
             entries=entries,
             judged=judged,
             findings=tuple(
-                one for one in findings if one.outcome in ("fail", "warn") or one.rule in spoken
+                one for one in last.findings if one.outcome in ("fail", "warn") or one.rule in told
             ),
             conditions=failed,
-            measured=tuple(
-                one for audit in audits for one in past.measured.get(audit.number, {}).values()
-            ),
+            unread=last.unread,
+            measured=tuple(one for each in numbers for one in each.values()),
             writable=self.history.writable,
             digest=self._digest(key, name, found, past, row),
             again=repeated_line(past.commands.get(name, ""), self.folder, name),
@@ -254,7 +253,7 @@ class ServedFolder:
             try:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
-                return Judged()
+                return Judged(unread=True)
             seen = record.performance
             wrong = seen is not None and bool(seen.mistakes)
             answers = () if seen is None or seen.classification is None else seen.names
@@ -329,8 +328,9 @@ class ServedFolder:
 
     def audit(self, number: int) -> AuditReport:
         """Return the report of an audit of the history."""
-        last, _ = self.history.last()
-        require_found(number if 0 < number <= last else None)
+        rows = self.past().rows[0]
+        if require_found(next((one for one in rows if one.number == number), None)).unread:
+            raise CheckpointError(f"audit {number}: its row in the history cannot be read.")
         with self._reading:
             document = self.history.document(number)
             kind = document.get("read_as") or EARLIER_KINDS.get(str(document.get("kind")))

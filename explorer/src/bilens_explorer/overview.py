@@ -151,7 +151,7 @@ def row_of(key: str, name: str, past: Past, day: str, lying: RegisterState) -> M
         last=audits[0] if audits else None,
         changes=moved,
         approvals=tuple(approvals(name, past, day)) if lying.state == "audited" else (),
-        differences=lying.differences,
+        differences=() if damaged else lying.differences,
         read=lying.read,
     )
 

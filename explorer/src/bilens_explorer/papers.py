@@ -5,7 +5,7 @@ says it is of against those that lie there; it decides nothing.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Papers:
         self,
         row: ReportRow,
         path: Path,
-        models: Iterable[Path],
+        models: Collection[Path],
         audits: Iterable[tuple[PastAudit, ...]],
     ) -> ReportRow:
         """Return a report with what it is: of which audit, and whether of what lies beside it."""
@@ -53,7 +53,9 @@ class Papers:
         files = (*source.files.items(),)
         known = [self._register.lies_at(one, sha256) for one in here]
         if not sha256 or not here:
-            state = "these" if sha256 and self._register.where({sha256}) else "others"
+            there = sha256 and self._register.where({sha256})
+            unknown = sha256 and None in (self._register.lies_at(one, sha256) for one in models)
+            state = "these" if there else "unread" if unknown else "others"
         elif not files and None not in known:  # it names no files
             state = "these" if any(known) else "others"
         else:

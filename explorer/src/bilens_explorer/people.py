@@ -14,7 +14,7 @@ from msgspec import Meta, structs
 from bilens.api import reading_of
 from bilens.base.errors import BilensError, UsageError
 from bilens.findings import ACCEPTED_BY, RULE, WHOLE, AuditedModel, judgements
-from bilens.records import Action, Count, Document, Entry, Identity, PastAudit, Record, json_text
+from bilens.records import Action, Count, Document, Entry, Identity, Record, json_text
 from bilens.report import (
     Catalogue,
     FindingLine,
@@ -67,7 +67,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         about = (paragraph(badge(t, one.outcome), " ", one.sentence) for one in lines.get(rule, ()))
         said = judgement_text(t, *standing[rule], identity) if rule in standing else ""
         parts.append(thread(t, found, f"{RULE}{rule}", *about, judged=said))
-    none = [] if lines or last is None else [element("p", t(nothing(found, last)))]
+    nothing = t(f"explorer.{'document_unread' if found.unread else 'no_finding'}")
+    none = [] if last is None or (lines and not found.unread) else [element("p", nothing)]
     read = {} if last is None else {"audit": last.number, "identity": last.identity}
     view = {"data_view": "people", "data_key": found.model.id, "data_read": json_text(read)}
     view = view if found.writable else {}
@@ -76,16 +77,9 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
         parts.append(thread(t, found, "model"))
     listed = element("div", joined(*parts), **view)
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
-    link = [] if last is None else [element("p", summary)]
+    link = [] if last is None or found.unread else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
     return joined(compared, section(t, "explorer.findings", *link, *none, listed))
-
-
-def nothing(found: ModelPage, last: PastAudit) -> str:
-    """Return the key of the sentence for an empty list; the history may know of findings."""
-    of_last = (one for one in found.measured if one.audit == last.number)
-    told = bool(last.failed) or any(one.outcome in ("fail", "warn") for one in of_last)
-    return "explorer.findings_unread" if told else "explorer.no_finding"
 
 
 def thread(

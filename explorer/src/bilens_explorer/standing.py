@@ -37,7 +37,8 @@ def sign(t: Catalogue, row: ModelRow) -> Markup:
     """Return the decision on what lies there; where there is none, what there is instead."""
     if row.answered is not None:
         return decision(t, row.answered.answer)
-    return element("strong", t(f"explorer.state_of.{row.state}"))
+    damaged = row.last is not None and row.last.unread
+    return element("strong", t(f"explorer.state_of.{'row' if damaged else row.state}"))
 
 
 def standing(t: Catalogue, row: ModelRow) -> str:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import PurePath
 
 import msgspec
+from msgspec import structs
 
 from bilens import TraceReport
 from bilens.base.errors import BilensError
@@ -33,11 +34,14 @@ def trace_page(served: ServedFolder, key: Key) -> TracePage:
     files = {name: one for name, one in source.files.items() if PurePath(name).name == name}
     told = cut_paths(trace, served.folder)
     paper = served.paper(key)
+    model = find_weights(served, source.path, source.weights_sha256, files)
+    if model is not None and paper.state in ("others", "unread"):  # its model was opened for that
+        paper = structs.replace(paper, state="these" if files else "weights")
     return TracePage(
         report=key,
         name=paper.name,
         paper=paper,
-        model=find_weights(served, source.path, source.weights_sha256, files),
+        model=model,
         trace=displayable(told if served.shows_rows else without_rows(told), MARKS),
     )
 

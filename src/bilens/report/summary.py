@@ -97,8 +97,8 @@ def plots(t: Catalogue, record: Audit) -> Iterator[tuple[str, Content]]:
             first, name = classes.readings[0], clean_names(record.model.output_names)[0]
             yield t("spectrum.title", name=name), class_spectrum(t, first, name)
         drawn = base64.b64encode(eigenvector_plate(record, t.lang).encode()).decode("ascii")
-        title = t("plate.title")
-        yield title, element("img", src=f"data:image/svg+xml;base64,{drawn}", alt=title)
+        source = f"data:image/svg+xml;base64,{drawn}"
+        yield "", element("img", src=source, alt=t("plate.title"))  # which it bears itself
     if (columns := record.columns) is not None:
         for item in columns.outputs:
             yield from output_charts(t, record, columns, item)

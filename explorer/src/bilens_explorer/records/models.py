@@ -134,6 +134,7 @@ class ModelPage(Document, frozen=True, kw_only=True):
     since: Annotated[WholeDifference | None, "from that, where a page asks"] = None
     findings: Annotated[tuple[Finding, ...], "of the last audit, but those that pass"] = ()
     conditions: Annotated[tuple[JudgedCondition, ...], "of the last audit, those that failed"] = ()
+    unread: Annotated[bool, "whether the document of the last audit cannot be read"] = False
     reports: Annotated[tuple[ReportRow, ...], "that lie in its folder"] = ()
     views: Annotated[tuple[str, ...], "that it can be looked at in; none of an autoencoder"] = ()
     again: Annotated[str, "that repeats its last audit in this folder; empty if unknown"] = ""
