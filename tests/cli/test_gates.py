@@ -99,6 +99,24 @@ def test_a_model_that_fails_fails_the_check_after_its_report(failed: Ended, chec
     assert [call[0][:2] for call in held(checkout)["calls"]].count(["pr", "comment"]) == 1
 
 
+def test_a_folder_is_watched_with_its_history(checkout: Path, bilens: Shell) -> None:
+    runs = checkout / "runs"
+    model_folder(runs / "m")
+    assert bilens("audit", runs / "m", "--history", runs, QUICK).code == 0
+    ended = run_action(checkout, {"watch": "runs", "comment": "false"})
+    assert ended.code == 0, ended.said
+    assert ended.summary.startswith("## bilens watch\n")
+    assert "m: audited, audit 1" in ended.summary
+    changed = tiny.classifier(7)
+    for file in model_folder(checkout.parent / "new", changed).iterdir():
+        file.replace(runs / "m" / file.name)
+    ended = run_action(checkout, {"watch": "runs", "comment": "false"})
+    assert "m: changed (model.safetensors), audit 2" in ended.summary
+    ended = run_action(checkout, {"watch": "nowhere", "comment": "false"})
+    assert ended.code == FILE
+    assert "Nothing was audited (exit code 3)" in ended.summary
+
+
 def test_a_model_that_cannot_be_read_says_so_and_fails_with_its_code(checkout: Path) -> None:
     said = held(checkout) | {"refuses": True}
     (checkout.parent / "gh.json").write_text(json.dumps(said))
