@@ -150,6 +150,8 @@ def last_value(command: str, option: str) -> str | None:
 
 def recorded_base(command: str, folder: Path, inputs: Sequence[Path] = ()) -> Path | None:
     """Return the baseline of a recorded audit, if it lies in the folder or in `inputs`."""
+    if "--baseline" not in command:  # as thousands of a folder do not
+        return None
     named = last_value(command, "--baseline")
     with suppress(RefusedError):
         return folder / path_inside(named, folder, command, inputs) if named else None
