@@ -38,7 +38,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_325, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (9_330, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/api", "py"): (9_335, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
     ("src/bilens/cli", "py"): (2_799, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
@@ -46,7 +46,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "js"): (3_738, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (87_595, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_790, "of the explorer"),
+    ("explorer/tests", "py"): (6_800, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 

@@ -1,7 +1,8 @@
 """The first page and the watch of the folder: what is shown is of today, and cheap to ask for.
 
 Broken once: with the overview built for a model's page, with the history read for each model, with
-a replaced history read on from the old numbers, with a digest without the entries.
+a replaced history read on from the old numbers, with a digest without the entries, and of
+the short texts that records are shown by.
 """
 
 import os
@@ -20,12 +21,14 @@ import bilens as bl
 import explorer_documents
 import tiny
 from bilens.base.errors import CheckpointError, FileError
+from bilens.records import FileDifference
 from bilens.report.sections.overview import rule_number, title_of
 from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders
 from bilens_explorer.app import build_app
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.home import DRAWN
+from bilens_explorer.overview import digest
 from bilens_explorer.pages import model_page, overview_page
 from bilens_explorer.people import findings
 from bilens_explorer.records.models import id_of
@@ -68,6 +71,14 @@ def folder(tmp_path: Path) -> Path:
 def served(folder: Path, monkeypatch: pytest.MonkeyPatch) -> ServedFolder:
     monkeypatch.setattr(folders, "FRESH", -1.0)  # each look walks
     return ServedFolder(folder)
+
+
+def test_each_field_of_a_record_counts_for_whether_the_folder_is_what_it_was() -> None:
+    files = [FileDifference(name, "missing") for name in "abcdefgh"]
+    changed = [*files[:-1], structs.replace(files[-1], state="new")]
+    long = [FileDifference(400 * "x" + end, "missing") for end in "ab"]
+    assert len({digest(one) for one in (files, changed, *long)}) == 4
+    assert digest(files, {"m": tuple(long)}) == digest([*files], {"m": (*long,)})
 
 
 def test_a_row_says_what_changed_since_the_audit_before(served: ServedFolder) -> None:

@@ -77,10 +77,9 @@ def row_of(t: Catalogue, heads: tuple[str, ...], row: ModelRow) -> Markup:
     row = displayable(row)
     last, now = row.last, row.answered
     failed = () if now is None else now.failed
-    titles = {rule: title_of(t, rule) for rule in failed}
     names = [
         t("explorer.accepted", rule=title) if rule in row.accepted else title
-        for rule, title in titles.items()
+        for rule, title in ((rule, title_of(t, rule)) for rule in failed)
     ]
     rank = STATES.index(row.state) * len(SEVERITY)
     rank += SEVERITY.index(now.answer) if now else 0

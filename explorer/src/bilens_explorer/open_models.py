@@ -158,7 +158,7 @@ def reading_options(command: str, folder: Path, path: Path) -> dict[str, Any]:
     return found
 
 
-ARENAS = -8  # M_ARENA_MAX of glibc: heaps of which each thread would keep one
+ARENAS, MAPPED = -8, -3  # M_ARENA_MAX, M_MMAP_THRESHOLD: from which size a block is given back
 
 
 def trim(arenas: int = 0) -> None:
@@ -167,4 +167,5 @@ def trim(arenas: int = 0) -> None:
         library = ctypes.CDLL(None)
         if arenas:
             library.mallopt(ARENAS, arenas)
+            library.mallopt(MAPPED, 1 << 20)
         library.malloc_trim(0)

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
+import msgspec
+
 from bilens import History
 from bilens.api import RegisterState, day_of
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
@@ -175,7 +177,8 @@ def severity(row: ModelRow) -> tuple[int, int, int, str]:
 
 
 def digest(*parts: object) -> str:
-    return hashlib.sha256(repr(parts).encode(errors="surrogatepass")).hexdigest()[:16]
+    plain = msgspec.to_builtins(parts, enc_hook=str)  # the repr of a record leaves fields out
+    return hashlib.sha256(repr(plain).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def without_notes(entries: Sequence[Entry]) -> tuple[Entry, ...]:

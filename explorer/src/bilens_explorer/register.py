@@ -20,8 +20,6 @@ from bilens_explorer.inside import files_of, state_of
 
 OLD = 60.0  # seconds after which a model's files are read again where its page is opened
 Marks = Mapping[str, Hashable]  # of files and folders, by path
-
-
 UNREAD = RegisterState("unread")
 
 

@@ -41,8 +41,7 @@ AUDITS: dict[str, type[SavedReport[Any]]] = dict.fromkeys(get_args(ReadAs), Audi
 # An audit is listed by how its model was read, other reports by the kind of their documents.
 KINDS = AUDITS | {kind_of(one.type): one for one in REPORTS}
 DEEPEST, MOST = 6, 20_000  # folders below the first; files and folders that are looked at
-START = 400  # bytes that tell a document's kind
-MOST_BESIDE = 500  # files of a model that are looked at
+START, MOST_BESIDE = 400, 500  # bytes that tell a document's kind; files of a model looked at
 SWEEP = ("manifest.jsonl", "sweep_manifest")  # a file of it, and what kind it says it is
 AUTOENCODER = ("sae.safetensors", "sae_weights.safetensors")  # else its class says it
 CODER = re.compile(rb'"class":\s*"\w*SAE"')
