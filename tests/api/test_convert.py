@@ -124,9 +124,7 @@ def test_an_onnx_file_is_read_back_with_names_units_and_origin(tmp_path: Path) -
     assert back.provenance["weights_sha256"] == source.weights_sha256
     x = torch.tensor([[30.0, 2e4], [70.0, 5e4]], dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(
-            back.layers["layers.0"].quadratic_map(x), source.module(x)
-        )
+        torch.testing.assert_close(back.layers["layers.0"].quadratic_map(x), source.module(x))
 
 
 def test_an_onnx_file_with_the_description_of_another_model_is_refused(tmp_path: Path) -> None:
