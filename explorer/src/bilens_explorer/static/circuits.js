@@ -33,12 +33,12 @@ const causalPart = (causal, title) => {
     number(check.num_directions),
     interval(check.before, logits),
     interval(check.after, logits),
-    interval(check.share),
-    interval(check.random_share),
+    check.before.low > 0 ? interval(check.share) : "—",
+    check.before.low > 0 ? interval(check.random_share) : "—",
     check.loss_before === null ? "—" : `${number(check.loss_before)} → ${number(check.loss_after)}`,
   ]);
   const words = causal.checks.map((check) =>
-    element("li", {}, t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
+    element("li", {}, t(`causal.told.${check.before.low > 0 ? check.kind : "none"}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
   );
   return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(`${title}: ${t("causal.table")}`, heads, rows)];
 };
