@@ -46,7 +46,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "js"): (3_738, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
     ("tests", "py"): (87_800, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_800, "of the explorer"),
+    ("explorer/tests", "py"): (6_810, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 

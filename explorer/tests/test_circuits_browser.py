@@ -156,7 +156,7 @@ def test_the_causal_check_is_told_or_why_there_is_none(page: Any, trace: Trace) 
     numbers = page.get_by_role("region", name="Causal check in numbers").locator("td")
     before = numbers.nth(2).inner_text().split()[0].replace("−", "-")
     assert float(before) == pytest.approx(check.before.value, rel=1e-3)
-    if check.has_behaviour:
+    if check.before.low > 0:
         share = numbers.nth(4).inner_text().split("%")[0].replace("−", "-")
         assert float(share) == pytest.approx(100 * check.share.value, abs=0.06)
     else:  # it is a quotient by what may be zero

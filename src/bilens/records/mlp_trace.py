@@ -109,9 +109,7 @@ class CausalCheck(Record, frozen=True):
     num_directions: Annotated[Count, "directions that are changed together"]
     before: Annotated[Interval, "size of the behaviour in the unchanged model, in logits"]
     after: Annotated[Interval, "size with the directions changed"]
-    share: Annotated[
-        Interval, "removed, or created without the cause; says nothing where `before` holds 0"
-    ]
+    share: Annotated[Interval, "removed, or created; says nothing where `before` holds 0"]
     random_share: Annotated[Interval, "the same for as many random directions, moved as far"]
     num_random: Annotated[Count, "draws"]
     loss_before: Annotated[float | None, "nats per token on other text; null if unmeasured"]
@@ -119,11 +117,6 @@ class CausalCheck(Record, frozen=True):
     null_shares: Annotated[Numbers | None, "those of random dictionaries with a behaviour"] = None
     num_null: Annotated[Count | None, "random dictionaries"] = None
     confirmed: Annotated[bool | None, "beyond 95% of random directions and dictionaries"] = None
-
-    @property
-    def has_behaviour(self) -> bool:
-        """Whether there surely is a behaviour, of which a share can be told."""
-        return self.before.low > 0
 
 
 class Behaviour(Record, frozen=True):

@@ -336,7 +336,7 @@ def causal(
         # of what random dictionaries reach: the median, the least and the largest
         "null": lambda check: defined(
             t,
-            (check.has_behaviour and check.null_shares) or None,
+            (check.before.low > 0 and check.null_shares) or None,
             lambda x: interval(Interval(median(x), min(x), max(x)), percent),
         ),
         "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
@@ -355,7 +355,7 @@ def causal(
 
 def share_told(t: Catalogue, check: CausalCheck, share: Interval) -> str:
     """Return a share of the behaviour, or that there may be none."""
-    return interval(share, percent) if check.has_behaviour else t("trace.causal.no_behaviour")
+    return interval(share, percent) if check.before.low > 0 else t("trace.causal.no_behaviour")
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:
