@@ -1,7 +1,7 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,9 +18,9 @@ from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
     COMPANION,
     files_with_tensors,
+    folders_unseen,
     is_of_weights,
     is_prose,
-    unseen_in,
 )
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
@@ -79,8 +79,9 @@ def whole_difference(
     tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
     graph = None if same else partial(changed_graph, *held)
-    folders = {place for one in (model, baseline) for place in (one.below, one.source) if place}
-    unseen = tuple(sorted({n for place in folders for n in unseen_in(Path(place))}))
+    folders = folders_unseen(model), folders_unseen(baseline)
+    alike = {name for name, keys in folders[0].items() if keys == folders[1].get(name)}
+    unseen = tuple(sorted({*folders[0], *folders[1]} - alike))
     whole = compare_tensors(
         *tensors, files, unseen=unseen, same_file=same, graph=graph, progress=progress
     )
@@ -88,7 +89,9 @@ def whole_difference(
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
     if files is not None:
-        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline, files))
+        compared = alike | {one.name for one in files}
+        left = names_not_compared(model, baseline, compared)
+        whole = structs.replace(whole, not_compared=left)
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
@@ -228,13 +231,13 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
 
 
 def names_not_compared(
-    model: LoadedModel, baseline: LoadedModel, compared: Sequence[FileChange]
+    model: LoadedModel, baseline: LoadedModel, compared: Set[str]
 ) -> tuple[str, ...]:
     """Return the files of two models whose bytes and tensors nobody compares, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
     every = {name for name, path in beside if path not in own}
-    return tuple(sorted(every - {one.name for one in compared}))
+    return tuple(sorted(every - compared))
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
