@@ -1,7 +1,7 @@
 """Two models beside each other: every tensor, files, layers; of tables columns and answers."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -88,10 +88,10 @@ def whole_difference(
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
+    left = {name for one in held if one is not None and not same for name in one.left_out}
     if files is not None:
-        compared = alike | {one.name for one in files}
-        left = names_not_compared(model, baseline, compared)
-        whole = structs.replace(whole, not_compared=left)
+        left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
+    whole = structs.replace(whole, not_compared=tuple(sorted(left)))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
@@ -230,14 +230,11 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     return {name: file for folder in folders for name, file in files_below(folder).items()}
 
 
-def names_not_compared(
-    model: LoadedModel, baseline: LoadedModel, compared: Set[str]
-) -> tuple[str, ...]:
-    """Return the files of two models whose bytes and tensors nobody compares, and folders."""
+def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> set[str]:
+    """Return the files of two models whose tensors are not read, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
-    every = {name for name, path in beside if path not in own}
-    return tuple(sorted(every - compared))
+    return {name for name, path in beside if path not in own}
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
