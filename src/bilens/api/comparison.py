@@ -43,6 +43,7 @@ from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, 
 from bilens.io.file_kinds import files_below
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.tensor_names import CALL, INLINED
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
@@ -125,8 +126,10 @@ def changed_graph(
         programs = [held.program() for held in found if held.program is not None]
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
-    known = {(x.baseline.name, x.model.name) for x in pairs if x.how in WHOLE}
-    known |= {(name, name) for name in {*found[0].names()} & {*found[1].names()}}
+    both = [[CALL.sub(INLINED, one.name) for one in (x.baseline, x.model)] for x in pairs]
+    known = {(old, new) for (old, new), x in zip(both, pairs, strict=True) if x.how in WHOLE}
+    named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]
+    known |= {(name, name) for name in named[0] & named[1]}
     return GraphChange(operations, changed_settings(programs[0], programs[1], known))
 
 
