@@ -17,6 +17,7 @@ from bilens.base.errors import CheckpointError, DataError, MissingExtraError, Us
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.io.file_kinds import files_below
+from bilens.io.formats.peft import named_base
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
 from commands import model_folder
@@ -215,6 +216,24 @@ def test_an_adapter_is_another_where_its_base_is(tmp_path: Path) -> None:
         file.write_text(text)
     (tmp_path / "base").rename(tmp_path / "away")
     assert compare_with_audit(audited).state == "unread"
+
+
+@pytest.mark.parametrize("named", ["base", "runs/base"])
+def test_the_base_of_an_adapter_is_one_from_wherever_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Seen red: not known from elsewhere than where the audit was run."""
+    path = write_adapter(tmp_path / "runs", named=named)
+    monkeypatch.chdir(path.parent if named == "base" else tmp_path)
+    model = load(path)
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    for place in (tmp_path, path, "/"):
+        monkeypatch.chdir(place)
+        assert load(path).below == model.below == str(tmp_path / "runs" / "base")
+        assert compare_with_audit(audited).state == "audited"
+    for place in (path.parent, tmp_path):
+        place.chmod(0o777)
+    assert named_base(path) is None, "any account may have put a model there"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

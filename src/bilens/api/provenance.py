@@ -200,6 +200,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
+    r"|.*\.(?:(?:intoto|cdx)\.json|sarif)|junit\.xml"  # evidence
     r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
