@@ -101,7 +101,7 @@ def test_swapped_weights_are_seen_on_every_page(root: Path) -> None:
     served, key = ServedFolder(root), id_of("m")
     bl.History(root).say("accept", "m", "rule:decision", "for digits", "Ada", until="2199-03-31")
     pages = ("/", f"/models/{key}", f"/models/{key}/summary", "/audits/1")
-    approval = "Ada: The model as such (until 2199-03-31)"
+    approval = "Ada (name as typed): The model as such (until 2199-03-31)"
     with client_of(served) as client:
         before = [client.get(page).text for page in pages]
         assert all(DECIDED in main_of(page) for page in before)
