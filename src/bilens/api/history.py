@@ -352,7 +352,7 @@ def check_author(given: str, seen: str, known_by: str) -> None:
     plain = given == " ".join(seen.split()) if known_by else given.strip() == seen
     if not plain or UNSEEN.search(given):
         raise UsageError(
-            f"author is {ascii(given)}, with letters that nobody sees: it would read as the name "
+            f"author is {given!a}, with letters that nobody sees: it would read as the name "
             "of somebody else; sign in, or write it, without them."
         )
 

@@ -15,7 +15,7 @@ from bilens.api.recorded_command import RefusedError, RepeatedCommand, recorded_
 from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.base.files import shortened
-from bilens.io.file_kinds import is_model
+from bilens.io.file_kinds import is_listed
 from bilens.io.formats.peft import named_base
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, read_document
@@ -55,7 +55,7 @@ def models_below(folder: Path) -> Iterator[str]:
         deep = len(here.relative_to(folder).parts)
         inner = deep < DEEPEST and count < MOST_FOLDERS
         paths = [here / name for name in (*folders, *files) if not name.startswith(".")]
-        models = [path for path in paths if is_model(path)]
+        models = [path for path in paths if is_listed(path)]
         yield from (path.relative_to(folder).as_posix() for path in models)
         others = [path.name for path in paths if inner and path not in models]
         folders[:] = [name for name in folders if name in others]

@@ -142,14 +142,14 @@ class AuditPages:
     def check(self, overwrite: bool, models: Sequence[Path]) -> None:
         """Refuse what may not be written, or would count as part of a model, before any work."""
         named = [*self.files.items()]
-        for option, path in named:
+        for flag, path in named:
             above = path.resolve().parents
             if any(one.is_dir() and one.resolve() in above for one in models):
                 from bilens.api.provenance import PROSE
 
                 if not PROSE.fullmatch(path.name):
                     raise UsageError(
-                        f"{option} {path} lies in the folder of a model, and would count as one of "
+                        f"{flag} {path} lies in the folder of a model, and would count as one of "
                         f"its files: write it elsewhere, or name it {path.stem}.html, .md or .pdf."
                     )
         if self.evidence is not None:
