@@ -52,11 +52,16 @@ def main() -> None:
 def remember(document: Any = None) -> None:
     """Record an audit, as `bilens audit --history .` does at its end."""
     from bilens.api.history import History
+    from bilens.base.files import file_sha256
     from bilens.records.audit import Audit
     from bilens.records.base import read_document
 
     history = History(".")
     document = document or json.loads(Path("document.json").read_text())
+    place = Path(document["source"]["path"] or "none")
+    if place.is_dir() and not document["source"]["files"]:  # what lies there, as of an audit
+        found = {one.name: file_sha256(one) for one in sorted(place.iterdir())}
+        document["source"]["files"] = found
     number = history.add(read_document(Audit, document)).number
     sys.stderr.write(f"Recorded as audit {number} of {history.path}\n")
 

@@ -256,6 +256,7 @@ def test_a_base_of_the_folder_is_a_part_of_its_adapter(folder: Path) -> None:
     (folder / "adapter").mkdir()
     content = {"base_model_name_or_path": "../a"}
     (folder / "adapter" / "adapter_config.json").write_text(json.dumps(content))
+    (folder / "a" / "config.json").write_text('{"model_type": "llama"}')
     before = state_of(folder, folder / "adapter")
     os.utime(folder / "a" / "model.safetensors", ns=(1, 1))
     assert state_of(folder, folder / "adapter") != before

@@ -101,7 +101,7 @@ def test_swapped_weights_are_seen_on_every_page(root: Path) -> None:
     served, key = ServedFolder(root), id_of("m")
     bl.History(root).say("accept", "m", "rule:decision", "for digits", "Ada", until="2199-03-31")
     pages = ("/", f"/models/{key}", f"/models/{key}/summary", "/audits/1")
-    approval = "Ada: The model as such (until 2199-03-31)"
+    approval = "Ada (name as typed): The model as such (until 2199-03-31)"
     with client_of(served) as client:
         before = [client.get(page).text for page in pages]
         assert all(DECIDED in main_of(page) for page in before)
@@ -603,3 +603,26 @@ def test_a_history_that_is_copied_over_it_is_read_anew(root: Path) -> None:
     (root / "bilens.db").write_bytes((other / "bilens.db").read_bytes())
     assert row(served).approvals == ()
     assert served.state().digest != before
+
+
+def test_files_of_which_no_layer_is_read_are_listed_and_audited_again(root: Path) -> None:
+    """Seen red: not listed; once audited, without a button, and said to be gone."""
+    (root / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
+    (root / "trees.json").write_text('{"learner": {}}')
+    (root / "notes.json").write_text("{}")
+    (root / "b.mlpackage").mkdir()
+    np.savez(root / "c.npz", w=np.eye(2))
+    source = replace(
+        audit_of(root / "c.npz").record.source, files={"c.npz": sha256_of(root / "c.npz")}
+    )
+    record = replace(audit_of(root / "c.npz").record, source=source)
+    run = replace(record.reproduce, command="bilens audit c.npz --history .")
+    bl.History(root).add(replace(record, reproduce=run))
+    served = ServedFolder(root)
+    states = {one.name: one.state for one in served.overview().models}
+    listed = dict.fromkeys(("a.tflite", "trees.json", "b.mlpackage"), "never")
+    assert states == {"m": "audited", "c.npz": "audited", **listed}
+    assert {one.model for one in watch_folder(root).models} == {*states}
+    found = served.model(id_of("c.npz"))
+    assert found.run is not None
+    assert found.run.state == "ready"

@@ -52,7 +52,7 @@ def accept(page: Any, name: str, why: str, until: str) -> None:
 
 
 def test_what_is_shipped_is_what_was_approved(page: Any, root: Path, tmp_path: Path) -> None:
-    line = "Ada: Accuracy (until 2199-03-31)"
+    line = "Ada (name as typed): Accuracy (until 2199-03-31)"
     page.goto(f"/models/{id_of('m')}?lang=en")
     accept(page, "accuracy", "known", "2199-03-31")
     page.locator("[data-fresh=state]").get_by_text(line).wait_for()
@@ -86,5 +86,5 @@ def test_what_is_shipped_is_what_was_approved(page: Any, root: Path, tmp_path: P
     run("serve", root, "--export", out)
     page.goto(out.as_uri())
     page.get_by_role("link", name="m", exact=True).click()
-    page.get_by_text("Ada: Accuracy (until 2199-06-30)").wait_for()
+    page.get_by_text("Ada (name as typed): Accuracy (until 2199-06-30)").wait_for()
     page.get_by_text("What lies here is what audit 2 read").wait_for()

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from starlette.testclient import TestClient
 
 import bilens as bl
 import fake_commands
 import tiny
 from bilens.base.errors import FileError, UsageError
+from bilens.report.text import load_catalogue
 from bilens_explorer.app import ENDPOINTS, build_app
 from bilens_explorer.command import Address, server_of
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.guard import HEADER, NamingProxy
 from bilens_explorer.pages import model_page
-from bilens_explorer.records.models import id_of
+from bilens_explorer.records.models import Approval, id_of
+from bilens_explorer.standing import approved
 from chromium import needs_browser
 from commands import model_folder
 from explorer_server import HERE
@@ -148,6 +151,25 @@ def test_behind_a_proxy_its_user_is_the_author(
         assert [(one.author, one.known_by) for one in entries] == [(author, header)]
         page = model_page(served.model(key), "en", "")
         assert f"signed in: {header}" in page
+        row = served.model(key).model
+        row = replace(row, approvals=(Approval("exact", author, "", None, row.name, header),))
+        assert approved(load_catalogue("en"), row)[0].startswith(f"{author} (signed in: {header}):")
+
+
+@pytest.mark.parametrize("name", ["Ad\u200ba", "\u202eAda", "\xa0Ada", "Ad\ufffda"])
+def test_letters_that_nobody_sees_make_nobody_of_another_account(
+    served: ServedFolder, name: str
+) -> None:
+    """Seen red: said by Ada, another account. The last one is read where a header is no UTF-8."""
+    app = build_app(served, [HERE[7:]], TOKEN, NamingProxy("10.0.0.7", "X-Forwarded-User"))
+    headers = [("X-Forwarded-User", name.encode()), ("origin", HERE), (HEADER, app.secret)]
+    body = {"action": "note", "subject": "rule:exact", "text": "x", "author": "Bob"}
+    with TestClient(app, base_url=HERE, client=("10.0.0.7", 1)) as client:
+        client.headers["authorization"] = f"Bearer {TOKEN}"
+        path = f"/api/v1/models/{id_of('mnist')}/entries"
+        answer = client.post(path, json=body, headers=headers)
+    assert (answer.status_code, bl.History(served.folder).entries()) == (400, [])
+    assert "letters that nobody sees" in answer.json()["error"]
 
 
 def test_whom_the_proxy_does_not_name_changes_nothing(served: ServedFolder) -> None:

@@ -197,6 +197,9 @@ def test_a_label_is_taken_back_and_no_acceptance_with_it(history: bl.History) ->
         ({"text": "\x00\n"}, "text must not be empty"),
         ({"text": "x" * 4001}, "at most 4000"),
         ({"author": "\u200b"}, "author must not be empty"),
+        ({"author": "Ad\u200ba"}, r"author is 'Ad\\u200ba', with letters that nobody sees"),
+        ({"author": "Ad\u3164a"}, "letters that nobody sees"),
+        ({"author": "\xa0Ada", "known_by": "X-User"}, "letters that nobody sees"),
         ({"subject": "rule:triger"}, "expected a rule"),
         ({"subject": "trigger"}, "expected a rule"),
         ({"until": "2001-01-01"}, "from today on"),
@@ -567,8 +570,13 @@ def test_a_copy_that_is_compared_with_what_was_accepted_inherits_too(history: bl
     assert {*history.accepted("copy")} == {"decision"}
     people = history.people("copy", beside_itself)
     assert people is not None
-    audited_as(history, "other", replace(IDENTITY, baseline="b" * 64))
+    other = replace(IDENTITY, baseline="b" * 64)
+    audited_as(history, "other", other)
     assert history.accepted("other") == {}
+    # seen red: what was accepted beside another model held beside a copy
+    assert not other.holds_for(beside_itself)
+    assert not other.holds_for(IDENTITY)
+    assert beside_itself.holds_for(IDENTITY)
 
 
 def test_the_last_word_on_any_unchanged_copy_counts(history: bl.History) -> None:

@@ -8,18 +8,28 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import bilens as bl
 import tiny
 from bilens.api import provenance
-from bilens.api.provenance import files_read, find_test_data, identity_of, is_prose
+from bilens.api.provenance import (
+    describe_source,
+    files_read,
+    find_test_data,
+    identity_of,
+    is_prose,
+)
 from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base.errors import CheckpointError, DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.io.file_kinds import files_below
+from bilens.io.formats.peft import named_base
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
+from bilens.records.history import UNNAMED
 from commands import model_folder
 from raising import raising
 from tiny_language_models import write_adapter
@@ -216,6 +226,46 @@ def test_an_adapter_is_another_where_its_base_is(tmp_path: Path) -> None:
         file.write_text(text)
     (tmp_path / "base").rename(tmp_path / "away")
     assert compare_with_audit(audited).state == "unread"
+
+
+def test_what_was_changed_in_memory_is_no_longer_what_its_files_hold(tmp_path: Path) -> None:
+    """Seen red: recorded as the audit of the files, or under a path that is none."""
+    path = model_folder(tmp_path / "m", tiny.classifier(), input_shape=(tiny.SIDE, tiny.SIDE))
+    scaled = replace(load(path), input_scale=(2.0,) * tiny.SIDE**2, input_mean=None)
+    changed = load(path)
+    with torch.no_grad():
+        changed.module.head.weight.mul_(2)  # type: ignore[union-attr,operator]
+    history = bl.History(tmp_path)
+    for model, name in ((scaled, UNNAMED), (changed, UNNAMED), (load(path), "m")):
+        source = bl.audit(model, null_samples=39).record.source
+        assert (bool(source.files), source.path) == (name == "m", str(path) if name == "m" else "")
+        assert history.name_of(source.path) == name
+
+
+def test_an_audit_in_a_named_class_is_of_the_file(tmp_path: Path) -> None:
+    """Seen red: a model from memory."""
+    file = tmp_path / "w.safetensors"
+    save_file(torch.nn.TransformerEncoderLayer(8, 2, 16).state_dict(), file)
+    model = load(file, module_class="torch.nn.TransformerEncoderLayer(8, 2, 16)")
+    assert describe_source(model).path == str(file)
+
+
+@pytest.mark.parametrize("named", ["base", "runs/base"])
+def test_the_base_of_an_adapter_is_one_from_wherever_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
+    """Seen red: not known from elsewhere than where the audit was run."""
+    path = write_adapter(tmp_path / "runs", named=named)
+    monkeypatch.chdir(path.parent if named == "base" else tmp_path)
+    model = load(path)
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    for place in (tmp_path, path, "/"):
+        monkeypatch.chdir(place)
+        assert load(path).below == model.below == str(tmp_path / "runs" / "base")
+        assert compare_with_audit(audited).state == "audited"
+    for place in (path.parent, tmp_path):
+        place.chmod(0o777)
+    assert named_base(path) is None, "any account may have put a model there"
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])

@@ -1,5 +1,6 @@
 """`bilens audit` beyond one classifier: layers, a baseline, conditions, Markdown."""
 
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 import bilens as bl
 import tiny
+from bilens.api.register_state import AuditedFiles, compare_with_audit
 from bilens.base.errors import NonFiniteError
 from commands import FILE, USAGE, Line, Shell, assert_one_line, model_folder
 from layer_audit_documents import transformer
@@ -88,6 +90,20 @@ def test_all_files_are_checked_before_one_is_written(
     paths = [part for option, name in options.items() for part in (option, tmp_path / name)]
     assert_one_line(bilens("-q", "audit", deep, *FEW, *paths), code, words)
     assert {*tmp_path.iterdir()} == before
+
+
+def test_what_an_audit_writes_into_a_model_changes_nothing_of_it(
+    bilens: Shell, deep: Path, tmp_path: Path
+) -> None:
+    """Seen red: changed since the audit that wrote it."""
+    model = tmp_path / "m"
+    shutil.copytree(deep, model)
+    pages = ("--html", model / "r.html", "--markdown", model / "r.md", "--evidence", model / "e")
+    assert bilens("audit", model, *FEW, "--history", tmp_path, *pages).code == 0
+    last = bl.History(tmp_path).audits("m")[0]
+    assert compare_with_audit(AuditedFiles(model, "", last.files)).state == "audited"
+    wrong = bilens("-q", "audit", model, *FEW, "--markdown", model / "in" / "r.txt")
+    assert_one_line(wrong, USAGE, ["--markdown", "count as one of its files", "elsewhere"])
 
 
 def test_a_condition_fails_a_build(bilens: Shell, deep: Path) -> None:

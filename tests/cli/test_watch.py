@@ -134,6 +134,22 @@ def test_what_was_accepted_is_no_objection(bilens: Shell, folder: Path, keep: Ke
     assert (code, found["fails"]["failed"]) == (0, [])
 
 
+def test_an_audit_that_leaves_a_model_changed_is_told_and_not_made_for_ever(
+    bilens: Shell, folder: Path, keep: Keep
+) -> None:
+    """Seen red: audited again at each look, with exit code 0."""
+    steps = remember("m", folder)
+    steps[0][1]["source"]["files"] = {"tokenizer.json": "0" * 64}
+    keep("m", *steps)
+    for audits, text in ((2, "{}"), (2, "{}"), (3, "[]"), (3, "[]")):
+        (folder / "m" / "tokenizer.json").write_text(text)
+        code, found = look(bilens, folder)
+        assert (code, found["m"]["state"], found["m"]["code"]) == (70, "changed", 70)
+        assert f"Right after audit {audits}, " in found["m"]["said"]
+        assert len(bl.History(folder).audits("m")) == audits
+    assert {one.author for one in bl.History(folder).entries("m")} == {"bilens watch"}
+
+
 def test_a_row_that_cannot_be_read_is_told_of_its_model(
     bilens: Shell, folder: Path, keep: Keep
 ) -> None:

@@ -90,7 +90,7 @@ class NamingProxy:
         asks, named = scope.get("client"), Headers(scope=scope).getlist(self.header)
         if asks is None or asks[0].removeprefix("::ffff:") != self.address or len(named) != 1:
             return ""
-        return named[0].encode("latin-1").decode("utf-8", "replace").strip()
+        return named[0].encode("latin-1").decode("utf-8", "replace").strip(" \t")
 
 
 class Guard:

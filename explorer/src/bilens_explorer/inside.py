@@ -13,9 +13,8 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 from msgspec import structs
 
-from bilens.base import read_json
 from bilens.base.errors import BilensError, CheckpointError, FileError, UsageError
-from bilens.io import is_model, mark_of
+from bilens.io import is_model, mark_of, named_base
 from bilens.records import Record
 from bilens.report import load_catalogue
 
@@ -75,13 +74,13 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
         real = Path(os.path.realpath(here))  # which a loop of links does not stop
         if not real.is_relative_to(folder):
             raise ElsewhereError(
-                f"{path.name}: {here.name} is a link out of the folder: not opened."
+                f"{path.name}: {here.name} is a link out of the folder, or lies there: not opened."
             )
         yield here
         if here.name == ADAPTER and here.is_file():
             with suppress(CheckpointError):  # damaged: told when it is read
-                if named := read_json(here).get("base_model_name_or_path"):
-                    waiting += models_named(folder, here.parent, str(named))
+                if (base := named_base(here.parent)) is not None:
+                    waiting.append(base)
         if real in seen or not real.is_dir():
             continue
         seen.add(real)
@@ -97,25 +96,6 @@ def files_of(folder: Path, path: Path, most: int = MOST_FILES) -> Iterator[Path]
                     yield Path(item.path)
         if looked > most:
             raise FileError(f"{path.name}: holds more than {most} files: not opened.")
-
-
-def models_named(folder: Path, home: Path, named: str) -> list[Path]:
-    """Return the models that a file in `home` may mean by a path.
-
-    ElsewhereError where one is not in the served folder.
-    """
-    places = []
-    for one in (here / named for here in (Path.cwd(), folder, home)):
-        with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
-            if not is_model(one):
-                continue
-            if not Path(os.path.realpath(one)).is_relative_to(folder):
-                raise ElsewhereError(
-                    f"{home.name}: is made for {one.name}, which lies out of the folder: put that "
-                    "into the folder, and name it by its path from here."
-                )
-            places.append(one)
-    return places
 
 
 def state_of(folder: Path, path: Path) -> State:

@@ -162,10 +162,11 @@ def approvals(name: str, past: Past, day: str) -> Iterator[Approval]:
     """Yield what is accepted of the last audit of a model today, also of an unchanged copy."""
     last = past.audits[name][0]
     audited = AuditedModel.of_past(last, past.measured.get(last.number, {}))
-    if said := past.people(name, last.identity, day):
-        for rule, (entry, how) in judgements(said.entries, audited, day, name).items():
+    if people := past.people(name, last.identity, day):
+        for rule, (one, how) in judgements(people.entries, audited, day, name).items():
             if how in ("accepted", "inherited"):
-                yield Approval(rule, entry.author, entry.date[:10], entry.until, entry.model)
+                until, by = one.until, one.known_by
+                yield Approval(rule, one.author, one.date[:10], until, one.model, by)
 
 
 def severity(row: ModelRow) -> tuple[int, int, int, str]:

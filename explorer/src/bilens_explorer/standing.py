@@ -67,7 +67,9 @@ def approved(t: Catalogue, row: ModelRow) -> list[str]:
     """Return who approved what of that which lies there, and until when; a line a person."""
     rules: dict[tuple[str, str | None, str], list[str]] = {}
     for one in row.approvals:
-        rules.setdefault((one.author, one.until, one.model), []).append(title_of(t, one.rule))
+        by = t("explorer.known_by", header=one.known_by) if one.known_by else t("explorer.typed")
+        author = f"{one.author}{by.rstrip()}"
+        rules.setdefault((author, one.until, one.model), []).append(title_of(t, one.rule))
     lines = []
     for (author, until, model), titles in rules.items():
         ends = t("explorer.no_end" if until is None else "explorer.until_day", day=until)

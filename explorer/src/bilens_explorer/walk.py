@@ -23,7 +23,7 @@ from bilens import (
     TraceReport,
 )
 from bilens.data import FILE_NAME as TOKENIZER
-from bilens.io import MARKS, is_model
+from bilens.io import MARKS, is_listed
 from bilens.records import EARLIER_KINDS, ReadAs, kind_of
 from bilens.report import SavedReport, SweepReport
 from bilens_explorer.inside import opened
@@ -89,7 +89,7 @@ def walk(folder: Path, given: Iterable[str] = ()) -> FolderContents:
             if path.is_symlink() and not path.resolve().is_relative_to(folder):
                 continue
             lying, inner = [path], False
-            if is_model(path):
+            if is_listed(path):
                 name = path.relative_to(folder).as_posix()
                 models[id_of(name)], names[id_of(name)] = path, name
                 inner = path != folder
@@ -120,7 +120,7 @@ def walk(folder: Path, given: Iterable[str] = ()) -> FolderContents:
             waiting += [(path / part, depth + 1) for part in parts if not part.startswith(".")]
     for name in given:
         place = None if id_of(name) in models else place_of(folder, name)
-        if place is not None and is_model(place):
+        if place is not None and place.exists():
             models[id_of(name)], names[id_of(name)] = place, name
     return FolderContents(models, reports, names, truncated)
 

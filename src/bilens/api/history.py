@@ -44,11 +44,13 @@ from bilens.findings.rules.judgements import (
 )
 from bilens.findings.rules.registry import REGISTRY
 from bilens.records.audit import Audit
-from bilens.records.base import UNPRINTABLE, Record, json_text, to_json
+from bilens.records.base import LOST, UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
 from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, People
 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
+# letters that are drawn as nothing, beside those that format a text (Cf); and what was no text
+UNSEEN = re.compile(f"[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0{LOST}]")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 DAYS = """
     SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries
@@ -220,6 +222,7 @@ class History:
                 of the subject after `after`, or another audit than `audit` is the last one.
         """
         given = checked_texts(action, {"author": author, "subject": subject, "text": text})
+        check_author(author, given["author"], known_by)
         check_scope(action, until, weights, self.today())
         name = self.name_of(model) if isinstance(model, Path) else check_name(model)
         last, audited = self._last(name)
@@ -342,6 +345,16 @@ def checked_texts(action: Action, given: Mapping[str, str]) -> dict[str, str]:
     if action in JUDGED and (action != "withdraw" or found["subject"].startswith(RULE)):
         check_rule(found["subject"])
     return found
+
+
+def check_author(given: str, seen: str, known_by: str) -> None:
+    """Refuse a name that would be drawn as another one; a proxy's is never altered at all."""
+    plain = given == " ".join(seen.split()) if known_by else given.strip() == seen
+    if not plain or UNSEEN.search(given):
+        raise UsageError(
+            f"author is {given!a}, with letters that nobody sees: it would read as the name "
+            "of somebody else; sign in, or write it, without them."
+        )
 
 
 def check_rule(subject: str) -> None:

@@ -75,7 +75,8 @@ def origin_of(
     model: LoadedModel, data: LabelledData | None, command: str | None, seed: int
 ) -> Origin:
     about = None if data is None else data.origin
-    source = structs.replace(describe_source(model), files=files_read(model))
+    source = describe_source(model)
+    source = structs.replace(source, files=files_read(model) if source.path else {})
     return Origin(source, about, describe_run(command, seed))
 
 
@@ -137,12 +138,13 @@ def weight_files_of(model: LoadedModel) -> list[Path]:
 
 
 def describe_source(model: LoadedModel) -> Source:
-    """Return where weights come from; what was given as a module of PyTorch has no path."""
+    """Return where weights come from; a model in memory, or changed there, has no path."""
     long = READING, ROWS_KEY, FITTED_KEY
     said = {key: value for key, value in model.provenance.items() if key not in long}
     known = {"headers_sha256": model.identity} if model.headers else {}
     given = model.original if model.module is None else model.module
-    path = "" if model.original is not None else model.source
+    from_file = "://" in model.source or (model.source and Path(model.source).exists())
+    path = model.source if from_file else ""
     in_training = answers_otherwise_in_training(given)
     hooks = () if given is None else hooked_parts(given)
     return Source(path, model.weights_sha256, said | known, {}, in_training, hooks)
@@ -202,6 +204,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 # what nobody computes with: texts about a model, pictures, and what people said of it
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
+    r"|.*\.(?:(?:intoto|cdx)\.json|sarif)|junit\.xml"  # evidence
     r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )

@@ -87,8 +87,8 @@ def open_subject(
 def as_it_is_now(model: LoadedModel) -> LoadedModel:
     """Return a model whose module is in memory as that module is now, and not as it was read.
 
-    A module that was given is read and compared again. One that was loaded, and was changed since,
-    is no longer what its files hold: it has a SHA-256 of its own, and no file.
+    A module that was given is read and compared again. One that was loaded, and of which weights
+    or fields were changed since, is no longer what its files hold: it has no file.
     """
     if model.reread is not None:
         now = model.reread()
@@ -100,15 +100,14 @@ def as_it_is_now(model: LoadedModel) -> LoadedModel:
             load_report=now.load_report,
             module_sha256="",
         )
-    sha256 = model.weights_sha256  # which a job asks for often, and is hashed for it once
-    if sha256 == model.read_sha256:
-        return replace(model, module_sha256="")
+    if model.is_as_read:
+        return replace(model, module_sha256="")  # a job asks for it often: it is hashed once
     return replace(
         model,
-        source=f"the {type(model.module).__name__} in memory",
-        read_sha256=sha256,
+        source=f"the {type(model.module or model).__name__} in memory",
+        read_sha256=model.weights_sha256,
         provenance={**model.provenance, CHANGED: model.source},
-        stored={},
+        stored={} if model.module is not None else model.stored,
         files=(),
         compare=None,
         alone=None,

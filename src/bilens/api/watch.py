@@ -1,5 +1,6 @@
 """The watch of a folder: models that changed since their last audit are audited again as before."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from msgspec import structs
 
 from bilens.api.history import History, now
 from bilens.api.recorded_command import RefusedError, RepeatedCommand, recorded_base, repeat_command
-from bilens.api.register_state import AuditedFiles, compare_with_audit
+from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
-from bilens.io.file_kinds import is_model
+from bilens.base.files import shortened
+from bilens.io.file_kinds import is_listed
 from bilens.io.formats.peft import named_base
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, read_document
@@ -21,6 +23,7 @@ from bilens.records.history import UNNAMED, PastAudit, WatchedModel, WatchReport
 from bilens.version import VERSION
 
 FAILED, UNEXPECTED = 1, 70  # exit codes: a condition failed, an audit that left nothing
+WATCH = "bilens watch"  # who says so
 LIMIT = 6 * 3600.0  # seconds that an audit may take
 DEEPEST, MOST_FOLDERS = 6, 20_000  # below the folder; that are looked into
 
@@ -52,7 +55,7 @@ def models_below(folder: Path) -> Iterator[str]:
         deep = len(here.relative_to(folder).parts)
         inner = deep < DEEPEST and count < MOST_FOLDERS
         paths = [here / name for name in (*folders, *files) if not name.startswith(".")]
-        models = [path for path in paths if is_model(path)]
+        models = [path for path in paths if is_listed(path)]
         yield from (path.relative_to(folder).as_posix() for path in models)
         others = [path.name for path in paths if inner and path not in models]
         folders[:] = [name for name in folders if name in others]
@@ -75,12 +78,13 @@ def look_at(
     if last.unread:
         why = f"row {last.number} of the history is damaged or of a later release: audit by hand."
         return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
-    base = recorded_base(last.command, history.folder, inputs)
-    found = compare_with_audit(AuditedFiles(path, last.weights_sha256, last.files, base))
+    found = compare_with(last, path, history, inputs)
     state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
     model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if state != "changed":
         return describe_audit(history, last, model)
+    if any(one.text == still_unlike(last, found) for one in history.entries(name)):
+        return structs.replace(model, code=UNEXPECTED, said=still_unlike(last, found))
     try:
         say(f"Changed since audit {last.number}: {name}")
         code, said = run_audit(
@@ -91,9 +95,32 @@ def look_at(
     for place in inputs:
         said = said.replace(str(place), place.name)
     new = [one for one in history.audits(name, last.number)[:1] if code in (0, FAILED)]
-    if new:
-        return describe_audit(history, new[0], model)
-    return structs.replace(model, code=code or UNEXPECTED, said=said)
+    if not new:
+        return structs.replace(model, code=code or UNEXPECTED, said=said)
+    model, now = describe_audit(history, new[0], model), compare_with(new[0], path, history, inputs)
+    if now.state in ("audited", "gone") or now.hashes != found.hashes:  # it changed meanwhile
+        return model
+    why = still_unlike(new[0], now)
+    history.say("note", name, "model", why, WATCH)
+    return structs.replace(model, code=UNEXPECTED, said=why)
+
+
+def compare_with(
+    audit: PastAudit, path: Path, history: History, inputs: Sequence[Path]
+) -> RegisterState:
+    """Compare what lies there with an audit."""
+    base = recorded_base(audit.command, history.folder, inputs)
+    return compare_with_audit(AuditedFiles(path, audit.weights_sha256, audit.files, base))
+
+
+def still_unlike(audit: PastAudit, now: RegisterState) -> str:
+    """Say that what was just audited is not what lies there, which one more audit cannot mend."""
+    there = hashlib.sha256(repr(sorted(now.hashes)).encode()).hexdigest()[:12]
+    names = shortened([one.name for one in now.differences]) or "nobody can read all of it"
+    return (
+        f"Right after audit {audit.number}, what lay there ({there}) was not known to be what it "
+        f"read: {names}. It is not audited again before its files change: audit it by hand."
+    )
 
 
 def lies_in(path: Path, places: Sequence[Path]) -> bool:

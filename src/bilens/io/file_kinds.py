@@ -21,6 +21,8 @@ PICKLES = (".pt", ".pth", ".bin", ".ckpt")  # of PyTorch
 ESTIMATORS = (".pkl", ".pickle", ".joblib", ".skops")
 OTHERS = (".safetensors", ".gguf", ".onnx", ".keras", ".h5", ".hdf5")
 MODELS = (*PICKLES, *ESTIMATORS, *OTHERS)
+# Of which no layer is read: listed if their bytes are of a known kind. Arrays may be data.
+LISTED = (".tflite", ".jit", ".mlmodel", ".pb", ".json", ".ubj", ".cbm", ".xgb")
 # What a folder that is one model holds.
 MARKS = (
     "config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json",
@@ -218,6 +220,12 @@ def is_model(path: Path) -> bool:
     """Say whether a path is a model: a file of a known kind, or a folder that holds one."""
     whole = path.suffix in MODELS and path.is_file()
     return whole or any((path / mark).exists() for mark in MARKS)
+
+
+def is_listed(path: Path) -> bool:
+    """Say whether a path is a model, or one of a kind of which no layer is read."""
+    package = path.suffix == ".mlpackage" and path.is_dir()
+    return is_model(path) or package or (path.suffix in LISTED and is_known(path))
 
 
 def folder_of_weights(path: Path) -> Path:

@@ -149,7 +149,7 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
         model = read_in_format(path, options)
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
-    return replace(model, marks={**marks, **model.marks})
+    return replace(model, marks={**marks, **model.marks}).keep_as_read()
 
 
 def read_in_format(path: Path, options: ReadOptions) -> LoadedModel:
@@ -200,7 +200,8 @@ def with_output_names(model: LoadedModel, names: Sequence[str] | None) -> Loaded
             f"output_names: {len(found)} names, and the model has {width} outputs: name each, in "
             "their order."
         )
-    return replace(model, output_names=found)
+    named = replace(model, output_names=found)
+    return named.keep_as_read() if model.as_read else named
 
 
 def refuse_objects(value: object) -> None:

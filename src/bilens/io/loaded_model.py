@@ -38,6 +38,8 @@ PIXELS = "pixels"
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 OUR_EMBEDDING = "embed"  # of a transformer of ours
 NAMING_TOKENS = 512  # the first ones, whose embeddings give a residual stream its name
+# What its files say of a model, beside its weights
+ABOUT = "input_shape", "input_names", "output_names", "input_mean", "input_scale", "views"
 
 
 @frozen_result("source", "layers", "input_shape", "output_names", "weights_sha256")
@@ -78,6 +80,7 @@ class LoadedModel:
         entries: layer → the value that it reads, where the model has it; empty where none runs.
         hook_points: layer → the modules of `original` where it begins and ends.
         runner: opens the model to run it on given inputs; None where nothing here does.
+        as_read: its fields of `ABOUT` as they were read from files; empty of a model from memory.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
     """
@@ -108,6 +111,7 @@ class LoadedModel:
     entries: Mapping[str, LayerEntry] = field(default_factory=dict)
     hook_points: Mapping[str, HookPoints] = field(default_factory=dict)
     runner: OpenRunner | None = None
+    as_read: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
@@ -158,6 +162,16 @@ class LoadedModel:
         """The hash of its weights as they are, or else of its headers."""
         said = json.dumps(self.headers, sort_keys=True).encode() if self.headers else b""
         return self.weights_sha256 or (hashlib.sha256(said).hexdigest() if said else "")
+
+    def keep_as_read(self) -> LoadedModel:
+        """Return it with what its files say of it, by which a later change is noticed."""
+        return replace(self, as_read={name: getattr(self, name) for name in ABOUT})
+
+    @property
+    def is_as_read(self) -> bool:
+        """Whether its weights, and what is said of them, are still what was read."""
+        said = all(getattr(self, name) is value for name, value in self.as_read.items())
+        return said and self.weights_sha256 == self.read_sha256
 
     @property
     def place(self) -> Path:

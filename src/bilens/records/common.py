@@ -225,8 +225,12 @@ class Identity(Record, frozen=True):
         """
         if now is None:
             return False
-        itself = now.baseline == now.reading
-        return self == (msgspec.structs.replace(now, baseline=self.baseline) if itself else now)
+        return self.beside_another() == now.beside_another()
+
+    def beside_another(self) -> "Identity":
+        """Return it without a baseline that is an unchanged copy of the model itself."""
+        itself = self.baseline == self.reading
+        return msgspec.structs.replace(self, baseline="") if itself else self
 
 
 def key_of(values: Mapping[str, object]) -> str:

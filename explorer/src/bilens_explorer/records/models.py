@@ -46,6 +46,7 @@ class Approval(Record, frozen=True):
     day: Annotated[str, "when, UTC"]
     until: Annotated[str | None, "its last day; null for no end"]
     model: Annotated[str, "of which it was said: another one is an unchanged copy"]
+    known_by: Annotated[str, "header in which a proxy named the author; empty: typed"] = ""
 
 
 class ModelRow(Record, frozen=True):

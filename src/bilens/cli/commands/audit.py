@@ -22,7 +22,7 @@ from bilens.records.decision import AuditIndex, IndexRow
 from bilens.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from bilens.api.history import History
     from bilens.records.inventory import FileEntry
@@ -139,9 +139,19 @@ class AuditPages:
         evidence = [] if self.evidence is None else [f"Evidence: {self.evidence}"]
         return [f"Report: {path}" for path in self.files.values()] + evidence
 
-    def check(self, overwrite: bool) -> None:
-        """Refuse what may not be written, before any work is done."""
+    def check(self, overwrite: bool, models: Sequence[Path]) -> None:
+        """Refuse what may not be written, or would count as part of a model, before any work."""
         named = [*self.files.items()]
+        for flag, path in named:
+            above = path.resolve().parents
+            if any(one.is_dir() and one.resolve() in above for one in models):
+                from bilens.api.provenance import PROSE
+
+                if not PROSE.fullmatch(path.name):
+                    raise UsageError(
+                        f"{flag} {path} lies in the folder of a model, and would count as one of "
+                        f"its files: write it elsewhere, or name it {path.stem}.html, .md or .pdf."
+                    )
         if self.evidence is not None:
             from bilens.report.evidence import DOCUMENT, FORMATS
 
@@ -200,7 +210,7 @@ def audit(
     if others:
         audit_many(output, [source, *others], folders, data, options, pages, overwrite)
         return
-    pages.check(overwrite)
+    pages.check(overwrite, [source.model])
     report = read_and_judge(output, source, data, options)
     for folder in (one for one in folders if one != source.model):
         from bilens.report.terminal import file_lines
@@ -278,7 +288,7 @@ def audit_many(
     names = distinct([source.model for source in sources], index_name)
     each = [pages.pages_of_model(name) for name in names]
     for one in (pages, *each):
-        one.check(overwrite)
+        one.check(overwrite, [source.model for source in sources])
     files = tuple(entry for folder in folders for entry in files_of_models(folder, sources))
     rows, documents = [], {}
     for number, (source, own) in enumerate(zip(sources, each, strict=True), 1):

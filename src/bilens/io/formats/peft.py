@@ -3,7 +3,9 @@
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ from bilens.io.formats.pickled import open_pickled
 from bilens.io.formats.safetensors_folder import header
 from bilens.io.loaded_model import WEIGHTS_NAME as MODEL_NAME, Format, LoadedModel, ReadOptions
 from bilens.io.model_config import is_number
+from bilens.io.remote import RemotePath
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import ENDING, canonical, paired
 
@@ -173,10 +176,20 @@ def base_of(
 
 
 def named_base(folder: Path) -> Path | None:
-    """Return the model that the adapter in a folder names, where it lies here; None for none."""
+    """Return the model that the adapter in a folder names, where it lies here; None for none.
+
+    A relative path is looked for in the adapter's folder, then in those above it that not every
+    account may write into: so it means the same from wherever this runs. What lies in none of
+    them is looked for from where this runs, as peft does.
+    """
     config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
-    named = str(config.get(NAMED) or "the model below it")
-    return next(filter(HUGGINGFACE.matches, (Path(named), folder / named)), None)
+    named, home = str(config.get(NAMED) or "the model below it"), folder.resolve()
+    above = () if isinstance(home, RemotePath) else home.parents
+    with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
+        closed = (one for one in above if not one.stat().st_mode & stat.S_IWOTH)
+        places = (one / named for one in (home, *closed, Path.cwd()))
+        return next(filter(HUGGINGFACE.matches, places), None)
+    return None
 
 
 def updates_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Update]:
