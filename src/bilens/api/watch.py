@@ -78,7 +78,12 @@ def look_at(
     if last.unread:
         why = f"row {last.number} of the history is damaged or of a later release: audit by hand."
         return WatchedModel(told, "unread", code=CheckpointError.exit_code, said=why)
-    found = compare_with(last, path, history, inputs)
+
+    def compare(audit: PastAudit) -> RegisterState:
+        base = recorded_base(audit.command, history.folder, inputs)
+        return compare_with_audit(AuditedFiles(path, audit.weights_sha256, audit.files, base))
+
+    found = compare(last)
     state = "changed" if found.state == "unread" else found.state  # what cannot be read is not it
     model = WatchedModel(told, state, files=tuple(one.name for one in found.differences))
     if state != "changed":
@@ -97,20 +102,12 @@ def look_at(
     new = [one for one in history.audits(name, last.number)[:1] if code in (0, FAILED)]
     if not new:
         return structs.replace(model, code=code or UNEXPECTED, said=said)
-    model, now = describe_audit(history, new[0], model), compare_with(new[0], path, history, inputs)
+    model, now = describe_audit(history, new[0], model), compare(new[0])
     if now.state in ("audited", "gone") or now.hashes != found.hashes:  # it changed meanwhile
         return model
     why = still_unlike(new[0], now)
     history.say("note", name, "model", why, WATCH)
     return structs.replace(model, code=UNEXPECTED, said=why)
-
-
-def compare_with(
-    audit: PastAudit, path: Path, history: History, inputs: Sequence[Path]
-) -> RegisterState:
-    """Compare what lies there with an audit."""
-    base = recorded_base(audit.command, history.folder, inputs)
-    return compare_with_audit(AuditedFiles(path, audit.weights_sha256, audit.files, base))
 
 
 def still_unlike(audit: PastAudit, now: RegisterState) -> str:

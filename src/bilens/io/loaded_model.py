@@ -38,7 +38,6 @@ PIXELS = "pixels"
 CHANGED = "changed_since_read_from"  # in the provenance of a model whose weights are others now
 OUR_EMBEDDING = "embed"  # of a transformer of ours
 NAMING_TOKENS = 512  # the first ones, whose embeddings give a residual stream its name
-# What its files say of a model, beside its weights
 ABOUT = "input_shape", "input_names", "output_names", "input_mean", "input_scale", "views"
 
 

@@ -225,12 +225,8 @@ class Identity(Record, frozen=True):
         """
         if now is None:
             return False
-        return self.beside_another() == now.beside_another()
-
-    def beside_another(self) -> "Identity":
-        """Return it without a baseline that is an unchanged copy of the model itself."""
-        itself = self.baseline == self.reading
-        return msgspec.structs.replace(self, baseline="") if itself else self
+        alone = (one.baseline in ("", one.reading) for one in (self, now))
+        return self == (msgspec.structs.replace(now, baseline=self.baseline) if all(alone) else now)
 
 
 def key_of(values: Mapping[str, object]) -> str:

@@ -143,15 +143,12 @@ class AuditPages:
         """Refuse what may not be written, or would count as part of a model, before any work."""
         named = [*self.files.items()]
         for flag, path in named:
-            above = path.resolve().parents
-            if any(one.is_dir() and one.resolve() in above for one in models):
-                from bilens.api.provenance import PROSE
-
-                if not PROSE.fullmatch(path.name):
-                    raise UsageError(
-                        f"{flag} {path} lies in the folder of a model, and would count as one of "
-                        f"its files: write it elsewhere, or name it {path.stem}.html, .md or .pdf."
-                    )
+            inside = any(one.is_dir() and one.resolve() in path.resolve().parents for one in models)
+            if inside and path.suffix not in (".html", ".md", ".pdf"):  # else it is no part of it
+                raise UsageError(
+                    f"{flag} {path} lies in the folder of a model, and would count as one of its "
+                    f"files: write it elsewhere, or name it {path.stem}.html, .md or .pdf."
+                )
         if self.evidence is not None:
             from bilens.report.evidence import DOCUMENT, FORMATS
 

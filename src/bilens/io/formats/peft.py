@@ -178,9 +178,8 @@ def base_of(
 def named_base(folder: Path) -> Path | None:
     """Return the model that the adapter in a folder names, where it lies here; None for none.
 
-    A relative path is looked for in the adapter's folder, then in those above it that not every
-    account may write into: so it means the same from wherever this runs. What lies in none of
-    them is looked for from where this runs, as peft does.
+    It is looked for from the adapter's folder, from those above it that not every account may write
+    into, the same from wherever this runs; and last, as peft does, from where it runs.
     """
     config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
     named, home = str(config.get(NAMED) or "the model below it"), folder.resolve()
