@@ -56,8 +56,9 @@ def interval(value: float) -> r.Interval:
 
 def causal(second: str = "steer", *, active: bool = True) -> r.CausalReading:
     """Two checks of one behaviour."""
+    size = 3.0 if second == "steer" else 0.125  # of the behaviour, which may be zero
     checks = tuple(
-        r.CausalCheck(kind, 2, *map(interval, (3.0, 0.5, 0.75, 0.25)), 20, *losses, *null)
+        r.CausalCheck(kind, 2, *map(interval, (size, 0.5, 0.75, 0.25)), 20, *losses, *null)
         for kind, losses, null in (
             ("ablate", (1.25, 1.5), ((0.125, 0.5, 0.25), 19, True)),
             (second, (None, None), ((), 19, False)),

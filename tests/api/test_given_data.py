@@ -67,6 +67,15 @@ def files(folder: Path) -> dict[str, Path]:
     return {**kinds, "images": images(folder / "images")}
 
 
+def test_the_fifty_most_confident_wrong_answers_are_kept() -> None:
+    model = tiny.loaded(tiny.classifier(seed=1))
+    x, y = DATA.test_images.repeat(2, 1), 2 - DATA.test_labels.repeat(2)
+    found = performance(model, (x, y))
+    assert found.classification is not None
+    wrong = found.classification.accuracy.total - found.classification.accuracy.right
+    assert len(found.mistakes) == min(wrong, 50) > 12
+
+
 def test_every_kind_of_file_gives_the_accuracy_of_the_tensors(tmp_path: Path) -> None:
     model = tiny.loaded(tiny.classifier(seed=1))  # untrained: it makes mistakes
     expected = performance(model, (DATA.test_images, DATA.test_labels))

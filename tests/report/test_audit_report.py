@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import layer_audit_documents
 from bilens.base.errors import BilensError, CheckpointError, FileError, NonFiniteError, UsageError
 from bilens.records.base import kind_of
 from bilens.report import reports
@@ -32,6 +33,16 @@ def test_a_report_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     (other, *_) = (one for one in KINDS if one is not kind)
     with pytest.raises(CheckpointError, match=f"an? {kind_of(other.type)} document was expected"):
         other.from_json(tmp_path / "deep" / "report.json")
+
+
+def test_a_page_draws_and_embeds_the_first_wrong_answers_and_says_how_many_there_are() -> None:
+    report = AuditReport(layer_audit_documents.many_wrong())
+    page = report.to_html()
+    assert "12 of 1,054" in page
+    assert [f"{5000 + at:,}" in page for at in (0, 11, 12, 49)] == [True, True, False, False]
+    assert ['"index":5011' in page, '"index":5012' in page] == [True, False]
+    assert len(report.to_dict()["performance"]["mistakes"]) == 50
+    assert len(page) < len(report.to_json()) + 400_000
 
 
 def test_the_file_is_the_text_and_a_line_end() -> None:

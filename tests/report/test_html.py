@@ -226,7 +226,10 @@ def test_no_placeholder_is_left(name: str, lang: str) -> None:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_the_embedded_json_is_the_document(name: str) -> None:
-    assert json.loads("".join(opened(name, "en").scripts)) == DOCUMENTS[name]
+    drawn = copy.deepcopy(DOCUMENTS[name])
+    if (drawn.get("performance") or {}).get("mistakes"):
+        del drawn["performance"]["mistakes"][MOST_MISTAKES:]  # what no page draws
+    assert json.loads("".join(opened(name, "en").scripts)) == drawn
     assert opened(name, "en").scripts == opened(name, "ja").scripts
 
 

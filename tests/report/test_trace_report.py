@@ -21,6 +21,19 @@ def test_every_circuit_and_direction_has_its_drawings(name: str) -> None:
     assert TraceReport(document).to_html().count('role="img"') == drawings
 
 
+@pytest.mark.parametrize(("low", "told"), [(-0.25, 0), (0.0, 0), (0.01, 1)])
+def test_no_share_is_told_of_a_behaviour_that_may_be_zero(low: float, told: int) -> None:
+    document = make_trace()
+    document["circuits"], document["contrasts"]["pairs"] = document["circuits"][:1], []
+    checks = document["circuits"][0]["causal"]["checks"]
+    for check in checks:
+        check["before"]["low"] = low
+        check["share"] = {"value": -165.137, "low": -300.0, "high": 200.0}
+    page = TraceReport(document).to_html().partition("<script")[0]
+    assert page.count("−16,513.7%") == told * len(checks)
+    assert ("the behaviour may be zero" in page) == (not told)
+
+
 def test_numbers_of_the_page_are_those_of_the_document() -> None:
     page = TraceReport(make_trace()).to_html()
     assert "differ by at most 1.0 × 10⁻⁷ on 256 inputs" in page.replace("\u00a0", " ")

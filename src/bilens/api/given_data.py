@@ -42,7 +42,7 @@ from bilens.train.recorded_inputs import LayerInputs
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
-SHOWN = 12  # mistakes
+KEPT = 50  # mistakes; a report draws fewer
 FEWEST_ROWS = 500  # that layers are fitted to: R² takes a hundred
 
 
@@ -214,7 +214,7 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         answers = classification(logits, labels, names)
         confidence, said = logits.softmax(dim=1).amax(dim=1), answers_of(logits)
         badness = confidence * (said != labels)
-    worst = badness.argsort(descending=True, stable=True)[: min(SHOWN, int((badness > 0).sum()))]
+    worst = badness.argsort(descending=True, stable=True)[: min(KEPT, int((badness > 0).sum()))]
     images = grey_images(x[worst], interface.input_shape or given.shape)
     mistakes = []
     for place, row in enumerate(worst.tolist()):

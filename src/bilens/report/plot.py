@@ -20,6 +20,7 @@ Texts = tuple[str, str]  # title and description of a chart, or the names of its
 LETTERS = 12.0  # size of a text
 LARGE = 16.0  # of those in wide charts on a narrow page
 MOST_TICKS = 8
+LEGEND_ROW = 22.0  # height of one
 PADDING = 0.07  # of the range, beyond the first and the last value
 
 
@@ -202,25 +203,27 @@ class Plot:
         area = rectangle(self.start, y(high), self.end - self.start, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
-    def pointer(self, position: float, value: float, text: str, *, above: bool = False) -> Markup:
+    def pointer(
+        self, position: float, value: float, text: str = "", *, above: bool = False
+    ) -> Markup:
         """Return a ring around a point, a line down to the axis, and words where there is room."""
         x, y = self.across(position), self.upwards(value)
         side, anchor = (14, "start") if x < 0.6 * self.width else (-14, "end")
         return joined(
             line(x, y + 7, x, self.base, "pointer"),
             circle(x, y, 7.0, "ring"),
-            label(x + side, y - 8 if above else y + 26, text, "strong", anchor),
+            label(x + side, y - 8 if above else y + 26, text, "strong", anchor) if text else "",
         )
 
     def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> Markup:
         """Return class and name of curves below each other, from a position in the drawing on."""
         parts = []
         for row, (class_, name) in enumerate(entries):
-            base = y + 22 * row
-            parts += [
-                line(x, base - 4, x + 28, base - 4, class_),
-                label(x + 36, base, name, "note"),
-            ]
+            base = y + LEGEND_ROW * row
+            piece = line(x, base - 4, x + 28, base - 4, class_)
+            ring = class_ == "ring"
+            parts += [circle(x + 14, base - 5, 7.0, class_) if ring else piece]
+            parts.append(label(x + 36, base, name, "note"))
         return joined(*parts)
 
 

@@ -26,19 +26,19 @@ const causalPart = (causal, title) => {
   if (causal === null || causal.behaviour === null || causal.checks.length === 0)
     return [heading, element("p", {}, t("causal.why_not"))];
   const [high, low] = [causal.behaviour.high, causal.behaviour.low].map((tokens) => tokens.map((one) => `“${word(one)}”`).join(", "));
-  const logits = (value) => number(value);
+  const part = (check, share) => (check.before.low > 0 ? interval(share) : t("causal.no_share"));
   const heads = fields("CausalCheck", "kind", "num_directions", "before", "after", "share", "random_share", "loss_before");
   const rows = causal.checks.map((check) => [
     t(`causal.kind.${check.kind}`),
     number(check.num_directions),
-    interval(check.before, logits),
-    interval(check.after, logits),
-    interval(check.share),
-    interval(check.random_share),
+    interval(check.before, number),
+    interval(check.after, number),
+    part(check, check.share),
+    part(check, check.random_share),
     check.loss_before === null ? "—" : `${number(check.loss_before)} → ${number(check.loss_after)}`,
   ]);
   const words = causal.checks.map((check) =>
-    element("li", {}, t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
+    element("li", {}, check.before.low > 0 ? t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }) : t("causal.no_share"), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
   );
   return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(`${title}: ${t("causal.table")}`, heads, rows)];
 };

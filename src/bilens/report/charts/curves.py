@@ -10,6 +10,7 @@ from bilens.records.performance import Answer, Classification
 from bilens.report.markup import Figure, element, joined, label, line, polyline
 from bilens.report.plot import (
     LARGE,
+    LEGEND_ROW,
     SHARES,
     Axis,
     Plot,
@@ -56,26 +57,35 @@ def truncation_chart(
     last, full = accuracy[-1]
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
-    kept = Axis(Range(0, last or 1, ticks), grouped, t("truncation.x"), "short", math.log1p)
-    plot = Plot(kept, SHARES, 560, 300, "chart wide truncation", LARGE, top=26)
     shown = percent(full)
+    names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
+    names.append(("edge", t("truncation.full", value=shown)))
+    rows = len(names) + (mark is not None)  # above the plane: below it a curve may run anywhere
+    kept = Axis(Range(0, last or 1, ticks), grouped, t("truncation.x"), "short", math.log1p)
+    plot = Plot(
+        kept,
+        SHARES,
+        560,
+        300 + LEGEND_ROW * rows,
+        "chart wide truncation",
+        LARGE,
+        top=26 + LEGEND_ROW * rows,
+    )
     marks = [
         plot.level(full),
-        label(plot.end, plot.upwards(full) + 18, t("truncation.full", value=shown), "note", "end"),
         plot.line(agreement, "curve second"),
         plot.line(accuracy),
         plot.dots(accuracy, radius=3.5),
     ]
     if mark is not None:
         k, value = mark
-        words = t("truncation.mark", k=grouped(k), value=percent(value))
-        marks.append(plot.pointer(k, value, words))
-    names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
+        names.append(("ring", t("truncation.mark", k=grouped(k), value=percent(value))))
+        marks.append(plot.pointer(k, value))
     return plot.figure(
         t("truncation.chart"),
         t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=grouped(last)),
         *marks,
-        plot.legend(0.4 * plot.width, plot.base - 62, names),
+        plot.legend(plot.start, 18, names),
     )
 
 

@@ -16,6 +16,7 @@ from bilens.report.markup import (
     element,
     heading,
     items,
+    keyed,
     keyed_table,
     paragraph,
     quiet,
@@ -25,6 +26,8 @@ from bilens.report.markup import (
 from bilens.report.raster import Painter
 from bilens.report.sections.overview import clean_names, data_source, told_value
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity
+
+MOST_MISTAKES = 12  # that a report draws, with their images
 
 
 def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
@@ -44,7 +47,7 @@ def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
         chart = residual_chart(t, found.regression.residuals)
         parts.append(drawings([(chart.title, chart)]))
     if found.mistakes:
-        parts.append(mistake_table(t, found))
+        parts.append(mistake_table(t, found, MOST_MISTAKES))
     if found.approximation:
         parts += approximation(t, found)
     return section(t, "performance", *parts)
@@ -110,12 +113,15 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     yield drawings(charts, "drawings shares")
 
 
-def mistake_table(t: Catalogue, found: Performance) -> Markup:
-    """Return the most confident wrong answers with their images, or the largest errors."""
+def mistake_table(t: Catalogue, found: Performance, most: int | None = None) -> Markup:
+    """Return the most confident wrong answers with their images, or the largest errors.
+
+    Of more than `most` the first ones, and how many there are.
+    """
     names, rows = clean_names(found.names), list[list[Content]]()
     shape = found.image_shape
     painter = None if shape is None else Painter(shape[0], shape[1], 1.0)
-    for one in found.mistakes:
+    for one in found.mistakes[:most]:
         row, pair = one.name or grouped(one.index), (one.target, one.predicted)
         last = quantity(one.target - one.predicted, 4)
         texts = [quantity(value, 4) for value in pair]
@@ -128,7 +134,14 @@ def mistake_table(t: Catalogue, found: Performance) -> Markup:
             rows[-1].append(element("img", class_="input", src=picture, alt=alt, width=72))
     keys = f"row target predicted {'residual' if found.regression else 'confidence'}"
     keys += " image" if painter is not None and found.mistakes[0].image is not None else ""
-    return keyed_table(t, "performance.mistakes", keys, rows)
+    caption, every = t("performance.mistakes.caption"), len(found.mistakes)
+    if found.classification is not None:
+        accuracy = found.classification.accuracy
+        every = accuracy.total - accuracy.right
+    if len(rows) < len(found.mistakes):
+        numbers = {"shown": grouped(len(rows)), "all": grouped(every)}
+        caption = t("performance.mistakes.some", caption=caption, **numbers)
+    return table(t, caption, keyed(t, "performance.mistakes", keys), rows)
 
 
 def approximation(t: Catalogue, found: Performance) -> Iterator[Markup]:
