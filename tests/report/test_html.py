@@ -3,6 +3,7 @@
 Damage seen to fail: autoescape off; `<` not escaped in the embedded JSON; a section left out.
 """
 
+import copy
 import html
 import itertools
 import json
@@ -16,6 +17,7 @@ import pytest
 from bilens.records.base import to_json
 from bilens.report.html import embedded_json
 from bilens.report.reports import AuditReport
+from bilens.report.sections.performance_section import MOST_MISTAKES
 from bilens.report.text import LANGUAGES, load_catalogue
 from every_document import DOCUMENTS
 from report_documents import make_document, page_of, variants

@@ -101,12 +101,11 @@ def build_app(
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        lang = lang_of(request)
-        status, told, spoken = describe_error(error, served, load_catalogue(lang))
+        status, told, spoken = describe_error(error, served, load_catalogue(lang_of(request)))
         headers = {**(getattr(error, "headers", None) or {}), "content-language": spoken}
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
-        return HTMLResponse(failure_page(status, told, lang, spoken), status, headers)
+        return HTMLResponse(failure_page(status, told, lang_of(request), spoken), status, headers)
 
     addresses = {path: as_page(page) for path, page in PAGES.items()}
     addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}
