@@ -421,15 +421,6 @@ def make_measured(**changes: Any) -> dict[str, Any]:
     return document
 
 
-def many_wrong() -> dict[str, Any]:
-    """Return an audit that keeps 50 of 1,054 wrong answers, in rows from 5,000 on."""
-    performance = make_measured()["performance"]
-    first, right = performance["mistakes"][0], performance["classification"]["accuracy"]
-    right |= {"right": 200, "total": 1254}
-    mistakes = [{**first, "index": 5000 + at} for at in range(50)]
-    return make_measured(classification=performance["classification"], mistakes=mistakes)
-
-
 def measured() -> dict[str, dict[str, Any]]:
     """Return documents of every kind of right answer."""
     notes = [{"kind": kind, "values": values} for kind, values in NOTES.items()]

@@ -56,9 +56,8 @@ def interval(value: float) -> r.Interval:
 
 def causal(second: str = "steer", *, active: bool = True) -> r.CausalReading:
     """Two checks of one behaviour."""
-    size = 3.0 if second == "steer" else 0.125  # of the behaviour, which may be zero
     checks = tuple(
-        r.CausalCheck(kind, 2, *map(interval, (size, 0.5, 0.75, 0.25)), 20, *losses, *null)
+        r.CausalCheck(kind, 2, *map(interval, (3.0, 0.5, 0.75, 0.25)), 20, *losses, *null)
         for kind, losses, null in (
             ("ablate", (1.25, 1.5), ((0.125, 0.5, 0.25), 19, True)),
             (second, (None, None), ((), 19, False)),
@@ -203,6 +202,12 @@ def make_weights_only() -> dict[str, Any]:
     return document
 
 
+def causal_checks(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every causal check of a document."""
+    found = [*document["circuits"], *document["contrasts"]["pairs"]]
+    return [check for one in found if one["causal"] for check in one["causal"]["checks"]]
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     bare, silent = make_trace(), make_trace()
@@ -223,6 +228,8 @@ def variants() -> dict[str, dict[str, Any]]:
     bare["clusters"] = [list(range(25))]
     silent["clusters"] = []
     silent["ranking"][0]["p_value"] = 0.5
+    for check in causal_checks(silent):
+        check["before"]["low"] = -0.5
     for item in silent["circuits"]:
         item["output"].update(contexts=[], density=0.0, largest=0.0)
         item["example"] = []

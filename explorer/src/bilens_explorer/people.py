@@ -79,8 +79,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
     link = [] if last is None or found.unread else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
-    key = "explorer.remarks" if last is None else "explorer.findings"
-    return joined(compared, section(t, key, *link, *none, listed) if parts or none else "")
+    key = "explorer.findings" if last is not None else "explorer.remarks"
+    return joined(compared, section(t, key, *link, *none, listed) if last or parts else "")
 
 
 def thread(

@@ -13,7 +13,6 @@ from typing import Final
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from msgspec import structs
 
 from bilens.base.errors import FileError, UsageError
 from bilens.base.files import write_file
@@ -34,7 +33,6 @@ from bilens.report.sections.conversion import conversion_page
 from bilens.report.sections.decision_page import index_page
 from bilens.report.sections.network_page import network_page
 from bilens.report.sections.overview import AnyReport, Page, run_facts
-from bilens.report.sections.performance_section import MOST_MISTAKES
 from bilens.report.sections.sweep_page import sweep_page
 from bilens.report.sections.trace_page import trace_page
 from bilens.report.text import MARKS, Catalogue, load_catalogue
@@ -99,7 +97,7 @@ def drawn(
         kind=kind_of(type(record)),
         version=version,
         note=note,
-        document_json=embedded_json(as_drawn(record)),
+        document_json=embedded_json(record),
     )
 
 
@@ -119,15 +117,6 @@ def environment(package: str = "bilens.report") -> Environment:
     )
     found.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "allow_nan": False}
     return found
-
-
-def as_drawn(record: Document) -> Document:
-    """Return what a page embeds: an audit without the wrong answers that the page leaves out."""
-    found = record.performance if isinstance(record, Audit) else None
-    if found is None or len(found.mistakes) <= MOST_MISTAKES:
-        return record
-    kept = structs.replace(found, mistakes=found.mistakes[:MOST_MISTAKES])
-    return structs.replace(record, performance=kept)
 
 
 def embedded_json(record: Document) -> Markup:

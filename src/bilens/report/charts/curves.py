@@ -10,7 +10,6 @@ from bilens.records.performance import Answer, Classification
 from bilens.report.markup import Figure, element, joined, label, line, polyline
 from bilens.report.plot import (
     LARGE,
-    LEGEND_ROW,
     SHARES,
     Axis,
     Plot,
@@ -57,20 +56,9 @@ def truncation_chart(
     last, full = accuracy[-1]
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
-    shown = percent(full)
-    names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
-    names.append(("edge", t("truncation.full", value=shown)))
-    rows = len(names) + (mark is not None)  # above the plane: below it a curve may run anywhere
     kept = Axis(Range(0, last or 1, ticks), grouped, t("truncation.x"), "short", math.log1p)
-    plot = Plot(
-        kept,
-        SHARES,
-        560,
-        300 + LEGEND_ROW * rows,
-        "chart wide truncation",
-        LARGE,
-        top=26 + LEGEND_ROW * rows,
-    )
+    plot = Plot(kept, SHARES, 560, 328, "chart wide truncation", LARGE, top=54)
+    shown = percent(full)
     marks = [
         plot.level(full),
         plot.line(agreement, "curve second"),
@@ -79,13 +67,18 @@ def truncation_chart(
     ]
     if mark is not None:
         k, value = mark
-        names.append(("ring", t("truncation.mark", k=grouped(k), value=percent(value))))
-        marks.append(plot.pointer(k, value))
+        words = t("truncation.mark", k=grouped(k), value=percent(value))
+        marks.append(plot.pointer(k, value, words))
+    names = [
+        ("curve", t("truncation.accuracy")),
+        ("curve second", t("truncation.agreement")),
+        ("edge", t("truncation.full", value=shown)),
+    ]
     return plot.figure(
         t("truncation.chart"),
         t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=grouped(last)),
         *marks,
-        plot.legend(plot.start, 18, names),
+        plot.legend(names),
     )
 
 
@@ -101,7 +94,7 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
     marks = [plot.steps(curve)]
     if median:
         words = t("radii.median", value=floored(median))
-        marks.append(plot.pointer(median, 0.5, words, above=True))
+        marks.append(plot.pointer(median, 0.5, words))
     first, least = (percent(share, toward=-1) for share in (curve[0][1], last))
     ends = {"first": first, "last": least, "end": floored(end)}
     return plot.figure(t("radii.chart"), t("radii.chart_text", **ends), *marks)

@@ -331,13 +331,13 @@ def causal(
     if not checks:
         return content
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
-        "share": lambda check: share_of_behaviour(t, check, check.share),
-        "random": lambda check: share_of_behaviour(t, check, check.random_share),
+        "share": lambda check: share_told(t, check, check.share),
+        "random": lambda check: share_told(t, check, check.random_share),
         # of what random dictionaries reach: the median, the least and the largest
         "null": lambda check: defined(
             t,
-            check.null_shares or None,
-            lambda x: share_of_behaviour(t, check, Interval(median(x), min(x), max(x))),
+            (check.before.low > 0 and check.null_shares) or None,
+            lambda x: interval(Interval(median(x), min(x), max(x)), percent),
         ),
         "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
         "before": lambda check: interval(check.before, fixed),
@@ -353,9 +353,9 @@ def causal(
     return content + table(t, "", columns, cells, class_="checks", label=head)
 
 
-def share_of_behaviour(t: Catalogue, check: CausalCheck, share: Interval) -> str:
-    """Write a share of a behaviour; of one that may be zero there is none."""
-    return interval(share, percent) if check.before.low > 0 else t("trace.causal.no_share")
+def share_told(t: Catalogue, check: CausalCheck, share: Interval) -> str:
+    """Return a share of the behaviour, or that there may be none."""
+    return interval(share, percent) if check.before.low > 0 else t("trace.causal.no_behaviour")
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:
