@@ -14,10 +14,11 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, SeenRows, in_blocks, split_rows
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
-from bilens.api.provenance import files_beside, find_test_data, image_origin, reading_of
+from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of
 from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
+from bilens.base.files import file_sha256
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
@@ -279,7 +280,8 @@ def rows_to_fit(
                     f"inputs are what layers see of a model whose {name} has the activation "
                     f"{there}, and it is read with {here} here: record them of this reading."
                 )
-        beside = files_beside(model).get("0 config.json")
+        config = Path(model.source) / "config.json"
+        beside = file_sha256(config) if model.source and config.is_file() else None
         inputs.check_given_by(model.module or model.original, beside)
         return inputs.to_fit
     if data is None or not model.network:
