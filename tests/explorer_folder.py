@@ -22,6 +22,7 @@ def run(*line: object) -> None:
     """`bilens LINE`, which may find that a model fails."""
     found = CliRunner().invoke(app, [*map(str, line)])
     assert found.exit_code in (0, 1), found.output
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
 
 
 def write_table(file: Path) -> Path:

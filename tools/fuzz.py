@@ -67,11 +67,12 @@ def main() -> None:
         )
         try:
             assert server.stderr is not None, "it is a pipe"
-            told = re.search(r"http://\S+", server.stderr.readline())
+            told = re.search(r"http://[^/\s]+", server.stderr.readline())
             if told is None:
                 sys.exit("the explorer did not start.")
             token = (place / "token").read_text("utf-8").strip()
-            overview = httpx.get(f"{told[0]}/api/v1/overview").json()
+            bearer = {"Authorization": f"Bearer {token}"}
+            overview = httpx.get(f"{told[0]}/api/v1/overview", headers=bearer).json()
             known = [*overview["models"], *overview["reports"]]
             total = drawn(told[0], token, place, "", asked.examples)
             for one in known[:3]:

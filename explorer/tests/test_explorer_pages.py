@@ -192,7 +192,7 @@ NUMBER = re.compile(r"\d+\.\d{3,}")
 
 def neighbours(line: str) -> list[tuple[str, str]]:
     """Pairs of numbers that are one value, written twice: the last digit or their count differs."""
-    found = sorted({*NUMBER.findall(line)}, key=len)
+    found = sorted({*NUMBER.findall(line)}, key=lambda one: (len(one), one))
     pairs = []
     for a, b in combinations(found, 2):
         digits, more = (len(one.partition(".")[2]) for one in (a, b))

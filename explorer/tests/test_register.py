@@ -260,6 +260,9 @@ def test_what_is_refused_is_told_in_the_language_that_is_asked_for(root: Path, l
         assert found.headers["content-language"] == lang
         unknown = client.get(f"/api/v1/models/{key}/spectrum?layer=none")
         assert (unknown.status_code, unknown.headers["content-language"]) == (400, "en")
+        for path in ("/models/nothing", f"/api/v1/models/{key}/audit/cancel"):
+            said = client.get(f"{path}?lang={lang}")
+            assert load_catalogue(lang)(f"explorer.told.{said.status_code}") in said.text
         page = client.get(f"/compare?a=x&lang={lang}").text
         assert '<span lang="en">' in page
 

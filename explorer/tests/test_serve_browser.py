@@ -139,12 +139,6 @@ def test_on_a_narrow_page_cells_have_names_and_heads_stay(page: Any) -> None:
 
 
 @pytest.mark.slow
-def test_what_failed_is_said_in_the_readers_language(page: Any) -> None:
-    page.goto("/models/nothing?lang=ja")
-    assert page.get_by_text("見つかりません。なくなった可能性があります").count() == 1
-
-
-@pytest.mark.slow
 def test_all_columns_are_seen_on_a_desk(page: Any) -> None:
     page.set_viewport_size({"width": 1280, "height": 900})
     for lang in ("en", "ja"):

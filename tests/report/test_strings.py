@@ -298,6 +298,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     RefusedError("none")  # which a page says in other words
     circuits_page(explorer_documents.TRACE_PAGE, "en", "")
     draw_report(explorer_documents.EARLIER_AUDIT, "en", "")
+    for status in (404, 405, "fault"):
+        recorder(f"explorer.told.{status}")
     for status in (400, 404, 500, 503):
         failure_page(status, "why", "en")
     for compared in ("COMPARED", "WEIGHTS"):

@@ -16,7 +16,7 @@ from starlette.routing import Route, compile_path
 from bilens.api import RefusedError
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
-from bilens.report import LANGUAGES, load_catalogue
+from bilens.report import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
@@ -50,10 +50,6 @@ REPORT_POLICY = (  # a report is one closed file, with its style inside
 NO_KEY = 16 * "0"
 REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
 IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
-UNFOUND = {
-    404: "there is nothing at this address.",
-    405: "this address is not asked with this method.",
-}
 PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
 Proxy = NamingProxy | None
@@ -105,13 +101,11 @@ def build_app(
 
     def failed(request: Request, error: Exception) -> Response:
         """Return an error as a sentence; no path of the machine and no traceback is in it."""
-        lang, spoken, (status, told) = lang_of(request), "en", describe_error(error, served)
-        if isinstance(error, ToldError | RefusedError):
-            told, spoken = displayable(load_catalogue(lang)(error.key, **error.values)), lang
+        status, told, spoken = describe_error(error, served, load_catalogue(lang_of(request)))
         headers = {**(getattr(error, "headers", None) or {}), "content-language": spoken}
         if request.url.path.startswith(API):
             return JSONResponse({"error": told}, status, headers)
-        return HTMLResponse(failure_page(status, told, lang, spoken), status, headers)
+        return HTMLResponse(failure_page(status, told, lang_of(request), spoken), status, headers)
 
     addresses = {path: as_page(page) for path, page in PAGES.items()}
     addresses |= {"/static/{name}": static, f"{API}/openapi.json": described}
@@ -130,16 +124,21 @@ def build_app(
     return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
 
-def describe_error(error: Exception, served: ServedFolder) -> tuple[int, str]:
-    """Return the status of an error and its sentence in English."""
-    if isinstance(error, MissingError):
-        return 404, UNFOUND[404]
-    if isinstance(error, HTTPException):
-        return error.status_code, UNFOUND.get(error.status_code, error.detail)
-    if isinstance(error, REFUSED):
+def describe_error(error: Exception, served: ServedFolder, t: Catalogue) -> tuple[int, str, str]:
+    """Return the status of an error, its sentence, and the language of that.
+
+    What the library says itself is English.
+    """
+    if isinstance(error, MissingError | HTTPException):
+        status = 404 if isinstance(error, MissingError) else error.status_code
+    elif isinstance(error, ToldError | RefusedError):
+        return 400, displayable(t(error.key, **error.values)), t.lang
+    elif isinstance(error, REFUSED):
         status = 503 if isinstance(error, IN_VAIN) else 400
-        return status, displayable(without_paths(str(error), served.folder))
-    return 500, "it failed: the terminal of `bilens serve` says where."
+        return status, displayable(without_paths(str(error), served.folder)), "en"
+    else:
+        status = 500
+    return status, t(f"explorer.told.{status if status in (404, 405) else 'fault'}"), t.lang
 
 
 def overview(served: ServedFolder, every: str | None = None) -> Callable[[str, str], str]:
