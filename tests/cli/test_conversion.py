@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -88,3 +89,19 @@ def test_an_autoencoder_is_written_in_the_layouts_of_other_libraries(
         again = bl.load(out).module
         assert isinstance(again, TopKSAE)
         torch.testing.assert_close(again(X.repeat(1, 2)), sae(X.repeat(1, 2)))
+
+
+def test_a_table_of_numbers_goes_to_onnx_with_the_names_of_its_inputs(
+    bilens: Shell, tmp_path: Path
+) -> None:
+    pytest.importorskip("onnx")
+    model = bl.save(tiny.classifier(d_input=2), tmp_path / "m", input_names=["age", "city=a"])
+    line = ["convert", model, "--to", "onnx", "--out"]
+    told = bilens(*line, tmp_path / "m.onnx")
+    assert "it differs from the model by" in told.out
+    assert "A row of its input is 'age', 'city=a', as numbers in this order." in told.out
+    found = bilens(*line, tmp_path / "m.onnx", "--overwrite", "--json").json()
+    assert found["files"] == ["m.onnx"]
+    assert found["agreement"]["relative_error"] < 1e-6
+    assert_one_line(bilens(*line, tmp_path / "m"), USAGE, ["a name that ends in .onnx"])
+    assert bilens("audit", tmp_path / "m.onnx", "--baseline", model).code == 0

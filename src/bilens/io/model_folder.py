@@ -93,7 +93,7 @@ def save(
         input_mean=None if input_mean is None else tuple(map(float, input_mean)),
         input_scale=None if input_scale is None else tuple(map(float, input_scale)),
     )
-    check_description(config, module)
+    check_description(config)
     weights, about = weights_file(folder, module, config, provenance), config.to_json().encode()
     write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
     return folder
@@ -143,7 +143,7 @@ def read_model_folder(folder: Path, options: ReadOptions = NOTHING_SAID) -> Load
             "restore the pair, or save the model again."
         )
     try:
-        check_description(config, module)
+        check_description(config)
     except UsageError as error:
         raise CheckpointError(f"{config_path}: {error}") from None
     dtype = next(iter(tensors.values())).dtype
@@ -196,9 +196,9 @@ def inputs_of(config: ModelConfig, like: Tensor) -> Tensor:
     return inputs_at_scales(next(sizes[key] for key in INPUTS if key in sizes)).to(like)
 
 
-def check_description(config: ModelConfig, module: nn.Module) -> None:
+def check_description(config: ModelConfig) -> None:
     """Refuse an input shape or names that do not fit the sizes of the module."""
-    sizes, kind = config.arguments, type(module).__name__
+    sizes, kind = config.arguments, config.class_name
     d_in = next(sizes[key] for key in INPUTS if key in sizes)
     d_out = sizes.get("d_output", sizes.get("vocab_size", d_in))
     shape = config.input_shape

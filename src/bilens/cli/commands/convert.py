@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import typer
 
 from bilens.api.training_options import Running, Together
+from bilens.base.files import shortened
 from bilens.cli.console import Output
 from bilens.cli.options import check_outputs, flags_of, option, refuse_unless
 from bilens.cli.shared_options import DataFiles, HtmlReport, NamedFile, say_how_it_was_read
@@ -20,14 +21,15 @@ class ConvertOptions:
     """Into what, and where to."""
 
     to: Annotated[
-        Literal["bilens", "huggingface", "saelens", "sparsify", "official", "bilinear"],
+        Literal["bilens", "huggingface", "saelens", "sparsify", "official", "onnx", "bilinear"],
         typer.Option(
             help="bilinear: a model with its MLPs replaced by bilinear ones, learnt from --text, "
             "or --data where it reads none; huggingface: a language model as Llama; saelens, "
-            "sparsify, official: a sparse autoencoder; bilens: a folder of ours, of a whole model."
+            "sparsify, official: a sparse autoencoder; onnx: one file of products and sums, of a "
+            "bilinear classifier or a table's map; bilens: a folder of ours, of a whole model."
         ),
     ]
-    out: Annotated[Path, typer.Option(help="Folder for it.")]
+    out: Annotated[Path, typer.Option(help="Folder for it; of onnx a file.")]
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,38 @@ def convert(
     idle = [*flags_of(texts), *flags_of(ConversionRecipe, changes), *flags_of(data)]
     idle += [*flags_of(together), *of_training, *flags_of(page)]
     refuse_unless(idle, "--to bilinear")
+    to_layout(output, source, options.to, options.out, running.overwrite)
+
+
+def to_layout(output: Output, source: NamedFile, target: Any, out: Path, overwrite: bool) -> None:
+    """Write the model in another layout, and say what was written."""
     from bilens.api.convert import convert_model
 
     model = source.open()
     if model.module is not None:  # what cannot be converted is refused first
         say_how_it_was_read(model, output.say)
-    written = convert_model(model, options.to, options.out, overwrite=running.overwrite)
-    document = {
+    written = convert_model(model, target, out, overwrite=overwrite)
+    document: dict[str, Any] = {
         "schema_version": 1,
         "kind": "conversion",
         "source": model.source,
         "weights_sha256": model.weights_sha256,
-        "layout": options.to,
-        "folder": str(options.out),
-        "files": written,
+        "layout": target,
+        "folder": str(out),
+        "files": written.files,
     }
-    output.answer(document, f"Written to {options.out}: {', '.join(written)}")
+    told = [f"Written to {out}: {', '.join(written.files)}"]
+    if (agreed := written.agreement) is not None:
+        document["agreement"] = agreed.to_dict()
+        told.append(
+            f"Run in {agreed.source} on {agreed.rows} random inputs, it differs from the model by "
+            f"{agreed.relative_error:.1e} of the largest output, or less."
+        )
+        if (names := model.own_input_names) is not None:
+            told.append(
+                f"A row of its input is {shortened([*names], 8)}, as numbers in this order."
+            )
+    output.answer(document, *told)
 
 
 def to_bilinear(

@@ -24,6 +24,7 @@ from bilens.io.formats.onnx_bodies import TURN
 from bilens.io.formats.onnx_run import open_onnx, open_session
 from bilens.io.formats.onnx_tensors import DOUBLE, DTYPES, open_graph, package, stored_tensors
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.onnx_export import with_what_it_says
 from bilens.nn.agreement import Agreement
 from bilens.nn.mlp_search.expression import FoundLayer
 from bilens.nn.mlp_search.observation import compared
@@ -65,7 +66,7 @@ def read_onnx(path: Path, options: ReadOptions) -> LoadedModel:
             where=where,
             runner=run,
         )
-        return replace(found, files=tuple(files))
+        return with_what_it_says(path, model, replace(found, files=tuple(files)))
 
 
 ONNX = Format("ONNX", lambda path: path.suffix == ".onnx", read_onnx)
