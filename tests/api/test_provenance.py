@@ -369,7 +369,6 @@ def test_a_folder_that_cannot_be_read_is_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, copy = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
-    real = Path.iterdir
-    refused = raising(PermissionError(13, "not allowed"))
+    real, refused = Path.iterdir, raising(PermissionError(13, "not allowed"))
     monkeypatch.setattr(Path, "iterdir", lambda p: refused() if p.name == "last" else real(p))
     assert identity_of(load(folder)) != identity_of(load(copy))

@@ -109,7 +109,7 @@ class OnnxProgram:
         while left := [key for key in (*self.called, *self.functions) if key not in done]:
             done.add(left[0])  # in the order in which they are called
             one = self.functions[left[0]]
-            inner = self.graph(one, {}) | {"function": Name(str(left[0]), "function")}
+            inner = self.graph(one, {}) | {"function": Name(".".join(left[0][:2]), left[0])}
             inner["opset_import"] = {plain_domain(x.domain): x.version for x in one.opset_import}
             functions.append(inner)
         # an import says nothing of a domain of which there is no operation
@@ -175,7 +175,7 @@ class OnnxProgram:
         if own:
             self.called[key] = None
         kind = (
-            Name(str(key), "function")
+            Name(".".join(key[:2]), key)
             if own
             else f"{domain} {node.op_type} {node.overload}".strip()
         )

@@ -113,9 +113,8 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
         head = found.headline
         unread = head and any(head.unread) and head.kind not in ("identical", "same_tensors")
         hidden = [one.name for one in found.changed if one.full and one.state in NO_RANK]
-        hidden += found.other_shape
-        if head is None or head.alone:
-            hidden += found.model_alone + found.baseline_alone
+        alone = () if head and not head.alone else found.model_alone + found.baseline_alone
+        hidden += found.other_shape + alone
         why_not = {"files": found.other_weights, "unread": unread, "hidden": hidden}
         open_for = next((why for why, holds in why_not.items() if holds), "")
         yield {

@@ -233,6 +233,8 @@ def changed_layers(evidence: Evidence) -> Iterator[Values]:
     whole = evidence.whole_change
     head = None if whole is None else whole.headline
     alone = Counter(one.refused for one in evidence.changes if one.refused in NO_SUCH)
+    if head and len(alone) == 1 and alone.total() == len(evidence.changes):
+        return  # of one of both no layer is read, as in a format whose tensors alone are
     # as many layers under other names, of the same tensors, are no change
     renamed = head is not None and head.kind in SAME and len({alone[why] for why in NO_SUCH}) == 1
     if layers := [one for one in evidence.changes if not (renamed and one.refused in NO_SUCH)]:
