@@ -10,7 +10,8 @@ from bilens.base.errors import CheckpointError, NonFiniteError, ShapeError, Usag
 from bilens.io.load import load
 from bilens.io.model_folder import save
 from bilens.nn import TopKSAE
-from bilens.nn.topk_sae import chosen_pre_activations, code_times, code_transposed_times, largest
+from bilens.nn.sparse_autoencoder import code_times, code_transposed_times
+from bilens.nn.topk_sae import chosen_pre_activations, largest
 
 
 def drawn(sign: str = "relu", *, d_in: int = 6, num_latents: int = 20, k: int = 4) -> TopKSAE:

@@ -9,15 +9,16 @@ from typing import Literal, get_args
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.files import check_path, write_new_files
-from bilens.io.formats.sae_layouts import official_files, saelens_files, sparsify_files
+from bilens.io.formats.sae_layouts import official_files, sparsify_files
+from bilens.io.formats.saelens import saelens_files
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import check_all_finite
 from bilens.nn.block import hook_layer
-from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens.nn.transformer import BilinearTransformer
 
 Layout = Literal["saelens", "sparsify", "official"]
-LAYOUTS: dict[Layout, Callable[[TopKSAE, Mapping[str, str]], dict[str, bytes]]] = {
+LAYOUTS: dict[Layout, Callable[[SparseAutoencoder, Mapping[str, str]], dict[str, bytes]]] = {
     "saelens": saelens_files,
     "sparsify": sparsify_files,
     "official": official_files,
@@ -25,7 +26,7 @@ LAYOUTS: dict[Layout, Callable[[TopKSAE, Mapping[str, str]], dict[str, bytes]]] 
 
 
 def export_sae(
-    sae: TopKSAE,
+    sae: SparseAutoencoder,
     folder: str | Path,
     layout: Layout = "saelens",
     *,
@@ -52,7 +53,7 @@ def export_sae(
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
-    check_type("sae", sae, TopKSAE, "pass bl.load(folder).module")
+    check_type("sae", sae, SparseAutoencoder, "pass bl.load(folder).module")
     folder = check_path("folder", folder)
     check_all_finite(folder, sae.state_dict())
     if layout not in get_args(Layout):
@@ -61,10 +62,10 @@ def export_sae(
     return folder
 
 
-def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
+def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> SparseAutoencoder:
     """Return a loaded autoencoder in the units of a hook point, if it belongs there."""
     sae, transformer = loaded.module_for("a trace"), model.module_for("a trace")
-    if not isinstance(sae, TopKSAE):
+    if not isinstance(sae, SparseAutoencoder):
         raise wrong_kind(loaded.source, sae, "a sparse autoencoder", "sae")
     if not isinstance(transformer, BilinearTransformer):
         raise wrong_kind(model.source, transformer, "a language model", "language")

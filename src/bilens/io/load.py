@@ -25,7 +25,8 @@ from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
-from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
+from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SPARSIFY
+from bilens.io.formats.saelens import SAELENS
 from bilens.io.formats.sklearn_file import SKLEARN
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions

@@ -40,10 +40,11 @@ from bilens.io.tensors import (
     read_safetensors,
     safetensors_bytes,
 )
-from bilens.nn import TopKSAE
 from bilens.nn.agreement import inputs_at_scales
 from bilens.nn.module_layers import Module
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
+from bilens.nn.threshold_sae import ThresholdSAE
 
 INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
@@ -65,7 +66,7 @@ def save(
 
     Args:
         module: a `BilinearTransformer`, `PolynomialTransformer`, `BilinearClassifier`,
-            `BilinearMLP`, `BilinearLayer` or `TopKSAE`.
+            `BilinearMLP`, `BilinearLayer`, `TopKSAE` or `ThresholdSAE`.
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
@@ -153,10 +154,14 @@ def read_model_folder(folder: Path, options: ReadOptions = NOTHING_SAID) -> Load
     )
     module.load_state_dict(tensors, strict=True)
     assert isinstance(module, Module), "all of CLASSES are"
-    if isinstance(module, TopKSAE) and not float(module.scale) > 0:
+    if isinstance(module, SparseAutoencoder) and not float(module.scale) > 0:
         raise CheckpointError(
             f"{weights_path}: the scale is {float(module.scale):g}; expected a positive number: "
             "restore the file."
+        )
+    if isinstance(module, ThresholdSAE) and bool((module.threshold < 0).any()):
+        raise CheckpointError(
+            f"{weights_path}: a threshold is below 0; expected 0 or more: restore the file."
         )
     options.agreed_residual(config_path, config.arguments.get("residual", False))
     return LoadedModel(
