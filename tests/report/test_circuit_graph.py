@@ -127,6 +127,9 @@ def test_edges_that_chance_finds_and_keys_before_the_text_are_not_drawn() -> Non
     graph = graphs(document)["block-0-latent-7.json"]
     assert [link["kind"] for link in graph["links"] if "kind" in link] == ["attention score"]
     assert graph["metadata"]["attention_edges"]["drawn"] == 1
+    document["attention_edges"]["scores"][0]["p_value"] = 0.1
+    assert not any("kind" in link for link in graphs(document)["block-0-latent-7.json"]["links"])
+    document["attention_edges"]["scores"][0]["p_value"] = 0.05
     document["attention_edges"]["distance"] = 4  # one more than there are tokens before
     far = graphs(document)["block-0-latent-7.json"]
     assert far["metadata"]["attention_edges"]["drawn"] == 0
