@@ -108,6 +108,7 @@ def weights_file(
     try:
         check_kinds(folder, state)
         rebuilt = blank_module(folder, config, state)
+        check_dictionary(folder, module)
     except CheckpointError as error:
         raise UsageError(f"the module could not be loaded again: {error}") from None
     tensors = {
@@ -154,15 +155,7 @@ def read_model_folder(folder: Path, options: ReadOptions = NOTHING_SAID) -> Load
     )
     module.load_state_dict(tensors, strict=True)
     assert isinstance(module, Module), "all of CLASSES are"
-    if isinstance(module, SparseAutoencoder) and not float(module.scale) > 0:
-        raise CheckpointError(
-            f"{weights_path}: the scale is {float(module.scale):g}; expected a positive number: "
-            "restore the file."
-        )
-    if isinstance(module, ThresholdSAE) and bool((module.threshold < 0).any()):
-        raise CheckpointError(
-            f"{weights_path}: a threshold is below 0; expected 0 or more: restore the file."
-        )
+    check_dictionary(weights_path, module)
     options.agreed_residual(config_path, config.arguments.get("residual", False))
     return LoadedModel(
         module.eval(),
@@ -191,6 +184,19 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
     check_names(path, tensors, expected)
     check_shapes(path, tensors, {name: tuple(part.shape) for name, part in expected.items()})
     return module
+
+
+def check_dictionary(path: Path, module: nn.Module) -> None:
+    """Refuse an autoencoder with a scale or a threshold that none can have."""
+    if isinstance(module, SparseAutoencoder) and not float(module.scale) > 0:
+        raise CheckpointError(
+            f"{path}: the scale is {float(module.scale):g}; expected a positive number: "
+            "restore the file."
+        )
+    if isinstance(module, ThresholdSAE) and bool((module.threshold < 0).any()):
+        raise CheckpointError(
+            f"{path}: a threshold is below 0; expected 0 or more: restore the file."
+        )
 
 
 def inputs_of(config: ModelConfig, like: Tensor) -> Tensor:
