@@ -9,6 +9,7 @@ from bilens.io.byte_ranges import read_header
 from bilens.io.formats.foreign_sae import Roles, load_sae
 from bilens.io.formats.saelens import said_by
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
+from bilens.io.remote import RemotePath
 from bilens.io.tensors import check_matrices, check_names, read_safetensors
 
 LAYER = re.compile(r"layer_(\d+)\.safetensors", re.ASCII)
@@ -28,8 +29,10 @@ def is_transcoder(path: Path) -> bool:
         return False
     if CROSS_LAYER.fullmatch(path.stem):
         return path.stem in read_header(path).entries
-    named = LAYER.fullmatch(path.name) or "model_kind" in said_beside(path)
-    return bool(named) and read_header(path).entries.keys() >= {*NAMES}
+    named = LAYER.fullmatch(path.name) is not None
+    if not named and not isinstance(path, RemotePath):  # of which no more is fetched than is read
+        named = "model_kind" in said_beside(path)
+    return named and read_header(path).entries.keys() >= {*NAMES}
 
 
 def read_transcoder(path: Path, options: ReadOptions) -> LoadedModel:
