@@ -14,6 +14,7 @@ import bilens as bl
 import language_runs
 import traced_models
 from bilens.api.conversion_job import convert_to_bilinear
+from bilens.api.trace_latents import active
 from bilens.api.tracing import trace
 from bilens.base.errors import UsageError
 from bilens.data.tokenizer import load_tokenizer, pack_documents
@@ -147,14 +148,15 @@ def test_activations_are_found_again_at_what_the_mlp_reads(
     )
     text = TracedText(texts(folders), "", "", "")
     reader = read_text(layer, *sides, text, TraceOptions())
-    torch.testing.assert_close(
-        reader.activations_at(reader.inputs), reader.activations, rtol=1e-4, atol=1e-5
-    )
     turned = reader.turned(reader.generator)
     assert not turned.transcodes
-    active = [(one.activations > 0).sum(dim=0) for one in (reader, turned)]
-    assert active[0].tolist() == active[1].tolist()
-    torch.testing.assert_close(turned.activations_at(reader.inputs), turned.activations)
+    counts = [(one.activations > 0).sum(dim=0) for one in (reader, turned)]
+    assert counts[0].tolist() == counts[1].tolist()
+    for one in (reader, turned):
+        pairs = [(first, first + 1) for first in range(traced_models.LATENTS - 1)]
+        found = [active(one, pair, reader.inputs) for pair in pairs]
+        expected = [(one.activations[:, list(pair)] > 0).any(dim=1) for pair in pairs]
+        assert torch.equal(torch.stack(found), torch.stack(expected))
 
 
 def test_latents_of_a_converted_layer_are_read(tmp_path: Path) -> None:

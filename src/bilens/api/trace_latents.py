@@ -361,5 +361,6 @@ def contrast_trial(reader: LatentReader, pair: tuple[int, int]) -> Trial | None:
 def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
     """Return which inputs of the MLP activate one of some output latents."""
     with torch.no_grad():
-        z = reader.activations_at(x.double())
+        x = x.double()
+        z = reader.behind.encode(x if reader.transcodes else reader.layer.f(x))
     return (z[..., list(latents)] > 0).any(dim=-1)

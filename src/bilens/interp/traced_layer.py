@@ -163,10 +163,6 @@ class LatentReader:
         offset = torch.zeros_like(offset) if self.transcodes else offset
         return latent_map(self.layer.f, self.read_directions, offset)
 
-    def activations_at(self, x: Tensor) -> Tensor:
-        """Return the activations of the output latents where the MLP reads x."""
-        return self.behind.encode(x if self.transcodes else self.layer.f(x))
-
     @cached_property
     def dictionary(self) -> Tensor:
         """(d_model, input latents)."""

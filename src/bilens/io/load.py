@@ -83,9 +83,8 @@ def load(
 
     A Llama comes as a whole where a transformer of ours can be one; of other models of Hugging Face
     (`docs/loading.md` lists them) the MLPs and experts come alone, as layers that are read from the
-    files one at a time; `module` is then None. A sparse autoencoder of ours, SAELens, sparsify or
-    the paper's repository, or a transcoder of one layer of these or circuit-tracer, comes as a
-    `TopKSAE` or a `ThresholdSAE` without layers.
+    files one at a time; `module` is then None. A sparse autoencoder or transcoder of ours or of
+    another library comes as a `TopKSAE` or a `ThresholdSAE`, without layers.
 
     Of any other safetensors file, state dict or checkpoint of PyTorch the ordinary and gated MLPs
     can be read: `roles` says which tensor is what, for example {"up.0": "net.0.weight",

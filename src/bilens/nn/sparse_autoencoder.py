@@ -68,7 +68,7 @@ class SparseAutoencoder(nn.Module):
         return self.d_out is not None
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the constructor takes to build a module of the same sizes."""
+        """Return the sizes, as the constructor takes them."""
         said = {"d_in": self.d_in, "num_latents": self.num_latents}
         said |= {} if self.d_out is None else {"d_out": self.d_out}
         return said if self.skip is None else {**said, "skip": True}
@@ -128,7 +128,7 @@ class SparseAutoencoder(nn.Module):
         return self.reconstruct(self.top(x), x)
 
     def reconstruct(self, latents: TopLatents, x: Tensor) -> Tensor:
-        """Return what the latents of x stand for, with what a skip adds."""
+        """Return the reconstruction of x from its latents, with a skip where there is one."""
         found = self.decode_top(latents)
         return found if self.skip is None else found + x.to(found) @ self.skip.T.to(found)
 
@@ -156,7 +156,7 @@ class SparseAutoencoder(nn.Module):
         self.decoder.copy_(functional.normalize(self.decoder, dim=1))
 
     def centred(self, x: Tensor) -> Tensor:
-        """Return what the encoder reads, in float32 or better: of a transcoder scale·x alone.
+        """Return scale·x − decoder_bias in float32 or better; of a transcoder, scale·x.
 
         Raises: as `pre_activations`.
         """

@@ -67,7 +67,7 @@ class TopKSAE(SparseAutoencoder):
         self.sign: Sign = sign
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the constructor takes to build a module of the same sizes."""
+        """Return the sizes, as the constructor takes them."""
         return {**super().arguments(), "k": self.k, "sign": self.sign}
 
     def top(self, x: Tensor) -> TopLatents:

@@ -63,7 +63,9 @@ def load_sae(
     kept = f"top {sae.k} of" if isinstance(sae, TopKSAE) else "above thresholds,"
     made_of = f"{kept} {sae.num_latents} latents of width {sae.d_in}"
     if sae.is_transcoder:
-        made_of += f", a transcoder to width {sae.width}{' with a skip' * (sae.skip is not None)}"
+        made_of += f", a transcoder to width {sae.width}"
+    if sae.skip is not None:
+        made_of += " with a skip"
     why = "the autoencoder was not compared with the library that wrote it, which is not run"
     return LoadedModel(
         sae,

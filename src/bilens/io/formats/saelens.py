@@ -234,12 +234,6 @@ def our_hook(name: str) -> str | None:
     return f"{found[1]}.{points[0]}" if found and points else None
 
 
-def lens_hook(hook: str) -> str:
-    """Return the name of TransformerLens for a hook point of ours, where it has one."""
-    block, _, point = hook.rpartition(".")
-    return f"{block}.{LENS_POINTS[point]}" if point in LENS_POINTS else hook
-
-
 def saelens_files(sae: SparseAutoencoder, provenance: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of an autoencoder in the layout of SAELens, name → content."""
     folded, own = folded_for(sae, "SAELens"), dict[str, Tensor | None]()
@@ -258,7 +252,10 @@ def saelens_files(sae: SparseAutoencoder, provenance: Mapping[str, str]) -> dict
             more, own["W_skip"] = {"d_out": folded.width}, folded.skip
     metadata = {"sae_lens_version": VERSION, "sae_lens_training_version": None}
     for key, theirs in (("hook", "hook_name"), ("hook_out", "hook_name_out")):
-        metadata |= {theirs: lens_hook(provenance[key])} if key in provenance else {}
+        block, _, point = provenance.get(key, "").rpartition(".")
+        if key in provenance:
+            known = point in LENS_POINTS
+            metadata[theirs] = f"{block}.{LENS_POINTS[point]}" if known else provenance[key]
     if "model" in provenance:
         metadata["model_name"] = provenance["model"]
     content = {
