@@ -44,7 +44,6 @@ from bilens.nn.agreement import inputs_at_scales
 from bilens.nn.module_layers import Module
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
-from bilens.nn.threshold_sae import ThresholdSAE
 
 INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
@@ -188,15 +187,13 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
 
 def check_dictionary(path: Path, module: nn.Module) -> None:
     """Refuse an autoencoder with a scale or a threshold that none can have."""
-    if isinstance(module, SparseAutoencoder) and not float(module.scale) > 0:
-        raise CheckpointError(
-            f"{path}: the scale is {float(module.scale):g}; expected a positive number: "
-            "restore the file."
-        )
-    if isinstance(module, ThresholdSAE) and bool((module.threshold < 0).any()):
-        raise CheckpointError(
-            f"{path}: a threshold is below 0; expected 0 or more: restore the file."
-        )
+    parts = dict(module.named_buffers()) if isinstance(module, SparseAutoencoder) else {}
+    for name, allowed in ((n, one > 0 if n == "scale" else one >= 0) for n, one in parts.items()):
+        if not bool(allowed.all()):
+            raise CheckpointError(
+                f"{path}: {name} is {float(parts[name].min()):g} at one place; expected a positive "
+                "number, or 0 as a threshold: restore the file."
+            )
 
 
 def inputs_of(config: ModelConfig, like: Tensor) -> Tensor:

@@ -41,6 +41,8 @@ class SparseAutoencoder(nn.Module):
         self.d_in = check_count("d_in", d_in, minimum=1)
         self.num_latents = check_count("num_latents", num_latents, minimum=2)
         self.d_out = None if d_out is None else check_count("d_out", d_out, minimum=1)
+        self.is_transcoder = self.d_out is not None
+        self.width = self.d_out or self.d_in  # of what it writes
         if skip and self.d_out is None:
             raise UsageError(
                 "an autoencoder with a skip reads x off x: give d_out, the width that a transcoder "
@@ -56,16 +58,6 @@ class SparseAutoencoder(nn.Module):
         self.decoder_bias = nn.Parameter(torch.zeros(self.width))
         self.skip = nn.Parameter(torch.zeros(self.width, self.d_in)) if skip else None
         self.register_buffer("scale", torch.ones(()))
-
-    @property
-    def width(self) -> int:
-        """The width of what it reconstructs."""
-        return self.d_in if self.d_out is None else self.d_out
-
-    @property
-    def is_transcoder(self) -> bool:
-        """Whether it writes another activation than it reads."""
-        return self.d_out is not None
 
     def arguments(self) -> dict[str, Any]:
         """Return the sizes, as the constructor takes them."""

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from bilens.records.attention_edges import AttentionEdges
 from bilens.records.base import Json, displayable
 from bilens.records.mlp_trace import Circuit, LatentReading, TokenValue, Trace
 from bilens.report.text import latent_name, token_name, visible
@@ -53,11 +52,12 @@ def build_circuit_graph(
     described = {item.latent: item for item in trace.input_latents}
     shares = link_shares(circuit)
     inputs = [
-        latent_node(layer, described[latent], name(described[latent]), position, value, share)
+        feature_node(layer, latent, name(described[latent]), position, value, abs(share))
         for latent, value, share in zip(circuit.features, circuit.example, shares, strict=False)
     ]
     called = name(output, output=True)
-    middle = latent_node(layer + 1, output, called, position, activation, activation)
+    number, size = circuit.latent, abs(activation)
+    middle = feature_node(layer + 1, number, called, position, activation, size)
     effects: dict[int, TokenValue] = {}
     for token in (*output.tokens.high, *output.tokens.low):
         effects.setdefault(token.id, token)  # of few tokens, one may stand at both ends
@@ -69,6 +69,10 @@ def build_circuit_graph(
     links = [graph_link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
     links += [graph_link(middle, node, share) for node, share in zip(targets, raised, strict=True)]
     features, edges = attention_parts(trace, circuit, position if inputs else -1)
+    listed: Node | None = None
+    if (found := trace.attention_edges) is not None:
+        count = len(found.scores) + len(found.writes)
+        listed = {"hook": found.hook, "distance": found.distance, "listed": count}
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
@@ -79,7 +83,7 @@ def build_circuit_graph(
             "prompt": visible(text),
             "node_threshold": None,
             "schema_version": SCHEMA_VERSION,
-            **describe_edges(trace.attention_edges, len(edges)),
+            **({} if listed is None else {"attention_edges": {**listed, "drawn": len(edges)}}),
         },
         "qParams": {
             "pinnedIds": [node["node_id"] for node in (*inputs, middle)],
@@ -124,15 +128,6 @@ def attention_parts(trace: Trace, circuit: Circuit, position: int) -> tuple[list
     return list(nodes.values()), links
 
 
-def describe_edges(found: AttentionEdges | None, drawn: int) -> Node:
-    """Return how many edges through the attention are drawn; nothing where none were read."""
-    if found is None:
-        return {}
-    listed = len(found.scores) + len(found.writes)
-    said: Node = {"hook": found.hook, "distance": found.distance, "listed": listed, "drawn": drawn}
-    return {"attention_edges": said}
-
-
 def graph_link(source: Node, target: Node, weight: float) -> Node:
     return {"source": source["node_id"], "target": target["node_id"], "weight": weight}
 
@@ -162,12 +157,6 @@ def node_of(layer: int, number: int, position: int, name: str, more: Node) -> No
         "clerp": name,
         **more,
     }
-
-
-def latent_node(
-    layer: int, item: LatentReading, name: str, position: int, activation: float, influence: float
-) -> Node:
-    return feature_node(layer, item.latent, name, position, activation, abs(influence))
 
 
 def feature_node(

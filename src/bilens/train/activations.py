@@ -166,14 +166,10 @@ def measure_sae(
     read = (model.activations(part, tuple({source, hook})) for part in parts)
     rows = ([one[name][:, 1:].flatten(0, 1) for name in (source, hook)] for one in read)
     mean, statistics = code_statistics(sae, rows)
-    zero, average = (
-        {hook: behind_first(edit)}
-        for edit in (torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
-    )
-    losses = [
-        mean_loss(model, parts, edits)
-        for edits in ({}, reconstruction(sae, source, hook), zero, average)
-    ]
+    edits: list[dict[str, Edit]] = [{}, reconstruction(sae, source, hook)]
+    edits.append({hook: behind_first(torch.zeros_like)})
+    edits.append({hook: behind_first(lambda x: mean.to(x.dtype).expand_as(x))})
+    losses = [mean_loss(model, parts, one) for one in edits]
     model.train(was_training)
     return metrics_of(hook, texts[:, 1:].numel(), *statistics, *losses)
 

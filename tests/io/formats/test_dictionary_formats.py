@@ -24,7 +24,7 @@ Tensors = dict[str, Tensor]
 SHAPES: dict[str, tuple[int, ...]] = {
     "W_enc": (WIDTH, LATENTS), "W_dec": (LATENTS, WIDTH), "b_dec": (WIDTH,),
     **dict.fromkeys(("b_enc", "threshold", "b_gate", "b_mag", "r_mag"), (LATENTS,)),
-    "topk_threshold": (), "W_skip": (OUT, WIDTH),
+    "W_skip": (OUT, WIDTH),
 }  # fmt: skip
 
 
@@ -40,7 +40,12 @@ def x_of(width: int = WIDTH) -> Tensor:
 
 def saelens(folder: Path, tensors: Tensors, architecture: str, **more: Any) -> Path:
     folder.mkdir(exist_ok=True)
-    content = {"architecture": architecture, "d_in": WIDTH, "d_sae": LATENTS, **more}
+    content: dict[str, Any] = {
+        "architecture": architecture,
+        "d_in": WIDTH,
+        "d_sae": LATENTS,
+        **more,
+    }
     content["metadata"] = {"sae_lens_version": "6.54.12"}
     (folder / "cfg.json").write_text(json.dumps(content))
     save_file(tensors, folder / "sae_weights.safetensors")
@@ -86,16 +91,6 @@ def test_a_threshold_below_zero_keeps_what_a_relu_keeps(tmp_path: Path) -> None:
     torch.testing.assert_close(sae.encode(x), expected)
 
 
-@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka_batchtopk"])
-def test_one_threshold_is_that_of_all_latents(architecture: str, tmp_path: Path) -> None:
-    tensors = drawn(f"{ENDS} b_enc")
-    said = {"k": 3, "rescale_acts_by_decoder_norm": True}
-    tensors["topk_threshold"] = torch.tensor(0.75, dtype=torch.float64)
-    sae: Any = load(saelens(tmp_path / "sae", tensors, architecture, **said)).module
-    assert sae.threshold.tolist() == [0.75] * LATENTS
-    torch.testing.assert_close(sae.decoder.norm(dim=1), torch.ones(LATENTS))
-
-
 @pytest.mark.parametrize(
     ("architecture", "own"),
     [
@@ -136,13 +131,22 @@ DAMAGED: dict[str, tuple[str, str, Callable[[Tensors], object], dict[str, Any], 
     "NaN": (
         "jumprelu", "b_enc threshold", lambda t: t["threshold"].fill_(torch.nan), {}, "'threshold'",
     ),
-    "several batch thresholds": (
-        "batchtopk", "b_enc", lambda t: t.update(topk_threshold=torch.ones(2)), {"k": 2},
-        r"topk_threshold has shape \(2,\); expected one number",
+    "as it is trained": (
+        "batchtopk", "b_enc", lambda _: None, {"k": 2},
+        "'batchtopk', whose threshold is not made yet .save_inference_model saves it",
+    ),
+    "a skip that asks for more memory than there is": (
+        "skip_transcoder", "b_enc",
+        lambda t: t.update({
+            "W_enc": torch.ones(1_500_000, 2), "W_dec": torch.ones(2, 1_500_000),
+            "b_enc": torch.ones(2), "b_dec": torch.ones(1_500_000), "W_skip": torch.ones(1, 1),
+        }),
+        {"d_out": 1_500_000, "apply_b_dec_to_input": False, "d_in": 1_500_000, "d_sae": 2},
+        r"'skip' has shape \(1, 1\)",
     ),
     "another d_out": (
         "transcoder", "b_enc", lambda _: None, {"d_out": 5, "apply_b_dec_to_input": False},
-        "holds 8 latents for width 4 to 4; its configuration says 8 latents for width 4 to 5",
+        r"\(width, latents, width written\) \(4, 8, 4\); its configuration says \(4, 8, 5\)",
     ),
     "a skip of another width": (
         "skip_transcoder", "b_enc W_skip", lambda _: None,
@@ -190,7 +194,10 @@ def test_a_transcoder_of_sparsify_is_read_and_written(skip: bool, tmp_path: Path
     torch.testing.assert_close(sae(x), expected)
     back: Any = load(bl.export_sae(sae, tmp_path / "out", "sparsify")).module
     torch.testing.assert_close(back(x), expected)
-    for layout, message in (("saelens", "SAELens has none"), ("official", "of sparsify")):
+    for layout, message in (
+        ("saelens", "SAELens has no top-k transcoders"),
+        ("official", "of sparsify"),
+    ):
         with pytest.raises(UsageError, match=message):
             bl.export_sae(sae, tmp_path / layout, layout)
 
@@ -311,11 +318,11 @@ def test_a_threshold_below_zero_is_neither_saved_nor_read(tmp_path: Path) -> Non
     sae = ThresholdSAE(WIDTH, LATENTS)
     bl.save(sae, tmp_path / "one")
     sae.threshold.fill_(-1.0)
-    with pytest.raises(UsageError, match=r"could not be loaded again: .* a threshold is below 0"):
+    with pytest.raises(UsageError, match=r"could not be loaded again: .* threshold is -1 at one"):
         bl.save(sae, tmp_path / "two")
     place = tmp_path / "one/model.safetensors"
     with safe_open(place, "pt") as file:
         metadata = file.metadata()
     save_file({**load_file(place), "threshold": sae.threshold}, place, metadata)
-    with pytest.raises(CheckpointError, match="a threshold is below 0; expected 0 or more"):
+    with pytest.raises(CheckpointError, match="threshold is -1 at one place; expected a positive"):
         load(tmp_path / "one")

@@ -99,7 +99,7 @@ BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "transcoder": (lambda c: c.update(architecture="transcoder"), "missing 'd_out'"),
     "temporal": (
         lambda c: c.update(architecture="temporal"),
-        "'temporal', whose latents depend on the tokens before: bilens reads standard, topk",
+        "'temporal', whose latents depend on the tokens before; bilens reads standard, topk",
     ),
     "matching pursuit": (
         lambda c: c.update(architecture="matching_pursuit"),
@@ -121,7 +121,7 @@ BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a strange flag": (lambda c: c.update(apply_b_dec_to_input="no"), "apply_b_dec_to_input is"),
     "another width": (
         lambda c: c.update(d_in=7),
-        "holds 16 latents for width 6; .* says 16 latents for width 7",
+        r"has \(width, latents\) \(6, 16\); .* says \(7, 16\)",
     ),
 }
 
@@ -154,7 +154,7 @@ BAD_SPARSIFY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "signed": (lambda c: c.update(signed=True), "signed is True"),
     "no width": (lambda c: c.pop("d_in"), "missing 'd_in'"),
     "unknown": (lambda c: c.update(gate=1), "unexpected 'gate'"),
-    "expansion": (lambda c: c.update(num_latents=0), "says 192 latents for width 6"),
+    "expansion": (lambda c: c.update(num_latents=0), r"says \(6, 192\)"),
     "no latents": (lambda c: c.update(num_latents=-1), "num_latents is -1"),
 }
 
@@ -269,7 +269,7 @@ BAD_OFFICIAL: dict[str, tuple[dict[str, object], str]] = {
     "a bias that is not there": ({"encoder_bias": True}, "missing 'w_enc.bias'"),
     "another expansion": (
         {"expansion": 3},
-        "holds 4 latents for width 2; .* says 6 latents for width 2",
+        r"has \(width, latents\) \(2, 4\); .* says \(2, 6\)",
     ),
 }
 

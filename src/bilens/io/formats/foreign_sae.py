@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -52,20 +53,14 @@ def load_sae(
     sae = build_sae(weights, roles)
     found = (sae.d_in, sae.num_latents, *([] if sae.d_out is None else [sae.d_out]))
     if sizes and found != sizes:
-        held, said = (
-            f"{one[1]} latents for width {' to '.join(str(w) for w in (one[0], *one[2:]))}"
-            for one in (found, sizes)
-        )
         raise CheckpointError(
-            f"{weights}: holds {held}; its configuration says {said}: use the two files that were "
-            "saved together."
+            f"{weights}: has (width, latents{', width written' * sae.is_transcoder}) {found}; its "
+            f"configuration says {sizes}: use the two files that were saved together."
         )
     kept = f"top {sae.k} of" if isinstance(sae, TopKSAE) else "above thresholds,"
     made_of = f"{kept} {sae.num_latents} latents of width {sae.d_in}"
-    if sae.is_transcoder:
-        made_of += f", a transcoder to width {sae.width}"
-    if sae.skip is not None:
-        made_of += " with a skip"
+    made_of += f", a transcoder to width {sae.width}" if sae.is_transcoder else ""
+    made_of += "" if sae.skip is None else " with a skip"
     why = "the autoencoder was not compared with the library that wrote it, which is not run"
     return LoadedModel(
         sae,
@@ -83,10 +78,11 @@ def build_sae(path: Path, roles: Roles) -> SparseAutoencoder:
     kind["skip"] = roles.skip is not None
     sae: SparseAutoencoder
     try:
-        if roles.k is None:
-            sae = ThresholdSAE(d_in, num_latents, **kind)
-        else:
-            sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign, **kind)
+        with torch.device("meta"):  # whose sizes no tensor has been held against yet
+            if roles.k is None:
+                sae = ThresholdSAE(d_in, num_latents, **kind)
+            else:
+                sae = TopKSAE(d_in, num_latents, roles.k, sign=roles.sign, **kind)
     except UsageError as error:
         raise CheckpointError(f"{path}: {error}") from None
     expected = {name: tuple(one.shape) for name, one in sae.state_dict().items() if name != "scale"}
@@ -103,8 +99,8 @@ def build_sae(path: Path, roles: Roles) -> SparseAutoencoder:
         shift = roles.encoder.double() @ roles.decoder_bias.double()
         bias = roles.encoder_bias
         state["encoder_bias"] = (bias.double() + shift).to(bias.dtype)
-    sae = sae.to(roles.encoder.dtype)
-    sae.load_state_dict({**state, "scale": sae.scale})
+    state["scale"] = roles.encoder.new_ones(())
+    sae.load_state_dict({name: one.contiguous() for name, one in state.items()}, assign=True)
     return sae.eval()
 
 

@@ -46,10 +46,9 @@ def read_sparsify(folder: Path, options: ReadOptions) -> LoadedModel:
     path, weights = folder / CFG_NAME, folder / SPARSIFY_WEIGHTS
     content = read_json(path)
     check_keys(path, content, ("d_in", "k"), SPARSIFY_KNOWN)
-    check_values(path, content, SPARSIFY_UNDERSTOOD)
     transcodes = bool(content.get("transcode"))
-    adds = (True, False, None) if transcodes else (False, None)  # W_skip x to what it writes
-    check_values(path, content, {"skip_connection": adds})
+    adds = {"skip_connection": (transcodes, False, None)}  # W_skip x to what it writes
+    check_values(path, content, SPARSIFY_UNDERSTOOD | adds)
     d_in, k = count_in(path, content, "d_in"), count_in(path, content, "k")
     if content.get("num_latents", 0) == 0:  # its way of saying that the factor decides
         content["num_latents"] = d_in * count_in(path, content, "expansion_factor")

@@ -22,32 +22,29 @@ from bilens.io.formats.foreign_sae import (
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
 from bilens.io.tensors import check_matrices, check_names, check_shapes, read_safetensors
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
-from bilens.nn.threshold_sae import ThresholdSAE
 from bilens.nn.topk_sae import TopKSAE
 
 CFG_NAME, SAELENS_WEIGHTS = "cfg.json", "sae_weights.safetensors"
 VERSION = "6.54.12"  # whose layout is written
-BATCHED = (
-    "batchtopk",
-    "matryoshka_batchtopk",
-)  # as training keeps them; saved as jumprelu after it
 # architecture → its tensors beside W_enc, W_dec and b_dec
 TENSORS: dict[str, tuple[str, ...]] = {
     "standard": ("b_enc",),
     "topk": ("b_enc",),
     "jumprelu": ("b_enc", "threshold"),
     "gated": ("b_gate", "b_mag", "r_mag"),
-    **dict.fromkeys(BATCHED, ("b_enc", "topk_threshold")),
     "transcoder": ("b_enc",),
     "skip_transcoder": ("b_enc", "W_skip"),
     "jumprelu_transcoder": ("b_enc", "threshold"),
     "jumprelu_skip_transcoder": ("b_enc", "threshold", "W_skip"),
 }
-ALONE = ("W_skip", "topk_threshold")  # those that have no number for each latent
 NOT_READ = {
     "temporal": "whose latents depend on the tokens before",
     "matching_pursuit": "which chooses its latents one after the other",
     "abstopk": "which chooses latents by absolute value",
+    **dict.fromkeys(
+        ("batchtopk", "matryoshka_batchtopk"),
+        "whose threshold is not made yet (save_inference_model saves it, as jumprelu)",
+    ),
 }
 BEFORE_6 = ("0", "1", "2", "3", "4", "5")  # first numbers of versions
 KNOWN = {
@@ -62,12 +59,12 @@ KNOWN = {
     "hook_head_index", "hook_point_head_index", "prepend_bos", "context_size", "seqpos_slice",
     "dataset_path", "dataset_trust_remote_code", "sae_lens_version",
 }  # fmt: skip
-OF_BATCHED = {"topk_threshold_lr", "matryoshka_widths", "use_matryoshka_aux_loss"}
-UNDERSTOOD = {
+UNDERSTOOD: dict[str, tuple[Any, ...]] = {
     "apply_b_dec_to_input": (True, False, None),
     "normalize_activations": ("none", False, None),
     "reshape_activations": ("none", None),
     "finetuning_scaling_factor": (False, None),
+    "rescale_acts_by_decoder_norm": (False, None),
 }
 # our hook point → its name in TransformerLens, which SAELens uses, behind blocks.{i}.
 LENS_POINTS = {
@@ -111,29 +108,22 @@ def architecture_of(
     said = content.get("architecture", "standard" if before_6 else None)
     activation = content.get("activation_fn", content.get("activation_fn_str"))
     kind = "topk" if activation == "topk" and said in ("standard", None) else said
-    if isinstance(kind, str) and kind in NOT_READ:
-        raise CheckpointError(
-            f"{path}: describes the architecture {kind!r}, {NOT_READ[kind]}: bilens reads "
-            f"{', '.join(TENSORS)}."
-        )
     usual = (None, "topk" if kind == "topk" else "relu")
     if not isinstance(kind, str) or kind not in TENSORS or activation not in usual:
+        why = NOT_READ.get(str(kind), f"with the activation {activation!r}")
         raise CheckpointError(
-            f"{path}: describes the architecture {said!r} with the activation {activation!r}; "
-            f"bilens reads {', '.join(TENSORS)} with their usual activations."
+            f"{path}: describes the architecture {said!r}, {why}; bilens reads "
+            f"{', '.join(TENSORS)} with their usual activations."
         )
-    required, known = {"d_in", "d_sae"}, set(KNOWN)
+    required, understood = {"d_in", "d_sae"}, {**UNDERSTOOD}
     if kind == "topk":
         required.add("activation_fn_kwargs" if activation else "k")
-    known |= {"k"} if kind in ("topk", *BATCHED) else set()
-    known |= OF_BATCHED if kind in BATCHED else set()
-    required |= {"d_out"} if "transcoder" in kind else set()
-    check_keys(path, content, required, known | required)
-    rescales = (True, False, None) if kind in ("topk", *BATCHED) else (False, None)
-    subtracts = {"apply_b_dec_to_input": (False,)} if "transcoder" in kind else {}
-    check_values(
-        path, content, {**UNDERSTOOD, "rescale_acts_by_decoder_norm": rescales, **subtracts}
-    )
+        understood["rescale_acts_by_decoder_norm"] = (True, False, None)
+    if "transcoder" in kind:
+        required.add("d_out")
+        understood["apply_b_dec_to_input"] = (False,)
+    check_keys(path, content, required, KNOWN | required)
+    check_values(path, content, understood)
     if kind != "topk":
         return kind, None
     options = content["activation_fn_kwargs"] if activation else content
@@ -153,7 +143,7 @@ def roles_of(
     """Return the tensors in their places; what scales latents is multiplied into the encoder."""
     check_matrices(weights, {name: tensors[name] for name in ("W_enc", "W_dec")})
     d_in, num_latents = tensors["W_enc"].shape
-    vectors = {name: tensors[name] for name in TENSORS[kind] if name not in ALONE}
+    vectors = {name: tensors[name] for name in TENSORS[kind] if name != "W_skip"}
     asks = f"an encoder of {num_latents} latents for width {d_in} asks for"
     check_shapes(weights, vectors, dict.fromkeys(vectors, (num_latents,)), asks)
     norms = decoder_norms(path, content, tensors["W_dec"])
@@ -171,13 +161,6 @@ def roles_of(
         encoder = scaled(encoder, factors)
     elif "threshold" in tensors:
         threshold = tensors["threshold"]
-    elif kind in BATCHED:
-        found = tensors["topk_threshold"]
-        if found.numel() != 1:
-            raise CheckpointError(
-                f"{weights}: topk_threshold has shape {tuple(found.shape)}; expected one number."
-            )
-        threshold = torch.full_like(bias, float(found))
     return Roles(
         encoder=encoder,
         encoder_bias=scaled(bias, norms),
@@ -216,40 +199,31 @@ def scaled(tensor: Tensor, factors: Tensor) -> Tensor:
 def said_by(content: Mapping[str, Any]) -> dict[str, str]:
     """Return the hook points, under our names where they have one, and the model."""
     found: dict[str, str] = {}
-    places = {"hook": content.get("hook_name", content.get("hook_point"))}
-    places["hook_out"] = content.get("hook_name_out")
-    for key, name in places.items():
+    ours = {theirs: point for point, theirs in LENS_POINTS.items()}
+    places = {"": content.get("hook_name", content.get("hook_point"))}
+    places["_out"] = content.get("hook_name_out")
+    for end, name in places.items():
         if isinstance(name, str):
-            hook = our_hook(name)
-            found |= {key.replace("hook", "hook_name"): name} if hook is None else {key: hook}
+            match = re.fullmatch(r"(blocks\.\d+)\.(.+)", name, re.ASCII)
+            known = match is not None and match[2] in ours
+            found |= {f"hook{end}": f"{match[1]}.{ours[match[2]]}"} if match and known else {}
+            found |= {} if known else {f"hook_name{end}": name}
     if isinstance(content.get("model_name"), str):
         found["model"] = content["model_name"]
     return found
 
 
-def our_hook(name: str) -> str | None:
-    """Return our name of a hook point of TransformerLens; None where we have none."""
-    found = re.fullmatch(r"(blocks\.\d+)\.(.+)", name, re.ASCII)
-    points = [point for point, theirs in LENS_POINTS.items() if found and found[2] == theirs]
-    return f"{found[1]}.{points[0]}" if found and points else None
-
-
 def saelens_files(sae: SparseAutoencoder, provenance: Mapping[str, str]) -> dict[str, bytes]:
     """Return the files of an autoencoder in the layout of SAELens, name → content."""
-    folded, own = folded_for(sae, "SAELens"), dict[str, Tensor | None]()
-    architecture, more = "topk", dict[str, object]()
+    folded, architecture, more = folded_for(sae, "SAELens"), "jumprelu", dict[str, object]()
+    own = {"W_skip": folded.skip, "threshold": getattr(folded, "threshold", None)}
+    if folded.is_transcoder:
+        architecture += "_transcoder" if folded.skip is None else "_skip_transcoder"
+        more = {"d_out": folded.width}
     if isinstance(folded, TopKSAE):
         if folded.is_transcoder:
-            raise UsageError(
-                "the autoencoder is a top-k transcoder, and SAELens has none: use sparsify."
-            )
-        more = {"k": folded.k, "rescale_acts_by_decoder_norm": False}
-    if isinstance(folded, ThresholdSAE):
-        architecture, own["threshold"] = "jumprelu", folded.threshold
-        if folded.is_transcoder:
-            skips = folded.skip is not None
-            architecture = f"jumprelu{'_skip' if skips else ''}_transcoder"
-            more, own["W_skip"] = {"d_out": folded.width}, folded.skip
+            raise UsageError("SAELens has no top-k transcoders, as this is one: use sparsify.")
+        architecture, more = "topk", {"k": folded.k, "rescale_acts_by_decoder_norm": False}
     metadata = {"sae_lens_version": VERSION, "sae_lens_training_version": None}
     for key, theirs in (("hook", "hook_name"), ("hook_out", "hook_name_out")):
         block, _, point = provenance.get(key, "").rpartition(".")
