@@ -69,10 +69,10 @@ def build_circuit_graph(
     links = [graph_link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
     links += [graph_link(middle, node, share) for node, share in zip(targets, raised, strict=True)]
     features, edges = attention_parts(trace, circuit, position if inputs else -1)
-    listed: Node | None = None
+    about: Node = {}
     if (found := trace.attention_edges) is not None:
-        count = len(found.scores) + len(found.writes)
-        listed = {"hook": found.hook, "distance": found.distance, "listed": count}
+        count: Node = {"listed": len(found.scores) + len(found.writes), "drawn": len(edges)}
+        about = {"attention_edges": {"hook": found.hook, "distance": found.distance, **count}}
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
@@ -83,7 +83,7 @@ def build_circuit_graph(
             "prompt": visible(text),
             "node_threshold": None,
             "schema_version": SCHEMA_VERSION,
-            **({} if listed is None else {"attention_edges": {**listed, "drawn": len(edges)}}),
+            **about,
         },
         "qParams": {
             "pinnedIds": [node["node_id"] for node in (*inputs, middle)],

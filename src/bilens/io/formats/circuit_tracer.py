@@ -16,6 +16,7 @@ LAYER = re.compile(r"layer_(\d+)\.safetensors", re.ASCII)
 CROSS_LAYER = re.compile(r"W_(enc|dec)_\d+", re.ASCII)  # a file of one, and its first tensor
 FIRST_OF_CROSS_LAYER = "W_enc_0.safetensors"
 NAMES, OPTIONAL = ("W_enc", "b_enc", "W_dec", "b_dec"), ("W_skip", "activation_function.threshold")
+HOOKS = {"hook_name": "feature_input_hook", "hook_name_out": "feature_output_hook"}
 CONFIG_YAML, MAX_YAML = "config.yaml", 1 << 16  # bytes
 # key: value, of a line of its own; all that is read of the file
 SAID = re.compile(r"^(\w+):[ \t]+[\"']?([\w./-]+)[\"']?[ \t]*(?:#.*)?\r?$", re.ASCII | re.MULTILINE)
@@ -56,17 +57,11 @@ def read_transcoder(path: Path, options: ReadOptions) -> LoadedModel:
         transcodes=True,
         skip=tensors.get("W_skip"),
     )
-    named, hooks = LAYER.fullmatch(path.name), dict[str, str]()
-    for key, theirs in (
-        ("hook_name", "feature_input_hook"),
-        ("hook_name_out", "feature_output_hook"),
-    ):
-        if named and theirs in said:
-            hooks[key] = f"blocks.{int(named[1])}.{said[theirs]}"
-    provenance = {
-        "format": "circuit-tracer",
-        **said_by({**hooks, "model_name": said.get("model_name")}),
-    }
+    about: dict[str, str | None] = {"model_name": said.get("model_name")}
+    if named := LAYER.fullmatch(path.name):
+        hooks = {ours: said[theirs] for ours, theirs in HOOKS.items() if theirs in said}
+        about |= {ours: f"blocks.{int(named[1])}.{theirs}" for ours, theirs in hooks.items()}
+    provenance = {"format": "circuit-tracer", **said_by(about)}
     return load_sae(path, options, path, roles, (), provenance)
 
 
