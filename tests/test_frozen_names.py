@@ -50,7 +50,7 @@ PUBLIC = names_of(
 )
 PUBLIC_MODULES = names_of(
     "MLP, BilinearClassifier, BilinearLayer, BilinearMLP, BilinearTransformer, "
-    "PolynomialTransformer, TopKSAE"
+    "PolynomialTransformer, ThresholdSAE, TopKSAE"
 )
 PUBLIC_ESTIMATORS = names_of("BilinearClassifier, BilinearRegressor")
 PUBLIC_PLOTS = names_of("eigenvectors, interactions, spectrum, truncation")
@@ -208,7 +208,8 @@ SIGNATURES = {
         "d_input, d_hidden, d_output, n_layers=1, bias=False, residual=False, gate=None"
     ),
     "nn.BilinearLayer": "d_input, d_output, bias=False, gate=None",
-    "nn.TopKSAE": "d_in, num_latents, k, *, sign='relu'",
+    "nn.ThresholdSAE": "d_in, num_latents, *, d_out=None, skip=False",
+    "nn.TopKSAE": "d_in, num_latents, k, *, sign='relu', d_out=None, skip=False",
     "nn.BilinearMLP": "d_model, d_hidden, d_output=None, bias=False, gate=None",
     "nn.MLP": "d_model, d_hidden, bias=False",
     "nn.BilinearTransformer": (

@@ -224,6 +224,7 @@ def variants() -> dict[str, dict[str, Any]]:
         item["share_of_variance"] = item["correlation"] = None
         item["spectrum"]["eigenvalues"] = [0.75, 0.5, 0.25]
     bare["saes"][0]["sign"] = "raw"
+    bare["saes"][1] |= {"k": None, "sign": "threshold", "reads": LAYER.input}
     bare["saes"][0]["metrics"]["recovered_from_zero"] = None
     bare["clusters"] = [list(range(25))]
     silent["clusters"] = []

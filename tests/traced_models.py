@@ -6,7 +6,7 @@ import torch
 
 import bilens as bl
 from bilens.data.tokenizer import train_tokenizer
-from bilens.nn import BilinearTransformer, TopKSAE
+from bilens.nn import BilinearTransformer, ThresholdSAE, TopKSAE
 from bilens.nn.mlp import Gate
 from bilens.train.corpus import CorpusDescription, CorpusOptions
 
@@ -49,3 +49,19 @@ def write_all(folder: Path) -> tuple[Path, Path, Path]:
         write_sae(folder / "sae_in", "mlp_in"),
         write_sae(folder / "sae_out", "mlp_out"),
     )
+
+
+def write_threshold(folder: Path, point: str, skip: bool = False, **said: str) -> Path:
+    """The folder of an autoencoder with thresholds, or, at "mlp", of a transcoder of the MLP."""
+    transcodes = point == "mlp"
+    sae = ThresholdSAE(WIDTH, LATENTS, d_out=WIDTH if transcodes else None, skip=skip)
+    generator = torch.Generator().manual_seed(len(point))
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 3)
+        sae.threshold.copy_(torch.rand(LATENTS, generator=generator) / 3)
+        sae.scale.fill_(1.5)
+    about = {"hook": f"blocks.0.{point}"}
+    if transcodes:
+        about = {"hook": "blocks.0.mlp_in", "hook_out": "blocks.0.mlp_out"}
+    return bl.save(sae, folder, provenance={**about, **said})

@@ -10,7 +10,7 @@ from torch import nn
 
 import bilens as bl
 import tiny
-from bilens.nn import BilinearClassifier, TopKSAE
+from bilens.nn import BilinearClassifier, ThresholdSAE, TopKSAE
 from builders import randn
 from commands import USAGE, Shell, assert_one_line
 from io_mapped import chain, poisoned, write
@@ -89,6 +89,14 @@ def test_an_autoencoder_is_written_in_the_layouts_of_other_libraries(
         again = bl.load(out).module
         assert isinstance(again, TopKSAE)
         torch.testing.assert_close(again(X.repeat(1, 2)), sae(X.repeat(1, 2)))
+    kept = ThresholdSAE(8, 16)
+    kept.threshold.fill_(0.1)
+    bl.save(kept, tmp_path / "kept")
+    line = ["convert", tmp_path / "kept", "--out", tmp_path / "jumprelu", "--to"]
+    assert "keeps the k largest latents" in bilens(*line, "sparsify").error()
+    assert bilens(*line, "saelens").code == 0
+    written = bl.load(tmp_path / "jumprelu").module
+    torch.testing.assert_close(written(X.repeat(1, 2)), kept(X.repeat(1, 2)))
 
 
 def test_a_table_of_numbers_goes_to_onnx_with_the_names_of_its_inputs(

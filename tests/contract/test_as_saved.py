@@ -17,6 +17,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "MLP": lambda: bl.nn.BilinearMLP(6, 8, bias=True),
     "transformer": lambda: transformer(),
     "SAE": lambda: bl.nn.TopKSAE(6, 12, 3),
+    "thresholds": lambda: bl.nn.ThresholdSAE(6, 12, d_out=5, skip=True),
 }
 
 
@@ -58,7 +59,7 @@ def test_what_runs_otherwise_is_not_saved(
 ) -> None:
     torch.manual_seed(0)
     module = MODULES[kind]()
-    if change in (flip_first_part, subclassed_part) and kind == "SAE":
+    if change in (flip_first_part, subclassed_part) and kind in ("SAE", "thresholds"):
         return  # it has no parts
     bl.save(module, tmp_path / "plain")
     change(module)

@@ -52,6 +52,8 @@ class Link(Struct):
     source: str
     target: str
     weight: float
+    kind: str = "share"
+    head: Count | None = None
 
 
 class Graph(Struct):
@@ -99,6 +101,48 @@ def test_the_number_of_a_latent_pairs_layer_and_latent() -> None:
     assert by_id["0_4_3"]["feature"] == 4 * 5 // 2 + 4
     assert by_id["1_7_3"]["feature"] == 8 * 9 // 2 + 7
     assert by_id["1_7_3"]["activation"] == 2.0
+
+
+def test_edges_through_the_attention_are_links_between_features() -> None:
+    """Layer 0 with 12 input latents: feature 8 at the key is number 20, 3 at the query is 15."""
+    document = make_trace()
+    assert document["attention_edges"]["distance"] == 1
+    document["attention_edges"]["writes"][0]["p_value"] = 0.05
+    graph = graphs(document)["block-0-latent-7.json"]
+    kinds = {link["kind"]: link for link in graph["links"] if "kind" in link}
+    score, write = kinds["attention score"], kinds["attention write"]
+    assert (score["source"], score["target"], score["weight"]) == ("0_20_2", "0_15_3", -1.25)
+    assert (write["source"], write["target"], write["weight"]) == ("0_20_2", "0_4_3", 0.562)
+    assert (score["head"], write["head"], write["p_value"]) == (1, 0, 0.05)
+    nodes = {node["node_id"]: node for node in graph["nodes"]}
+    assert nodes["0_15_3"]["clerp"] == "blocks.0.resid_pre 3 not"
+    assert nodes["0_15_3"]["feature"] == 15 * 16 // 2 + 15
+    assert (nodes["0_20_2"]["activation"], nodes["0_20_2"]["ctx_idx"]) == (None, 2)
+    said = {"hook": "blocks.0.resid_pre", "distance": 1, "listed": 2, "drawn": 2}
+    assert graph["metadata"]["attention_edges"] == said
+
+
+def test_edges_that_chance_finds_and_keys_before_the_text_are_not_drawn() -> None:
+    document = make_trace()
+    graph = graphs(document)["block-0-latent-7.json"]
+    assert [link["kind"] for link in graph["links"] if "kind" in link] == ["attention score"]
+    assert graph["metadata"]["attention_edges"]["drawn"] == 1
+    document["attention_edges"]["scores"][0]["p_value"] = 0.1
+    assert not any("kind" in link for link in graphs(document)["block-0-latent-7.json"]["links"])
+    document["attention_edges"]["scores"][0]["p_value"] = 0.05
+    document["attention_edges"]["distance"] = 4  # one more than there are tokens before
+    far = graphs(document)["block-0-latent-7.json"]
+    assert far["metadata"]["attention_edges"]["drawn"] == 0
+    document["attention_edges"] = None
+    without = graphs(document)["block-0-latent-7.json"]
+    assert "attention_edges" not in without["metadata"]
+    assert (without["nodes"], without["links"]) == (far["nodes"], far["links"])
+
+
+def test_the_name_of_a_token_has_what_viewers_take_a_probability_from() -> None:
+    for node in graphs(make_trace())["block-0-latent-7.json"]["nodes"]:
+        if node["feature_type"] == "logit":
+            assert node["clerp"].split("(p=")[1] == "?)"
 
 
 def test_a_token_at_both_ends_is_one_node() -> None:

@@ -18,9 +18,10 @@ from bilens.io.load import LoadedModel
 from bilens.io.model_config import OPTIONAL
 from bilens.io.model_folder import save
 from bilens.io.onnx_export import onnx_bytes
-from bilens.nn import BilinearTransformer, TopKSAE
+from bilens.nn import BilinearTransformer
 from bilens.nn.agreement import Agreement, agreement_with_outputs, inputs_at_scales
 from bilens.nn.module_layers import Transformer
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 Target = Literal["bilens", "huggingface", "saelens", "sparsify", "official", "onnx"]
 TOKENIZER_NAME = "tokenizer.json"
@@ -81,7 +82,7 @@ def convert_model(
             overwrite=overwrite,
         )
     else:
-        if not isinstance(module, TopKSAE):
+        if not isinstance(module, SparseAutoencoder):
             raise UsageError(refusal(model, "a sparse autoencoder", target))
         layout: Layout = target
         export_sae(module, folder, layout, provenance=provenance, overwrite=overwrite)

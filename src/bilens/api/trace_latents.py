@@ -134,7 +134,7 @@ def measured_autoencoders(
     found = []
     for index, side in enumerate(saes):
         progress("measuring autoencoders", index, len(saes))
-        metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks)
+        metrics = measure_sae(layer.module, side.stored, side.hook, text.blocks, side.reads)
         found.append(traced_sae(side, metrics))
     return found
 
@@ -361,5 +361,6 @@ def contrast_trial(reader: LatentReader, pair: tuple[int, int]) -> Trial | None:
 def active(reader: LatentReader, latents: tuple[int, ...], x: Tensor) -> Tensor:
     """Return which inputs of the MLP activate one of some output latents."""
     with torch.no_grad():
-        z = reader.behind.encode(reader.layer.f(x.double()))
+        x = x.double()
+        z = reader.behind.encode(x if reader.transcodes else reader.layer.f(x))
     return (z[..., list(latents)] > 0).any(dim=-1)

@@ -14,6 +14,7 @@ from bilens.interp.circuits import LowRankFit
 from bilens.interp.layer_trace import Clusters, LayerTrace, NearestLatents, Ranking
 from bilens.interp.random_dictionaries import chance_of
 from bilens.interp.traced_layer import LatentReader, LoadedSAE, TokensAtEnds, short
+from bilens.nn.topk_sae import TopKSAE
 from bilens.records import mlp_trace as records
 from bilens.train.activations import OF_RECORD, HookMetrics
 
@@ -197,7 +198,8 @@ def traced_sae(side: LoadedSAE, found: HookMetrics) -> records.TracedSAE:
         side.loaded.source,
         side.loaded.weights_sha256,
         side.sae.num_latents,
-        side.sae.k,
-        side.sae.sign,
+        side.sae.k if isinstance(side.sae, TopKSAE) else None,
+        side.sae.sign if isinstance(side.sae, TopKSAE) else "threshold",
         records.SAEMetrics(**values),
+        side.reads,
     )

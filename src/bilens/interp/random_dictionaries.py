@@ -25,10 +25,6 @@ class RandomDictionary:
     offset: Tensor  # (latents,)
     decoder: Tensor  # (latents, out)
 
-    @property
-    def num_latents(self) -> int:
-        return len(self.encoder)
-
     def encode(self, outputs: Tensor) -> Tensor:
         """Return the activations of what the MLP wrote, (..., out) → (..., latents)."""
         return (outputs @ self.encoder.T + self.offset).relu()

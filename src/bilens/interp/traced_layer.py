@@ -25,8 +25,8 @@ from bilens.interp.trace_options import TraceOptions
 from bilens.io.autoencoders import sae_for_hook
 from bilens.io.load import LoadedModel, load
 from bilens.io.vocabulary import Vocabulary
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens.nn.tokens import check_tokens
-from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records.mlp_trace import ActiveContext, LatentReading, TokenEnds
 from bilens.train.activations import activations_of
@@ -60,13 +60,14 @@ class TracedLayer:
 @dataclass(frozen=True, eq=False)
 class LoadedSAE:
     loaded: LoadedModel
-    sae: TopKSAE  # the same function in the units of the layer, in float64
+    sae: SparseAutoencoder  # the same function in the units of the layer, in float64
     hook: str
+    reads: str | None = None  # the hook point that a transcoder reads, which writes what is at hook
 
     @property
-    def stored(self) -> TopKSAE:
+    def stored(self) -> SparseAutoencoder:
         """The autoencoder as it was read, in units of its own; where the layer is."""
-        assert isinstance(self.loaded.module, TopKSAE), "checked by `sae_for_hook`"
+        assert isinstance(self.loaded.module, SparseAutoencoder), "checked by `sae_for_hook`"
         return copy.deepcopy(self.loaded.module).to(self.sae.decoder.device)
 
 
@@ -91,11 +92,16 @@ def open_layer(
 
 
 def open_sae(given: str | Path | LoadedModel, layer: TracedLayer, point: str) -> LoadedSAE:
-    """Return the autoencoder of a point of the layer, or of a named hook, in the model's units."""
+    """Return the autoencoder of a point of the layer, or of a named hook, in the model's units.
+
+    Where the MLP writes, it may be a transcoder that reads what the MLP reads.
+    """
     loaded = given if isinstance(given, LoadedModel) else load(given)
     hook = point if "." in point else layer.hook(point)
-    sae = sae_for_hook(loaded, layer.loaded, hook).double().eval().to(layer.f.device)
-    return LoadedSAE(loaded, sae, hook)
+    reads = layer.hook("mlp_in") if point == "mlp_out" else None
+    found = sae_for_hook(loaded, layer.loaded, hook, reads)
+    sae = found.double().eval().to(layer.f.device)
+    return LoadedSAE(loaded, sae, hook, reads if sae.is_transcoder else None)
 
 
 def held_out_text(
@@ -133,17 +139,29 @@ class LatentReader:
 
     layer: TracedLayer
     before: LoadedSAE
-    behind: TopKSAE | RandomDictionary
+    behind: SparseAutoencoder | RandomDictionary
     text: TracedText
     inputs: Tensor  # (n, d_model) float64, what the MLP read, without each first token
     z: Tensor  # (n, input latents), their activations
     activations: Tensor  # (n, output latents), of what the MLP wrote
     options: TraceOptions
 
+    @property
+    def transcodes(self) -> bool:
+        """Whether a transcoder stands behind the MLP."""
+        return isinstance(self.behind, SparseAutoencoder) and self.behind.is_transcoder
+
+    @property
+    def read_directions(self) -> Tensor:
+        """(output latents, d_model), along which the output of the MLP is read."""
+        return self.behind.decoder if self.transcodes else self.behind.encoder
+
     @cached_property
     def g(self) -> QuadraticMap:
-        """The pre-activations of the output latents."""
-        return latent_map(self.layer.f, self.behind.encoder, self.behind.offset)
+        """The pre-activations of the output latents; of a transcoder, what goes along each."""
+        offset = self.behind.offset
+        offset = torch.zeros_like(offset) if self.transcodes else offset
+        return latent_map(self.layer.f, self.read_directions, offset)
 
     @cached_property
     def dictionary(self) -> Tensor:
@@ -163,7 +181,7 @@ class LatentReader:
     def turned(self, generator: torch.Generator) -> LatentReader:
         """Return the reader of a random dictionary in place of the one behind the MLP."""
         outputs, num_active = self.layer.f(self.inputs), (self.activations > 0).sum(dim=0)
-        trained = self.behind.encoder, self.behind.decoder
+        trained = self.read_directions, self.behind.decoder
         found = random_dictionary(*trained, outputs, num_active, generator)
         return replace(self, behind=found, activations=found.encode(outputs))
 
@@ -197,7 +215,7 @@ def read_text(
     with torch.no_grad():
         inputs = found[before.hook].double()
         z = before.sae.encode(inputs)
-        activations = behind.sae.encode(found[behind.hook].double())
+        activations = behind.sae.encode(found[behind.reads or behind.hook].double())
     return LatentReader(layer, before, behind.sae, text, inputs, z, activations, options)
 
 

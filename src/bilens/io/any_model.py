@@ -32,7 +32,7 @@ from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.remote import RemotePath, located
 from bilens.io.stored_mlp import Store, StoredTensor, stored_array, stored_codes
 from bilens.io.tensor_names import CALL
-from bilens.nn import TopKSAE
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 COPIES = 3  # of the bytes of an archive of arrays
 
@@ -53,7 +53,7 @@ def open_any(path: Path, options: ReadOptions, compared: bool = False) -> Loaded
         if named or not (compared or asked or isinstance(error, NoLayersError)):
             raise
         return without_layers(path, options, error)
-    if isinstance(model.module, TopKSAE):
+    if isinstance(model.module, SparseAutoencoder):
         about = {**model.provenance, "read": "no layers: a sparse autoencoder has none of its own"}
         store = model.tensors
         return replace(model, module=None, module_sha256="", stored=store, provenance=about)

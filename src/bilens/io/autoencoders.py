@@ -9,15 +9,16 @@ from typing import Literal, get_args
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.files import check_path, write_new_files
-from bilens.io.formats.sae_layouts import official_files, saelens_files, sparsify_files
+from bilens.io.formats.sae_layouts import official_files, sparsify_files
+from bilens.io.formats.saelens import saelens_files
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import check_all_finite
 from bilens.nn.block import hook_layer
-from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens.nn.transformer import BilinearTransformer
 
 Layout = Literal["saelens", "sparsify", "official"]
-LAYOUTS: dict[Layout, Callable[[TopKSAE, Mapping[str, str]], dict[str, bytes]]] = {
+LAYOUTS: dict[Layout, Callable[[SparseAutoencoder, Mapping[str, str]], dict[str, bytes]]] = {
     "saelens": saelens_files,
     "sparsify": sparsify_files,
     "official": official_files,
@@ -25,7 +26,7 @@ LAYOUTS: dict[Layout, Callable[[TopKSAE, Mapping[str, str]], dict[str, bytes]]] 
 
 
 def export_sae(
-    sae: TopKSAE,
+    sae: SparseAutoencoder,
     folder: str | Path,
     layout: Layout = "saelens",
     *,
@@ -52,7 +53,7 @@ def export_sae(
         DiskError: If the disk is full.
         FileError: If the folder cannot be written to.
     """
-    check_type("sae", sae, TopKSAE, "pass bl.load(folder).module")
+    check_type("sae", sae, SparseAutoencoder, "pass bl.load(folder).module")
     folder = check_path("folder", folder)
     check_all_finite(folder, sae.state_dict())
     if layout not in get_args(Layout):
@@ -61,25 +62,40 @@ def export_sae(
     return folder
 
 
-def sae_for_hook(loaded: LoadedModel, model: LoadedModel, hook: str) -> TopKSAE:
-    """Return a loaded autoencoder in the units of a hook point, if it belongs there."""
+def sae_for_hook(
+    loaded: LoadedModel, model: LoadedModel, hook: str, reads: str | None = None
+) -> SparseAutoencoder:
+    """Return a loaded autoencoder in the units of a hook point, if it belongs there.
+
+    A transcoder that writes what is there belongs there too, if it reads the hook point `reads`.
+    """
     sae, transformer = loaded.module_for("a trace"), model.module_for("a trace")
-    if not isinstance(sae, TopKSAE):
+    if not isinstance(sae, SparseAutoencoder):
         raise wrong_kind(loaded.source, sae, "a sparse autoencoder", "sae")
     if not isinstance(transformer, BilinearTransformer):
         raise wrong_kind(model.source, transformer, "a language model", "language")
     hook_layer(hook, transformer.config.n_layer)
-    if sae.d_in != transformer.config.d_model:
+    places = {"hook": hook}
+    if sae.is_transcoder:
+        if reads is None:
+            raise UsageError(
+                f"{loaded.source} is a transcoder, which makes another activation of what it reads "
+                f"and does not take apart {hook}: pass it as the output autoencoder "
+                "(--output-sae), and an autoencoder of this hook point here."
+            )
+        places = {"hook": reads, "hook_out": hook}
+    if {sae.d_in, sae.width} != {transformer.config.d_model}:
         raise UsageError(
             f"{loaded.source} has width {sae.d_in}, and {hook} of {model.source} has width "
             f"{transformer.config.d_model}: pass the autoencoder that was trained on this model."
         )
-    trained_at = loaded.provenance.get("hook", hook)
-    if trained_at != hook:
-        raise UsageError(
-            f"{loaded.source} was trained at {trained_at}; {hook} was expected: pass the "
-            "autoencoder of that hook point."
-        )
+    for key, place in places.items():
+        trained_at = loaded.provenance.get(key, place)
+        if trained_at != place:
+            raise UsageError(
+                f"{loaded.source} was trained at {trained_at}; {place} was expected: pass the "
+                "autoencoder of that hook point."
+            )
     trained_on = loaded.provenance.get("model_sha256", model.weights_sha256)
     if trained_on != model.weights_sha256:
         raise UsageError(

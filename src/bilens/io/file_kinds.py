@@ -27,6 +27,7 @@ LISTED = (".tflite", ".jit", ".mlmodel", ".pb", ".json", ".ubj", ".cbm", ".xgb")
 MARKS = (
     "config.json", "model.safetensors", "model.safetensors.index.json", "cfg.json",
     "sae.safetensors", "sae_weights.safetensors", "adapter_config.json", "saved_model.pb",
+    "W_enc_0.safetensors",  # of a cross-layer transcoder
 )  # fmt: skip
 # How the weights of such a folder are called, in one file or several.
 SHARDS = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)")

@@ -16,6 +16,7 @@ from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
 from bilens.io.converted_folder import CONVERTED
 from bilens.io.file_kinds import find_model, mark_files
+from bilens.io.formats.circuit_tracer import CIRCUIT_TRACER
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.gguf import GGUF
 from bilens.io.formats.huggingface import HUGGINGFACE, said_input
@@ -25,7 +26,8 @@ from bilens.io.formats.named_roles import read_named_roles
 from bilens.io.formats.official import IMAGE_FOLDER, LANGUAGE_FOLDER, PICKLE, SAFETENSORS
 from bilens.io.formats.onnx import ONNX
 from bilens.io.formats.peft import PEFT
-from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SAELENS, SPARSIFY
+from bilens.io.formats.sae_layouts import OFFICIAL_SAE, SPARSIFY
+from bilens.io.formats.saelens import SAELENS
 from bilens.io.formats.sklearn_file import SKLEARN
 from bilens.io.load_report import LoadReport
 from bilens.io.loaded_model import Activations, Format, LoadedModel, ReadOptions
@@ -47,6 +49,7 @@ FORMATS: tuple[Format, ...] = (
     PEFT,
     SAELENS,
     SPARSIFY,
+    CIRCUIT_TRACER,
     OFFICIAL_SAE,
     CONVERTED,
     LANGUAGE_FOLDER,
@@ -80,8 +83,8 @@ def load(
 
     A Llama comes as a whole where a transformer of ours can be one; of other models of Hugging Face
     (`docs/loading.md` lists them) the MLPs and experts come alone, as layers that are read from the
-    files one at a time; `module` is then None. A sparse autoencoder of ours, SAELens, sparsify or
-    the paper's repository comes as a `TopKSAE` without layers.
+    files one at a time; `module` is then None. A sparse autoencoder or transcoder of ours or of
+    another library comes as a `TopKSAE` or a `ThresholdSAE`, without layers.
 
     Of any other safetensors file, state dict or checkpoint of PyTorch the ordinary and gated MLPs
     can be read: `roles` says which tensor is what, for example {"up.0": "net.0.weight",

@@ -17,8 +17,10 @@ from bilens.nn import (
     BilinearMLP,
     BilinearTransformer,
     PolynomialTransformer,
+    ThresholdSAE,
     TopKSAE,
 )
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 FORMAT = "bilens-model"
 FORMAT_VERSION = 1
@@ -28,6 +30,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "BilinearMLP": BilinearMLP,
     "BilinearTransformer": BilinearTransformer,
     "PolynomialTransformer": PolynomialTransformer,
+    "ThresholdSAE": ThresholdSAE,
     "TopKSAE": TopKSAE,
 }
 REQUIRED = ("format", "format_version", "class", "arguments")
@@ -93,8 +96,8 @@ def config_of(module: nn.Module) -> ModelConfig:
 
 def arguments_of(module: nn.Module) -> dict[str, Any]:
     """Return the constructor arguments that rebuild a module of ours."""
-    if isinstance(module, TopKSAE):
-        return {name: getattr(module, name) for name in ("d_in", "num_latents", "k", "sign")}
+    if isinstance(module, SparseAutoencoder):
+        return module.arguments()
     if isinstance(module, BilinearTransformer):
         gate, bias = gate_and_bias(module.mlps)
         return {**asdict(module.config), "gate": gate, "bias": bias}

@@ -40,10 +40,10 @@ from bilens.io.tensors import (
     read_safetensors,
     safetensors_bytes,
 )
-from bilens.nn import TopKSAE
 from bilens.nn.agreement import inputs_at_scales
 from bilens.nn.module_layers import Module
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
@@ -65,7 +65,7 @@ def save(
 
     Args:
         module: a `BilinearTransformer`, `PolynomialTransformer`, `BilinearClassifier`,
-            `BilinearMLP`, `BilinearLayer` or `TopKSAE`.
+            `BilinearMLP`, `BilinearLayer`, `TopKSAE` or `ThresholdSAE`.
         folder: where to; other files in it are left alone.
         input_shape: how an input is laid out, for instance (28, 28).
         output_names: one name for each output.
@@ -107,6 +107,7 @@ def weights_file(
     try:
         check_kinds(folder, state)
         rebuilt = blank_module(folder, config, state)
+        check_dictionary(folder, module)
     except CheckpointError as error:
         raise UsageError(f"the module could not be loaded again: {error}") from None
     tensors = {
@@ -153,11 +154,7 @@ def read_model_folder(folder: Path, options: ReadOptions = NOTHING_SAID) -> Load
     )
     module.load_state_dict(tensors, strict=True)
     assert isinstance(module, Module), "all of CLASSES are"
-    if isinstance(module, TopKSAE) and not float(module.scale) > 0:
-        raise CheckpointError(
-            f"{weights_path}: the scale is {float(module.scale):g}; expected a positive number: "
-            "restore the file."
-        )
+    check_dictionary(weights_path, module)
     options.agreed_residual(config_path, config.arguments.get("residual", False))
     return LoadedModel(
         module.eval(),
@@ -186,6 +183,17 @@ def blank_module(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor])
     check_names(path, tensors, expected)
     check_shapes(path, tensors, {name: tuple(part.shape) for name, part in expected.items()})
     return module
+
+
+def check_dictionary(path: Path, module: nn.Module) -> None:
+    """Refuse an autoencoder with a scale or a threshold that none can have."""
+    parts = dict(module.named_buffers()) if isinstance(module, SparseAutoencoder) else {}
+    for name, allowed in ((n, one > 0 if n == "scale" else one >= 0) for n, one in parts.items()):
+        if not bool(allowed.all()):
+            raise CheckpointError(
+                f"{path}: {name} is {float(parts[name].min()):g} at one place; expected a positive "
+                "number, or 0 as a threshold: restore the file."
+            )
 
 
 def inputs_of(config: ModelConfig, like: Tensor) -> Tensor:

@@ -26,21 +26,21 @@ from bilens.nn.real_run import (
     watch_what_acts,
     what_may_differ,
 )
-from bilens.nn.topk_sae import TopKSAE
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens.nn.transformer import BilinearTransformer
 
 FOLDED = "the residual stream divided by its root mean square; a gain of the norm is in the weights"
 SCALED = "the residual stream times mlp_scale, a factor for each channel"
 Transformer = BilinearTransformer | PolynomialTransformer
-Module = BilinearClassifier | BilinearLayer | Transformer | TopKSAE
+Module = BilinearClassifier | BilinearLayer | Transformer | SparseAutoencoder
 
 
 def layer_views(module: Module) -> dict[str, LayerView]:
     """Return a view of each layer of a module of ours; a sparse autoencoder has none."""
-    if isinstance(module, TopKSAE):
+    if isinstance(module, SparseAutoencoder):
         raise UsageError(
-            "a TopKSAE is a dictionary for the activations of a layer and has no layers of its "
-            "own: load the model that it was trained on, and give the SAE beside it."
+            f"a {type(module).__name__} is a dictionary for the activations of a layer and has no "
+            "layers of its own: load the model that it was trained on, and give the SAE beside it."
         )
     if isinstance(module, BilinearClassifier):
         views = [view_in_classifier(module, index) for index in range(len(module.layers))]

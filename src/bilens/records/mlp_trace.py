@@ -261,9 +261,10 @@ class TracedSAE(Record, frozen=True):
     path: Annotated[str, "of its file or folder"]
     weights_sha256: Annotated[str, "of its weights"]
     num_latents: Annotated[Count, "its latents"]
-    k: Annotated[Count, "active latents"]
-    sign: Annotated[str, "of activations: `relu` keeps those above zero, `raw` all"]
+    k: Annotated[Count | None, "active latents; null where no number is fixed"]
+    sign: Annotated[str, "of activations: `relu` above zero, `raw` all, `threshold` above its own"]
     metrics: Annotated[SAEMetrics, "on the text"]
+    reads: Annotated[str | None, "of a transcoder, the point that it reads"] = None
 
 
 class RankedLatent(Record, frozen=True):

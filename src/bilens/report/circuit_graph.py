@@ -3,6 +3,9 @@
 A graph of that layout belongs to one text and its links have two ends, while a circuit is made of
 products of two input latents. So it is drawn where the output latent is strongest: a link from an
 input latent has its exact share of the circuit there, the Shapley value of a quadratic form.
+
+Edges through the attention are of no text: their links say what features at 1 would do, and name
+the kind, the head and how often random features do as well.
 """
 
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from typing import Final
 
 from bilens.records.base import Json, displayable
 from bilens.records.mlp_trace import Circuit, LatentReading, TokenValue, Trace
-from bilens.report.text import latent_name, visible
+from bilens.report.text import latent_name, token_name, visible
 
 SCHEMA_VERSION: Final = 1  # of the layout, not of ours
 FEATURE: Final = "cross layer transcoder"  # what viewers call a node that is a latent
@@ -49,11 +52,12 @@ def build_circuit_graph(
     described = {item.latent: item for item in trace.input_latents}
     shares = link_shares(circuit)
     inputs = [
-        latent_node(layer, described[latent], name(described[latent]), position, value, share)
+        feature_node(layer, latent, name(described[latent]), position, value, abs(share))
         for latent, value, share in zip(circuit.features, circuit.example, shares, strict=False)
     ]
     called = name(output, output=True)
-    middle = latent_node(layer + 1, output, called, position, activation, activation)
+    number, size = circuit.latent, abs(activation)
+    middle = feature_node(layer + 1, number, called, position, activation, size)
     effects: dict[int, TokenValue] = {}
     for token in (*output.tokens.high, *output.tokens.low):
         effects.setdefault(token.id, token)  # of few tokens, one may stand at both ends
@@ -64,6 +68,11 @@ def build_circuit_graph(
     raised = [activation * token.value for token in effects.values()]
     links = [graph_link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
     links += [graph_link(middle, node, share) for node, share in zip(targets, raised, strict=True)]
+    features, edges = attention_parts(trace, circuit, position if inputs else -1)
+    about: Node = {}
+    if (found := trace.attention_edges) is not None:
+        count: Node = {"listed": len(found.scores) + len(found.writes), "drawn": len(edges)}
+        about = {"attention_edges": {"hook": found.hook, "distance": found.distance, **count}}
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
@@ -74,6 +83,7 @@ def build_circuit_graph(
             "prompt": visible(text),
             "node_threshold": None,
             "schema_version": SCHEMA_VERSION,
+            **about,
         },
         "qParams": {
             "pinnedIds": [node["node_id"] for node in (*inputs, middle)],
@@ -82,9 +92,40 @@ def build_circuit_graph(
             "clickedId": middle["node_id"],
             "sg_pos": "",
         },
-        "nodes": [*inputs, middle, *targets],
-        "links": [link for link in links if link["weight"]],
+        "nodes": [*inputs, middle, *targets, *features],
+        "links": [link for link in (*links, *edges) if link["weight"]],
     }
+
+
+def attention_parts(trace: Trace, circuit: Circuit, position: int) -> tuple[list[Node], list[Node]]:
+    """Return the features that attend or are written, and links of edges that are no chance.
+
+    A query is where the circuit is drawn, its key as many tokens before as was asked for; without
+    so many there are none. Features are numbered behind the input latents of the layer.
+    """
+    found, nodes, links = trace.attention_edges, dict[str, Node](), list[Node]()
+    if found is None or position < found.distance:
+        return [], []
+    layer, first = trace.layer.index, trace.saes[0].num_latents
+    attended = position - found.distance
+
+    def feature(number: int, peak: str | None, place: int) -> Node:
+        name = f"{found.hook} {number}{'' if peak is None else f' {token_name(peak)}'}"
+        node = feature_node(layer, first + number, name, place, None, None)
+        return nodes.setdefault(str(node["node_id"]), node)
+
+    for score in (one for one in found.scores if one.p_value <= found.level):
+        key = feature(score.key, score.key_peak, attended)
+        query = feature(score.query, score.query_peak, position)
+        said: Node = {"kind": "attention score", "head": score.head, "p_value": score.p_value}
+        links.append(graph_link(key, query, score.score) | said)
+    for write in found.writes:
+        if write.p_value <= found.level and write.latent in circuit.features:
+            key = feature(write.key, write.key_peak, attended)
+            end: Node = {"node_id": f"{layer}_{write.latent}_{position}"}
+            said = {"kind": "attention write", "head": write.head, "p_value": write.p_value}
+            links.append(graph_link(key, end, write.weight) | said)
+    return list(nodes.values()), links
 
 
 def graph_link(source: Node, target: Node, weight: float) -> Node:
@@ -118,18 +159,25 @@ def node_of(layer: int, number: int, position: int, name: str, more: Node) -> No
     }
 
 
-def latent_node(
-    layer: int, item: LatentReading, name: str, position: int, activation: float, influence: float
+def feature_node(
+    layer: int,
+    number: int,
+    name: str,
+    position: int,
+    activation: float | None,
+    influence: float | None,
 ) -> Node:
-    """Return the node of a latent; `feature` is Cantor's pairing of layer and latent."""
-    latent, total = item.latent, layer + item.latent
-    kind: Node = {"feature": total * (total + 1) // 2 + latent, "feature_type": FEATURE}
-    kind |= {"is_target_logit": False, "jsNodeId": f"{layer}_{latent}-0"}
-    sizes: Node = {"influence": abs(influence), "activation": activation}
-    return node_of(layer, latent, position, name, kind | sizes)
+    """Return the node of a feature; `feature` is Cantor's pairing of layer and number."""
+    total = layer + number
+    kind: Node = {"feature": total * (total + 1) // 2 + number, "feature_type": FEATURE}
+    kind |= {"is_target_logit": False, "jsNodeId": f"{layer}_{number}-0"}
+    sizes: Node = {"influence": influence, "activation": activation}
+    return node_of(layer, number, position, name, kind | sizes)
 
 
 def token_node(layer: int, token: TokenValue, position: int, *, first: bool) -> Node:
     kind: Node = {"feature": token.id, "feature_type": "logit", "is_target_logit": first}
     kind |= {"jsNodeId": f"L_{token.id}-{position}", "influence": None, "activation": None}
-    return node_of(layer, token.id, position, visible(token.text), kind)
+    # viewers read a probability out of the name of a token, and stop where there is none
+    name = f'Output "{visible(token.text)}" (p=?)'
+    return node_of(layer, token.id, position, name, kind)

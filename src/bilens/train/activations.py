@@ -1,6 +1,6 @@
 """Activations of a language model as a shuffled stream, and how well an autoencoder keeps them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,8 @@ from bilens.base.checks import check_finite
 from bilens.base.errors import NonFiniteError, NumericalError, UsageError
 from bilens.base.memory import check_memory
 from bilens.nn.block import Edit, hook_layer
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens.nn.tokens import check_tokens
-from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer
 from bilens.records import mlp_trace as records
 from bilens.records.base import to_json
@@ -140,8 +140,17 @@ def metrics_of(hook: str, tokens: int, *measured: float) -> HookMetrics:
 
 
 @torch.no_grad()
-def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tensor) -> HookMetrics:
-    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3)."""
+def measure_sae(
+    model: BilinearTransformer,
+    sae: SparseAutoencoder,
+    hook: str,
+    texts: Tensor,
+    reads: str | None = None,
+) -> HookMetrics:
+    """Return the metrics of an autoencoder at a hook point, on texts (num_texts, n_ctx ≥ 3).
+
+    Of a transcoder, which writes what is at `hook`, `reads` is the hook point that it reads.
+    """
     check_fits(model, sae, hook)
     if texts.ndim != 2 or texts.shape[1] < 3:
         raise UsageError(
@@ -153,23 +162,38 @@ def measure_sae(model: BilinearTransformer, sae: TopKSAE, hook: str, texts: Tens
     texts = texts.to(device_of(model))
     at_once = min(TOKENS_AT_ONCE, LOGITS_AT_ONCE // model.config.vocab_size)
     parts = torch.split(texts, max(1, at_once // texts.shape[1]))
-    rows = (model.activations(part, (hook,))[hook][:, 1:].flatten(0, 1) for part in parts)
+    source = hook if reads is None else reads
+    read = (model.activations(part, tuple({source, hook})) for part in parts)
+    rows = ([one[name][:, 1:].flatten(0, 1) for name in (source, hook)] for one in read)
     mean, statistics = code_statistics(sae, rows)
-    losses = [
-        mean_loss(model, parts, {} if edit is None else {hook: behind_first(edit)})
-        for edit in (None, sae, torch.zeros_like, lambda x: mean.to(x.dtype).expand_as(x))
-    ]
+    edits: list[dict[str, Edit]] = [{}, reconstruction(sae, source, hook)]
+    edits.append({hook: behind_first(torch.zeros_like)})
+    edits.append({hook: behind_first(lambda x: mean.to(x.dtype).expand_as(x))})
+    losses = [mean_loss(model, parts, one) for one in edits]
     model.train(was_training)
     return metrics_of(hook, texts[:, 1:].numel(), *statistics, *losses)
 
 
-def check_fits(model: BilinearTransformer, sae: TopKSAE, hook: str) -> None:
+def check_fits(model: BilinearTransformer, sae: SparseAutoencoder, hook: str) -> None:
     hook_layer(hook, model.config.n_layer)
-    if sae.d_in != model.config.d_model:
+    if {sae.d_in, sae.width} != {model.config.d_model}:
         raise UsageError(
             f"the autoencoder has width {sae.d_in}, and {hook} of this model has width "
             f"{model.config.d_model}: pass the autoencoder that was trained on this model."
         )
+
+
+def reconstruction(sae: SparseAutoencoder, source: str, hook: str) -> dict[str, Edit]:
+    """Return edits that put what an autoencoder makes of `source` in place of what is at `hook`."""
+    if source == hook:
+        return {hook: behind_first(sae)}
+    seen = list[Tensor]()
+
+    def keep(x: Tensor) -> Tensor:
+        seen[:] = [x[:, 1:]]
+        return x
+
+    return {source: keep, hook: behind_first(lambda _: sae(seen[0]))}
 
 
 def behind_first(edit: Edit) -> Edit:
@@ -195,20 +219,25 @@ def mean_loss(
     return total / count
 
 
-def code_statistics(sae: TopKSAE, parts: Iterable[Tensor]) -> tuple[Tensor, tuple[float, ...]]:
-    """Return the mean of rows (rows, d_in), and fvu, nmse, l0 and dead, from sums in float64."""
+def code_statistics(
+    sae: SparseAutoencoder, parts: Iterable[Sequence[Tensor]]
+) -> tuple[Tensor, tuple[float, ...]]:
+    """Return the mean of targets, and fvu, nmse, l0 and dead, from sums in float64.
+
+    A part is what is read (rows, d_in) and what is to be made of it (rows, width).
+    """
     count = active = 0
     error = square = spread = 0.0
-    total = torch.zeros(sae.d_in, dtype=torch.float64, device=sae.decoder.device)
+    total = torch.zeros(sae.width, dtype=torch.float64, device=sae.decoder.device)
     kept = torch.zeros(sae.num_latents, dtype=torch.bool, device=sae.decoder.device)
     shift = total.clone()
-    for x in parts:
+    for x, target in parts:
         latents = sae.top(x)
-        error += float((x - sae.decode_top(latents)).double().square().sum())
+        error += float((target - sae.reconstruct(latents, x)).double().square().sum())
         if count == 0:
-            shift = x.double().mean(dim=0)  # near the mean, so that squares do not cancel
-        centred = x.double() - shift
-        square += float(x.double().square().sum())
+            shift = target.double().mean(dim=0)  # near the mean, so that squares do not cancel
+        centred = target.double() - shift
+        square += float(target.double().square().sum())
         spread += float(centred.square().sum())
         total += centred.sum(dim=0)
         count += len(x)

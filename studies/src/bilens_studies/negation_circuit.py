@@ -31,7 +31,7 @@ from bilens.interp import (
     steering,
     weighted_space,
 )
-from bilens.nn import TopKSAE
+from bilens.nn.sparse_autoencoder import SparseAutoencoder
 from bilens_studies.negation_candidates import MOST_DIRECTIONS, keep_leading
 from bilens_studies.negation_prompts import NegationPrompts
 from bilens_studies.study import Record, to_json
@@ -55,7 +55,7 @@ class NegationCircuit(NamedTuple):
         cls,
         prompts: NegationPrompts,
         f: QuadraticMap,
-        dictionary: TopKSAE | RandomDictionary,
+        dictionary: SparseAutoencoder | RandomDictionary,
         inputs: Tensor,
         z: Tensor,
     ) -> NegationCircuit:
@@ -126,7 +126,12 @@ class NegationCircuit(NamedTuple):
 
 
 def random_circuits(
-    prompts: NegationPrompts, f: QuadraticMap, sae: TopKSAE, inputs: Tensor, z: Tensor, seed: int
+    prompts: NegationPrompts,
+    f: QuadraticMap,
+    sae: SparseAutoencoder,
+    inputs: Tensor,
+    z: Tensor,
+    seed: int,
 ) -> list[NegationCircuit]:
     """Return the circuits that the same steps find in random dictionaries."""
     generator, outputs = torch.Generator().manual_seed(seed), f(inputs)
@@ -148,7 +153,7 @@ def compare_with_chance(value: float | None, null: Sequence[float | None]) -> Re
 
 
 def active_at(
-    f: QuadraticMap, dictionary: TopKSAE | RandomDictionary, latents: tuple[int, int]
+    f: QuadraticMap, dictionary: SparseAutoencoder | RandomDictionary, latents: tuple[int, int]
 ) -> Where:
     """Return which inputs of the MLP activate one of two output latents."""
 
@@ -163,7 +168,7 @@ def position_of_the_rule(
     ranking: ContrastRanking,
     prompts: NegationPrompts,
     f: QuadraticMap,
-    dictionary: TopKSAE | RandomDictionary,
+    dictionary: SparseAutoencoder | RandomDictionary,
 ) -> int | None:
     """Return the first position that tells the feelings apart, from 1; None for none."""
     with torch.no_grad():

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import bilens
 from bilens.base.errors import CheckpointError, NonFiniteError, OutputExistsError, UsageError
 from bilens.io.load import load
-from bilens.nn import TopKSAE
+from bilens.nn import ThresholdSAE, TopKSAE
 
 HERE = Path(__file__).parent
 GOLDEN = sorted(folder.name for folder in HERE.glob("golden_sae_*"))
@@ -94,9 +94,20 @@ def test_a_configuration_before_version_6_is_read(tmp_path: Path) -> None:
 
 
 BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "standard": (lambda c: c.update(architecture="standard"), "the architecture 'standard'"),
-    "jumprelu": (lambda c: c.update(architecture="jumprelu"), "the architecture 'jumprelu'"),
-    "transcoder": (lambda c: c.update(architecture="transcoder"), "that are top-k"),
+    "standard with a k": (lambda c: c.update(architecture="standard"), "unexpected 'k'"),
+    "jumprelu with a k": (lambda c: c.update(architecture="jumprelu"), "unexpected 'k'"),
+    "transcoder": (lambda c: c.update(architecture="transcoder"), "missing 'd_out'"),
+    "temporal": (
+        lambda c: c.update(architecture="temporal"),
+        "'temporal', whose latents depend on the tokens before; bilens reads standard, topk",
+    ),
+    "matching pursuit": (
+        lambda c: c.update(architecture="matching_pursuit"),
+        "'matching_pursuit', which chooses its latents one after the other",
+    ),
+    "by absolute value": (lambda c: c.update(architecture="abstopk"), "by absolute value"),
+    "unknown architecture": (lambda c: c.update(architecture="clt"), "the architecture 'clt'"),
+    "a list of architectures": (lambda c: c.update(architecture=["topk"]), r"\['topk'\]"),
     "no architecture": (lambda c: c.pop("architecture"), "the architecture None"),
     "no k": (lambda c: c.pop("k"), "missing 'k'"),
     "k is a text": (lambda c: c.update(k="3"), "k is '3'; expected a positive integer"),
@@ -104,21 +115,29 @@ BAD_SAELENS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an unknown key": (lambda c: c.update(act_scale=2.0), "unexpected 'act_scale'; an unknown"),
     "layer norm": (
         lambda c: c.update(normalize_activations="layer_norm"),
-        "normalize_activations is 'layer_norm', which a TopKSAE does not compute; expected 'none'",
+        "is 'layer_norm', which no autoencoder of bilens computes; expected 'none'",
     ),
     "heads": (lambda c: c.update(reshape_activations="hook_z"), "reshape_activations is 'hook_z'"),
     "a strange flag": (lambda c: c.update(apply_b_dec_to_input="no"), "apply_b_dec_to_input is"),
-    "another width": (lambda c: c.update(d_in=7), "holds 16 latents for width 6; .* says 16 for 7"),
+    "another width": (
+        lambda c: c.update(d_in=7),
+        r"has \(width, latents\) \(6, 16\); .* says \(7, 16\)",
+    ),
 }
 
 
 def test_an_old_relu_autoencoder_is_not_read_as_top_k(tmp_path: Path) -> None:
     folder = copied("saelens", tmp_path / "sae")
     old = {key: value for key, value in BEFORE_6.items() if not key.startswith("activation")}
+    x = torch.randn(9, 6, generator=torch.Generator().manual_seed(0))
     for content in (old, old | {"activation_fn": "relu"}, old | {"activation_fn_str": "relu"}):
         (folder / "cfg.json").write_text(json.dumps(content))
-        with pytest.raises(CheckpointError, match="that are top-k"):
-            load(folder)
+        sae = load(folder).module
+        assert isinstance(sae, ThresholdSAE)
+        torch.testing.assert_close(sae.encode(x), sae.pre_activations(x).relu())
+    (folder / "cfg.json").write_text(json.dumps(old | {"activation_fn": "tanh-relu"}))
+    with pytest.raises(CheckpointError, match="with the activation 'tanh-relu'"):
+        load(folder)
     scaled = BEFORE_6 | {"finetuning_scaling_factor": True}
     (folder / "cfg.json").write_text(json.dumps(scaled))
     with pytest.raises(CheckpointError, match="finetuning_scaling_factor is True"):
@@ -126,13 +145,16 @@ def test_an_old_relu_autoencoder_is_not_read_as_top_k(tmp_path: Path) -> None:
 
 
 BAD_SPARSIFY: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "groups": (lambda c: c.update(activation="groupmax"), "activation is 'groupmax', which a"),
-    "a skip": (lambda c: c.update(skip_connection=True), "skip_connection is True"),
-    "a transcoder": (lambda c: c.update(transcode=True), "transcode is True, which a TopKSAE"),
+    "groups": (lambda c: c.update(activation="groupmax"), "activation is 'groupmax', which no"),
+    "a skip": (lambda c: c.update(skip_connection=True), "skip_connection is True, which no auto"),
+    "a skip of a transcoder": (
+        lambda c: c.update(transcode=True, skip_connection=True),
+        "missing 'W_skip'",
+    ),
     "signed": (lambda c: c.update(signed=True), "signed is True"),
     "no width": (lambda c: c.pop("d_in"), "missing 'd_in'"),
     "unknown": (lambda c: c.update(gate=1), "unexpected 'gate'"),
-    "expansion": (lambda c: c.update(num_latents=0), "says 192 for 6"),
+    "expansion": (lambda c: c.update(num_latents=0), r"says \(6, 192\)"),
     "no latents": (lambda c: c.update(num_latents=-1), "num_latents is -1"),
 }
 
@@ -245,7 +267,10 @@ BAD_OFFICIAL: dict[str, tuple[dict[str, object], str]] = {
     "another point": ({"point": ["wherever", 4]}, "the point is"),
     "unknown": ({"gated": True}, "unexpected 'gated'"),
     "a bias that is not there": ({"encoder_bias": True}, "missing 'w_enc.bias'"),
-    "another expansion": ({"expansion": 3}, "holds 4 latents for width 2; .* says 6 for 2"),
+    "another expansion": (
+        {"expansion": 3},
+        r"has \(width, latents\) \(2, 4\); .* says \(2, 6\)",
+    ),
 }
 
 
@@ -296,7 +321,7 @@ def test_what_a_layout_cannot_say_is_not_exported(tmp_path: Path) -> None:
         bilens.export_sae(TopKSAE(6, 17, 2, sign="raw"), tmp_path, "official")
     with pytest.raises(UsageError, match="layout='pickle' is not known"):
         bilens.export_sae(exported(), tmp_path, "pickle")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="sae is a Linear; expected TopKSAE"):
+    with pytest.raises(UsageError, match="sae is a Linear; expected SparseAutoencoder"):
         bilens.export_sae(torch.nn.Linear(2, 2), tmp_path)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

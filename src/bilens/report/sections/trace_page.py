@@ -126,6 +126,11 @@ def layer(t: Catalogue, record: Trace) -> Markup:
         columns = heads(t("trace.layer.quantity"), *hooks)
         parts = [
             table(t, t("trace.layer.caption"), columns, sae_rows(t, record.saes)),
+            *(
+                paragraph(t("trace.layer.transcoder", fvu=fixed(sae.metrics.fvu, 3)))
+                for sae in record.saes
+                if sae.reads is not None
+            ),
             quiet(t("trace.layer.note")),
         ]
     norm = paragraph(t("trace.layer.norm"))
@@ -141,7 +146,7 @@ def sae_rows(t: Catalogue, saes: Sequence[TracedSAE]) -> Iterator[list[str]]:
     shown["loss_added"] = partial(signed, digits=4)
     shown |= dict.fromkeys(("recovered_from_zero", "recovered_from_mean"), percent)
     yield [t("trace.sae.latents"), *(grouped(sae.num_latents) for sae in saes)]
-    yield [t("trace.sae.k"), *(grouped(sae.k) for sae in saes)]
+    yield [t("trace.sae.k"), *(defined(t, sae.k, grouped) for sae in saes)]
     yield [t("trace.sae.sign"), *(t(f"trace.sae.{sae.sign}") for sae in saes)]
     for key, show in shown.items():
         values = (getattr(sae.metrics, key) for sae in saes)

@@ -19,7 +19,8 @@ from bilens.base.checks import check_float_tensor
 from bilens.base.errors import NumericalError, ShapeError, UsageError
 from bilens.io.load import load
 from bilens.io.model_folder import save
-from bilens.nn.topk_sae import TopKSAE, chosen_pre_activations, code_times
+from bilens.nn.sparse_autoencoder import code_times
+from bilens.nn.topk_sae import TopKSAE, chosen_pre_activations
 from bilens.nn.transformer import BilinearTransformer
 from bilens.train.activations import ActivationBuffer, ActivationStream, HookMetrics, measure_sae
 from bilens.train.device import device_of
