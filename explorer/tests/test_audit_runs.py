@@ -23,7 +23,7 @@ from bilens.base.errors import UsageError
 from bilens_explorer import audit_runs
 from bilens_explorer.audit_runs import RUNNING, AuditRuns
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.records.models import AuditRun, Nothing, id_of
+from bilens_explorer.records.models import AuditRead, AuditRun, id_of
 from commands import model_folder
 from explorer_folder import run
 from report_documents import make_document
@@ -101,9 +101,11 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
     (tmp_path / "report.html").unlink()
     served, key = ServedFolder(folder), id_of(name)
     assert served.audit_run(key).state == "ready"
-    served.audit_again(key, Nothing())
+    with pytest.raises(RefusedError, match="Another audit was recorded"):  # the command of a page read before
+        served.audit_again(key, AuditRead(0))
+    served.audit_again(key, AuditRead(1))
     with pytest.raises(UsageError, match="An audit is running"):
-        served.audit_again(key, Nothing())
+        served.audit_again(key, AuditRead(1))
     found = ended(served.runs, key)
     assert (found.state, found.report, found.said) == ("done", "/audits/2", ""), found
     again, first = bl.History(folder).audits(name)
@@ -114,7 +116,7 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
         f"--null-samples={tiny.ROTATIONS} --baseline=before -- '{name}'"
     )
     assert not (tmp_path / "report.html").exists()
-    served.audit_again(key, Nothing())  # of the command that was repeated
+    served.audit_again(key, AuditRead(2))  # of the command that was repeated
     assert ended(served.runs, key).report == "/audits/3"
 
 

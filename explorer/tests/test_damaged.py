@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 import bilens as bl
 import tiny
 from bilens.api.history_file import LARGEST
+from bilens.api.watch import lies_in
 from bilens_explorer.export import export
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
@@ -125,6 +126,28 @@ def test_a_later_entry_that_cannot_be_read(folder: Path, damage: str) -> None:
         assert found["model"]["approvals"] == []
         page = client.get(f"/models/{id_of('a')}?lang=en").text
         assert "Entry 9 of the history cannot be read" in page
+
+
+@pytest.mark.parametrize("until", ["[]", "Inf", "20990101", "9999-99-99"])
+def test_an_acceptance_until_what_is_no_day(folder: Path, until: str) -> None:
+    """Seen red: approved for ever."""
+    change(folder, "UPDATE entries SET until = :until WHERE number = 1", until=until)
+    with client_of(folder) as client:
+        assert_others_go_on(client)
+        assert client.get(f"/api/v1/models/{id_of('a')}").json()["model"]["approvals"] == []
+
+
+def test_a_name_that_no_file_can_have(folder: Path) -> None:
+    """Seen red: no model that was never audited was listed, and no report."""
+    model_folder(folder / "never", tiny.classifier(seed=2))
+    change(folder, "UPDATE audits SET model = :name WHERE number = 1", name="x" * 300)
+    with client_of(folder) as client:
+        states = {
+            one["name"]: one["state"] for one in client.get("/api/v1/overview").json()["models"]
+        }
+    assert states["never"] == "never"
+    assert states["x" * 300] in ("gone", "unread")
+    assert lies_in(folder / ("x" * 300), [folder.resolve()])  # which a watch asks first
 
 
 def test_a_number_of_a_rule_that_cannot_be_read(folder: Path) -> None:

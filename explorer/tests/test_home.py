@@ -100,8 +100,8 @@ def test_a_page_of_a_model_reads_nothing_of_others(
         lambda *given, **more: (opened.append(given[0]), connect(*given, **more))[1],
     )
     served.overview()
-    # whether anything was added, for walk and page, and what: of however many models
-    assert len(opened) == 5
+    # whether anything was added, for walk and page, what, and the day: of however many models
+    assert len(opened) == 6
     monkeypatch.setattr(folders, "overview_of", None)
     assert served.model(id_of("mnist")) is not None  # which reads the last document
     first = len(opened)

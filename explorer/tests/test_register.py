@@ -398,6 +398,7 @@ def test_a_clock_that_is_put_back_revives_no_acceptance(
         for page in ("/audits/1", f"/models/{id_of('m')}/summary"):
             assert "Accepted until" not in client.get(page).text
     served.history.say("note", "m", "model", "nothing", "Kei")
+    assert row(ServedFolder(root)).approvals == (), "the history keeps that it has ended"
     clock("2199-04-02")
     served.history.say("note", "m", "model", "a later day is in the history", "Kei")
     clock("2199-03-31")

@@ -173,6 +173,13 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
         return [(each.name, each.state) for each in state.differences]
 
     assert found() == found(earlier) == []
+    path.rename(tmp_path / "elsewhere")  # a file in its place, and its files in the folder above
+    path.write_text("what it was")
+    for one in (tmp_path / "elsewhere").iterdir():
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    assert found() == [("model", "other")]
+    path.unlink()
+    (tmp_path / "elsewhere").rename(path)
     (path / "tokenizer.json").write_text("{}")
     assert found() == [("tokenizer.json", "new")]
     report = '{"schema_version": 2, "kind": "audit", "weight_map": {}}'

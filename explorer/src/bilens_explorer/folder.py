@@ -40,6 +40,7 @@ from bilens_explorer.overview import (
 )
 from bilens_explorer.papers import Papers
 from bilens_explorer.records.models import (
+    AuditRead,
     AuditRun,
     Key,
     ModelPage,
@@ -86,6 +87,8 @@ class ServedFolder:
         self._walker, self._patience = Thread(), patience
         self._past, self._remembering, self._drawing = Past(), Lock(), Lock()
         self._mark: Hashable = None  # of the history that was read
+        self._seen: Hashable = None  # of what `today` was asked
+        self._day = ""  # and what it said
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._register = Register(
@@ -153,14 +156,17 @@ class ServedFolder:
                 return self._past
             return self._past.of_models(self._found.names[key] for key in self._chosen[0])
 
-    def today(self, past: Past) -> str:
+    def today(self) -> str:
         """Return the day by which acceptances end: no clock that is put back revives one."""
-        return past.day if past.day >= now()[:10] else self.history.today()
+        seen = self._mark, now()[:10]
+        if seen != self._seen:
+            self._seen, self._day = seen, self.history.today()
+        return self._day
 
     def overview(self) -> Overview:
         """All models with what lies there now, the worst first; and all reports."""
         found, past = self.last_walk(), self.past()
-        lying, day = tuple(self._lying(found, past).items()), self.today(past)
+        lying, day = tuple(self._lying(found, past).items()), self.today()
         with self._drawing:  # it is made once, for all who ask
             writable, clock = self.history.writable, now()[:10]
             return overview_of(self.folder.name, writable, found, past, clock, day, lying)
@@ -217,7 +223,7 @@ class ServedFolder:
         entries = past.entries_on(name)
         entries = without_notes(entries) if self._exporting else entries
         lying = self._lying(found, past, key).get(key, UNREAD if path is None else NEVER)
-        day = self.today(past)
+        day = self.today()
         row = row_of(key, name, past, day, lying)
         last = Judged() if row.answered is None else self._judged(row.answered)
         said = None if row.last is None else past.people(name, row.last.identity, day)
@@ -353,7 +359,7 @@ class ServedFolder:
         past, people = self.past(), None
         for audit in (one for one in past.rows[0] if one.number == number):
             identity = report.record.reproduce.identity
-            people = past.people(audit.model, identity, self.today(past))
+            people = past.people(audit.model, identity, self.today())
         if people is not None and self._exporting:
             entries = without_notes(people.entries)
             people = structs.replace(people, entries=entries) if entries else None
@@ -370,9 +376,12 @@ class ServedFolder:
             return AuditRun(state="refused", why=error.why, about=error.about)
         return AuditRun(state="ready")
 
-    def audit_again(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
-        """Audit a model again: the command of its last audit, with its data and options."""
+    def audit_again(self, key: Key, body: AuditRead) -> AuditRun:
+        """Audit a model again: the command of its last audit, where the page shows that one."""
         require_found(self.last_walk().models.get(key))
+        audits = self.past().audits.get(self.last_walk().names[key], ())
+        if audits and audits[0].number != body.audit:
+            raise RefusedError("another")
         return self.runs.start(key, self._recorded_command(key))
 
     def cancel_audit(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing

@@ -216,7 +216,9 @@ def audit_again(t: Catalogue, found: ModelPage) -> Markup:
     shown = element(
         "div", *run_lines(t, run), class_="run", data_live="" if run.state == RUNNING else None
     )
-    return element("div", said, shown, data_view="auditAgain", data_key=found.model.id)
+    shown_audit = 0 if found.model.last is None else found.model.last.number
+    looked = {"data_view": "auditAgain", "data_key": found.model.id, "data_shown": str(shown_audit)}
+    return element("div", said, shown, **looked)
 
 
 def run_lines(t: Catalogue, run: AuditRun) -> Iterator[Markup]:

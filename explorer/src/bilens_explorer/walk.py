@@ -130,6 +130,7 @@ def place_of(folder: Path, name: str) -> Path | None:
     path = folder / name
     with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
         inside = Path(os.path.realpath(path)).is_relative_to(folder)
+        path.exists()  # which a name that is too long cannot
         return path if inside and not {"..", "/"} & {*Path(name).parts} else None
     return None
 

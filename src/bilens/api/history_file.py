@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -272,6 +273,9 @@ def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
             found[name] = None if found[name] is None else json.loads(found[name])
         if not math.isfinite(found.get("value") or 0.0):
             raise ValueError("no number of a rule")
+        until = found.get("until")  # days are compared as texts
+        if until and date.fromisoformat(until).isoformat() != until:
+            raise ValueError("no day")
         record = msgspec.convert(found, kind)
         msgspec.json.encode(record)  # halves of a character can be written nowhere
         return record

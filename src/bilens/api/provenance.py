@@ -31,7 +31,7 @@ from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
-from bilens.records.base import kind_of, read_document
+from bilens.records.base import kind_of, read_document, to_json
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
 from bilens.version import VERSION
@@ -216,6 +216,7 @@ REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
+JUDGED_CELLS = "unseen", "missing"
 BELOW = "base: "  # how names of files of the model below an adapter begin
 
 
@@ -390,4 +391,7 @@ def data_sha256(data: LabelledData | None) -> str:
     if data is None:
         return ""
     parts = [("inputs", data.inputs)]
-    return tensors_sha256(parts if data.targets is None else [*parts, ("targets", data.targets)])
+    found = tensors_sha256(parts if data.targets is None else [*parts, ("targets", data.targets)])
+    # cells that rules judge, of which nothing is left in the inputs
+    cells = [to_json(one) for one in data.done if one.kind in JUDGED_CELLS]
+    return key_of({"rows": found, "cells": cells}) if cells else found

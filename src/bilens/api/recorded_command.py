@@ -25,7 +25,9 @@ from bilens.records.base import UNPRINTABLE
 from bilens.report.text import load_catalogue
 
 # Why a command is not run again; sentences are `explorer.why.…`.
-Refused = Literal["none", "command", "option", "start", "gone", "outside", "many", "unreadable"]
+Refused = Literal[
+    "none", "command", "option", "start", "gone", "outside", "many", "unreadable", "another"
+]
 ENVIRONMENT = {"COLUMNS": "120", "HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}  # no network
 
 # "answers": a column, a key, names or a file; "output" options, with a value or without, are left

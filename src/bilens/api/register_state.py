@@ -60,6 +60,8 @@ def compare_with_audit(
     try:
         if not then:
             then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
+        elif path.is_dir() == (path.name in then):  # a file where a folder was, or a folder
+            return RegisterState("changed", (FileDifference(path.name, "other"),), read=read)
         else:
             place = path if path.is_dir() else path.parent
             base = named_base(path) or audited.base

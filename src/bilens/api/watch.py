@@ -127,7 +127,9 @@ def lies_in(path: Path, places: Sequence[Path]) -> bool:
         return any(Path(os.path.realpath(one)).is_relative_to(place) for place in places)
 
     base = None
-    with suppress(BilensError):  # damaged: told where it is opened
+    with suppress(
+        BilensError, OSError
+    ):  # damaged, or a name that none can have: told where it is opened
         base = named_base(path) if lies(path) else None
     return lies(path) and (base is None or lies(base))
 

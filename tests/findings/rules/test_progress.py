@@ -130,6 +130,8 @@ def test_a_model_is_called_worse_where_it_alone_is_another(
     worse = {rule: Measured(2, rule, "warn", 0.2, asked=False)}
     (found,) = changes(before, ended, now, worse)
     assert found.direction == expected
+    (found,) = changes(before, {}, now, worse)  # which was not judged before
+    assert found.direction == expected
 
 
 KINDS = {"accuracy": "classes", "r2": "layers", "coverage": "classes", "dead_units": "layers"}

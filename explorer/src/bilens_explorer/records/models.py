@@ -105,6 +105,12 @@ class Nothing(Record, frozen=True, forbid_unknown_fields=True):
     """An empty object, which is sent where a click says all."""
 
 
+class AuditRead(Record, frozen=True, forbid_unknown_fields=True):
+    """The audit whose recorded command is shown beside a click on Audit again."""
+
+    audit: Annotated[Count, "its number"]
+
+
 class AuditRun(Document, frozen=True, kw_only=True):
     """The repeated audit of a model: whether it may be started, and how it goes or went."""
 

@@ -5,7 +5,7 @@ const PAUSE = 1000; // milliseconds between two looks at an audit that runs
 
 export function auditAgain(root) {
   if (exported) return;
-  const { key } = root.dataset;
+  const { key, shown } = root.dataset; // the number of the audit whose command the page shows
   const said = root.querySelector("[role=status]");
   let known = "";
   let timer;
@@ -37,7 +37,8 @@ export function auditAgain(root) {
     const action = event.target.closest("[data-action]")?.dataset.action;
     if (!action) return;
     try {
-      await post(`/models/${key}/audit${action === "cancel" ? "/cancel" : ""}`, {});
+      const [cancel, audit] = [action === "cancel", Number(shown)];
+      await post(`/models/${key}/audit${cancel ? "/cancel" : ""}`, cancel ? {} : { audit });
       await look();
     } catch (error) {
       said.classList.remove("unseen");

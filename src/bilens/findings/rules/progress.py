@@ -38,7 +38,7 @@ def changes(
         else:
             direction = None if rule is None else by_number(rule, was, here)
         beside = rule is not None and rule.needs == "baseline"
-        if direction in ("better", "worse") and old:
+        if direction in ("better", "worse"):
             same = alike and not (beside and baseline_of(before) != baseline_of(now))
             direction = direction if same else "elsewhere"
         if direction is not None:
