@@ -101,7 +101,9 @@ def test_an_audit_is_repeated_with_its_data_conditions_baseline_and_activation(
     (tmp_path / "report.html").unlink()
     served, key = ServedFolder(folder), id_of(name)
     assert served.audit_run(key).state == "ready"
-    with pytest.raises(RefusedError, match="Another audit was recorded"):  # the command of a page read before
+    with pytest.raises(
+        RefusedError, match="Another audit was recorded"
+    ):  # the command of a page read before
         served.audit_again(key, AuditRead(0))
     served.audit_again(key, AuditRead(1))
     with pytest.raises(UsageError, match="An audit is running"):

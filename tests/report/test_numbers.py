@@ -68,6 +68,13 @@ def test_a_quantity_has_three_digits_that_count(value: float, expected: str) -> 
     assert numbers.quantity(value) == expected
 
 
+def test_a_huge_number_has_no_decimals() -> None:
+    value = -15434655699898.311
+    assert numbers.fixed(value, 3) == f"−1.543{NO_BREAK}10¹³"
+    assert numbers.fixed(value - 1e9, 3, -1) == f"−1.544{NO_BREAK}10¹³"
+    assert numbers.fixed(123456789.25, 2) == "123,456,789.25"
+
+
 @pytest.mark.parametrize(("value", "expected"), [(134400, "134,400"), (2.5, "2.5"), (-3, "−3")])
 def test_whole_numbers_have_commas(value: float, expected: str) -> None:
     assert numbers.grouped(value) == expected

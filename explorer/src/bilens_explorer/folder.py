@@ -391,7 +391,8 @@ class ServedFolder:
 
     def _recorded_command(self, key: str) -> RepeatedCommand:
         name, commands = self.last_walk().names[key], self.past().commands
-        if name not in commands:
+        audits = self.past().audits.get(name, ())
+        if name not in commands or (audits and audits[0].unread):  # which the page says elsewhere
             raise RefusedError("none")
         return repeat_command(commands[name], self.folder, name)
 

@@ -90,12 +90,18 @@ def grouped(value: float) -> str:
     return text.replace("-", MINUS)
 
 
+LONG = 1e9
+
+
 def fixed(value: float, digits: int = 2, toward: int = 0) -> str:
     """Return a number with a fixed number of decimals; never a negative zero.
 
     With `toward` 1 what is shown is never less, with −1 never more: so bounds are shown, and
-    numbers that are compared, lest rounding hides on which side they are.
+    numbers that are compared, lest rounding hides on which side they are. Of what is larger than
+    `LONG` the leading digits say all that decimals could.
     """
+    if digits and abs(value) >= LONG:
+        return quantity(value, 4, toward)
     if toward:
         value = toward * math.ceil(toward * value * 10**digits - 1e-9) / 10**digits
     text = f"{value:,.{digits}f}"
@@ -110,7 +116,8 @@ def r_squared(value: float | None, toward: int = 0) -> str:
 def signed(value: float, digits: int = 2, toward: int = 0) -> str:
     """Return `fixed` with its sign, also where it is positive; zero has none."""
     text = fixed(value, digits, toward)
-    return text if text.startswith(MINUS) or float(text.replace(",", "")) == 0 else f"+{text}"
+    shown_as_zero = not any(digit in text for digit in "123456789")
+    return text if text.startswith(MINUS) or shown_as_zero else f"+{text}"
 
 
 def decimals(values: Iterable[float], significant: int = 3) -> int:

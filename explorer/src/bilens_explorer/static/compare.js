@@ -1,6 +1,6 @@
 // Two models beside each other: which eigenvectors belong together; and what one is compared with.
 import { bars, image } from "./charts.js";
-import { choice, control, drawing, element, exported, get, holds, lang, number, redrawing, share, sortable, state, t, takeaway } from "./lib.js";
+import { asNumber, choice, control, drawing, element, exported, get, holds, lang, number, redrawing, share, sortable, state, t, takeaway } from "./lib.js";
 import { approximated, onlyHeld, outputControls } from "./outputs.js";
 import { nameable } from "./people.js";
 import { subjectOf, vectorFigure } from "./vectors.js";
@@ -82,7 +82,7 @@ export const compare = (root) =>
 
 // A table that the page holds already: it can be sorted, and taken away.
 export const takeTable = (root) => {
-  const cells = (row) => [...row.cells].map((cell) => cell.textContent);
+  const cells = (row) => [...row.cells].map((cell) => (cell.textContent.endsWith("%") ? cell.textContent : asNumber(cell.textContent)));
   sortable(root.querySelector("table"));
   root.append(takeaway(root.querySelector("caption").textContent, { rows: () => [...root.querySelectorAll("tr")].map(cells) }));
 };

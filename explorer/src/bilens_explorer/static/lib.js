@@ -216,12 +216,17 @@ export const redrawing = (part) => {
   };
 };
 
+// A text as the number that it writes (−1,234.5, 33.3%, 1.01 × 10⁶), or as it is.
+export const asNumber = (text) => {
+  const power = (_, sign, digits) => `e${sign && "-"}${[...digits].map((digit) => RAISED.indexOf(digit)).join("")}`;
+  const plain = text.replaceAll("−", "-").replace(/\s×\s10(⁻?)([⁰¹²³⁴⁵⁶⁷⁸⁹]+)$/, power).replace(/,(?=\d{3})|%$/g, "");
+  return plain.trim() === "" || Number.isNaN(Number(plain)) ? text : Number(plain);
+};
 // The rows of a table by `data-value` of a column, else by its text; what is not known is last.
 export const inOrder = (rows, column, up) => {
   const compare = new Intl.Collator(lang, { numeric: true }).compare;
   const unknown = (text) => text === "—" || text === "";
-  const plain = (text) => text.replace(/^−/, "-").replace(/,(?=\d{3})|%$/g, ""); // as a number is written here
-  const keyed = rows.map((row) => [row.cells[column].dataset.value ?? plain(row.cells[column].textContent), row]);
+  const keyed = rows.map((row) => [row.cells[column].dataset.value ?? String(asNumber(row.cells[column].textContent)), row]);
   const numeric = keyed.every(([text]) => unknown(text) || !Number.isNaN(Number(text)));
   const order = numeric ? (a, b) => Number(a) - Number(b) : compare;
   keyed.sort(([a], [b]) => unknown(a) - unknown(b) || (unknown(a) ? 0 : (up ? 1 : -1) * order(a, b)));
