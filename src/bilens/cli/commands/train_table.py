@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, option
+from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, Track, option
 from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bilens.records.column_readings import TableReading
     from bilens.train.newton import NewtonStep
     from bilens.train.tasks.table import TableMetrics
+    from bilens.train.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def train_table(
     changes: Annotated[dict[str, Any], TableRecipe],
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
+    tracker: Track = None,
 ) -> None:
     """Fit a table exactly: every column, square and pair of columns has one coefficient.
 
@@ -91,6 +93,7 @@ def train_table(
     from bilens.train.tasks.table import TableTask, train_table_in_folder
 
     recipe = TableRecipe(**changes)
+    check_trackers(tracker)
     task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):
@@ -115,6 +118,8 @@ def train_table(
             provenance={"command": this_command(), **provenance},
             overwrite=overwrite,
             report=show,
+            tracker=tracker or (),
+            say=output.say,
         )
     for line in lines_on(chosen) if chosen else ():
         output.say(line)
