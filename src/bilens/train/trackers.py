@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, get_args
@@ -52,7 +53,7 @@ class TensorBoardTracker:
     """Event files in the folder of the run."""
 
     def __init__(self, given: TrackedRun) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        from torch.utils.tensorboard.writer import SummaryWriter
 
         self.run = EVENTS
         self.writer: Any = SummaryWriter(str(given.folder / EVENTS))  # type: ignore[no-untyped-call]
@@ -72,8 +73,7 @@ class WandbTracker:
     """A run of Weights & Biases, in the project that WANDB_PROJECT names."""
 
     def __init__(self, given: TrackedRun) -> None:
-        import wandb
-
+        wandb = optional_package("wandb", EXTRA, "--track wandb")
         self.wandb, self.run = wandb, given.run or uuid4().hex
         how = {"name": given.folder.name, "config": dict(given.recipe), "resume": "allow"}
         self.open: Any = wandb.init(
@@ -92,8 +92,7 @@ class TrackioTracker:
     """A run of trackio, in the project that TRACKIO_PROJECT names."""
 
     def __init__(self, given: TrackedRun) -> None:
-        import trackio
-
+        trackio = optional_package("trackio", EXTRA, "--track trackio")
         self.trackio, self.run = trackio, given.run or f"{given.folder.name}-{uuid4().hex[:8]}"
         project = os.environ.get("TRACKIO_PROJECT", PROJECT)
         how = {"name": self.run, "config": dict(given.recipe), "resume": "allow"}
@@ -111,8 +110,7 @@ class MLflowTracker:
     """A run of MLflow, in the experiment and at the address that its variables name."""
 
     def __init__(self, given: TrackedRun) -> None:
-        import mlflow
-
+        mlflow = optional_package("mlflow", EXTRA, "--track mlflow")
         self.mlflow = mlflow
         how = {"run_id": given.run} if given.run else {"run_name": given.folder.name}
         self.run = str(mlflow.start_run(nested=True, **how).info.run_id)
@@ -206,16 +204,17 @@ def tracked(
     path = folder / TRACKING_NAME
     told = read_json(path) if given and path.exists() else {}
     telling = Telling(folder, say, {}, told)
-    status = "FAILED"
+    status, opened = "FAILED", list[Any]()
     with ExitStack() as stack:
+        stack.callback(lambda: [closed(one, status, say) for one in opened])
         for one in given:
             name = one if isinstance(one, str) else type(one).__name__
             known = told.setdefault(name, {"run": "", "step": -1})
             telling.open[name] = one
             if isinstance(one, str):
-                opened = open_tracker(one, TrackedRun(folder, recipe, known["run"]))
-                telling.open[name], known["run"] = opened, opened.run
-                stack.callback(lambda made=opened: closed(made, status, say))
+                made = open_tracker(one, TrackedRun(folder, recipe, known["run"]))
+                telling.open[name], known["run"] = made, made.run
+                opened.append(made)
             telling.remember()
         try:
             yield telling
@@ -231,7 +230,8 @@ def open_tracker(name: TrackerName, run: TrackedRun) -> Any:
     Raises: UsageError if it does not start, as without a login.
     """
     try:
-        return TRACKERS[name](run)
+        with redirect_stdout(sys.stderr):  # where trackio greets; stdout is the result's
+            return TRACKERS[name](run)
     except BilensError:
         raise
     except Exception as error:
@@ -244,7 +244,8 @@ def open_tracker(name: TrackerName, run: TrackedRun) -> Any:
 def closed(tracker: Any, status: str, say: Callable[[str], None]) -> None:
     """Close a tracker; what it cannot keep is said, and takes nothing from the run."""
     try:
-        tracker.close(status)
+        with redirect_stdout(sys.stderr):
+            tracker.close(status)
     except Exception as error:
         with suppress(Exception):
             say(f"{type(tracker).__name__} did not close ({first_line(error)}).")
