@@ -53,7 +53,7 @@ class EpochReader:
         """Read a model after an epoch, counted from 1, and log its numbers."""
         if epoch % self.every or type(model).__name__ in self.said:
             return
-        devices = [*range(torch.cuda.device_count())] if torch.cuda.is_initialized() else []
+        devices = [*range(torch.cuda.device_count())] if torch.cuda.is_available() else []
         try:
             with torch.no_grad(), torch.random.fork_rng(devices):
                 numbers = self.numbers_of(model)
@@ -105,7 +105,7 @@ def transformers(
     library = optional_package("transformers", "huggingface", "bl.callbacks.transformers")
     reader = EpochReader(layers, every, tracker, from_module, again=False)
 
-    class WeightCallback(library.TrainerCallback):  # type: ignore[misc]
+    class WeightCallback(library.TrainerCallback):  # type: ignore[misc, name-defined]
         def on_epoch_end(
             self, _args: Any, state: Any, _control: Any, model: Any = None, **_: Any
         ) -> None:
@@ -146,10 +146,10 @@ def keras(
     library = optional_package("keras", "keras", "bl.callbacks.keras")
     reader = EpochReader(layers, every, tracker, saved_keras, again=True)
 
-    class WeightCallback(library.callbacks.Callback):  # type: ignore[misc]
+    class WeightCallback(library.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-            log = {}.update if logs is None else logs.update
-            reader.read(self.model, epoch + 1, epoch + 1, log)
+            known = {} if logs is None else logs
+            reader.read(self.model, epoch + 1, epoch + 1, known.update)
 
     return WeightCallback()
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, get_args
@@ -56,7 +56,7 @@ class TensorBoardTracker:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         self.run = EVENTS
-        self.writer: Any = SummaryWriter(str(given.folder / EVENTS))  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(str(given.folder / EVENTS))
 
     def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
         for name, value in numbers.items():
@@ -103,7 +103,7 @@ class TrackioTracker:
         self.open.log({**numbers, **images}, step=step)
 
     def close(self, _status: str) -> None:
-        self.open.finish()
+        self.trackio.finish()
 
 
 class MLflowTracker:
@@ -206,7 +206,7 @@ def tracked(
     telling = Telling(folder, say, {}, told)
     status, opened = "FAILED", list[Any]()
     with ExitStack() as stack:
-        stack.callback(lambda: [closed(one, status, say) for one in opened])
+        stack.callback(lambda: close_all(opened, status, say))
         for one in given:
             name = one if isinstance(one, str) else type(one).__name__
             known = told.setdefault(name, {"run": "", "step": -1})
@@ -241,11 +241,11 @@ def open_tracker(name: TrackerName, run: TrackedRun) -> Any:
         ) from error
 
 
-def closed(tracker: Any, status: str, say: Callable[[str], None]) -> None:
-    """Close a tracker; what it cannot keep is said, and takes nothing from the run."""
-    try:
-        with redirect_stdout(sys.stderr):
-            tracker.close(status)
-    except Exception as error:
-        with suppress(Exception):
+def close_all(opened: Sequence[Any], status: str, say: Callable[[str], None]) -> None:
+    """Close trackers; what one cannot keep is said, and takes nothing from the run."""
+    for tracker in reversed(opened):
+        try:
+            with redirect_stdout(sys.stderr):
+                tracker.close(status)
+        except Exception as error:
             say(f"{type(tracker).__name__} did not close ({first_line(error)}).")
