@@ -195,7 +195,7 @@ def test_language_models_and_autoencoders_are_told_by_step(tmp_path: Path) -> No
     assert fake.steps == [line.step for line in done.history] == [2, 4, 6]
     other = Fake()
     rows = torch.randn(512, 8)
-    how = {"expansion": 2, "k": 2, "batch_size": 64}
+    how = {"expansion": 2, "k": 2, "batch_size": 64, "tokens": 2048}
     sae = bl.train_sae(rows, tmp_path / "sae", tracker=other, **how)
     assert other.steps == [line.step for line in sae.history]
     assert any(name.startswith("fvu/") for name in other.lines[0][1])
