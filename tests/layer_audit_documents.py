@@ -110,7 +110,10 @@ VARIANTS: list[tuple[str, str, dict[str, Any]]] = [  # of sentences
     *(("changed_tensors", "info", {"open": why}) for why in ("places", "unseen")),
     ("changed_files", "info", {"open": "unseen"}),
     ("low_rank_change", "pass", {"value": 0, "of": 0}),
-    *(("low_rank_change", "info", {"value": 0, "open": why}) for why in ("files", "unread")),
+    *(
+        ("low_rank_change", "info", {"value": 0, "open": why})
+        for why in ("files", "unread", "hidden")
+    ),
     *(("r2", ending, {"on": on}) for ending in ("pass", "warn") for on in ("_seen", "_some")),
     *(("r2", "info", {"on": on}) for on in ("", "_some", "_seen")),
     *(("dominant_inputs", ending, {"input": "km"}) for ending in ("pass", "info", "warn")),

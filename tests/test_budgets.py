@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 422  # of the library
+FILES = 424  # of the library: trackers and callbacks are two
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -14,13 +14,13 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         1_280,
         "errors, checks, options as keywords, files, tables of results",
     ),
-    ("src/bilens/records", "py"): (3_620, "every field of every document with its description"),
+    ("src/bilens/records", "py"): (3_625, "every field of every document with its description"),
     ("src/bilens/algebra", "py"): (10_255, "maps, spectra, decompositions, fits, interactions"),
     ("src/bilens/polynomial", "py"): (3_045, "networks past one layer, attention, texts"),
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_675, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_215,
+        13_240,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named",
     ),
@@ -29,24 +29,24 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "images, tables, text, files that models run on; the interface of a model",
     ),
     ("src/bilens/train", "py"): (
-        5_145,
+        5_430,
         "one loop, four tasks, a penalty, conversion; layers' inputs",
     ),
     ("src/bilens/interp", "py"): (1_635, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_655,
+        8_700,
         "what weights and data say; which tensor is which; the rules",
     ),
-    ("src/bilens/report", "py"): (9_325, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (9_400, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/report", "py"): (9_360, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (9_485, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_815, "a file a command, the watch too"),
+    ("src/bilens/cli", "py"): (2_835, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
     ("explorer/src", "py"): (5_552, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_738, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (87_700, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_800, "of the explorer"),
+    ("tests", "py"): (88_535, "1.04 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (6_810, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 

@@ -103,7 +103,7 @@ def test_a_model_without_a_readable_layer_is_said_once(caplog: pytest.LogCapture
     reader, logged = EpochReader(None, 1, None, bl.from_module, again=False), list[Any]()
     model = nn.Embedding(3, 4)
     for epoch in (1, 2):
-        reader.read(model, epoch, epoch, logged.append)
+        reader.read_epoch(model, epoch, epoch, logged.append)
     said = [one.getMessage() for one in caplog.records if one.name == "bilens"]
     assert len(said) == 1
     assert "Embedding is not read" in said[0]
@@ -117,7 +117,7 @@ def test_reading_leaves_random_numbers_and_flags(caplog: pytest.LogCaptureFixtur
 
     reader, logged = EpochReader(None, 1, None, open_model, again=True), list[Any]()
     model, before = Block().train(), torch.get_rng_state()
-    reader.read(model, 1, 1, logged.append)
+    reader.read_epoch(model, 1, 1, logged.append)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(part.training for part in model.modules())
     assert all(one.grad is None and one.requires_grad for one in model.parameters())

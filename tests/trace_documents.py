@@ -202,6 +202,12 @@ def make_weights_only() -> dict[str, Any]:
     return document
 
 
+def causal_checks(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return every causal check of a document."""
+    found = [*document["circuits"], *document["contrasts"]["pairs"]]
+    return [check for one in found if one["causal"] for check in one["causal"]["checks"]]
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """Return documents that together need every sentence."""
     bare, silent = make_trace(), make_trace()
@@ -222,6 +228,8 @@ def variants() -> dict[str, dict[str, Any]]:
     bare["clusters"] = [list(range(25))]
     silent["clusters"] = []
     silent["ranking"][0]["p_value"] = 0.5
+    for check in causal_checks(silent):
+        check["before"]["low"] = -0.5
     for item in silent["circuits"]:
         item["output"].update(contexts=[], density=0.0, largest=0.0)
         item["example"] = []

@@ -153,10 +153,15 @@ def test_the_causal_check_is_told_or_why_there_is_none(page: Any, trace: Trace) 
         assert there == (circuit.latent in made)
     check = next(one for one in trace.circuits if one.latent in made).causal.checks[0]
     page.get_by_role("button", name=f"Circuit of latent {made[0]}", exact=True).press("Enter")
-    share = page.get_by_role("region", name="Causal check in numbers").locator("td").nth(4)
-    assert float(share.inner_text().split("%")[0].replace("−", "-")) == pytest.approx(
-        100 * check.share.value, abs=0.06
-    )
+    numbers = page.get_by_role("region", name="Causal check in numbers").locator("td")
+    before = numbers.nth(2).inner_text().split()[0].replace("−", "-")
+    assert float(before) == pytest.approx(check.before.value, rel=1e-3)
+    if check.before.low > 0:
+        share = numbers.nth(4).inner_text().split("%")[0].replace("−", "-")
+        assert float(share) == pytest.approx(100 * check.share.value, abs=0.06)
+    else:  # it is a quotient by what may be zero
+        assert numbers.nth(4).inner_text() == "—"
+        assert page.get_by_text("the behaviour holds zero, so that no share").count() > 0
 
 
 @pytest.mark.slow

@@ -191,14 +191,21 @@ NUMBER = re.compile(r"\d+\.\d{3,}")
 
 
 def neighbours(line: str) -> list[tuple[str, str]]:
-    """Pairs of numbers that differ by one in their last digit: one value, written twice."""
-    found = sorted({*NUMBER.findall(line)})
-    return [
-        (a, b)
-        for a, b in combinations(found, 2)
-        if len(a.partition(".")[2]) == len(b.partition(".")[2])
-        and abs(int(a.replace(".", "")) - int(b.replace(".", ""))) == 1
-    ]
+    """Pairs of numbers that are one value, written twice: the last digit or their count differs."""
+    found = sorted({*NUMBER.findall(line)}, key=len)
+    pairs = []
+    for a, b in combinations(found, 2):
+        digits, more = (len(one.partition(".")[2]) for one in (a, b))
+        last_differs = abs(int(a.replace(".", "")) - int(b.replace(".", ""))) == 1
+        if last_differs if digits == more else f"{float(b):.{digits}f}" == a:
+            pairs.append((a, b))
+    return pairs
+
+
+def test_one_value_in_two_forms_is_found() -> None:
+    assert neighbours("0.8416 0.8417") == [("0.8416", "0.8417")]
+    assert neighbours("0.2417 beside 0.24174") == [("0.2417", "0.24174")]
+    assert neighbours("0.2417 beside 0.24184, 0.25") == []
 
 
 @pytest.mark.parametrize("lang", [pytest.param("en", marks=pytest.mark.slow), "ja"])

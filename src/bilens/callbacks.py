@@ -47,7 +47,7 @@ class EpochReader:
         if isinstance(self.layers, str):
             self.layers = [self.layers]
 
-    def read(
+    def read_epoch(
         self, model: Any, epoch: int, step: int, log: Callable[[dict[str, float]], Any]
     ) -> None:
         """Read a model after an epoch, counted from 1, and log its numbers."""
@@ -105,14 +105,14 @@ def transformers(
     library = optional_package("transformers", "huggingface", "bl.callbacks.transformers")
     reader = EpochReader(layers, every, tracker, from_module, again=False)
 
-    class WeightCallback(library.TrainerCallback):  # type: ignore[misc, name-defined]
+    class TransformersWeights(library.TrainerCallback):  # type: ignore[misc, name-defined]
         def on_epoch_end(
             self, _args: Any, state: Any, _control: Any, model: Any = None, **_: Any
         ) -> None:
             if state.is_world_process_zero:
-                reader.read(model, round(state.epoch), state.global_step, trainer.log)
+                reader.read_epoch(model, round(state.epoch), state.global_step, trainer.log)
 
-    return WeightCallback()
+    return TransformersWeights()
 
 
 def lightning(
@@ -124,16 +124,16 @@ def lightning(
     library = optional_package(names[-1], "", "bl.callbacks.lightning", *names[:-1])
     reader = EpochReader(layers, every, tracker, from_module, again=False)
 
-    class WeightCallback((library if old else library.pytorch).Callback):  # type: ignore[misc]
+    class LightningWeights((library if old else library.pytorch).Callback):  # type: ignore[misc]
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             def log(numbers: dict[str, float]) -> None:
                 for logger in trainer.loggers:
                     logger.log_metrics(numbers, step=trainer.global_step)
 
             if trainer.is_global_zero:
-                reader.read(pl_module, trainer.current_epoch + 1, trainer.global_step, log)
+                reader.read_epoch(pl_module, trainer.current_epoch + 1, trainer.global_step, log)
 
-    return WeightCallback()
+    return LightningWeights()
 
 
 def keras(
@@ -146,12 +146,12 @@ def keras(
     library = optional_package("keras", "keras", "bl.callbacks.keras")
     reader = EpochReader(layers, every, tracker, saved_keras, again=True)
 
-    class WeightCallback(library.callbacks.Callback):  # type: ignore[misc, name-defined]
+    class KerasWeights(library.callbacks.Callback):  # type: ignore[misc, name-defined]
         def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
             known = {} if logs is None else logs
-            reader.read(self.model, epoch + 1, epoch + 1, known.update)
+            reader.read_epoch(self.model, epoch + 1, epoch + 1, known.update)
 
-    return WeightCallback()
+    return KerasWeights()
 
 
 def saved_keras(model: Any) -> LoadedModel:

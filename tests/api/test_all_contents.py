@@ -154,3 +154,57 @@ def test_codes_that_are_unpacked_are_compared_with_their_scales(tmp_path: Path) 
         assert found.headline is not None
         assert (found.headline.kind, found.headline.unread) == ("differ", (0, 0))
         assert found.headline.types == ("int8",)
+
+
+KERAS = {
+    "class_name": "Sequential",
+    "config": {
+        "name": "s",
+        "layers": [{"class_name": "Dense", "config": {"name": "d", "activation": "relu"}}],
+    },
+}
+
+
+@pytest.mark.parametrize("before_3", [True, False])
+@pytest.mark.parametrize("name", ["optimizer_net/w", "other/w", "optimizer", "model_weights_2/w"])
+def test_arrays_beside_the_weights_of_keras_are_compared(
+    name: str, before_3: bool, tmp_path: Path
+) -> None:
+    both = [tmp_path / f"{each}.h5" for each in ("new", "old")]
+    for factor, path in enumerate(both):
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["model_weights/d/kernel:0" if before_3 else "d/kernel:0"] = TABLE
+            file[name] = factor * TABLE
+            file["optimizer_weights/m"] = factor * TABLE
+            if before_3:
+                file.attrs["model_config"] = json.dumps(KERAS)
+    whole = compared(both[0], both[1])
+    assert whole.headline is not None
+    assert (whole.headline.kind, whole.headline.names) == ("differ", (name,))
+    assert whole.not_compared == ("optimizer_weights",)
+    with pytest.importorskip("h5py").File(both[0], "a") as file:
+        del file[name]
+    whole = compared(both[0], both[1])
+    assert whole.headline is not None
+    assert (whole.headline.alone, whole.baseline_alone) == (1, (name,))
+    told = [one.operation for one in getattr(whole.headline.graph, "settings", None) or ()]
+    assert told == (["tensors"] if before_3 else [])
+
+
+def test_the_state_of_a_training_is_named(tmp_path: Path) -> None:
+    state = {"w": torch.from_numpy(TABLE)}
+    more = {"opt": {"state": {0: torch.ones(4)}, "param_groups": []}, "epoch": 3}
+    torch.save({"state_dict": state, **more}, tmp_path / "old.pt")
+    torch.save({"state_dict": state}, tmp_path / "new.pt")
+    one, other = (tmp_path / f"{name}.pt" for name in ("new", "old"))
+    for both in ((one, other), (other, one)):
+        whole = compared(*both)
+        assert whole.headline is not None
+        assert whole.headline.kind == "same_tensors"
+        assert whole.not_compared == ("epoch", "opt")
+    assert compared(other, other).not_compared == ()
+    model, baseline = (
+        open_any(each, ReadOptions(allow_pickle=True), True) for each in (one, other)
+    )
+    report = bl.audit(model, baseline=baseline)
+    assert "Not compared: 2 files or parts of files (epoch, opt)." in report.to_markdown()

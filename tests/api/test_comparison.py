@@ -308,6 +308,67 @@ def test_weights_of_other_names_that_stand_in_each_others_place_are_told(tmp_pat
         assert whole.headline.graph.is_other == changed, name
 
 
+def inner_graph(path: Path, place: str, names: str, weights: list[np.ndarray]) -> Path:
+    """Write x → x A → x A B with A in a body or a function, called by names; B is outside of it."""
+    from onnx import helper, numpy_helper
+
+    inner, outer = (numpy_helper.from_array(x, n) for n, x in zip(names, weights, strict=True))
+    shapes: dict[str, Any] = {"k": (7, []), "i": (7, []), "go": (9, []), "on": (9, [])}
+    values = {
+        name: helper.make_tensor_value_info(name, *shapes.get(name, (1, [2, 2])))
+        for name in ("x", "y", "i", "go", "on", "s", "t", "e")
+    }
+    functions = []
+    if place == "function":
+        first = [node("h = F x")]
+        parts = [helper.make_node("Constant", [], [names[0]], value=inner)]
+        parts.append(node(f"o = MatMul u {names[0]}"))
+        functions = [
+            helper.make_function("my", "F", ["u"], ["o"], parts, [helper.make_opsetid("", 17)])
+        ]
+    elif place == "If":
+        parts = [node(f"t = MatMul x {names[0]}")]
+        then = helper.make_graph(parts, "then", [], [values["t"]], [inner])
+        other = helper.make_graph([node("e = Relu x")], "else", [], [values["e"]])
+        first = [node("go = IsNaN k"), node("h = If go", then_branch=then, else_branch=other)]
+    else:
+        parts = [node("on = Identity go"), node(f"t = MatMul s {names[0]}")]
+        ends = [[values[n] for n in text.split()] for text in ("i go s", "on t")]
+        body = helper.make_graph(parts, "body", *ends, [inner])
+        first = [helper.make_node("Loop", ["n", "", "x"], ["h"], body=body)]
+    held = [
+        outer,
+        numpy_helper.from_array(np.int64(3), "n"),
+        numpy_helper.from_array(np.float32(3), "k"),
+    ]
+    nodes = [*first, node(f"y = MatMul h {names[1]}")]
+    graph = helper.make_graph(nodes, "g", [values["x"]], [values["y"]], held)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("my", 1)]
+    path.write_bytes(
+        helper.make_model(graph, opset_imports=opsets, functions=functions).SerializeToString()
+    )
+    return path
+
+
+@pytest.mark.parametrize("place", ["If", "Loop", "function"])
+def test_a_weight_inside_a_body_is_compared_at_its_place(tmp_path: Path, place: str) -> None:
+    """Under another name, and trained on, exchanged with one outside of it, or as it was."""
+    pytest.importorskip("onnx")
+    one, other = (randn(2, 2, seed=seed).float().numpy() for seed in (1, 2))
+    old = inner_graph(tmp_path / "old.onnx", place, "ab", [one, other])
+    for changed, names, weights, said in (
+        ("nothing", "pb", [one, other], ("same_tensors", 0, True)),
+        ("trained on", "pb", [one * 1.01 + 0.001, other], ("differ", 1, True)),
+        ("exchanged", "pq", [other, one], ("same_tensors", 0, False)),
+        ("the same names, exchanged", "ab", [other, one], ("reordered", 2, True)),
+    ):
+        new = inner_graph(tmp_path / f"{changed}.onnx", place, names, weights)
+        head = difference_of(new, old).headline
+        assert head is not None
+        assert (head.kind, head.differing, head.graph == GraphChange((), ())) == said, changed
+        assert (head.unread, head.unplaced == 0) == ((0, 0), said[2]), changed
+
+
 def test_independent_operations_in_another_order_are_the_same_program(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     nodes = [node("a = Relu x"), node("b = Neg x"), node("y = Sub a b")]

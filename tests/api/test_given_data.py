@@ -19,8 +19,10 @@ from sklearn.preprocessing import StandardScaler
 import bilens as bl
 import tiny
 from bilens.api.audit_model import audit
+from bilens.api.given_data import given_data, performance_of
 from bilens.api.subject import is_of_columns, open_subject
 from bilens.base.errors import DataError, ShapeError, UsageError
+from bilens.nn import BilinearClassifier
 from bilens.records.performance import Performance
 from layer_audit_documents import transformer
 
@@ -125,6 +127,17 @@ def test_a_network_of_scikit_learn_is_measured_by_the_names_of_its_columns(tmp_p
     assert numbers is not None
     assert measured.mistakes[0].index == errors.argmax()
     assert numbers.r_squared == pytest.approx(r2_score(VALUE, regressor.predict(FRAME)))
+
+
+def test_fifty_mistakes_are_kept_and_fewer_of_large_images() -> None:
+    for side, kept in ((6, 50), (40, 24), (100, 12)):
+        module = BilinearClassifier(side * side, 4, 3).eval()
+        model = replace(tiny.loaded(module), input_shape=(side, side))
+        x = torch.rand(120, side, side, generator=torch.Generator().manual_seed(0))
+        wrong = (module(x.flatten(1)).argmax(dim=1) + 1) % 3
+        given = given_data(model, (x.numpy(), wrong.numpy()))
+        assert given is not None
+        assert len(performance_of(model, given).mistakes) == kept
 
 
 def test_a_safetensors_mlp_reads_columns_in_order(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,3 +265,61 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path) -> None:
     assert {*provenance.unseen_in(folder)} == {"checkpoint", "away"}
     (folder / ".git").mkdir()
     assert {*provenance.unseen_in(folder)} == {"checkpoint", "away"}
+
+
+def run_folder(path: Path, step: str = "5") -> Path:
+    """A model with a folder of its training beside it, and a link to one that lies elsewhere."""
+    model_folder(path)
+    (path / "checkpoints" / "last").mkdir(parents=True)
+    (path / "checkpoints" / "last" / "state.pt").write_text(step)
+    (path / "checkpoints" / "up").symlink_to("..")  # a folder that is in itself
+    (path.parent / f"{path.name}_out").mkdir()
+    (path.parent / f"{path.name}_out" / "x.py").write_text("a = 1")
+    (path / "away").symlink_to(path.parent / f"{path.name}_out")
+    return path
+
+
+def test_a_copy_of_a_run_folder_is_the_same_model(tmp_path: Path) -> None:
+    one, other = (load(run_folder(tmp_path / name)) for name in "ab")
+    assert identity_of(one) == identity_of(other)
+    report = bl.audit(one, baseline=other)
+    whole = report.record.difference.whole
+    assert whole.headline.kind == "identical"
+    assert (whole.unseen, whole.not_compared) == ((), ())
+
+
+@pytest.mark.parametrize("where", ["checkpoints/last/state.pt", "away/x.py", "away/new/y.py"])
+def test_what_changed_in_an_unseen_folder_is_another_model(where: str, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a")
+    before, same = identity_of(load(folder)), identity_of(load(folder))
+    assert before == same
+    (folder / where).parent.mkdir(exist_ok=True)
+    (folder / where).write_text("6")
+    assert identity_of(load(folder)) != before
+    report = bl.audit(load(folder), baseline=load(run_folder(tmp_path / "b")))
+    whole = report.record.difference.whole
+    assert where.partition("/")[0] in whole.unseen
+    assert re.search(r"Not compared: \d folders? \(", report.to_markdown())
+
+
+@pytest.mark.parametrize(("limit", "least"), [("MOST_FILES", 2), ("MOST_BYTES", 0)])
+def test_a_folder_of_too_much_is_no_other_and_known_by_when_it_changed(
+    limit: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, copy = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
+    monkeypatch.setattr(provenance, limit, least)
+    before = identity_of(load(folder))
+    assert before != identity_of(load(copy))
+    assert (before == identity_of(load(folder))) == (limit == "MOST_BYTES")
+    (folder / "checkpoints" / "last" / "state.pt").write_text("6")
+    assert identity_of(load(folder)) != before
+
+
+def test_a_folder_that_cannot_be_read_is_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, copy = run_folder(tmp_path / "a"), run_folder(tmp_path / "b")
+    real = Path.iterdir
+    refused = raising(PermissionError(13, "not allowed"))
+    monkeypatch.setattr(Path, "iterdir", lambda p: refused() if p.name == "last" else real(p))
+    assert identity_of(load(folder)) != identity_of(load(copy))

@@ -129,7 +129,7 @@ def test_files_that_are_not_compared_are_named(folders: Path) -> None:
     assert kind_of_change(whole) == "not_placed"
     assert whole.not_compared == ("checkpoint", "notes.md")
     report = bl.audit(bl.load(folders / "tuned"), baseline=bl.load(folders / "base"), **FEW)
-    assert "Not compared: 2 files (checkpoint, notes.md)" in report.to_markdown().replace("\\", "")
+    assert "(checkpoint, notes.md)" in report.to_markdown().replace("\\", "")
 
 
 @cell("audit", "other function")

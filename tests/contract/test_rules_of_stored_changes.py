@@ -3,6 +3,7 @@ has two models of which it is true by construction, and whose numbers are counte
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,52 @@ def two_objects_in_an_array(folder: Path) -> Shown:
     return one_array_of_objects(folder, 2)
 
 
+def stored(new: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> tuple[Finding, ...]:
+    """Judge two files of tensors."""
+    stores = [
+        {name: stored_array(Path(), name, part.numpy()) for name, part in one.items()}
+        for one in (new, old)
+    ]
+    return judge("layers", Evidence(whole_change=compare_tensors(stores[0], stores[1])))
+
+
+HIDDEN = {"value": 0, "said": "By which rank others changed is not known"}
+
+
+@CASES.say("layers", "low_rank_change.info_hidden")
+def a_matrix_of_nothing_beside_one_that_changed() -> Shown:
+    """Of one matrix that holds NaN the rank of its change cannot be computed."""
+    old = {"a.weight": randn(SIDE, 9), "b.weight": randn(SIDE, 9, seed=1)}
+    new = {"a.weight": randn(SIDE, 9, seed=2), "b.weight": torch.full((SIDE, 9), math.nan)}
+    return stored(new, old), {
+        "low_rank_change.info_hidden": {**HIDDEN, "of": 1, "matrices": "b.weight"}
+    }
+
+
+@CASES.say("layers", "low_rank_change.info_hidden")
+def two_matrices_in_each_others_place() -> Shown:
+    old = {"a.0.weight": randn(SIDE, 9), "a.1.weight": randn(SIDE, 9, seed=1)}
+    new = {"a.0.weight": old["a.1.weight"], "a.1.weight": old["a.0.weight"]}
+    named = {"matrices": "a.0.weight, a.1.weight"}
+    return stored(new, old), {"low_rank_change.info_hidden": {**HIDDEN, "of": 0, **named}}
+
+
+@pytest.mark.parametrize("rank", [2, SIDE])
+def test_codes_that_may_hide_a_low_rank_pass_no_condition(rank: int) -> None:
+    from bilens.findings.rules.registry import judge_conditions, parse_conditions
+
+    exact, step = randn(SIDE, 64, seed=3), 0.25
+    added = exact + 1e-4 * randn(SIDE, rank, seed=4) @ randn(rank, 64, seed=5)
+    codes = (added / step).round() * step
+    old = stored_array(Path(), "up.weight", exact.numpy())
+    new = replace(stored_array(Path(), "up.weight", codes.numpy()), quantised_as="Q4_K")
+    whole = compare_tensors({"up.weight": new}, {"up.weight": old})
+    assert [one.state for one in whole.changed] == ["quantised"]
+    verdict = judge("layers", Evidence(whole_change=whole))
+    asked = parse_conditions(["low_rank_change"], data=False, baseline=True)
+    assert [one.failed for one in judge_conditions("layers", asked, verdict)] == [True]
+
+
 # ---- tensors of one model alone
 
 
@@ -223,7 +270,7 @@ def a_layer_of_another_size_and_one_that_changed() -> Shown:
 
 
 @CASES.say("layers", "changed_tensors.warn", "low_rank_change.pass_none")
-def a_bias_that_was_zero_and_a_table_of_nothing(folder: Path) -> Shown:
+def a_bias_that_was_zero_and_a_vector_of_nothing(folder: Path) -> Shown:
     """Of what was zero no share can have changed, and what is no number is of no rank."""
     both = []
     for name, bias, hole in (("new", 1.0, math.nan), ("old", 0.0, 1.0)):
@@ -231,7 +278,7 @@ def a_bias_that_was_zero_and_a_table_of_nothing(folder: Path) -> Shown:
             "up.weight": randn(9, 6),
             "down.weight": randn(6, 9, seed=1),
             "down.bias": torch.full((6,), bias).double(),
-            "places": torch.full((2, 6), hole).double(),
+            "places": torch.full((6,), hole).double(),
         }
         save_file(tensors, folder / f"{name}.safetensors")
         roles = {"up": "up.weight", "down": "down.weight", "down_bias": "down.bias"}

@@ -16,6 +16,7 @@ from bilens.records.base import kind_of
 from bilens.report import reports
 from bilens.report.reports import AuditReport
 from every_document import DOCUMENTS
+from layer_audit_documents import make_measured
 from report_documents import KINDS, make_document, variants
 
 
@@ -32,6 +33,18 @@ def test_a_report_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     (other, *_) = (one for one in KINDS if one is not kind)
     with pytest.raises(CheckpointError, match=f"an? {kind_of(other.type)} document was expected"):
         other.from_json(tmp_path / "deep" / "report.json")
+
+
+def test_twelve_mistakes_are_drawn_and_all_are_counted() -> None:
+    document = make_measured()
+    found = document["performance"]
+    found["mistakes"] = [found["mistakes"][0] | {"index": index} for index in range(1000, 1030)]
+    accuracy = found["classification"]["accuracy"] | {"right": 60, "total": 100, "value": 0.6}
+    found["classification"]["accuracy"], found["rows"] = accuracy, 100
+    page = AuditReport(document).to_html()
+    assert "Of 100 rows, 40 were answered wrong; of these the 12 most confident ones are" in page
+    assert "1,011" in page
+    assert "1,012" not in page
 
 
 def test_the_file_is_the_text_and_a_line_end() -> None:

@@ -208,6 +208,46 @@ def test_keeping_nothing_has_a_place_on_the_logarithmic_axis() -> None:
     assert places[0] == values(nodes(CHARTS["truncation"], "line", "zero"), "x1")[0]
 
 
+ENDS = {"start": 0.0, "middle": 0.5, "end": 1.0}
+
+
+def boxes(svg: Figure) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Return each text of a chart with its place: left, top, right, bottom."""
+    found = []
+    for node in nodes(svg, "text"):
+        said, (x, y) = "".join(node.itertext()), values([node], "x", "y")
+        width = text_width(said, 12)
+        left = x - width * ENDS[node.get("text-anchor", "start")]
+        found.append((said, (left, y - 10, left + width, y + 2)))
+    return found
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize("mark", [(2, 0.5), (6, 0.95), (9, 0.99), (8, 0.12)])
+def test_words_in_the_chart_of_few_directions_lie_on_no_curve_and_on_no_other_words(
+    mark: tuple[int, float], lang: str
+) -> None:
+    (place, value), end = mark, max(mark[1], 0.2)
+    curve = [(0, 0.02), (1, value / 2), (place, value), (place + 2, end), (12, end)]
+    chart = curves.truncation_chart(load_catalogue(lang), curve, curve, mark)
+    words = boxes(chart)
+    for index, (said, box) in enumerate(words):
+        for other, there in words[index + 1 :]:
+            assert not traces.overlap(box, there), (said, other)
+    dots = nodes(chart, "circle")
+    for dot in dots:
+        x, y = values([dot], "cx", "cy")
+        for said, box in words:
+            assert not traces.overlap(box, (x - 2, y - 2, x + 2, y + 2)), said
+    line = nodes(chart, "polyline")[0].get("points", "").split()
+    ends = [tuple(map(float, point.split(","))) for point in line]
+    for (x, y), (far, height) in pairwise(ends):
+        for step in range(41):
+            at = x + (far - x) * step / 40, y + (height - y) * step / 40
+            for said, box in words:
+                assert not traces.overlap(box, (*at, at[0] + 0.1, at[1] + 0.1)), said
+
+
 def test_the_curve_of_radii_is_nowhere_above_what_is_proven() -> None:
     (curve,) = nodes(CHARTS["radii"], "polyline")
     heights = [float(point.split(",")[1]) for point in curve.get("points", "").split()]

@@ -11,7 +11,7 @@ from bilens.report.reports import TraceReport
 from bilens.report.sections.trace_circuits import SHADES, leading_pair, shade
 from bilens.report.text import latent_name, token_name, visible
 from report_documents import changed
-from trace_documents import make_trace, make_weights_only, variants
+from trace_documents import causal_checks, make_trace, make_weights_only, variants
 
 
 @pytest.mark.parametrize("name", variants())
@@ -33,6 +33,16 @@ def test_numbers_of_the_page_are_those_of_the_document() -> None:
     assert "43.8%" in page  # of the difference between two latents, not linear
     assert 'class="s8 peak" title="2.0">' in page  # the strongest token of the strongest context
     assert 'class="s1" title="0.30">' in page
+
+
+def test_no_share_is_told_of_a_behaviour_that_may_be_zero() -> None:
+    document = make_trace()
+    assert "The behaviour may be zero" not in TraceReport(document).to_html()
+    for check in causal_checks(document):
+        check["before"]["low"] = -0.1
+    page = TraceReport(document).to_html()
+    assert "75.0% (62.5% – 87.5%)" not in page
+    assert "The behaviour may be zero: no share of it is told" in page
 
 
 def test_the_latent_a_row_names_is_linked_to_its_circuit() -> None:

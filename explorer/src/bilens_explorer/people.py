@@ -79,7 +79,8 @@ def findings(t: Catalogue, found: ModelPage) -> Markup:
     summary = page_link(t, f"/models/{found.model.id}/summary", t("explorer.summary"))
     link = [] if last is None or found.unread else [element("p", summary)]
     compared = element("div", "", data_view="compareWith", data_key=found.model.id)
-    return joined(compared, section(t, "explorer.findings", *link, *none, listed))
+    key = "explorer.findings" if last is not None else "explorer.remarks"
+    return joined(compared, section(t, key, *link, *none, listed) if last or parts else "")
 
 
 def thread(

@@ -8,7 +8,6 @@ from bilens.report import (
     Catalogue,
     SavedReport,
     element,
-    grouped,
     load_catalogue,
     mistake_table,
     render_html,
@@ -95,13 +94,8 @@ def wrong_answers(served: ServedFolder, key: Key) -> WrongAnswers:
 def mistakes_page(found: WrongAnswers, lang: str, secret: str) -> str:
     """Return the wrong answers as a table, which a script sorts."""
     t, page, answers = load_catalogue(lang), displayable(found.page), displayable(found.performance)
-    values = {"shown": grouped(len(answers.mistakes)), "rows": grouped(answers.rows), "wrong": ""}
-    key = "numbers"
-    if answers.classification is not None:
-        key, of_rows = "answers", answers.classification.accuracy
-        values["wrong"] = grouped(of_rows.total - of_rows.right)
-    link = audit_link(t, found.audit, page.model.name)
-    lead = element("p", t(f"explorer.mistakes.{key}", **values), " ", link)
-    listed = element("div", mistake_table(t, answers), data_view="takeTable")
-    parts = (tabs(t, page, "mistakes"), section(t, "explorer.mistakes", lead, listed))
+    link = element("p", audit_link(t, found.audit, page.model.name))
+    lead, listed = mistake_table(t, answers)
+    view = element("div", listed, data_view="takeTable")
+    parts = (tabs(t, page, "mistakes"), section(t, "explorer.mistakes", lead, link, view))
     return framed(t, page.model.name, secret, watch(t, page.digest, page.model.id), *parts)

@@ -18,9 +18,9 @@ from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
     COMPANION,
     files_with_tensors,
+    folders_unseen,
     is_of_weights,
     is_prose,
-    unseen_in,
 )
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
@@ -43,6 +43,7 @@ from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, 
 from bilens.io.file_kinds import files_below
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.tensor_names import CALL, INLINED
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
@@ -79,16 +80,19 @@ def whole_difference(
     tensors = all_tensors(model, held[0]), all_tensors(baseline, held[1])
     same = model.weights_sha256 == baseline.weights_sha256 != ""
     graph = None if same else partial(changed_graph, *held)
-    folders = {place for one in (model, baseline) for place in (one.below, one.source) if place}
-    unseen = tuple(sorted({n for place in folders for n in unseen_in(Path(place))}))
+    folders = folders_unseen(model), folders_unseen(baseline)
+    alike = {name for name, keys in folders[0].items() if keys == folders[1].get(name)}
+    unseen = tuple(sorted({*folders[0], *folders[1]} - alike))
     whole = compare_tensors(
         *tensors, files, unseen=unseen, same_file=same, graph=graph, progress=progress
     )
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
+    left = {name for one in held if one is not None and not same for name in one.left_out}
     if files is not None:
-        whole = structs.replace(whole, not_compared=names_not_compared(model, baseline, files))
+        left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
+    whole = structs.replace(whole, not_compared=tuple(sorted(left)))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs)
     notes = (*around, *hooks_of_both(alignment))
@@ -122,8 +126,10 @@ def changed_graph(
         programs = [held.program() for held in found if held.program is not None]
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
-    known = {(x.baseline.name, x.model.name) for x in pairs if x.how in WHOLE}
-    known |= {(name, name) for name in {*found[0].names()} & {*found[1].names()}}
+    both = [[CALL.sub(INLINED, one.name) for one in (x.baseline, x.model)] for x in pairs]
+    known = {(old, new) for (old, new), x in zip(both, pairs, strict=True) if x.how in WHOLE}
+    named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]
+    known |= {(name, name) for name in named[0] & named[1]}
     return GraphChange(operations, changed_settings(programs[0], programs[1], known))
 
 
@@ -227,14 +233,11 @@ def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     return {name: file for folder in folders for name, file in files_below(folder).items()}
 
 
-def names_not_compared(
-    model: LoadedModel, baseline: LoadedModel, compared: Sequence[FileChange]
-) -> tuple[str, ...]:
-    """Return the files of two models whose bytes and tensors nobody compares, and folders."""
+def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> set[str]:
+    """Return the files of two models whose tensors are not read, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
-    every = {name for name, path in beside if path not in own}
-    return tuple(sorted(every - {one.name for one in compared}))
+    return {name for name, path in beside if path not in own}
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:

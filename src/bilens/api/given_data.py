@@ -14,10 +14,11 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, SeenRows, in_blocks, split_rows
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
-from bilens.api.provenance import files_beside, find_test_data, image_origin, reading_of
+from bilens.api.provenance import find_test_data, image_origin, reading_of
 from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of
 from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, UsageError
+from bilens.base.files import file_sha256
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
 from bilens.data.images import ImageDataset
 from bilens.data.labelled_data import as_array, labelled, read_labelled
@@ -42,7 +43,8 @@ from bilens.train.recorded_inputs import LayerInputs
 
 Data: TypeAlias = ImageDataset | LabelledData | tuple[Any, Any] | str | Path
 MOST_PIXELS = 3 * 128 * 128  # numbers of an image that is drawn
-SHOWN = 12  # mistakes
+KEPT, FEWEST_KEPT = 50, 12  # mistakes
+KEPT_PIXELS = 50 * 28 * 28  # of the images of mistakes beyond the first ones
 FEWEST_ROWS = 500  # that layers are fitted to: R² takes a hundred
 
 
@@ -214,8 +216,10 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         answers = classification(logits, labels, names)
         confidence, said = logits.softmax(dim=1).amax(dim=1), answers_of(logits)
         badness = confidence * (said != labels)
-    worst = badness.argsort(descending=True, stable=True)[: min(SHOWN, int((badness > 0).sum()))]
-    images = grey_images(x[worst], interface.input_shape or given.shape)
+    shape = interface.input_shape or given.shape
+    kept = min(max(KEPT_PIXELS // math.prod(shape or (1,)), FEWEST_KEPT), KEPT)
+    worst = badness.argsort(descending=True, stable=True)[: min(kept, int((badness > 0).sum()))]
+    images = grey_images(x[worst], shape)
     mistakes = []
     for place, row in enumerate(worst.tolist()):
         name = given.names[row] if given.names else ""
@@ -223,7 +227,7 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         image = None if images is None else tuple(images[place].flatten().tolist())
         right = 0.0 if labels is None else float(labels[row])
         mistakes.append(Answer(numbered[row], name, right, float(said[row]), sure, image))
-    shape = None if images is None else (images.shape[1], images.shape[2])
+    sides = None if images is None else (images.shape[1], images.shape[2])
     approximated = approximation_on_data(tuple(model.layers.values()), layers, x, members)
     trained, twins, said_of_rows = None, 0.0, model.provenance
     if FITTED_KEY in said_of_rows:
@@ -234,7 +238,7 @@ def performance_of(model: LoadedModel, given: LabelledData) -> Performance:
         trained = len(x)
     wrong, notes = tuple(mistakes), given.notes
     return Performance(
-        len(x), names, shape, answers, numbers, wrong, approximated, notes, trained, twins
+        len(x), names, sides, answers, numbers, wrong, approximated, notes, trained, twins
     )
 
 
@@ -276,7 +280,8 @@ def rows_to_fit(
                     f"inputs are what layers see of a model whose {name} has the activation "
                     f"{there}, and it is read with {here} here: record them of this reading."
                 )
-        beside = files_beside(model).get("0 config.json")
+        config = Path(model.source) / "config.json"
+        beside = file_sha256(config) if model.source and config.is_file() else None
         inputs.check_given_by(model.module or model.original, beside)
         return inputs.to_fit
     if data is None or not model.network:

@@ -5,11 +5,13 @@ import platform
 import re
 import shlex
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import numpy as np
@@ -210,6 +212,7 @@ LARGEST_REPORT = 1 << 25  # bytes
 REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
+MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
 BELOW = "base: "  # how names of files of the model below an adapter begin
 
 
@@ -266,8 +269,8 @@ def numbers_of(model: LoadedModel) -> str:
 def files_beside(model: LoadedModel) -> dict[str, str]:
     """Return the SHA-256 of what lies beside the weights that were read: also other weights.
 
-    These are left out where not even those that were read are known by their bytes. A folder that
-    is not gone through is known by where it lies alone, so that no copy is the same.
+    These are left out where not even those that were read are known by their bytes. Folders that
+    are not gone through are known by all that lies in them.
     """
     places = [Path(place) for place in (model.source, model.below) if place]
     hashed = {*weight_files_of(model)}  # with the weights
@@ -279,10 +282,36 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
         for name, path in read_beside(place).items()
         if path not in own and not (model.headers and is_of_weights(path))
     } | {
-        f"{number} {name}": str(path.resolve())
+        f"{number} {name}": folder_key(path)
         for number, place in enumerate(places)
         for name, path in unseen_in(place).items()
     }
+
+
+def folder_key(folder: Path) -> str:
+    """Return a text that two folders share where the same bytes lie in them, links followed.
+
+    Of more than MOST_BYTES it is of where each file lies and when it changed, so that no copy has
+    the same; with more than MOST_FILES, or one that cannot be read, it is another each time.
+    """
+    parts, known, todo = list[tuple[str, Path | str]](), dict[Path, str](), [folder]
+    with suppress(OSError):
+        while todo and len(parts) + len(known) < MOST_FILES:
+            path = todo.pop()
+            name = path.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
+            real = path.resolve()
+            if path.is_dir() and real not in known:
+                known[real] = name
+                todo += sorted(path.iterdir())
+            else:  # a folder that was met, or what is no file, by name
+                parts.append((name, path if path.is_file() else known.get(real, "no file")))
+        files = [path for _, path in parts if isinstance(path, Path)]
+        if not todo and sum(path.stat().st_size for path in files) <= MOST_BYTES:
+            told = [(n, file_sha256(x) if isinstance(x, Path) else x) for n, x in parts]
+            return key_of({"files": told})
+        if not todo:
+            return key_of({"marks": [(str(x.resolve()), mark_of(x)) for x in files]})
+    return uuid4().hex
 
 
 def files_with_tensors(model: LoadedModel) -> set[Path]:
@@ -342,6 +371,15 @@ def unseen_in(folder: Path) -> dict[str, Path]:
     """Return the folders in one of a model that are not gone through, and may be part of it."""
     found = files_below(folder) if folder.is_dir() else {}
     return {n: one for n, one in found.items() if one.is_dir() and not PROSE.fullmatch(one.name)}
+
+
+def folders_unseen(model: LoadedModel) -> dict[str, set[str]]:
+    """Return the folders of a model that are not gone through, by name, and what lies in them."""
+    found = defaultdict[str, set[str]](set)
+    for place in (model.below, model.source):
+        for name, path in (unseen_in(Path(place)) if place else {}).items():
+            found[name].add(folder_key(path))
+    return found
 
 
 def data_sha256(data: LabelledData | None) -> str:

@@ -96,7 +96,7 @@ def train_image(
         overwrite=options.overwrite,
         on_epoch=options.on_epoch,
         tracker=options.tracker,
-        figures=partial(class_pictures, shape=data.image_shape) if watched else None,
+        **({"figures": partial(class_pictures, shape=data.image_shape)} if watched else {}),
         say=options.say,
         provenance=job.provenance(),
     )

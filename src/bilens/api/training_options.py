@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from bilens.base import silent
 from bilens.base.keyword_options import described
@@ -40,7 +40,8 @@ class Running:
         "an object with log(step, numbers, figures).",
         "--track",
         panel="Run",
-        kind=list[TrackerName] | None,
+        metavar="|".join(get_args(TrackerName)),
+        kind=list[str] | None,
     )
 
 

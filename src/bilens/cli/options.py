@@ -214,10 +214,11 @@ DeviceOption = Annotated[
     Device, typer.Option(help="auto: a GPU where there is one.", rich_help_panel=RUN_PANEL)
 ]
 Track = Annotated[
-    list[TrackerName] | None,
+    list[str] | None,
     typer.Option(
         "--track",
         help="Tell a tracker of experiments each line of the history; may be repeated.",
+        metavar="|".join(get_args(TrackerName)),
         rich_help_panel=RUN_PANEL,
     ),
 ]

@@ -135,7 +135,8 @@ def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
     """
     tensors = [pair.model for pair in found.pairs if not is_uninformative(pair)]
     count = {one.name: math.prod(one.shape) for one in tensors if is_weight(one)}
-    matrices = [one for one in differing if one.full and one.name in count]
+    finite = [one for one in differing if one.state != "not_finite"]
+    matrices = [one for one in finite if one.full and one.name in count]
     kept = count.keys() - {one.name for one in differing}
     if any(is_beyond_chance(1.0, count[name]) for name in kept):
         return False

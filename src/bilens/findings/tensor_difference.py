@@ -99,7 +99,9 @@ def compare_pair(pair: TensorPair) -> TensorChange:
     kind, number = kinds[kinds[0] == "other"], next(filter(None, said), None)
     layer = int(number[1]) if number else None
     found = TensorChange(new.name, kind, layer, new.storage, old.storage, "not_finite")
-    found = replace(found, baseline_name=old.name, entries=prod(new.shape))
+    whole = matrices(new.name, torch.empty(old.shape, device="meta"))
+    full = min(whole[0].shape) if len(old.shape) > 1 else 0
+    found = replace(found, baseline_name=old.name, entries=prod(new.shape), full=full)
     try:
         before, after = old.read_tensor(), new.read_tensor()
     except NonFiniteError:
@@ -114,7 +116,6 @@ def compare_pair(pair: TensorPair) -> TensorChange:
     found = replace(
         found,
         change=moved / size if size > 0 else 0.0 if moved == 0 else None,
-        full=min(matrices(new.name, before)[0].shape) if before.ndim > 1 else 0,
         rounded_to=rounded,
         baseline_rounded_to=widened,
         size=size,

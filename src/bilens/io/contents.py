@@ -39,6 +39,7 @@ OPERATION = {kind: re.compile(pattern) for kind, pattern in OPERATIONS.items()}
 # Types of numbers that may be codes of others, and the bits of those whose names do not say them.
 CODES = ("int8", "uint8", "int4", "uint4", "int16", "uint16", "float8e4m3fn", "float8e5m2")
 BITS = {"bool": 8, "string": 0, "float8e4m3fn": 8, "float8e5m2": 8, "float4e2m1": 4}
+TRAINING_GROUPS = ("optimizer", "optimizer_weights", "metrics")  # of files of Keras
 MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for
 
@@ -106,6 +107,7 @@ class Contents:
     said: dict[str, str] = field(default_factory=dict)  # by the file, of the model
     program: Callable[[], Program] | None = None  # None where a format gives no whole one
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # of no answer, such as an optimizer
     imports: tuple[str, ...] = ()
     parts: Counter[str] = field(default_factory=Counter)  # that the format tells itself
     is_graph: bool = False  # whether its operations say all that it computes

@@ -20,6 +20,7 @@ import msgspec
 from bilens.base.errors import MissingExtraError, optional_package
 from bilens.io.byte_ranges import opened, read_header
 from bilens.io.contents import (
+    TRAINING_GROUPS,
     Contents,
     Name,
     Operation,
@@ -261,7 +262,7 @@ def keras_program(config: Any, paths: Sequence[str], by_name: bool) -> Program:
         )
         for parts in split
     ]
-    return [tree("", config), weights]
+    return [tree("", config), Operation("tensors", {"stored": weights})]
 
 
 def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
@@ -275,7 +276,10 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
             found.program = lambda: keras_program(json.loads(config), [*paths], by_name=True)
 
         def add(name: str, one: Any) -> None:
-            if hasattr(one, "dtype") and not name.startswith(("optimizer/", "optimizer_weights/")):
+            group, _, is_inside = name.partition("/")
+            if is_inside and group in TRAINING_GROUPS:
+                found.left_out += [] if group in found.left_out else [group]
+            elif hasattr(one, "dtype"):
                 name = name.removeprefix("model_weights/")
                 shape, dtype = tuple(one.shape), one.dtype.name
                 found.tensors.append(Tensor(name, shape, dtype, one.dtype.itemsize * prod(shape)))

@@ -222,13 +222,14 @@ def joined(folder: Path | None, parts: list[Contents]) -> Contents:
     """Return parts of a model as one; tensors of those below a folder have the path in front."""
     if folder is not None and not parts:
         raise no_model_in(folder, folder)
-    whole = replace(parts[0], tensors=[], files=[], operations=Counter(), notes=[])
+    whole = replace(parts[0], tensors=[], files=[], operations=Counter(), notes=[], left_out=[])
     for part in parts:
         path = "" if folder is None else f"{part.files[0].parent.relative_to(folder).as_posix()}/"
         whole.tensors += [one._replace(name=f"{path}{one.name}") for one in part.tensors]
         whole.files += part.files
         whole.operations += part.operations
         whole.notes += part.notes
+        whole.left_out += part.left_out
     formats = [*dict.fromkeys(part.format for part in parts)]
     whole.format = ", ".join([*formats, f"{len(parts)} files"] if len(parts) > 1 else formats)
     return whole

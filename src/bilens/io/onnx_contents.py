@@ -22,6 +22,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
+from bilens.io.tensor_names import INLINED
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -98,11 +99,13 @@ class OnnxProgram:
         self.onnx, self.folder, self.model = onnx, str(path.parent), model
         self.functions = {(one.domain, one.name, one.overload): one for one in model.functions}
         self.called, self.domains = dict[Any, None](), set[str]()
+        self.ending = ""  # of names in a function, which is read where it is called
         self.opsets = {plain_domain(one.domain): one.version for one in model.opset_import}
 
     def tree(self) -> Program:
         graph = self.graph(self.model.graph, {}, is_main=True)
         functions, done = list[Program](), set[Any]()
+        self.ending = INLINED
         while left := [key for key in (*self.called, *self.functions) if key not in done]:
             done.add(left[0])  # in the order in which they are called
             one = self.functions[left[0]]
@@ -134,11 +137,16 @@ class OnnxProgram:
             fetch = partial(bytes_of, self.onnx, one, self.folder)
             return WeightPlace(name or one.name, (one.data_type, *one.dims), fetch)
         if kind == "GraphProto":
-            return self.graph(one, scope)
+            return self.graph(one, scope, f"{name}.")
         return self.fields(one, scope) if kind else one
 
-    def graph(self, graph: Any, outer: dict[str, Program], *, is_main: bool = False) -> Program:
-        """Return a graph, a body of a node or a function, whose names are its own."""
+    def graph(
+        self, graph: Any, outer: dict[str, Program], home: str = "", *, is_main: bool = False
+    ) -> Program:
+        """Return a graph, a body of a node or a function, whose names are its own.
+
+        Its weights are called as where the file is read, by the node that a body is in, too.
+        """
         ends = {
             side: [getattr(one, "name", one) for one in getattr(graph, side)]
             for side in ("input", "output")
@@ -146,7 +154,7 @@ class OnnxProgram:
         made = [name for node in graph.node for name in node.output]
         scope = outer | {name: Name(name, id(graph)) for name in (*ends["input"], *made)}
         for proto in getattr(graph, "initializer", ()):
-            scope[proto.name] = self.value(proto, scope)
+            scope[proto.name] = self.value(proto, scope, f"{home}{proto.name}{self.ending}")
         for proto in getattr(graph, "sparse_initializer", ()):
             scope[proto.values.name] = self.fields(proto, scope)
         found: dict[str, Program] = {
@@ -155,10 +163,11 @@ class OnnxProgram:
         if is_main:  # others give and take values under these names, in these types
             for side in ends:
                 found[f"{side} values"] = [self.fields(one, {}) for one in getattr(graph, side)]
-        found["nodes"] = [self.node(one, scope) for one in in_order(graph.node, ends["output"])]
+        nodes = in_order(graph.node, ends["output"])
+        found["nodes"] = [self.node(one, scope, home) for one in nodes]
         return found | self.fields(graph, scope)
 
-    def node(self, node: Any, scope: dict[str, Program]) -> Operation:
+    def node(self, node: Any, scope: dict[str, Program], home: str) -> Operation:
         domain, first = plain_domain(node.domain), (*node.output, "")[0]
         key = (node.domain, node.op_type, node.overload)
         own = key in self.functions
@@ -178,7 +187,8 @@ class OnnxProgram:
                 if one.default_value.type and not own:
                     found[name] = self.attribute(one.default_value, scope, "")
         for one in sorted(node.attribute, key=lambda one: str(one.name)):
-            label = first if node.op_type == "Constant" else f"{first}.{one.name}"
+            label = f"{home}{next(filter(None, node.output), node.name)}{self.ending}"
+            label += "" if node.op_type == "Constant" else f".{one.name}"
             found[one.name] = self.attribute(one, scope, label)
         for side in ("input", "output"):  # those at the end may be left out
             names = [*getattr(node, side)]
@@ -192,7 +202,7 @@ class OnnxProgram:
             return {"of the function": one.ref_attr_name}
         value = self.onnx.helper.get_attribute_value(one)
         if isinstance(value, list):
-            return [self.value(x, scope) for x in value]
+            return [self.value(x, scope, f"{name}.{at}") for at, x in enumerate(value)]
         return self.value(value, scope, name)
 
 

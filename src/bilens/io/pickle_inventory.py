@@ -86,6 +86,9 @@ def read_torch_contents(path: Path) -> Contents:
         f"not counted among its weights{', nor compared' if is_optimizer(one) else ''}: {other}"
         for other, one in others.items()
     ]
+    beside = content.children() if weights is not content else {}
+    found.left_out += [words.partition(",")[0] for words, x in others.items() if is_optimizer(x)]
+    found.left_out += [name for name, one in beside.items() if not flattened(one)]
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole
         if "_flat_weights" not in name:

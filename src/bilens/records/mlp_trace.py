@@ -109,7 +109,7 @@ class CausalCheck(Record, frozen=True):
     num_directions: Annotated[Count, "directions that are changed together"]
     before: Annotated[Interval, "size of the behaviour in the unchanged model, in logits"]
     after: Annotated[Interval, "size with the directions changed"]
-    share: Annotated[Interval, "removed, or created in prompts without the cause"]
+    share: Annotated[Interval, "removed, or created; says nothing where `before` holds 0"]
     random_share: Annotated[Interval, "the same for as many random directions, moved as far"]
     num_random: Annotated[Count, "draws"]
     loss_before: Annotated[float | None, "nats per token on other text; null if unmeasured"]

@@ -158,7 +158,9 @@ class WholeDifference(Record, frozen=True):
     other_shape: Annotated[tuple[str, ...], "in both, and not compared"] = ()
     files: Annotated[tuple[FileChange, ...] | None, "null: a file, and no weights beside"] = None
     directions: Annotated[tuple[UpdateDirection, ...], "of a language model, by falling score"] = ()
-    not_compared: Annotated[tuple[str, ...], "files of one of both, such as texts about it"] = ()
+    not_compared: Annotated[
+        tuple[str, ...], "files of one of both, such as texts about it, or parts, as an optimizer"
+    ] = ()
     headline: Annotated[DifferenceHeadline | None, "null in a document of an older version"] = None
     unseen: Annotated[tuple[str, ...], "folders of one of both that may be part of it"] = ()
 

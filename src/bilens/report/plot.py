@@ -202,25 +202,29 @@ class Plot:
         area = rectangle(self.start, y(high), self.end - self.start, y(low) - y(high), "band")
         return joined(area, self.level(high), self.level(low))
 
-    def pointer(self, position: float, value: float, text: str, *, above: bool = False) -> Markup:
-        """Return a ring around a point, a line down to the axis, and words where there is room."""
+    def pointer(self, position: float, value: float, text: str) -> Markup:
+        """Return a ring around a point, a line down to the axis, and words at its emptier end.
+
+        That is at the foot of the line, or at the top where the point lies in the lower half.
+        """
         x, y = self.across(position), self.upwards(value)
-        side, anchor = (14, "start") if x < 0.6 * self.width else (-14, "end")
+        side, anchor = (10, "start") if x < 0.6 * self.width else (-10, "end")
+        place = self.base - 10 if y < (self.top + self.base) / 2 else self.top + LETTERS
         return joined(
             line(x, y + 7, x, self.base, "pointer"),
             circle(x, y, 7.0, "ring"),
-            label(x + side, y - 8 if above else y + 26, text, "strong", anchor),
+            label(x + side, place, text, "strong", anchor),
         )
 
-    def legend(self, x: float, y: float, entries: Sequence[tuple[str, str]]) -> Markup:
-        """Return class and name of curves below each other, from a position in the drawing on."""
-        parts = []
-        for row, (class_, name) in enumerate(entries):
-            base = y + 22 * row
-            parts += [
-                line(x, base - 4, x + 28, base - 4, class_),
-                label(x + 36, base, name, "note"),
-            ]
+    def legend(self, entries: Sequence[tuple[str, str]]) -> Markup:
+        """Return class and name of curves beside each other, above the plane, in rows."""
+        parts, x, y = list[Markup](), self.start, LETTERS
+        for class_, name in entries:
+            width = text_width(name, LETTERS)
+            if x > self.start and x + 36 + width > self.end:
+                x, y = self.start, y + 20
+            parts += [line(x, y - 4, x + 28, y - 4, class_), label(x + 36, y, name, "note")]
+            x += 36 + width + 24
         return joined(*parts)
 
 

@@ -82,7 +82,7 @@ def run_in_folder(
     on_epoch: Callable[[LineT], None] = silent,
     say: Callable[[str], None] = silent,
     tracker: Chosen = (),
-    figures: Callable[[Model], Mapping[str, Picture]] | None = None,
+    figures: Callable[[Model], Mapping[str, Picture]] = lambda _model: {},
 ) -> TrainingResult[LineT]:
     """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder.
 
@@ -116,20 +116,14 @@ def run_in_folder(
             def after_step(run: TrainingRun[Model]) -> None:
                 if group.any(interrupted.is_set()):
                     save_checkpoint(folder, run)
-                    aside = folder / EARLIER_NAME
-                    earlier = f" Until then {aside} keeps the run that it overwrites."
-                    raise InterruptedRunError(
-                        f"Interrupted in {task.position(run.epoch + 1)}; {folder} is saved: repeat "
-                        f"the command with --resume to go on.{earlier if aside.exists() else ''}"
-                    )
+                    raise interrupted_in(task.position(run.epoch + 1), folder)
 
             for line in train(run, task, after_step):
                 history.append(line)
                 if group.first:
                     write_history(folder, history)
                 on_epoch(line)
-                drawn = dict if figures is None else partial(figures, run.model)
-                telling.log(line.place, line.to_dict(), drawn)
+                telling.log(line.place, line.to_dict(), partial(figures, run.model))
                 if group.any(group.first and time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS):
                     save_checkpoint(folder, run)
                     last, saved = time.monotonic(), run.epoch
@@ -138,6 +132,16 @@ def run_in_folder(
         run.model = group.gather_model(run.model, run.blank)
         group.on_first(lambda: task.save(run, folder, provenance or {}))
     return TrainingResult(folder, tuple(history))
+
+
+def interrupted_in(position: str, folder: Path) -> InterruptedRunError:
+    """Return the error of a run that Ctrl-C ended, which says how to go on."""
+    aside = folder / EARLIER_NAME
+    earlier = f" Until then {aside} keeps the run that it overwrites." if aside.exists() else ""
+    return InterruptedRunError(
+        f"Interrupted in {position}; {folder} is saved: repeat the command with --resume to go "
+        f"on.{earlier}"
+    )
 
 
 @contextmanager

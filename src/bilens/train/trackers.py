@@ -1,4 +1,4 @@
-"""What comes of a training, told to the trackers of experiments that people already use."""
+"""Trackers of experiments: TensorBoard, W&B, trackio and MLflow take the lines of a training."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Picture: TypeAlias = NDArray[np.uint8]  # (height, width, 3)
 
 
 class Tracker(Protocol):
-    """What takes the numbers and pictures of a training, step by step."""
+    """Takes the numbers and pictures of a training, step by step."""
 
     def log(
         self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]

@@ -124,7 +124,7 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
       }),
     );
     if (onchoose) bar.addEventListener("click", () => onchoose(index));
-    return [bar, told ? told(index) : number(value, 5)];
+    return [bar, told ? told(index) : number(value)];
   });
   walkable(plot, marks, Math.max(chosen ?? 0, 0));
   const line = (at, kind) =>
@@ -136,7 +136,7 @@ export const bars = (name, values, { band, y: given, chosen, onchoose, told, xNa
 
 // Curves over a shared axis: series of { name, points: [[x, y]], class }; `marker` is an x that is
 // pointed out; `told` writes the number of a point.
-export const curves = (name, series, { x, y, marker, told = (value) => number(value, 4), xName, yName, width = 640, height = 220 } = {}) => {
+export const curves = (name, series, { x, y, marker, told = (value) => number(value), xName, yName, width = 640, height = 220 } = {}) => {
   const points = series.flatMap((one) => one.points);
   const range = (at) => [Math.min(...points.map((p) => p[at])), Math.max(...points.map((p) => p[at]))];
   const plot = framed(name, { width, height, x: x ?? range(0), y: y ?? range(1), xName, yName });
@@ -181,7 +181,7 @@ export const namedBars = (name, items, { scale } = {}) => {
       {},
       element("th", { scope: "row" }, label),
       element("td", {}, bar),
-      element("td", { class: "num" }, number(value, 4)),
+      element("td", { class: "num" }, number(value)),
     );
   });
   return element("table", { class: "named-bars" }, element("caption", { class: "unseen" }, name), element("tbody", {}, rows));

@@ -33,12 +33,12 @@ const causalPart = (causal, title) => {
     number(check.num_directions),
     interval(check.before, logits),
     interval(check.after, logits),
-    interval(check.share),
-    interval(check.random_share),
+    check.before.low > 0 ? interval(check.share) : "—",
+    check.before.low > 0 ? interval(check.random_share) : "—",
     check.loss_before === null ? "—" : `${number(check.loss_before)} → ${number(check.loss_after)}`,
   ]);
   const words = causal.checks.map((check) =>
-    element("li", {}, t(`causal.told.${check.kind}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
+    element("li", {}, t(`causal.told.${check.before.low > 0 ? check.kind : "none"}`, { share: percent(check.share.value), random: percent(check.random_share.value), draws: number(check.num_random) }), " ", t(standsOut(check) ? "causal.apart" : "causal.not_apart")),
   );
   return [heading, element("p", {}, t("causal.behaviour", { high, low })), element("ul", { class: "plain-list" }, words), table(`${title}: ${t("causal.table")}`, heads, rows)];
 };
@@ -181,7 +181,7 @@ function drawCircuits(root, { trace, model, report }) {
         if (!output) parts.push(tokenEnds(node.reading.tokens, t("circuit.like"), t("circuit.unlike")), element("h4", {}, t("circuit.contexts")), passages(node.reading, trace.tokens_carry_spaces));
       }
       const lines = linesOf(view, node.id);
-      if (lines.length) parts.push(table(t("graph.lines"), ["from", "to", "value"].map((key) => t(`graph.${key}`)), lines.map(([from, to, value]) => [from, to, number(value, 4)])));
+      if (lines.length) parts.push(table(t("graph.lines"), ["from", "to", "value"].map((key) => t(`graph.${key}`)), lines.map(([from, to, value]) => [from, to, number(value)])));
       details.replaceChildren(...parts.filter(Boolean));
     };
 
@@ -224,7 +224,7 @@ function drawCircuits(root, { trace, model, report }) {
         [t("circuit.share_of_variance"), circuit.share_of_variance === null ? "—" : percent(circuit.share_of_variance)],
         [t("circuit.share_of_norm"), percent(circuit.share_of_norm)],
         [t("circuit.correlation"), number(circuit.correlation)],
-        [t("circuit.num_active"), number(circuit.num_active, 5)],
+        [t("circuit.num_active"), number(circuit.num_active)],
       ]),
       element(
         "div",
@@ -239,7 +239,7 @@ function drawCircuits(root, { trace, model, report }) {
       element("p", { class: "quiet" }, t("graph.help")),
       view.element,
       told,
-      circuit.output.contexts.length ? element("p", { class: "quiet" }, t("graph.sum", { sum: number(sum, 4), constant: number(circuit.constant, 3), latent: number(circuit.output.contexts[0].activations[circuit.output.contexts[0].peak], 4) })) : "",
+      circuit.output.contexts.length ? element("p", { class: "quiet" }, t("graph.sum", { sum: number(sum), constant: number(circuit.constant), latent: number(circuit.output.contexts[0].activations[circuit.output.contexts[0].peak]) })) : "",
       takeaway(title, { rows: lines, drawn: view.element }),
       element("p", { class: "takeaway" }, download),
       details,

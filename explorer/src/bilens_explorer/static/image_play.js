@@ -84,20 +84,20 @@ export const imagePlayground = (root, given, drawn, again) => {
     rest.replaceChildren(...(changed ? [element("h4", {}, t("play.without")), scoreBars(t("play.without"), names, reduced)] : []));
     now.attributions = attributed(form, at, base);
     paint(pixels, now.attributions, shape);
-    const [value, start] = [at, base].map((one) => number(form.value(one), 5));
-    sum.textContent = t("play.sum", { target: form.target, sum: number(total(now.attributions), 5), value, base: start });
+    const [value, start] = [at, base].map((one) => number(form.value(one)));
+    sum.textContent = t("play.sum", { target: form.target, sum: number(total(now.attributions)), value, base: start });
     now.contributions = spectrum ? spectrum.pairs.map(adds) : [];
     now.contributions.forEach((added, rank) => {
       now.spectrum.told[rank].textContent = t("play.adds", { value: number(added) });
     });
     const name = t("play.contributions", { target: form.target });
-    const told = (rank) => `${rank + 1}: ${number(now.contributions[rank], 4)}`;
+    const told = (rank) => `${rank + 1}: ${number(now.contributions[rank])}`;
     plot.replaceChildren(...(spectrum ? [element("figcaption", {}, name), bars(name, now.contributions, { height: 180, told, xName: t("spectrum.order"), width: 480 })] : []));
     remains.hidden = !changed || !spectrum;
     if (remains.hidden) return;
     const parts = remaining();
     paint(left, parts, shape, { scale: largest(now.attributions) });
-    leftSum.textContent = t("play.left_sum", { sum: number(total(parts), 5) });
+    leftSum.textContent = t("play.left_sum", { sum: number(total(parts)) });
   };
   const layCards = () => {
     const { spectrum, key, form } = now;
@@ -171,7 +171,7 @@ export const imagePlayground = (root, given, drawn, again) => {
     const point = Float64Array.from(example);
     const logits = map.logits(map.seen(point));
     const first = [...logits.keys()].sort((a, b) => logits[b] - logits[a]).slice(0, 2);
-    const told = first.map((o) => `${names[o]}: ${number(logits[o], 5)}`).join(", ");
+    const told = first.map((o) => `${names[o]}: ${number(logits[o])}`).join(", ");
     return [
       host(
         "maps",

@@ -139,7 +139,7 @@ const mapPart = (title, found) => {
   let share = Math.min(Math.max(Number(state.get("least", "0")) || 0, 0), 100);
   let [shown, rows] = [[], []];
   const map = heatMap(title, (cell) => {
-    said.textContent = cell ? `${cell.map((index) => found.names[shown[index]]).join(" × ")}: ${number(rows[cell[0]][cell[1]], 5)}` : "";
+    said.textContent = cell ? `${cell.map((index) => found.names[shown[index]]).join(" × ")}: ${number(rows[cell[0]][cell[1]])}` : "";
   }, (cell) => state.set({ cell: cell.map((index) => shown[index]).join("-") }));
   const draw = () => {
     const least = (share / 100) * scale;
@@ -151,7 +151,7 @@ const mapPart = (title, found) => {
     const pairs = pairsOf(found, least);
     const cells = pairs.slice(0, LISTED).map(({ first, second, names, value }) => {
       const look = (way) => () => map[way]([shown.indexOf(first), shown.indexOf(second)], true);
-      return [element("button", { type: "button", class: "link", onclick: look("choose"), onfocus: look("point") }, names.join(" × ")), number(value, 4)];
+      return [element("button", { type: "button", class: "link", onclick: look("choose"), onfocus: look("point") }, names.join(" × ")), number(value)];
     });
     list.replaceChildren(
       table(t("pairs", { shown: cells.length, count: new Intl.NumberFormat(lang).format(pairs.length) }), [t("pair"), t("value")], cells),

@@ -120,12 +120,12 @@ const minus = (text) =>
 const forms = {};
 const formOf = (maximumSignificantDigits, roundingMode, notation) =>
   (forms[[maximumSignificantDigits, roundingMode, notation]] ??= new Intl.NumberFormat(lang, { maximumSignificantDigits, roundingMode, notation }));
-// A bound is shown with `rounding` "floor" where it is one from below, with "ceil" from above: never
-// better than it is.
-export const number = (value, digits = 3, rounding = "halfExpand") => {
+// One value has one form on a page: four digits that count, whole numbers whole. A bound is shown
+// with `rounding` "floor" where it is one from below, with "ceil" from above: never better than it is.
+export const number = (value, digits = 4, rounding = "halfExpand") => {
   if (value === null || value === undefined) return "—";
   const size = Math.abs(value);
-  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(Math.max(3, digits), rounding, "scientific") : formOf(digits, rounding, "standard");
+  const form = size !== 0 && (size < 1e-4 || size >= 1e6) ? formOf(Math.max(3, digits), rounding, "scientific") : formOf(Number.isInteger(value) ? 6 : digits, rounding, "standard");
   return minus(form.format(value || 0)); // no negative zero
 };
 const ONE = 1 - 1e-9; // what is nearer to one differs by rounding errors alone

@@ -11,7 +11,7 @@ export const playground = (root, kept) =>
     root.replaceChildren(root.querySelector("h2"));
     const again = (what) => playground(root, what);
     if (given.kind === "no_playground") {
-      const counts = { layers: number(given.layers), numbers: number(given.numbers, 5), most: number(given.most, 5) };
+      const counts = { layers: number(given.layers), numbers: number(given.numbers), most: number(given.most) };
       root.append(element("p", { class: "callout" }, t(`play.why.${given.why}`, counts)));
     } else (given.shape ? imagePlayground : tablePlayground)(root, given, kept ?? keptPlayed(root.dataset.key), again);
   });

@@ -38,7 +38,7 @@ const layerTable = (key, layers, audit, choose) => {
       if (name === "name") return buttons[index];
       const value = cellOf(layer, name);
       if (Number.isInteger(value)) return WHOLE.format(value);
-      return NUMBERS.includes(name) ? number(value, 4) : value;
+      return NUMBERS.includes(name) ? number(value) : value;
     }),
   );
   const listed = table(t("layers"), fields("LayerRow", ...COLUMNS), rows);
@@ -110,7 +110,7 @@ const spectrumPlots = ({ form }, band, chosen, choose) => {
         y: sign > 0 ? [0, top] : [-top, 0],
         chosen: ranks.indexOf(chosen),
         onchoose: (index) => choose(ranks[index]),
-        told: (index) => t("vector.of", { rank: ranks[index], value: number(values[ranks[index] - 1], 5) }),
+        told: (index) => t("vector.of", { rank: ranks[index], value: number(values[ranks[index] - 1]) }),
         xName: t("spectrum.order"),
         yName: "λ",
         width: 480,
@@ -132,7 +132,7 @@ const bandTold = (band, { form }) => {
   });
   if (form.effective_rank === null) return told;
   const { low, high } = band.effective_rank;
-  return `${told} ${t("null.rank", { rank: number(form.effective_rank), low: number(low), high: number(high) })}`;
+  return `${told} ${t("null.rank", { rank: number(form.effective_rank, 3), low: number(low, 3), high: number(high, 3) })}`;
 };
 
 // ---- few eigenvectors
@@ -234,7 +234,7 @@ const truncationPart = (found, curve) => {
     element("p", { class: "controls" }, control(t("kept.k"), slider), shown, jumps, control(t("kept.radius"), ball)),
     said,
     plots,
-    element("p", { class: "quiet" }, `${data} ${t("kept.how", { radius: number(Math.sqrt(width), 4) })}`),
+    element("p", { class: "quiet" }, `${data} ${t("kept.how", { radius: number(Math.sqrt(width)) })}`),
   ];
 };
 

@@ -160,12 +160,12 @@ export const tablePlayground = (root, given, typed, again) => {
     const scores = map.logits(at);
     const read = output.form(scores);
     now = { logits: scores, read };
-    answer.textContent = one ? `${names[0]}: ${number(scores[0], 5)}` : answerText(names, scores);
+    answer.textContent = one ? `${names[0]}: ${number(scores[0], DIGITS)}` : answerText(names, scores);
     logits.replaceChildren(...(one ? [] : [scoreBars(t("play.logits"), names, scores)]));
     now.parts = model.parts(read, values);
     const order = [...columns.keys()].sort((a, b) => Math.abs(now.parts[b]) - Math.abs(now.parts[a]));
     const whole = now.parts.reduce((sum, value) => sum + value, 0);
-    const terms = { target: read.target, sum: number(whole, 5), value: number(read.value(at), 5), base: number(read.value(model.base), 5) };
+    const terms = { target: read.target, sum: number(whole, DIGITS), value: number(read.value(at), DIGITS), base: number(read.value(model.base), DIGITS) };
     parts.replaceChildren(
       namedBars(t("play.columns"), order.map((i) => ({ name: `${columns[i].name} = ${shownValue(columns[i], values[i])}`, value: now.parts[i] }))),
       element("p", { class: "quiet" }, given.means_known ? t("play.rows_sum", terms) : t("play.zeros_sum", terms)),
@@ -217,7 +217,7 @@ export const tablePlayground = (root, given, typed, again) => {
     over(mark, cell, size);
     const [i, j] = [up.length - 1 - cell[0], cell[1]];
     const shown = [across[j], up[i]].map((value, side) => `${columns[pair[side]].name} = ${shownValue(columns[pair[side]], value)}`);
-    said.textContent = `${shown.join(", ")}: ${number(cells[i][j], 5)}`;
+    said.textContent = `${shown.join(", ")}: ${number(cells[i][j])}`;
   };
   for (const kind of ["pointermove", "pointerdown"])
     surface.addEventListener(kind, (event) => {
@@ -292,7 +292,7 @@ export const tablePlayground = (root, given, typed, again) => {
     const different = columns.map((_, at) => at).filter((at) => then[at] !== values[at]);
     const changes = different.map((at) => [columns[at].name, takenAway(values[at]), then[at]]);
     const cells = different.map((at) => [columns[at].name, shownValue(columns[at], values[at], DIGITS), shownValue(columns[at], then[at], one ? DIGITS : 15)]);
-    const name = t("play.changes", { name: one ? number(after[0], 5) : names[largestAt(after)] });
+    const name = t("play.changes", { name: one ? number(after[0], DIGITS) : names[largestAt(after)] });
     const put = element("button", { type: "button", class: "plain", onclick: () => {
       values = then;
       layForm();

@@ -85,22 +85,27 @@ def convert(
     idle = [*flags_of(texts), *flags_of(ConversionRecipe, changes), *flags_of(data)]
     idle += [*flags_of(together), *of_training, *flags_of(page)]
     refuse_unless(idle, "--to bilinear")
+    to_layout(output, source, options.to, options.out, running.overwrite)
+
+
+def to_layout(output: Output, source: NamedFile, target: Any, out: Path, overwrite: bool) -> None:
+    """Write the model in another layout, and say what was written."""
     from bilens.api.convert import convert_model
 
     model = source.open()
     if model.module is not None:  # what cannot be converted is refused first
         say_how_it_was_read(model, output.say)
-    written = convert_model(model, options.to, options.out, overwrite=running.overwrite)
+    written = convert_model(model, target, out, overwrite=overwrite)
     document: dict[str, Any] = {
         "schema_version": 1,
         "kind": "conversion",
         "source": model.source,
         "weights_sha256": model.weights_sha256,
-        "layout": options.to,
-        "folder": str(options.out),
+        "layout": target,
+        "folder": str(out),
         "files": written.files,
     }
-    told = [f"Written to {options.out}: {', '.join(written.files)}"]
+    told = [f"Written to {out}: {', '.join(written.files)}"]
     if (agreed := written.agreement) is not None:
         document["agreement"] = agreed.to_dict()
         told.append(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from bilens.records.column_readings import TableReading
     from bilens.train.newton import NewtonStep
     from bilens.train.tasks.table import TableMetrics
-    from bilens.train.trackers import check_trackers
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ def train_table(
     from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
     from bilens.train.tasks.table import TableTask, train_table_in_folder
+    from bilens.train.trackers import check_trackers
 
     recipe = TableRecipe(**changes)
-    check_trackers(tracker)
     task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
     table = task.fitted_table
     for line in reading_lines(table.reading):
@@ -118,7 +117,7 @@ def train_table(
             provenance={"command": this_command(), **provenance},
             overwrite=overwrite,
             report=show,
-            tracker=tracker or (),
+            tracker=check_trackers(tracker),
             say=output.say,
         )
     for line in lines_on(chosen) if chosen else ():

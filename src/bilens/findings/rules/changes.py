@@ -14,6 +14,9 @@ HEADLINES: Final = {
     **{kind: kind for kind in ("identical", "unrelated", "not_compared")},
 }
 
+# States of a matrix whose change was not taken apart, so that a low rank in it is not seen.
+NO_RANK: Final = ("not_finite", "quantised", "codes", "moved", "reordered", "permuted")
+
 
 def kind_of_change(found: WholeDifference) -> str:
     """Return how a file differs from its baseline.
@@ -109,12 +112,17 @@ def low_rank_change(evidence: Evidence) -> Iterator[Values]:
         ranks = sorted({one.rank or 0 for one in low})
         head = found.headline
         unread = head and any(head.unread) and head.kind not in ("identical", "same_tensors")
-        open_for = "files" if found.other_weights else "unread" if unread else ""
+        hidden = [one.name for one in found.changed if one.full and one.state in NO_RANK]
+        hidden += found.other_shape
+        if head is None or head.alone:
+            hidden += found.model_alone + found.baseline_alone
+        why_not = {"files": found.other_weights, "unread": unread, "hidden": hidden}
+        open_for = next((why for why, holds in why_not.items() if holds), "")
         yield {
             "value": len(low),
-            "of": sum(one.full > 0 for one in found.changed),
+            "of": sum(one.full > 0 and one.state not in NO_RANK for one in found.changed),
             "ranks": "–".join(map(str, dict.fromkeys([*ranks[:1], *ranks[-1:]]))),
-            "matrices": list_names([one.name for one in low]),
+            "matrices": list_names([one.name for one in low] or hidden),
             **({"outcome": "info", OPEN: open_for} if open_for and not low else {}),
         }
 

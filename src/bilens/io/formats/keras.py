@@ -23,6 +23,7 @@ from torch.nn import functional
 from bilens.base.errors import CheckpointError, NoLayersError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.memory import check_memory
+from bilens.io.contents import TRAINING_GROUPS
 from bilens.io.formats.graph_model import Operations, reading
 from bilens.io.formats.keras_run import is_ready, load_keras, open_keras
 from bilens.io.loaded_model import Format, LoadedModel, ReadOptions
@@ -30,7 +31,6 @@ from bilens.io.stored_mlp import Store, StoredTensor, stored_array
 from bilens.nn.mlp_search.observation import check_layers
 
 WEIGHTS_ALONE = (".h5", ".hdf5")
-OTHERS = {"optimizer", "metrics"}  # groups of weights beside those of the model
 SOURCE = "torch's functions on the tensors, as the configuration says"
 SAVE_AGAIN = "save it with Keras 3, model.save('model.keras'), or convert it to ONNX."
 ALIKE = ("relu", "gelu", "silu", "tanh", "sigmoid")  # in Keras and in torch
@@ -130,7 +130,7 @@ def read_hdf5(path: Path, content: bytes | None = None, any_kind: bool = False) 
     with reading(path, "HDF5 file"), h5py.File(file, "r") as opened:
         if "model_weights" in opened and not any_kind:
             raise NoLayersError(f"{path}: is a model in the format before Keras 3: {SAVE_AGAIN}")
-        return dict(tensors_in(path, opened.get("model_weights", opened), ""))
+        return dict(tensors_in(path, opened, ""))
 
 
 def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, StoredTensor]]:
@@ -138,12 +138,13 @@ def tensors_in(path: Path, group: Any, prefix: str) -> Iterator[tuple[str, Store
     for name in group:
         full, kind = f"{prefix}{name}", type(group.get(name, getlink=True)).__name__
         one = group[name] if kind == "HardLink" else None
-        if full in OTHERS:
+        if group.name == "/" and name in TRAINING_GROUPS and hasattr(one, "keys"):
             continue
         if one is None or getattr(one, "external", None):
             raise CheckpointError(f"{path}: {full!r} leads out of the file: save the model again.")
         if hasattr(one, "keys"):
-            yield from tensors_in(path, one, f"{full}/")
+            home = "" if one.name == "/model_weights" else f"{full}/"
+            yield from tensors_in(path, one, home)
         elif hasattr(one, "dtype"):
             check_memory(16 * prod(one.shape), f"{path}", "load a smaller file")
             found = stored_array(path, full, one[()])

@@ -57,11 +57,10 @@ def truncation_chart(
     room = (1 - CLOSEST) * math.log1p(last)
     ticks = [*(k for k in KEPT if math.log1p(k) < room), last]
     kept = Axis(Range(0, last or 1, ticks), grouped, t("truncation.x"), "short", math.log1p)
-    plot = Plot(kept, SHARES, 560, 300, "chart wide truncation", LARGE, top=26)
+    plot = Plot(kept, SHARES, 560, 328, "chart wide truncation", LARGE, top=54)
     shown = percent(full)
     marks = [
         plot.level(full),
-        label(plot.end, plot.upwards(full) + 18, t("truncation.full", value=shown), "note", "end"),
         plot.line(agreement, "curve second"),
         plot.line(accuracy),
         plot.dots(accuracy, radius=3.5),
@@ -70,12 +69,16 @@ def truncation_chart(
         k, value = mark
         words = t("truncation.mark", k=grouped(k), value=percent(value))
         marks.append(plot.pointer(k, value, words))
-    names = [("curve", t("truncation.accuracy")), ("curve second", t("truncation.agreement"))]
+    names = [
+        ("curve", t("truncation.accuracy")),
+        ("curve second", t("truncation.agreement")),
+        ("edge", t("truncation.full", value=shown)),
+    ]
     return plot.figure(
         t("truncation.chart"),
         t("truncation.chart_text", first=percent(accuracy[0][1]), full=shown, of=grouped(last)),
         *marks,
-        plot.legend(0.4 * plot.width, plot.base - 62, names),
+        plot.legend(names),
     )
 
 
@@ -91,7 +94,7 @@ def radii_chart(t: Catalogue, curve: Points, median: float | None) -> Figure:
     marks = [plot.steps(curve)]
     if median:
         words = t("radii.median", value=floored(median))
-        marks.append(plot.pointer(median, 0.5, words, above=True))
+        marks.append(plot.pointer(median, 0.5, words))
     first, least = (percent(share, toward=-1) for share in (curve[0][1], last))
     ends = {"first": first, "last": least, "end": floored(end)}
     return plot.figure(t("radii.chart"), t("radii.chart_text", **ends), *marks)

@@ -26,6 +26,8 @@ from bilens.report.raster import Painter
 from bilens.report.sections.overview import clean_names, data_source, told_value
 from bilens.report.text import NONE, Catalogue, fixed, grouped, percent, quantity
 
+DRAWN = 12  # mistakes in a report; the explorer draws all that are kept
+
 
 def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
     """Return scores and mistakes of the predictions; a remark if no data were given."""
@@ -44,7 +46,7 @@ def performance(t: Catalogue, audit: Audit, _: ModelReading) -> Markup:
         chart = residual_chart(t, found.regression.residuals)
         parts.append(drawings([(chart.title, chart)]))
     if found.mistakes:
-        parts.append(mistake_table(t, found))
+        parts += mistake_table(t, found, DRAWN)
     if found.approximation:
         parts += approximation(t, found)
     return section(t, "performance", *parts)
@@ -110,12 +112,19 @@ def classification(t: Catalogue, found: Performance, answers: Classification) ->
     yield drawings(charts, "drawings shares")
 
 
-def mistake_table(t: Catalogue, found: Performance) -> Markup:
-    """Return the most confident wrong answers with their images, or the largest errors."""
+def mistake_table(t: Catalogue, found: Performance, most: int | None = None) -> Iterator[Markup]:
+    """Yield how many answers are wrong, and the most confident ones; or the largest errors."""
+    drawn, answers = found.mistakes[:most], found.classification
+    wrong = found.rows if answers is None else answers.accuracy.total - answers.accuracy.right
+    counts = {"rows": found.rows, "wrong": wrong, "shown": len(drawn)}
+    said = {name: grouped(count) for name, count in counts.items()}
+    yield paragraph(
+        t(f"performance.mistakes.{'numbers' if answers is None else 'answers'}", **said)
+    )
     names, rows = clean_names(found.names), list[list[Content]]()
     shape = found.image_shape
     painter = None if shape is None else Painter(shape[0], shape[1], 1.0)
-    for one in found.mistakes:
+    for one in drawn:
         row, pair = one.name or grouped(one.index), (one.target, one.predicted)
         last = quantity(one.target - one.predicted, 4)
         texts = [quantity(value, 4) for value in pair]
@@ -128,7 +137,7 @@ def mistake_table(t: Catalogue, found: Performance) -> Markup:
             rows[-1].append(element("img", class_="input", src=picture, alt=alt, width=72))
     keys = f"row target predicted {'residual' if found.regression else 'confidence'}"
     keys += " image" if painter is not None and found.mistakes[0].image is not None else ""
-    return keyed_table(t, "performance.mistakes", keys, rows)
+    yield keyed_table(t, "performance.mistakes", keys, rows)
 
 
 def approximation(t: Catalogue, found: Performance) -> Iterator[Markup]:

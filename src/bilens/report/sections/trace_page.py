@@ -331,12 +331,12 @@ def causal(
     if not checks:
         return content
     rows: Mapping[str, Callable[[CausalCheck], str]] = {
-        "share": lambda check: interval(check.share, percent),
-        "random": lambda check: interval(check.random_share, percent),
+        "share": lambda check: share_told(t, check, check.share),
+        "random": lambda check: share_told(t, check, check.random_share),
         # of what random dictionaries reach: the median, the least and the largest
         "null": lambda check: defined(
             t,
-            check.null_shares or None,
+            (check.before.low > 0 and check.null_shares) or None,
             lambda x: interval(Interval(median(x), min(x), max(x)), percent),
         ),
         "confirmed": lambda check: defined(t, check.confirmed, lambda x: t("yes" if x else "no")),
@@ -351,6 +351,11 @@ def causal(
         for name, show in rows.items()
     )
     return content + table(t, "", columns, cells, class_="checks", label=head)
+
+
+def share_told(t: Catalogue, check: CausalCheck, share: Interval) -> str:
+    """Return a share of the behaviour, or that there may be none."""
+    return interval(share, percent) if check.before.low > 0 else t("trace.causal.no_behaviour")
 
 
 def losses(t: Catalogue, check: CausalCheck) -> str:
