@@ -29,7 +29,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "images, tables, text, files that models run on; the interface of a model",
     ),
     ("src/bilens/train", "py"): (
-        5_430,
+        5_405,
         "one loop, four tasks, a penalty, conversion; layers' inputs",
     ),
     ("src/bilens/interp", "py"): (1_635, "circuits and interventions"),

@@ -16,7 +16,7 @@ import bilens as bl
 from bilens.base.errors import InterruptedRunError, MissingExtraError, UsageError
 from bilens.base.files import read_json
 from bilens.train import trackers
-from bilens.train.trackers import TrackedRun, check_trackers, numbers_in, tracked
+from bilens.train.trackers import check_trackers, numbers_in, tracked
 
 IMAGES = torch.rand(90, 16, 16, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(90) % 3
@@ -120,9 +120,9 @@ def test_an_overwritten_run_begins_anew(tmp_path: Path) -> None:
 class Named(Fake):
     made: "list[Named]" = []  # noqa: RUF012
 
-    def __init__(self, given: TrackedRun) -> None:
+    def __init__(self, _folder: Path, recipe: Mapping[str, Any], run: str) -> None:
         super().__init__()
-        self.run, self.given, self.status = given.run or "one", given, ""
+        self.run, self.given, self.recipe, self.status = run or "one", run, recipe, ""
         self.made.append(self)
 
     def close(self, status: str) -> None:
@@ -131,7 +131,7 @@ class Named(Fake):
 
 @pytest.fixture
 def named(monkeypatch: pytest.MonkeyPatch) -> list[Named]:
-    monkeypatch.setitem(trackers.TRACKERS, "wandb", Named)  # type: ignore[arg-type]
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", Named)
     monkeypatch.setattr(trackers, "optional_package", lambda *_: None)
     monkeypatch.setattr(Named, "made", [])
     return Named.made
@@ -158,7 +158,7 @@ def test_a_named_tracker_is_closed_however_a_run_ends(
             train(tmp_path / "run", "wandb", on_epoch=end)
     (one,) = named
     assert one.status == status
-    assert one.given.recipe["d_hidden"] == 8
+    assert one.recipe["d_hidden"] == 8
 
 
 def test_a_run_that_goes_on_is_the_same_one_to_its_tracker(
@@ -167,13 +167,13 @@ def test_a_run_that_goes_on_is_the_same_one_to_its_tracker(
     with pytest.raises(InterruptedRunError):
         train(tmp_path / "run", "wandb", on_epoch=interrupt)
     train(tmp_path / "run", "wandb", resume=True)
-    assert [one.given.run for one in named] == ["", "one"]
+    assert [one.given for one in named] == ["", "one"]
 
 
 def test_what_is_no_tracker_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for wrong in ("neptune", 3, ["wandb", object()][1]):
         with pytest.raises(UsageError, match="expected one of tensorboard, wandb, trackio, mlflow"):
-            check_trackers(wrong)  # type: ignore[arg-type]
+            check_trackers(wrong)
     monkeypatch.setitem(__import__("sys").modules, "trackio", None)
     with pytest.raises(MissingExtraError, match=r"--track trackio needs .*bilens\[tracking\]"):
         train(tmp_path / "run", "trackio")

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bilens.base.errors import (
-    BilensError,
     InterruptedRunError,
     UsageError,
     first_line,
@@ -40,23 +39,13 @@ class Tracker(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True)
-class TrackedRun:
-    """A run, as a tracker knows it: `run` is what it is continued by, empty for a new one."""
-
-    folder: Path
-    recipe: Mapping[str, Any]
-    run: str = ""
-
-
 class TensorBoardTracker:
     """Event files in the folder of the run."""
 
-    def __init__(self, given: TrackedRun) -> None:
-        from torch.utils.tensorboard.writer import SummaryWriter
+    def __init__(self, folder: Path, _recipe: Mapping[str, Any], _run: str) -> None:
+        from torch.utils.tensorboard import SummaryWriter
 
-        self.run = EVENTS
-        self.writer: Any = SummaryWriter(str(given.folder / EVENTS))
+        self.run, self.writer = EVENTS, SummaryWriter(str(folder / EVENTS))
 
     def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
         for name, value in numbers.items():
@@ -70,75 +59,68 @@ class TensorBoardTracker:
 
 
 class WandbTracker:
-    """A run of Weights & Biases, in the project that WANDB_PROJECT names."""
+    """A run of Weights & Biases."""
 
-    def __init__(self, given: TrackedRun) -> None:
-        wandb = optional_package("wandb", EXTRA, "--track wandb")
-        self.wandb, self.run = wandb, given.run or uuid4().hex
-        how = {"name": given.folder.name, "config": dict(given.recipe), "resume": "allow"}
-        self.open: Any = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", PROJECT), id=self.run, **how
-        )
+    package: TrackerName = "wandb"
+
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run: str) -> None:
+        self.library = optional_package(self.package, EXTRA, f"--track {self.package}")
+        self.run = run or f"{folder.name}-{uuid4().hex[:8]}"
+        project = os.environ.get(f"{self.package.upper()}_PROJECT", PROJECT)
+        how = {"name": self.run, "config": dict(recipe), "resume": "allow"}
+        how |= {"id": self.run} if self.package == "wandb" else {}
+        self.open: Any = self.library.init(project=project, **how)
 
     def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
-        images = {name: self.wandb.Image(picture) for name, picture in figures.items()}
+        images = {name: self.library.Image(picture) for name, picture in figures.items()}
         self.open.log({**numbers, **images}, step=step)
 
     def close(self, status: str) -> None:
         self.open.finish(exit_code=0 if status == "FINISHED" else 1)
 
 
-class TrackioTracker:
-    """A run of trackio, in the project that TRACKIO_PROJECT names."""
+class TrackioTracker(WandbTracker):
+    """A run of trackio, which is called as W&B is."""
 
-    def __init__(self, given: TrackedRun) -> None:
-        trackio = optional_package("trackio", EXTRA, "--track trackio")
-        self.trackio, self.run = trackio, given.run or f"{given.folder.name}-{uuid4().hex[:8]}"
-        project = os.environ.get("TRACKIO_PROJECT", PROJECT)
-        how = {"name": self.run, "config": dict(given.recipe), "resume": "allow"}
-        self.open: Any = trackio.init(project=project, **how)
-
-    def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
-        images = {name: self.trackio.Image(picture) for name, picture in figures.items()}
-        self.open.log({**numbers, **images}, step=step)
+    package = "trackio"
 
     def close(self, _status: str) -> None:
-        self.trackio.finish()
+        self.library.finish()
 
 
 class MLflowTracker:
     """A run of MLflow, in the experiment and at the address that its variables name."""
 
-    def __init__(self, given: TrackedRun) -> None:
-        mlflow = optional_package("mlflow", EXTRA, "--track mlflow")
-        self.mlflow = mlflow
-        how = {"run_id": given.run} if given.run else {"run_name": given.folder.name}
-        self.run = str(mlflow.start_run(nested=True, **how).info.run_id)
-        if not given.run:
-            mlflow.log_params(dict(given.recipe))
+    def __init__(self, folder: Path, recipe: Mapping[str, Any], run: str) -> None:
+        self.library = optional_package("mlflow", EXTRA, "--track mlflow")
+        how = {"run_id": run} if run else {"run_name": folder.name}
+        self.run = str(self.library.start_run(nested=True, **how).info.run_id)
+        if not run:
+            self.library.log_params(dict(recipe))
 
     def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
-        self.mlflow.log_metrics(dict(numbers), step=step, run_id=self.run)
+        self.library.log_metrics(dict(numbers), step=step, run_id=self.run)
         for name, picture in figures.items():
-            self.mlflow.log_image(picture, key=name, step=step, synchronous=True)
+            self.library.log_image(picture, key=name, step=step, synchronous=True)
 
     def close(self, status: str) -> None:
-        self.mlflow.end_run(status)
+        self.library.end_run(status)
 
 
-TRACKERS: Mapping[TrackerName, Callable[[TrackedRun], Any]] = {
-    "tensorboard": TensorBoardTracker,
-    "wandb": WandbTracker,
-    "trackio": TrackioTracker,
-    "mlflow": MLflowTracker,
-}
+TRACKERS: Mapping[str, Any] = dict(
+    zip(
+        get_args(TrackerName),
+        (TensorBoardTracker, WandbTracker, TrackioTracker, MLflowTracker),
+        strict=True,
+    )
+)
 Chosen: TypeAlias = TrackerName | Tracker | Sequence[TrackerName | Tracker]
 
 
-def check_trackers(given: Chosen | None) -> tuple[TrackerName | Tracker, ...]:
+def check_trackers(given: Any) -> tuple[TrackerName | Tracker, ...]:
     """Return trackers as a tuple; refuse what is none, or whose package is not installed."""
     several = isinstance(given, list | tuple)
-    chosen: Any = given if several else [] if given is None else [given]
+    chosen = given if several else [] if given is None else [given]
     for one in chosen:
         if isinstance(one, str) and one in TRACKERS:
             optional_package(one, EXTRA, f"--track {one}")
@@ -212,7 +194,7 @@ def tracked(
             known = told.setdefault(name, {"run": "", "step": -1})
             telling.open[name] = one
             if isinstance(one, str):
-                made = open_tracker(one, TrackedRun(folder, recipe, known["run"]))
+                made = open_tracker(one, folder, recipe, known["run"])
                 telling.open[name], known["run"] = made, made.run
                 opened.append(made)
             telling.remember()
@@ -224,16 +206,11 @@ def tracked(
         status = "FINISHED"
 
 
-def open_tracker(name: TrackerName, run: TrackedRun) -> Any:
-    """Return an open tracker.
-
-    Raises: UsageError if it does not start, as without a login.
-    """
+def open_tracker(name: TrackerName, folder: Path, recipe: Mapping[str, Any], run: str) -> Any:
+    """Return an open tracker; UsageError if it does not start, as without a login."""
     try:
         with redirect_stdout(sys.stderr):  # where trackio greets; stdout is the result's
-            return TRACKERS[name](run)
-    except BilensError:
-        raise
+            return TRACKERS[name](folder, recipe, run)
     except Exception as error:
         raise UsageError(
             f"{name} does not start ({first_line(error)}): log in or set it up as its own pages "
