@@ -14,7 +14,7 @@ SOURCE = Path(bilens.__file__).parent
 # Low to high; parts of one row do not import each other.
 ORDER = (
     "version,base,records,algebra,polynomial,certify,nn data,io,train,findings interp,"
-    "report,api,sweep,cli sklearn plot reproduction pytest_plugin,__main__"
+    "report,api,sweep,cli sklearn plot callbacks reproduction pytest_plugin,__main__"
 )
 RANK = {part: rank for rank, row in enumerate(ORDER.split(",")) for part in row.split()}
 RANK["__init__"] = len(RANK)  # the public list of names: may import everything

@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 426  # of the library
+FILES = 428  # of the library
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
@@ -29,24 +29,24 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "images, tables, text, files that models run on; the interface of a model",
     ),
     ("src/bilens/train", "py"): (
-        5_175,
+        5_435,
         "one loop, four tasks, a penalty, conversion; layers' inputs",
     ),
     ("src/bilens/interp", "py"): (1_645, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_665,
+        8_700,
         "what weights and data say; which tensor is which; the rules",
     ),
-    ("src/bilens/report", "py"): (9_400, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (9_490, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/report", "py"): (9_420, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/api", "py"): (9_545, "whole jobs, comparison, history, provenance; networks"),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_825, "a file a command, the watch too"),
+    ("src/bilens/cli", "py"): (2_840, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
-    ("explorer/src", "py"): (5_530, "the explorer, with its register; the aim is 4,000"),
-    ("explorer/src", "js"): (3_738, "its pages; the aim is 3,500"),
+    ("explorer/src", "py"): (5_550, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "js"): (3_745, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (89_045, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (6_855, "of the explorer"),
+    ("tests", "py"): (89_575, "1.04 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (6_885, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 

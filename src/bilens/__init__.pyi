@@ -1,4 +1,4 @@
-from . import certify as certify, nn as nn, plot as plot, sklearn as sklearn
+from . import callbacks as callbacks, certify as certify, nn as nn, plot as plot, sklearn as sklearn
 from .algebra.approximation.activation import (
     Activation as Activation,
     activation_moments as activation_moments,

@@ -45,7 +45,6 @@ from bilens_explorer.records.models import (
     Key,
     ModelPage,
     ModelRow,
-    Nothing,
     Overview,
     ReportRow,
     State,
@@ -384,7 +383,7 @@ class ServedFolder:
             raise RefusedError("another")
         return self.runs.start(key, self._recorded_command(key))
 
-    def cancel_audit(self, key: Key, body: Nothing) -> AuditRun:  # noqa: ARG002 - it says nothing
+    def cancel_audit(self, key: Key, body: AuditRead) -> AuditRun:  # noqa: ARG002 - any run ends
         """End the audit of a model that was started."""
         self.runs.cancel(key)
         return self.audit_run(key)

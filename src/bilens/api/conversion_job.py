@@ -39,6 +39,7 @@ from bilens.train.run_folder import (
     interruptible,
     written_by_first,
 )
+from bilens.train.trackers import check_trackers, tracked
 
 STAGE_TOKENS = 8192  # of each domain, that a stage is measured on before the last one
 UNFROZEN_SHARE, UNFROZEN_RATE = 0.25, 0.1  # of the steps and of the rate, for all weights
@@ -58,13 +59,15 @@ def convert_to_bilinear(
         raise UsageError(f"a conversion to bilinear learns from text: {more}")
     options.recipe.check_stages(ConversionRecipe())
     report, say = options.report or silent, options.say or silent
+    trackers = check_trackers(options.tracker)
     with together(options.device, options.shard) as group:
         host = open_model(model)
         host.module.to(group.device)
         recipe, measured = options.recipe.resolved(group.device), options.measured
         learnt, others = ([one.load(report=say) for one in part] for part in (texts, measured))
         mixture = Mixture(learnt, tokenizer_at(host), recipe.n_ctx, recipe.seed, others)
-        run = ConversionJob(host, mixture, recipe, folder, report, say, group=group)
+        told: dict[str, Any] = {"group": group, "tracker": trackers}
+        run = ConversionJob(host, mixture, recipe, folder, report, say, **told)
         return run.start(options.resume, options.overwrite, "text")
 
 
@@ -80,8 +83,10 @@ class ConversionJob(Converted):
         for note in self.teacher.notes:
             self.say(note)
         with written_by_first(self.folder, self.group, resume):
+            trackers = self.tracker if self.group.first else ()
             try:
-                return self.run()
+                with tracked(self.folder, trackers, self.how, self.say) as self.telling:
+                    return self.run()
             except KeyboardInterrupt:
                 if (self.folder / RUN_NAME).exists():
                     raise InterruptedRunError("Interrupted: go on with --resume.") from None
@@ -112,6 +117,9 @@ class ConversionJob(Converted):
         before = self.once(
             "after_layers", lambda: {"domains": self.bill(self.tables(STAGE_TOKENS))}
         )
+        r_squared = {one["name"]: one.get("r_squared") for one in layers}
+        nats = {block: cost for block, (cost, _) in costs.items()}
+        self.telling.log(0, {"layers_r_squared": r_squared, "swap_in_cost": nats})
         if "distillation" not in recipe.skip:
             self.distil()
         return self.group.on_first(lambda: self.written(layers, costs, before))
@@ -187,6 +195,7 @@ class ConversionJob(Converted):
                     speed = f"{line['tokens_per_second']:,.0f} {self.teacher.unit}/s"
                     text += f"{line['loss_added']:+.4f}, {speed}"
                     self.report(name, line["step"], count, text)
+                    self.telling.log(done // recipe.batch_size + line["step"], line)
                     seen = done + line["step"] * recipe.batch_size + self.layer_texts
                     if self.group.first:
                         with (self.work / f"{name}.jsonl").open("a") as curve:

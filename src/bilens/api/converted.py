@@ -16,6 +16,7 @@ from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
+from bilens.base.option_rules import TrackerName
 from bilens.findings.conversion_losses import average_losses, losses, samples
 from bilens.interp.traced_layer import top_contexts
 from bilens.io.converted_folder import save_converted
@@ -31,6 +32,7 @@ from bilens.train.layer_inputs import Mixture, Rows
 from bilens.train.loop import CHECKPOINTS
 from bilens.train.processes import ALONE, Processes
 from bilens.train.run_folder import CONVERSION_NAME
+from bilens.train.trackers import Telling, Tracker
 
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 CHANCE = 0.9  # of log(vocabulary): from this loss on the model does not know the text
@@ -119,6 +121,8 @@ class Converted:
     report: Report
     say: Callable[[str], None]
     group: Processes = field(default=ALONE, kw_only=True)
+    tracker: Sequence[TrackerName | Tracker] = field(default=(), kw_only=True)
+    telling: Telling = field(init=False)
 
     def __post_init__(self) -> None:
         recipe, teacher, mixture = self.recipe, self.teacher, self.mixture

@@ -39,6 +39,7 @@ from bilens.train.layer_inputs import Rows, check_enough
 from bilens.train.processes import together
 from bilens.train.randomness import ORDER, stream
 from bilens.train.recipes import ROWS_RECIPE as RECIPE, ConversionRecipe
+from bilens.train.trackers import check_trackers
 
 Units = tuple[Tensor, Tensor, Tensor]  # of a network: mean and scale of inputs, scale of outputs
 HELD_OUT = 0.2  # of the rows, where the data have no test part
@@ -77,6 +78,7 @@ def convert_network(
         NaN, or a layer that is never active; ShapeError for rows that do not fit.
     """
     recipe, report, say = options.recipe or RECIPE, options.report or silent, options.say or silent
+    trackers = check_trackers(options.tracker)
     with together(options.device, options.shard) as group:
         recipe.check_stages(RECIPE)
         model = load(model) if isinstance(model, str | Path) else model
@@ -117,6 +119,7 @@ def convert_network(
             seen,
             about,
             group=group,
+            tracker=trackers,
         )
         return run.start(options.resume, options.overwrite)
 

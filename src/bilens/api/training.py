@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,18 @@ from bilens.base.option_rules import IN_MEMORY, refuse_idle
 from bilens.data.arrays import KINDS as ARRAY_FILES, Array
 from bilens.data.images import ImageDataset, load_images
 from bilens.data.own_images import Given, own_images, tensor_of
-from bilens.findings.watching import watch_of
+from bilens.findings.watching import leading_eigenvectors, watch_of
 from bilens.io.loaded_model import LoadedModel
+from bilens.nn.classifier import BilinearClassifier
 from bilens.nn.transformer import BilinearTransformer
+from bilens.report.raster import tiled
 from bilens.train.corpus import CorpusOptions
 from bilens.train.device import find_device
 from bilens.train.recipes import ImageRecipe, LanguageRecipe, SAERecipe, default_recipe
 from bilens.train.run_folder import TrainingResult
 from bilens.train.tasks.image import EpochMetrics, train_in_folder
 from bilens.train.tasks.sae import ACTIVATIONS
+from bilens.train.trackers import Picture, check_trackers
 
 
 @takes_options(TrainImageOptions)
@@ -64,7 +68,8 @@ def train_image(
         the folder holds something, unless resumed or overwritten; NumericalError if the loss is no
         longer finite.
     """
-    wanted = ImageRecipe(**fields_of(ImageRecipe, options))
+    check_trackers(options.tracker)
+    wanted, watched = ImageRecipe(**fields_of(ImageRecipe, options)), options.watch or options.stop
     test, class_names, dataset = options.test, options.class_names, options.dataset
     in_folder = labels is None and isinstance(images, str | Path)
     facts = ["with a folder of IDX files"] if in_folder else []
@@ -85,11 +90,13 @@ def train_image(
         data,
         wanted,
         find_device(options.device),
-        watch=watch_of(data, wanted) if options.watch or options.stop else None,
+        watch=watch_of(data, wanted) if watched else None,
         stop=options.stop,
         resume=options.resume,
         overwrite=options.overwrite,
         on_epoch=options.on_epoch,
+        tracker=options.tracker,
+        **({"figures": partial(class_pictures, shape=data.image_shape)} if watched else {}),
         say=options.say,
         provenance=job.provenance(),
     )
@@ -121,6 +128,7 @@ def train_language(
         length); OutputExistsError if the folder holds something, unless resumed or overwritten;
         NumericalError if the loss is no longer finite.
     """
+    check_trackers(options.tracker)
     given: Any = corpus
     if (tokens := given_tensor("tokens", given)) is not None:
         given, needed = tokens_as_texts(tokens)
@@ -169,6 +177,7 @@ def train_sae(
         the folder holds something, unless resumed or overwritten; NumericalError if activations are
         all equal, or the loss is no longer finite.
     """
+    check_trackers(options.tracker)
     points = (options.hooks,) if isinstance(options.hooks, str) else tuple(options.hooks)
     text: Any = options.text
     if not (points and isinstance(model, str | Path)):
@@ -198,6 +207,11 @@ def train_sae(
         on_line=lambda line, _: options.on_line(line),
         say=options.say,
     )
+
+
+def class_pictures(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str, Picture]:
+    """Return one picture: the leading eigenvectors of each class, a row of two ends each."""
+    return {"eigenvectors": tiled(leading_eigenvectors(model).tolist(), shape)}
 
 
 def given_tensor(name: str, given: Any) -> Tensor | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from bilens.base import silent
 from bilens.base.keyword_options import described
-from bilens.base.option_rules import TRAINING_PANEL, Device, option
+from bilens.base.option_rules import TRAINING_PANEL, Device, TrackerName, option
 from bilens.train.recipes import ConversionRecipe, ImageRecipe, SAERecipe
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from bilens.train.corpus import CorpusOptions
     from bilens.train.loop import Line
     from bilens.train.tasks.image import EpochMetrics
+    from bilens.train.trackers import Chosen
 else:  # the command line reads the types of the fields, and knows nothing of torch
-    Path = Tensor = Report = Array = Given = CorpusOptions = Line = EpochMetrics = Any
+    Path = Tensor = Report = Array = Given = CorpusOptions = Line = EpochMetrics = Chosen = Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,15 @@ class Running:
     resume: bool = option(False, "Continue the run in the folder, to the same weights.")
     overwrite: bool = option(False, "Replace what is already there.")
     device: Device = option("auto", "auto: a GPU where there is one.", panel="Run")
+    tracker: Chosen = option(
+        (),
+        "Tell a tracker of experiments each line of the history; may be repeated. In Python also "
+        "an object with log(step, numbers, figures).",
+        "--track",
+        panel="Run",
+        metavar="|".join(get_args(TrackerName)),
+        kind=list[str] | None,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ MLPType = Literal["gated", "ordinary"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Schedule = Literal["linear", "cosine"]
 Sign = Literal["relu", "raw"]
+TrackerName = Literal["tensorboard", "wandb", "trackio", "mlflow"]
 TokenizerKind = Literal["byte-bpe", "wordpiece-lower", "word", "numbers"]
 MODEL_PANEL, TRAINING_PANEL, METHOD_PANEL = "Model", "Training", "Method"
 PLAIN = (bool, int, float, str, tuple, list, type(None))

@@ -24,6 +24,7 @@ from bilens.base.option_rules import (
     Device,
     Gate,
     TokenizerKind,
+    TrackerName,
     as_written,
     is_written,
     option as option,
@@ -211,6 +212,15 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
 Lang = Literal["en", "ja"]
 DeviceOption = Annotated[
     Device, typer.Option(help="auto: a GPU where there is one.", rich_help_panel=RUN_PANEL)
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Tell a tracker of experiments each line of the history; may be repeated.",
+        metavar="|".join(get_args(TrackerName)),
+        rich_help_panel=RUN_PANEL,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no messages.")]

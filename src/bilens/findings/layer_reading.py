@@ -296,6 +296,27 @@ def reading_of(subject: LayerView, fitted: FittedLayer, options: ReadingOptions)
     return replace(found, outputs=outputs, stability=stability(fitted, spectrum, leading))
 
 
+def layer_numbers(subject: LayerView) -> dict[str, float]:
+    """Return a few numbers of a layer as its weights are now, for a curve over a training.
+
+    Of an approximate layer R² stands beside the others, and the effective rank where it suffices.
+    """
+    fitted = fit_layer(subject, seed=0)
+    layer, f, units = fitted.layer, fitted.map, read_units(fitted.layer, fitted.classes)
+    idle = units.dead + units.never_active + units.empty
+    norm = math.hypot(*(float(part.norm()) for part in weights_of(layer).values()))
+    found = {"norm": norm, "dead_units": idle / subject.sizes.d_hidden}
+    if not subject.exact:
+        found["r_squared"] = fitted.fit.r_squared.quadratic.overall
+    if f is not None:
+        spectrum = hosvd(f, min(f.sizes.d_out, f.sizes.d_hidden))
+        found["effective_rank"] = float(effective_rank(spectrum.singular_values))
+        if subject.exact:
+            leading = eigendecompose(spectrum.form(0), 1)
+            found["largest_eigenvalue"] = abs(float(leading.eigenvalues[0]))
+    return found
+
+
 def stability(
     fitted: FittedLayer, spectrum: HOSVD, leading: EigenDecomposition | None = None
 ) -> Stability | None:

@@ -2,6 +2,9 @@
 
 import math
 
+from torch import Tensor
+
+from bilens.algebra.eigen.eigendecompose import eigendecompose_all
 from bilens.base.errors import UsageError
 from bilens.data.images import ImageDataset
 from bilens.findings.leads import gradients, usual_length
@@ -38,6 +41,14 @@ def read_weights(model: BilinearClassifier, shape: tuple[int, int]) -> dict[str,
     found["roughness"] = ratio(slopes, shape, FINER, COARSE)
     rough, steep = (math.log(max(found[x], NOTHING)) for x in ("roughness", "steepness"))
     return found | {"left": ENOUGH - ROUGHNESS * rough - STEEPNESS * steep}
+
+
+def leading_eigenvectors(model: BilinearClassifier) -> Tensor:
+    """Return the eigenvectors of the largest and the smallest eigenvalue, (classes, 2, in)."""
+    exact = in_float64(model).cpu().requires_grad_(False)
+    found = eigendecompose_all(gauge_free(exact.quadratic_map()), k=2, which="both")
+    order = found.eigenvalues.argsort(dim=1, descending=True)[..., None]
+    return found.eigenvectors.take_along_dim(order, dim=1)
 
 
 def watch_of(data: ImageDataset, recipe: ImageRecipe) -> Watch:

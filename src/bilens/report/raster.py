@@ -157,6 +157,11 @@ class Painter:
         largest = [max(abs(component) for component in vector) for vector in vectors]
         return cls(shape[0], shape[1], statistics.median(largest) if largest else 1.0)
 
+    def pixels(self, values: Sequence[float]) -> Levels:
+        """Return a vector as (rows, columns, 3): blue positive, red negative, white zero."""
+        found: Levels = DIVERGING[diverging_index(self._thinned(values), self.scale)]
+        return found
+
     @property
     def end(self) -> str:
         """The end of the scale as a text, without its sign."""
@@ -182,3 +187,14 @@ class Painter:
         matrix = np.asarray(values, dtype=np.float64)[: self.rows * self.columns]
         matrix = matrix.reshape(self.rows, self.columns)
         return matrix[::down, :: 1 if self.is_strip else across]
+
+
+def tiled(rows: Sequence[Sequence[Sequence[float]]], shape: tuple[int, int]) -> Levels:
+    """Return vectors as one picture, (height, width, 3): grey lines stand between the images."""
+    painter = Painter.scaled_to(shape, [vector for row in rows for vector in row])
+    framed = ((1, 1), (1, 1), (0, 0))
+    lines = [
+        np.hstack([np.pad(painter.pixels(one), framed, constant_values=GREYS * 3) for one in row])
+        for row in rows
+    ]
+    return np.vstack(lines)

@@ -41,6 +41,12 @@ class Line:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    @property
+    def place(self) -> int:
+        """The step that it was taken at, or the epoch where steps are not counted."""
+        known = self.to_dict()
+        return int(known.get("step", known.get("epoch", 0)))
+
 
 @dataclass(eq=False)
 class TrainingRun(Generic[Model]):

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic
@@ -41,12 +42,13 @@ from bilens.train.loop import (
     train,
 )
 from bilens.train.processes import Processes
+from bilens.train.trackers import EVENTS, TRACKING_NAME, Chosen, Picture, check_trackers, tracked
 
 RUN_NAME, HISTORY_NAME = "run.json", "history.jsonl"
 TOKENIZER_NAME, CORPUS_NAME, CURVE_NAME = "tokenizer.json", "corpus.json", "loss.svg"  # of text
 METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 CONVERSION_NAME = "conversion.json"
-RESULTS = (CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME)
+RESULTS = (CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME, TRACKING_NAME)
 # Tokenizer and corpus are among the companions.
 OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME, *RESULTS, *COMPANIONS)
 LOCK_NAME = ".lock"
@@ -79,11 +81,17 @@ def run_in_folder(
     provenance: Mapping[str, str] | None = None,
     on_epoch: Callable[[LineT], None] = silent,
     say: Callable[[str], None] = silent,
+    tracker: Chosen = (),
+    figures: Callable[[Model], Mapping[str, Picture]] = lambda _model: {},
 ) -> TrainingResult[LineT]:
-    """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder."""
-    folder, group = check_path("folder", folder), task.group
+    """Train, and leave `run.json`, `history.jsonl`, `checkpoints/` and the model in a folder.
+
+    Each line is told to `tracker`, with the `figures` of the model.
+    """
+    folder, group, trackers = check_path("folder", folder), task.group, check_trackers(tracker)
     if not group.first:
         on_epoch = say = silent
+        trackers = ()
     group.on_first(lambda: check_folder(folder, task.about, resume, overwrite, task.data_noun))
     run = task.start()
     with written_by_first(folder, group, resume):
@@ -97,23 +105,25 @@ def run_in_folder(
             write_history(folder, history)
         # the first epoch is kept at once; what a run that has ended was loaded from is kept already
         last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, run.epoch
-        with interruptible() as interrupted, last_state_named(folder):
+        with (
+            tracked(folder, trackers, task.about["recipe"], say) as telling,
+            interruptible() as interrupted,
+            last_state_named(folder),
+        ):
+            for line in history:  # that a tracker may not know yet
+                telling.log(line.place, line.to_dict())
 
             def after_step(run: TrainingRun[Model]) -> None:
                 if group.any(interrupted.is_set()):
                     save_checkpoint(folder, run)
-                    aside = folder / EARLIER_NAME
-                    earlier = f" Until then {aside} keeps the run that it overwrites."
-                    raise InterruptedRunError(
-                        f"Interrupted in {task.position(run.epoch + 1)}; {folder} is saved: repeat "
-                        f"the command with --resume to go on.{earlier if aside.exists() else ''}"
-                    )
+                    raise interrupted_in(task.position(run.epoch + 1), folder)
 
             for line in train(run, task, after_step):
                 history.append(line)
                 if group.first:
                     write_history(folder, history)
                 on_epoch(line)
+                telling.log(line.place, line.to_dict(), partial(figures, run.model))
                 if group.any(group.first and time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS):
                     save_checkpoint(folder, run)
                     last, saved = time.monotonic(), run.epoch
@@ -122,6 +132,16 @@ def run_in_folder(
         run.model = group.gather_model(run.model, run.blank)
         group.on_first(lambda: task.save(run, folder, provenance or {}))
     return TrainingResult(folder, tuple(history))
+
+
+def interrupted_in(position: str, folder: Path) -> InterruptedRunError:
+    """Return the error of a run that Ctrl-C ended, which says how to go on."""
+    aside = folder / EARLIER_NAME
+    earlier = f" Until then {aside} keeps the run that it overwrites." if aside.exists() else ""
+    return InterruptedRunError(
+        f"Interrupted in {position}; {folder} is saved: repeat the command with --resume to go "
+        f"on.{earlier}"
+    )
 
 
 @contextmanager
@@ -325,9 +345,9 @@ def bring_back(folder: Path) -> None:
 
 
 def own_folders(folder: Path) -> list[str]:
-    """Return the names of a run's folders: checkpoints, and one a hook point."""
+    """Return the names of a run's folders: checkpoints, events, and one a hook point."""
     present = sorted(item.name for item in folder.iterdir() if item.is_dir())
-    return [name for name in present if name == CHECKPOINTS or HOOK_NAME.fullmatch(name)]
+    return [name for name in present if name in (CHECKPOINTS, EVENTS) or HOOK_NAME.fullmatch(name)]
 
 
 def remove_own(folder: Path) -> None:

@@ -101,12 +101,8 @@ class Overview(Document, frozen=True, kw_only=True):
     clock: Annotated[str, "the day that the clock tells"] = ""
 
 
-class Nothing(Record, frozen=True, forbid_unknown_fields=True):
-    """An empty object, which is sent where a click says all."""
-
-
 class AuditRead(Record, frozen=True, forbid_unknown_fields=True):
-    """The audit whose recorded command is shown beside a click on Audit again."""
+    """The audit that is shown beside a click on Audit again, or on its Cancel."""
 
     audit: Annotated[Count, "its number"]
 

@@ -37,8 +37,7 @@ export function auditAgain(root) {
     const action = event.target.closest("[data-action]")?.dataset.action;
     if (!action) return;
     try {
-      const [cancel, audit] = [action === "cancel", Number(shown)];
-      await post(`/models/${key}/audit${cancel ? "/cancel" : ""}`, cancel ? {} : { audit });
+      await post(`/models/${key}/audit${action === "cancel" ? "/cancel" : ""}`, { audit: Number(shown) });
       await look();
     } catch (error) {
       said.classList.remove("unseen");

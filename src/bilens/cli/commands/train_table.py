@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from bilens.cli.console import Output
-from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, option
+from bilens.cli.options import DeviceOption, Encoding, Overwrite, RunFolder, Track, option
 from bilens.train.recipes import TableRecipe
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def train_table(
     changes: Annotated[dict[str, Any], TableRecipe],
     device: DeviceOption = "auto",
     overwrite: Overwrite = False,
+    tracker: Track = None,
 ) -> None:
     """Fit a table exactly: every column, square and pair of columns has one coefficient.
 
@@ -89,6 +90,7 @@ def train_table(
     from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
     from bilens.train.tasks.table import TableTask, train_table_in_folder
+    from bilens.train.trackers import check_trackers
 
     recipe = TableRecipe(**changes)
     task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
@@ -115,6 +117,8 @@ def train_table(
             provenance={"command": this_command(), **provenance},
             overwrite=overwrite,
             report=show,
+            tracker=check_trackers(tracker),
+            say=output.say,
         )
     for line in lines_on(chosen) if chosen else ():
         output.say(line)

@@ -1,7 +1,7 @@
 """Training on a table: read, split, fitted by Newton's method, judged, saved in a run folder."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ from bilens.train.run_folder import (
 )
 from bilens.train.table_choice import TableFit, fit_table
 from bilens.train.table_fit import Report, TableRecipe, held_out_rows, scaled_target
+from bilens.train.trackers import Chosen, check_trackers, tracked
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,15 @@ def train_table_in_folder(
     provenance: Mapping[str, str],
     overwrite: bool = False,
     report: Report = silent,
+    tracker: Chosen = (),
+    say: Callable[[str], None] = silent,
 ) -> tuple[TableMetrics, tuple[CellConversion, ...]]:
     """Fit a table and leave model, metrics, history and the test rows as they came in a folder.
 
-    Return how good it is, and sentences on what was chosen.
+    Each line of the history is told to `tracker`, and last the metrics. Return how good it is, and
+    sentences on what was chosen.
     """
-    table, recipe = task.fitted_table, task.recipe
+    table, recipe, trackers = task.fitted_table, task.recipe, check_trackers(tracker)
     decides = {**recipe.to_dict(), "test_fraction": task.test_fraction}
     about = {"recipe": decides, "data": about_data}
     check_folder(folder, about, resume=False, overwrite=overwrite)
@@ -180,6 +184,9 @@ def train_table_in_folder(
                 folder / METRICS_NAME: json.dumps(asdict(metrics), indent=2).encode(),
             }
         )
+        with tracked(folder, trackers, decides, say) as telling:
+            for place, line in enumerate([*lines, asdict(metrics)], start=1):
+                telling.log(place, line)
     return metrics, fit.choice.conversions()
 
 
