@@ -14,12 +14,14 @@ FROZEN = {
     "demo": "--out --data-dir --seed --lang --overwrite --json",
     "train": "",
     "train image": (
-        "--track --out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
+        "--track "
+        "--out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
         "--gate --epochs --batch-size --learning-rate --weight-decay --noise --model-noise "
         "--dropout --augment --precision --device --seed --watch --stop --resume --overwrite --json"
     ),
     "train language": (
-        "--track --corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
+        "--track "
+        "--corpus --out --column --split --limit --stream --held-out --corpus-seed --tokenizer "
         "--vocabulary --model-width --hidden --layers --heads --context-length --gate --mlp "
         "--polynomial --pairs --order-penalty --tied --epochs --steps --batch-size "
         "--learning-rate --schedule --warmup --weight-decay --clip --dropout --evaluations "
@@ -30,7 +32,8 @@ FROZEN = {
         "--components --test --device --seed --overwrite --json"
     ),
     "train sae": (
-        "--track model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "
+        "--track "
+        "model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "
         "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
         "--shard --device --seed --resume --overwrite --json"
     ),
@@ -79,7 +82,8 @@ FROZEN = {
         "--lang --markdown --overwrite --json"
     ),
     "convert": (
-        "--track model --to --out --text --measure --column --held-out --tokens --minutes --layers "
+        "--track "
+        "model --to --out --text --measure --column --held-out --tokens --minutes --layers "
         "--keep --parallel --texts-at-once --recompute --passes --keep-worst --hidden-multiplier "
         "--linear-skip --unfreeze --layer-tokens --layer-steps --optimizer --learning-rate "
         "--context-length --skip --measured-tokens --seed --shard --device --resume --allow-pickle "
