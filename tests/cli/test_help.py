@@ -28,7 +28,8 @@ FROZEN = {
         "--precision --shard --texts-at-once --device --seed --resume --overwrite --json"
     ),
     "train table": (
-        "--track data --target --out --task --drop --encoding --alpha --column-scale --quadratic-scale "
+        "--track "
+        "data --target --out --task --drop --encoding --alpha --column-scale --quadratic-scale "
         "--components --test --device --seed --overwrite --json"
     ),
     "train sae": (
