@@ -350,9 +350,14 @@ def test_what_changed_in_an_unseen_folder_is_another_model(where: str, tmp_path:
     folder = run_folder(tmp_path / "a")
     before, same = identity_of(load(folder)), identity_of(load(folder))
     assert before == same
+    model, unseen = load(folder), where.partition("/")[0]
+    audited = AuditedFiles(folder, model.weights_sha256, tuple(files_read(model).items()))
+    assert compare_with_audit(audited).state == "audited"
     (folder / where).parent.mkdir(exist_ok=True)
     (folder / where).write_text("6")
     assert identity_of(load(folder)) != before
+    now = compare_with_audit(audited)  # seen red: "audited", with its approval
+    assert (f"{unseen}/", "other") in [(one.name, one.state) for one in now.differences]
     report = bl.audit(load(folder), baseline=load(run_folder(tmp_path / "b")))
     whole = report.record.difference.whole
     assert where.partition("/")[0] in whole.unseen

@@ -83,7 +83,8 @@ def origin_of(
 def files_read(model: LoadedModel) -> dict[str, str]:
     """Return the SHA-256 of the files of a model, those that its weights were read from first.
 
-    What came since it was opened is left out: it was not read.
+    What came since it was opened is left out: it was not read. A folder that is not gone through is
+    one entry, whose name ends in a slash.
 
     Raises:
         CheckpointError: If one of them changed since, or is gone.
@@ -98,6 +99,8 @@ def files_read(model: LoadedModel) -> dict[str, str]:
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
     found = {name: file_sha256(path) for name, path in files.items()}
+    unseen = unseen_in(Path(model.source)) if read else {}
+    found |= {f"{name}/": folder_key(path) for name, path in unseen.items()}
     check_unchanged(model)
     return found
 
@@ -292,7 +295,7 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
     }
 
 
-def folder_key(folder: Path) -> str:
+def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha256) -> str:
     """Return a text that two folders share where the same bytes lie in them, links followed.
 
     Of more than MOST_BYTES it is of where each file lies and when it changed, so that no copy has
@@ -311,7 +314,7 @@ def folder_key(folder: Path) -> str:
                 parts.append((name, path if path.is_file() else known.get(real, "no file")))
         files = [path for _, path in parts if isinstance(path, Path)]
         if not todo and sum(path.stat().st_size for path in files) <= MOST_BYTES:
-            told = [(n, file_sha256(x) if isinstance(x, Path) else x) for n, x in parts]
+            told = [(n, hash_file(x) if isinstance(x, Path) else x) for n, x in parts]
             return key_of({"files": told})
         if not todo:
             return key_of({"marks": [(str(x.resolve()), mark_of(x)) for x in files]})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bilens.api.history import now
-from bilens.api.provenance import BELOW, read_beside
+from bilens.api.provenance import BELOW, folder_key, read_beside, unseen_in
 from bilens.base.errors import BilensError
 from bilens.base.files import file_sha256
 from bilens.io.formats.peft import named_base
@@ -68,10 +68,14 @@ def compare_with_audit(
             if base is None and any(name.startswith(BELOW) for name in then):
                 return RegisterState("unread")  # nobody knows where it lies
             lying = read_beside(path, base)
-            for name in sorted({*then, *lying}):
+            folders = {f"{name}/": folder for name, folder in unseen_in(path).items()}
+            for name in sorted({*then, *lying, *folders}):
                 if {"..", "/"} & {*Path(name).parts}:
                     return RegisterState("unread")
-                found[name] = hash_file(lying.get(name, place / name))
+                if name in folders:
+                    found[name] = folder_key(folders[name], hash_file)
+                else:
+                    found[name] = hash_file(lying.get(name, place / name))
     except (BilensError, OSError, KeyError, ValueError):
         return RegisterState("unread")
     if not any(found.values()):  # of a folder that is empty
