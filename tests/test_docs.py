@@ -25,7 +25,7 @@ PAGES = sorted(
     }
     - {REPOSITORY / "docs/api.md"}  # built, where it is there
 )
-FOLDERS = ("certify", "nn", "plot", "sklearn")
+FOLDERS = ("callbacks", "certify", "nn", "plot", "sklearn")
 SHELLS = ("sh", "bash", "console")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 CODE_SPAN = re.compile(r"`([^`\n]+)`")

@@ -35,7 +35,8 @@ PUBLIC = names_of(
     "TrainLanguageOptions, TrainSAEOptions, TransformerRoles, TruncatedNetwork, "
     "WireDecomposition, activation_moments, approximate_moments, attack_model, attribute, "
     "attribute_to_background, "
-    "audit, centred_directions, certify, certify_model, contrast_direction, convert_network, "
+    "audit, callbacks, "
+    "centred_directions, certify, certify_model, contrast_direction, convert_network, "
     "cp_decompose, decompose_wires, direct_interactions, dual_expression, effective_rank, "
     "eigendecompose, eigendecompose_all, export_sae, from_module, from_sklearn, gaussian_moments, "
     "hosvd, interaction_chance, interaction_submatrix, inventory, layer_inputs, load, "
@@ -82,8 +83,11 @@ SIGNATURES = {
     "ConversionReport": "document",
     "NetworkReport": "document",
     "TraceReport": "document",
+    "callbacks.keras": "*, layers=None, every=1, tracker=None",
+    "callbacks.lightning": "*, layers=None, every=1, tracker=None",
+    "callbacks.transformers": "trainer, *, layers=None, every=1, tracker=None",
     "convert_network": "model, data, folder, recipe=None, held_out=None, *, resume=False, "
-    "overwrite=False, device='auto', shard=False, report=None, say=None",
+    "overwrite=False, device='auto', tracker=(), shard=False, report=None, say=None",
     "trace": "model, layer, *, input_sae=None, output_sae=None, corpus=None, tokenizer=None, "
     "latents=None, toward=(), outputs=5, pairs=8, features=8, top=20, tokens=16384, seed=0",
     "BilinearTensor": "down, left, right",
@@ -194,10 +198,10 @@ SIGNATURES = {
     "train_image": "images, labels, folder, *, test=None, class_names=None, dataset='mnist', "
     "resume=False, overwrite=False, device='auto'",
     "train_language": "corpus, folder, *, column=None, split='train', limit=None, stream=False, "
-    "held_out=0.05, corpus_seed=0, resume=False, overwrite=False, device='auto', shard=False, "
-    "texts_at_once=0",
+    "held_out=0.05, corpus_seed=0, resume=False, overwrite=False, device='auto', tracker=(), "
+    "shard=False, texts_at_once=0",
     "train_sae": "model, folder, *, hooks=(), text=None, resume=False, overwrite=False, "
-    "device='auto', shard=False",
+    "device='auto', tracker=(), shard=False",
     "whiten": "f, covariance, mean=None",
     "load_images": "name, data_dir=None, allow_download=True, report=None",
     "reproduce": "names, out",
@@ -449,7 +453,8 @@ def test_attributes_of_a_record_are_a_promise(record: type) -> None:
 def test_every_public_signature_is_frozen() -> None:
     """Records that only the library makes are frozen by their attributes instead."""
     records = {record.__name__ for record in ATTRIBUTES}
-    assert {*PUBLIC} - records - {"certify", "nn", "plot", "sklearn"} <= {*SIGNATURES}
+    assert {*PUBLIC} - records - {"callbacks", "certify", "nn", "plot", "sklearn"} <= {*SIGNATURES}
+    assert {f"callbacks.{name}" for name in bilens.callbacks.__all__} <= {*SIGNATURES}
     assert {f"sklearn.{name}" for name in PUBLIC_ESTIMATORS} <= {*SIGNATURES}
     assert {f"nn.{name}" for name in PUBLIC_MODULES} <= {*SIGNATURES}
     assert {f"plot.{name}" for name in PUBLIC_PLOTS} <= {*SIGNATURES}
