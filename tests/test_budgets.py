@@ -30,7 +30,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/train", "py"): (
         5_405,
-        "one loop, four tasks, a penalty, conversion; layers' inputs",
+        "one loop, four tasks, a penalty, conversion; layers' inputs; four trackers",
     ),
     ("src/bilens/interp", "py"): (1_635, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
@@ -45,7 +45,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_552, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_738, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_375, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (88_535, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (88_590, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_810, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
