@@ -234,6 +234,10 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/network_reading": ["read"],
     "api/quadratic_fit": ["fit"],
     "api/train": ["train image", "train language", "train sae"],
+    "train/trackers": [
+        *(f"train {one}" for one in ("image", "language", "sae", "table")),
+        "convert",
+    ],
     "train/run_folder": ["train image", "train language", "train sae", "convert"],
     "train/processes": ["train language", "train sae"],
     "train/corpus": LANGUAGE,

@@ -4,6 +4,8 @@ Broken once: with lines told twice when a run goes on, a tracker left open when 
 a tracker that ends the training it fails in, with all processes logging.
 """
 
+import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import typer.testing
 
 import bilens as bl
 from bilens.base.errors import InterruptedRunError, MissingExtraError, UsageError
 from bilens.base.files import read_json
+from bilens.cli.app import app
+from bilens.cli.console import Output
 from bilens.train import trackers
+from bilens.train.recipes import ROWS_RECIPE
 from bilens.train.trackers import check_trackers, numbers_in, tracked
 
 IMAGES = torch.rand(90, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -199,3 +205,37 @@ def test_language_models_and_autoencoders_are_told_by_step(tmp_path: Path) -> No
     sae = bl.train_sae(rows, tmp_path / "sae", tracker=other, **how)
     assert other.steps == [line.step for line in sae.history]
     assert any(name.startswith("fvu/") for name in other.lines[0][1])
+
+
+def test_a_table_and_a_conversion_are_told(tmp_path: Path, named: list[Named]) -> None:
+    table = tmp_path / "table.csv"
+    numbers = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).tolist()
+    rows = [f"{a},{b},{a * b + a}" for a, b in numbers]
+    table.write_text("\n".join(["a,b,y", *rows]))
+    runner, command = typer.testing.CliRunner(), ["train", "table", str(table), "--target", "y"]
+    out = tmp_path / "table"
+    done = runner.invoke(
+        app, [*command, "--out", str(out), "--track", "wandb"], obj=Output(quiet=True)
+    )
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()]
+    (one,) = named
+    assert one.steps == [*range(1, len(lines) + 2)]
+    assert [seen for _, seen, _ in one.lines[:-1]] == [numbers_in(line) for line in lines]
+    assert "test_score" in one.lines[-1][1]
+    wrong = runner.invoke(
+        app, [*command, "--out", "x", "--track", "neptune"], obj=Output(quiet=True)
+    )
+    assert isinstance(wrong.exception, UsageError)
+
+    fake, data = Fake(), torch.randn(600, 4, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3)]
+    recipe = dataclasses.replace(ROWS_RECIPE, tokens=8000, layer_tokens=300, layer_steps=5)
+    network, folder = torch.nn.Sequential(*layers).eval(), tmp_path / "bilinear"
+    bl.convert_network(network, data, folder, recipe, tracker=fake)
+    (curve,) = folder.glob("checkpoints/distillation.jsonl")
+    steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
+    assert fake.steps == [0, *steps]
+    assert any(name.startswith("layers_r_squared/") for name in fake.lines[0][1])
+    assert "held_out_kl" in fake.lines[1][1]

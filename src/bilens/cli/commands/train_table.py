@@ -90,7 +90,6 @@ def train_table(
     from bilens.train.device import find_device
     from bilens.train.run_folder import TEST_NAME
     from bilens.train.tasks.table import TableTask, train_table_in_folder
-    from bilens.train.trackers import check_trackers
 
     recipe = TableRecipe(**changes)
     task = TableTask(source.read_table(), recipe, source.target, source.test, find_device(device))
@@ -117,7 +116,7 @@ def train_table(
             provenance={"command": this_command(), **provenance},
             overwrite=overwrite,
             report=show,
-            tracker=check_trackers(tracker),
+            tracker=tracker,
             say=output.say,
         )
     for line in lines_on(chosen) if chosen else ():

@@ -1,7 +1,7 @@
 """Training on a table: read, split, fitted by Newton's method, judged, saved in a run folder."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -136,7 +136,7 @@ def train_table_in_folder(
     provenance: Mapping[str, str],
     overwrite: bool = False,
     report: Report = silent,
-    tracker: Chosen = (),
+    tracker: Chosen | Sequence[str] | None = (),
     say: Callable[[str], None] = silent,
 ) -> tuple[TableMetrics, tuple[CellConversion, ...]]:
     """Fit a table and leave model, metrics, history and the test rows as they came in a folder.
