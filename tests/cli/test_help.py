@@ -17,8 +17,7 @@ FROZEN = {
         "--track "
         "--out --dataset --data-dir --download --no-download --hidden --layers --bias --residual "
         "--gate --epochs --batch-size --learning-rate --weight-decay --noise --model-noise "
-        "--dropout --augment --precision --device --seed --watch --stop --resume --overwrite"
-        " --track --json"
+        "--dropout --augment --precision --device --seed --watch --stop --resume --overwrite --json"
     ),
     "train language": (
         "--track "
@@ -26,21 +25,18 @@ FROZEN = {
         "--vocabulary --model-width --hidden --layers --heads --context-length --gate --mlp "
         "--polynomial --pairs --order-penalty --tied --epochs --steps --batch-size "
         "--learning-rate --schedule --warmup --weight-decay --clip --dropout --evaluations "
-        "--precision --shard --texts-at-once --device --seed --resume --overwrite"
-        " --track --json"
+        "--precision --shard --texts-at-once --device --seed --resume --overwrite --json"
     ),
     "train table": (
         "--track "
         "data --target --out --task --drop --encoding --alpha --column-scale --quadratic-scale "
-        "--components --test --device --seed --overwrite"
-        " --track --json"
+        "--components --test --device --seed --overwrite --json"
     ),
     "train sae": (
         "--track "
         "model --hook --out --corpus --column --limit --num-latents --k --sign --tokens "
         "--batch-size --buffer-size --learning-rate --schedule --warmup --auxiliary --dead-after "
-        "--shard --device --seed --resume --overwrite"
-        " --track --json"
+        "--shard --device --seed --resume --overwrite --json"
     ),
     "inspect": "path --lang --json --no-code",
     "decompose": (
@@ -94,7 +90,7 @@ FROZEN = {
         "--context-length --skip --measured-tokens --seed --shard --device --resume --allow-pickle "
         "--trust-pickle --residual --no-residual --overwrite --json"
         " --map --activation --class --transposed --no-transposed --data --labels --dataset "
-        "--data-dir --table --encoding --html --lang --classes --track"
+        "--data-dir --table --encoding --html --lang --classes"
     ),
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --user-header --proxy "

@@ -222,6 +222,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/audit_model": ["audit"],
     "api/options": ["audit"],
     "io/formats/torchscript": ["audit", "fit"],
+    "io/autoencoders": ["trace"],
     "records": ["audit"],
     "interp/trace_options": ["trace"],
     "bilens_explorer/compare": ["audit"],
