@@ -100,6 +100,8 @@ def test_a_row_that_cannot_be_read(folder: Path, damage: str) -> None:
             assert row["model"]["differences"] == []  # nothing is known to have changed
             assert "Not known: the last audit cannot be read" in client.get("/?lang=en").text
             assert client.get("/audits/1").status_code == 503
+            run = client.get(f"/api/v1/models/{id_of('a')}/audit").json()
+            assert (run["state"], run["why"]) == ("refused", "none")  # no command is blamed
         assert row["audits"][0]["unread"] == ("number" not in damage and "kind = 't" not in damage)
 
 

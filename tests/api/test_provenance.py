@@ -15,6 +15,7 @@ import bilens as bl
 import tiny
 from bilens.api import provenance
 from bilens.api.provenance import (
+    data_sha256,
     describe_source,
     files_read,
     find_test_data,
@@ -25,10 +26,13 @@ from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_
 from bilens.base.errors import CheckpointError, DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
+from bilens.data.model_interface import LabelledData
 from bilens.io.file_kinds import files_below
 from bilens.io.formats.peft import named_base
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.load import LoadedModel, load
+from bilens.records.column_readings import CellConversion
+from bilens.records.common import DataOrigin
 from bilens.records.history import UNNAMED
 from commands import model_folder
 from raising import raising
@@ -343,6 +347,17 @@ def test_a_copy_of_a_run_folder_is_the_same_model(tmp_path: Path) -> None:
     whole = report.record.difference.whole
     assert whole.headline.kind == "identical"
     assert (whole.unseen, whole.not_compared) == ((), ())
+
+
+def test_cells_that_rules_judge_are_part_of_the_data() -> None:
+    """Seen red: an acceptance of "green", unseen in training, held for other texts there."""
+    given = LabelledData(torch.ones(5, 2), None, DataOrigin("t.csv", "t.csv", "table", 5, ""))
+    cells = [
+        CellConversion.of_kind("unseen", column="colour", text=text, count=2, row=3)
+        for text in ("green", "purple")
+    ]
+    found = {data_sha256(dataclasses.replace(given, done=(one,))) for one in cells}
+    assert len(found | {data_sha256(given)}) == 3
 
 
 @pytest.mark.parametrize("where", ["checkpoints/last/state.pt", "away/x.py", "away/new/y.py"])
