@@ -1,7 +1,7 @@
 """Each line of a history is told to trackers once, with its step, and they are closed.
 
 Broken once: with lines told twice when a run goes on, a tracker left open when a run fails, with
-a tracker that ends the training it fails in, with all processes logging.
+a tracker that ends the training it fails in.
 """
 
 import dataclasses
