@@ -68,11 +68,7 @@ def build_circuit_graph(
     raised = [activation * token.value for token in effects.values()]
     links = [graph_link(node, middle, share) for node, share in zip(inputs, shares, strict=True)]
     links += [graph_link(middle, node, share) for node, share in zip(targets, raised, strict=True)]
-    features, edges = attention_parts(trace, circuit, position if inputs else -1)
-    about: Node = {}
-    if (found := trace.attention_edges) is not None:
-        count: Node = {"listed": len(found.scores) + len(found.writes), "drawn": len(edges)}
-        about = {"attention_edges": {"hook": found.hook, "distance": found.distance, **count}}
+    features, edges, about = attention_parts(trace, circuit, position if inputs else -1)
     text = ("" if trace.tokens_carry_spaces else " ").join(tokens)
     return {
         "metadata": {
@@ -97,15 +93,21 @@ def build_circuit_graph(
     }
 
 
-def attention_parts(trace: Trace, circuit: Circuit, position: int) -> tuple[list[Node], list[Node]]:
-    """Return the features that attend or are written, and links of edges that are no chance.
+def attention_parts(
+    trace: Trace, circuit: Circuit, position: int
+) -> tuple[list[Node], list[Node], Node]:
+    """Return the features that attend or are written, links of edges that are no chance, metadata.
 
     A query is where the circuit is drawn, its key as many tokens before as was asked for; without
     so many there are none. Features are numbered behind the input latents of the layer.
     """
     found, nodes, links = trace.attention_edges, dict[str, Node](), list[Node]()
-    if found is None or position < found.distance:
-        return [], []
+    if found is None:
+        return [], [], {}
+    count: Node = {"listed": len(found.scores) + len(found.writes), "drawn": 0}
+    about: Node = {"hook": found.hook, "distance": found.distance, **count}
+    if position < found.distance:
+        return [], [], {"attention_edges": about}
     layer, first = trace.layer.index, trace.saes[0].num_latents
     attended = position - found.distance
 
@@ -125,7 +127,7 @@ def attention_parts(trace: Trace, circuit: Circuit, position: int) -> tuple[list
             end: Node = {"node_id": f"{layer}_{write.latent}_{position}"}
             said = {"kind": "attention write", "head": write.head, "p_value": write.p_value}
             links.append(graph_link(key, end, write.weight) | said)
-    return list(nodes.values()), links
+    return list(nodes.values()), links, {"attention_edges": about | {"drawn": len(links)}}
 
 
 def graph_link(source: Node, target: Node, weight: float) -> Node:
