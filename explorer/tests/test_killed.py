@@ -38,7 +38,8 @@ SAYINGS = (
     {"action": "label", "subject": "class:1:positive:0"},
     {"action": "accept", "subject": "rule:complete", "until": "2999-01-01"},
 )
-ANOTHER = "last one of mnist"  # an audit ended between what was read and what was said of it
+# an audit ended between what was read and what was said of it
+ANOTHER = "last one of mnist", "Another audit was recorded"
 
 
 def serve(folder: Path, python: str, told: Connection) -> None:
@@ -80,7 +81,7 @@ class Server:
         self.process.join()
 
     def audit(self) -> None:
-        self.post(f"/models/{id_of('mnist')}/audit")
+        self.post(f"/models/{id_of('mnist')}/audit", audit=self.last_audit().get("audit", 0))
 
     def state(self) -> dict[str, Any]:
         url = f"{self.address}/models/{id_of('mnist')}/audit"
@@ -102,7 +103,7 @@ class Server:
         with suppress(httpx.HTTPError):  # it was killed meanwhile: nothing was confirmed
             url = f"{self.address}{path}"
             answer = httpx.post(url, json=body, headers=headers, trust_env=False, timeout=SOON)
-            if answer.status_code == 400 and ANOTHER in answer.text:
+            if answer.status_code == 400 and any(one in answer.text for one in ANOTHER):
                 return None
             assert answer.status_code == 201, answer.text
             found: dict[str, Any] = answer.json()

@@ -59,7 +59,12 @@ CALLS: dict[str, tuple[str, ...]] = {
     "load module": ("bl.from_module",),
     "load file": (
         *("bl.load", "reader PEFT adapter", "reader SAELens", "reader sparsify"),
-        *("reader the paper's autoencoder", "reader converted model", "reader Hugging Face"),
+        *(
+            "reader circuit-tracer",
+            "reader the paper's autoencoder",
+            "reader converted model",
+            "reader Hugging Face",
+        ),
         *("reader the paper's transformer", "reader the paper's image model", "reader ONNX"),
         *("reader bilens model folder", "reader safetensors", "reader GGUF", "reader Keras"),
         *("reader SavedModel", "reader PyTorch"),

@@ -21,7 +21,7 @@ from polynomial.test_reading import transformer
 
 # Who is told, where it is done, what is allowed: no answer hangs on it.
 FREE = {
-    *("progress", "say", "report", "on_cell", "on_epoch", "on_line", "command"),
+    *("progress", "say", "report", "on_cell", "on_epoch", "on_line", "command", "tracker"),
     *("device", "shard", "texts_at_once", "memory_limit", "block", "precision", "verify"),
     *("resume", "overwrite", "allow_pickle", "trust_pickle", "allow_download"),
     *("seed", "corpus_seed"),  # each record says it; of few things nothing is drawn

@@ -28,7 +28,7 @@ from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.file_kinds import MODELS, files_below, is_known, mark_of
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
-from bilens.io.loaded_model import WEIGHTS_NAME
+from bilens.io.loaded_model import CHANGED, WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
 from bilens.records.base import kind_of, read_document, to_json
@@ -146,8 +146,9 @@ def describe_source(model: LoadedModel) -> Source:
     said = {key: value for key, value in model.provenance.items() if key not in long}
     known = {"headers_sha256": model.identity} if model.headers else {}
     given = model.original if model.module is None else model.module
-    from_file = "://" in model.source or (model.source and Path(model.source).exists())
-    path = model.source if from_file else ""
+    of_class = "://" in model.source or (model.source and Path(model.source).exists())
+    in_memory = CHANGED in model.provenance or (model.original is not None and not of_class)
+    path = "" if in_memory else model.source
     in_training = answers_otherwise_in_training(given)
     hooks = () if given is None else hooked_parts(given)
     return Source(path, model.weights_sha256, said | known, {}, in_training, hooks)

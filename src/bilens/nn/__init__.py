@@ -7,6 +7,7 @@ from bilens.nn.classifier import BilinearClassifier, in_standard_units as in_sta
 from bilens.nn.layer_view import LayerView as LayerView
 from bilens.nn.mlp import MLP, BilinearLayer, BilinearMLP
 from bilens.nn.polynomial_transformer import PolynomialTransformer
+from bilens.nn.sparse_autoencoder import SparseAutoencoder as SparseAutoencoder
 from bilens.nn.threshold_sae import ThresholdSAE
 from bilens.nn.topk_sae import TopKSAE
 from bilens.nn.transformer import BilinearTransformer

@@ -31,7 +31,7 @@ from bilens.interp import (
     steering,
     weighted_space,
 )
-from bilens.nn.sparse_autoencoder import SparseAutoencoder
+from bilens.nn import SparseAutoencoder
 from bilens_studies.negation_candidates import MOST_DIRECTIONS, keep_leading
 from bilens_studies.negation_prompts import NegationPrompts
 from bilens_studies.study import Record, to_json
