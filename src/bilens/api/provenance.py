@@ -220,7 +220,7 @@ REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
-JUDGED_CELLS = "unseen", "missing"
+JUDGED_CELLS = "unseen", "missing"  # by rules, and nothing is left of them in the inputs
 BELOW = "base: "  # how names of files of the model below an adapter begin
 
 
@@ -396,6 +396,5 @@ def data_sha256(data: LabelledData | None) -> str:
         return ""
     parts = [("inputs", data.inputs)]
     found = tensors_sha256(parts if data.targets is None else [*parts, ("targets", data.targets)])
-    # cells that rules judge, of which nothing is left in the inputs
     cells = [to_json(one) for one in data.done if one.kind in JUDGED_CELLS]
     return key_of({"rows": found, "cells": cells}) if cells else found
