@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 
 from bilens import History
-from bilens.api import RegisterState, day_of
+from bilens.api import RegisterState
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
 from bilens.io import mark_of
 from bilens.records import UNKNOWN, Entry, Identity, Measured, ModelState, PastAudit, People
@@ -41,7 +41,6 @@ class Past:
     commands: Mapping[str, str] = field(default_factory=dict)
     # judgements, the last one first, by the weights that they are of
     judged: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    day: str = ""  # of the last audit or entry
 
     def read_on(self, history: History) -> Past:
         """Read a history that was written to, or is another one; itself where that says nothing."""
@@ -54,13 +53,11 @@ class Past:
         for one in history.measured(after=self.rows[0][0].number if grown else 0):
             measured.setdefault(one.audit, {})[one.rule] = one
         judged = [one for one in entries if one.action in JUDGED]
-        dates = [*(one.date for one in audits), *(one.date for one in entries)]
         return Past(
             rows=rows,
             audits=grouped_by((one.model, cut_paths(one, history.folder)) for one in audits),
             entries=grouped_by((one.model, one) for one in entries),
             judged=grouped_by((one.identity.weights, one) for one in judged if one.identity),
-            day=max(["", *map(day_of, dates)]),
             measured={**self.measured, **measured} if grown else measured,
             commands={one.model: one.command for one in reversed(audits)},
         )

@@ -2,7 +2,7 @@
 from .alignment import Alignment as Alignment, align_models as align_models
 from .comparison import layer_changes as layer_changes, whole_difference as whole_difference
 from .given_data import interface_of as interface_of
-from .history import day_of as day_of, now as now
+from .history import now as now
 from .layer_decomposition import (
     WHOLE_WIDTH as WHOLE_WIDTH,
     Decomposition as Decomposition,

@@ -12,7 +12,6 @@ import os
 import re
 import zlib
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +24,7 @@ from bilens.api.history_file import (
     NAME,
     AnyRecord,
     HistoryFile,
+    day_of,
     insert,
     insert_measured,
     record_of,
@@ -51,7 +51,6 @@ from bilens.records.history import UNNAMED, Action, Entry, Measured, PastAudit, 
 LONGEST = {"author": 100, "subject": 200, "text": 4000}  # characters
 # letters that are drawn as nothing, beside those that format a text (Cf); and what was no text
 UNSEEN = re.compile(f"[\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\ufe00-\ufe0f\uffa0{LOST}]")
-DAY = re.compile(r"\d{4}-\d\d-\d\d")
 DAYS = """
     SELECT substr(date, 1, 10) FROM audits UNION SELECT substr(date, 1, 10) FROM entries
     UNION SELECT day FROM days
@@ -373,14 +372,6 @@ def check_acceptable(model: str, last: PastAudit | None) -> None:
             f"{model} is {answer}, and nobody can accept it as it is: settle its risks, and audit "
             "it again."
         )
-
-
-def day_of(text: object) -> str:
-    """Return the day in the time of a row, year-month-day; empty where it holds none."""
-    day = str(text)[:10]
-    with suppress(ValueError):
-        return day if DAY.fullmatch(day) and date.fromisoformat(day) else ""
-    return ""
 
 
 def check_scope(action: str, until: str | None, weights: str | None, today: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,6 +67,7 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 LARGEST = 1 << 25  # bytes of a document, which packs a thousandfold where somebody wants it to
 
 LONGEST_CELL = 1 << 20  # bytes in a column of a row
@@ -273,8 +275,7 @@ def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
             found[name] = None if found[name] is None else json.loads(found[name])
         if not math.isfinite(found.get("value") or 0.0):
             raise ValueError("no number of a rule")
-        until = found.get("until")  # days are compared as texts
-        if until and date.fromisoformat(until).isoformat() != until:
+        if (until := found.get("until")) and day_of(until) != until:  # compared as texts
             raise ValueError("no day")
         record = msgspec.convert(found, kind)
         msgspec.json.encode(record)  # halves of a character can be written nowhere
@@ -284,6 +285,14 @@ def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
         empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
         first = kind.__struct_fields__[0]
         return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
+
+
+def day_of(text: object) -> str:
+    """Return the day in the time of a row, year-month-day; empty where it holds none."""
+    day = str(text)[:10]
+    with suppress(ValueError):
+        return day if DAY.fullmatch(day) and date.fromisoformat(day) else ""
+    return ""
 
 
 def statements(script: str) -> Iterator[str]:
