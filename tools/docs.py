@@ -119,7 +119,7 @@ def python_pages() -> dict[Path, str]:
     packages: dict[str, dict[str, Any]] = {}
     for name, value in objects.items():
         packages.setdefault(value.__module__.split(".")[1], {})[name] = value
-    listed, found = ["# Public names", "`import bilens as bl`."], {}
+    listed, found = ["# Public names", "`import bilens as bl`."], dict[Path, str]()
     for package, values in sorted(packages.items()):
         sections = [python_section(name, value) for name, value in values.items()]
         text = "\n\n".join([f"# Public names of `bilens.{package}`", *sections]) + "\n"

@@ -17,7 +17,7 @@ def anchor(heading: str) -> str:
 
 
 def split_page(path: Path, text: str, most: int = MOST_BYTES) -> dict[Path, str]:
-    """Return a page, or its parts where it is longer than that: NAME.md, NAME_2.md, …"""
+    """Return a page, or its parts (NAME.md, NAME_2.md, …) where it is longer."""
     if size(text) <= most:
         return {path: text}
     parts = [""]
@@ -38,13 +38,18 @@ def split_page(path: Path, text: str, most: int = MOST_BYTES) -> dict[Path, str]
         others = (f"{n}" if n == number else f"[{n}]({name})" for n, name in names.items())
         head = f"{title}, part {number}\n\n" if number > 1 else ""
         whole = f"{head}{part.strip()}\n\nParts: {' · '.join(others)}\n"
-        own = names[number]
-        pages[path.parent / own] = re.sub(
-            r"\]\(#([^)]+)\)",
-            lambda m, own=own: f"]({'' if places.get(m[1], own) == own else places[m[1]]}#{m[1]})",
-            whole,
-        )
+        pages[path.parent / names[number]] = rewire(whole, places, names[number])
     return pages
+
+
+def rewire(part: str, places: dict[str, str], own: str) -> str:
+    """Return a part whose links to headings lead to the part that has them."""
+
+    def link(found: re.Match[str]) -> str:
+        place = places.get(found[1], own)
+        return f"]({'' if place == own else place}#{found[1]})"
+
+    return re.sub(r"\]\(#([^)]+)\)", link, part)
 
 
 def write_parts(path: Path, text: str) -> None:

@@ -139,7 +139,7 @@ def schema_name(document: type[Document]) -> str:
 
 def field_pages(folder: Path) -> dict[Path, str]:
     """Return the pages that tell the fields of every document."""
-    pages = {}
+    pages: dict[Path, str] = {}
     for one in DOCUMENTS:
         kind = kind_of(one)
         text = (

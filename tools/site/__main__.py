@@ -17,25 +17,27 @@ from tools.docs import ROOT
 from tools.site.gather import gather_pages
 from tools.site.look import TASKS, broken_links, clicks_to, outside_requests, read_site
 
-PAGES, SITE = ROOT / "build/pages", ROOT / "build/site"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def build_site() -> Path:
-    """Return the folder of the site, built anew."""
-    gather_pages(PAGES)
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+def build_site(root: Path) -> Path:
+    """Return the folder of the site, built anew below a folder."""
+    gather_pages(root / "build/pages")
+    config, site = root / "mkdocs.yml", root / "build/site"
+    if root != ROOT:
+        shutil.copy(ROOT / "mkdocs.yml", config)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(config)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    subprocess.run(command, cwd=ROOT, check=True, env=quiet)  # noqa: S603 - our own pages
-    for path in SITE.glob("docs/ja/*.html"):
+    subprocess.run(command, cwd=root, check=True, env=quiet)  # noqa: S603 - our own pages
+    for path in site.glob("docs/ja/*.html"):
         text = path.read_text("utf-8")
         path.write_text(text.replace('<html lang="en"', '<html lang="ja"', 1), "utf-8")
-    return SITE
+    return site
 
 
 def main() -> int:
     """Build, look and say."""
-    folder = build_site()
+    folder = build_site(ROOT)
     pages = read_site(folder)
     words = sorted(page.words for page in pages.values())
     middle, most = words[len(words) // 2], words[-1]

@@ -73,9 +73,7 @@ def linked(prose: str, page: Path) -> str:
     """Return prose with its links and formulas."""
     prose = NOTEBOOK_LINK.sub(r"\1.md)", prose)
     prose = FORMULA.sub(lambda m: mathml(m[1], "inline"), prose)
-    return BUILT_NAME.sub(
-        lambda m: f"[{m[0]}]({os.path.relpath(ROOT / m[1], page.parent)})", prose
-    )
+    return BUILT_NAME.sub(lambda m: f"[{m[0]}]({os.path.relpath(ROOT / m[1], page.parent)})", prose)
 
 
 def mathml(formula: str, display: str) -> str:

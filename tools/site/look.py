@@ -1,4 +1,4 @@
-"""What is seen of the built site: its links, its words, what its pages ask for, how far tasks are."""
+"""What is seen of the built site: links, words, what pages ask for, how far tasks are."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from urllib.parse import unquote
 TASKS = {
     "audit my ONNX": ("docs/loading_files.html", "onnx"),
     "approve a retrained model": ("docs/comparing.html", "comparing-two-models---baseline"),
-    "ablate a direction in TransformerLens": ("docs/notebooks/ablate_a_direction.html", ""),
+    "ablate a direction in TransformerLens": (
+        "docs/intervening.html",
+        "in-transformerlens-and-nnsight",
+    ),
     "what is a quadratic form here": ("docs/math.html", "what-a-quadratic-form-is-here"),
     "add a format": ("docs/adding.html", "to-add-a-format-a-rule-a-command"),
 }
@@ -124,9 +127,10 @@ def search(folder: Path, browser: Any, words: str) -> list[str]:
     page = browser.new_page()
     page.goto(f"{folder.resolve().as_uri()}/{FIRST}")
     page.locator("[data-md-component=search-query]").click()
-    page.keyboard.type(words)
+    page.keyboard.insert_text(words)
+    page.keyboard.press("End")  # the search listens to keys
     results = page.locator(".md-search-result__article h1, .md-search-result__article h2")
-    results.first.wait_for(timeout=20_000)
+    results.first.wait_for(timeout=10_000)
     titles = [str(text) for text in results.all_inner_texts()]
     page.close()
     return titles

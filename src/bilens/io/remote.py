@@ -172,7 +172,7 @@ def located(given: str | Path) -> Path:
     if "@" in host or ".." in names or re.search(r"[?#\x00-\x1f]", rest):
         raise UsageError(
             f"{scheme}://…: an address is host and path alone: give users and keys to the package "
-            "that reads it (docs/loading.md)."
+            "that reads it (docs/addresses.md)."
         )
     STORES[scheme] = ObjectStore(scheme)
     return RemotePath(f"{scheme}:/{rest.rstrip('/')}")

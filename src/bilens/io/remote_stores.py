@@ -249,6 +249,6 @@ def changed(url: str) -> CheckpointError:
 
 def no_access(url: str) -> CheckpointError:
     return CheckpointError(
-        f"{url}: access is refused: set up credentials that may read it (docs/loading.md), and "
+        f"{url}: access is refused: set up credentials that may read it (docs/addresses.md), and "
         "see that the clock of this machine is right."
     )
