@@ -28,7 +28,7 @@ class Judged(NamedTuple):
     unread: bool = False  # as it is damaged, or of another version
 
     @classmethod
-    def of(cls, record: Audit) -> "Judged":
+    def from_audit(cls, record: Audit) -> "Judged":
         seen = record.performance
         wrong = seen is not None and bool(seen.mistakes)
         answers = () if seen is None or seen.classification is None else seen.names

@@ -259,7 +259,7 @@ class ServedFolder:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
                 return Judged(unread=True)
-            self._verdicts[audit] = Judged.of(record)
+            self._verdicts[audit] = Judged.from_audit(record)
         return self._verdicts[audit]
 
     def state(self) -> State:

@@ -129,7 +129,7 @@ def known_columns(found: ColumnReadings) -> tuple[TableColumn, ...]:
 
 
 def by_rank(found: ColumnReadings) -> str:
-    """Return what a sentence is called behind its name that speaks of ranks, too."""
+    """Return the ending of a sentence's key: some models of tables read columns by rank."""
     return "_rank" if any(one.curve for one in known_columns(found)) else ""
 
 
