@@ -173,8 +173,8 @@ def compare(training: RowReadings, test: RowReadings) -> Comparison:
 def estimated_gap(training: RowReadings, test: RowReadings) -> Gap:
     """Return the gap as it is put without any label: a regression on one reading, and no bound.
 
-    The reading is how much farther another answer is from training inputs; docs/findings_inputs.md says
-    on which models the range held how often.
+    The reading is how much farther another answer is from training inputs;
+    docs/findings_inputs.md says on which models the range held how often.
     """
     found = area(training.nearest, test.nearest)
     value, low, high = (POINTS * (end - 0.5) for end in (found.value, found.low, found.high))
