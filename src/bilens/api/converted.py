@@ -16,6 +16,7 @@ from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
 from bilens.base.files import write_file
+from bilens.base.model_card import write_card
 from bilens.base.option_rules import TrackerName
 from bilens.findings.conversion_losses import average_losses, losses, samples
 from bilens.interp.traced_layer import top_contexts
@@ -25,6 +26,7 @@ from bilens.io.host import Host, Site, copy_companions, tokenizer_at
 from bilens.records import bilinear_conversion as records
 from bilens.records.base import read_document, to_json
 from bilens.records.common import LayeredModel, Source, TextOrigin
+from bilens.report.model_card import conversion_card
 from bilens.train.device import device_of
 from bilens.train.distillation import has_experts, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe
@@ -198,7 +200,9 @@ class Converted:
             "source": Source(str(self.folder), folder_sha256(self.folder), made),
             "reproduce": describe_run(None, recipe.seed),
         }
-        document = to_json(read_document(records.Conversion, found))
+        record = read_document(records.Conversion, found)
+        write_card(self.folder, conversion_card(record))
+        document = to_json(record)
         write_file(result, (json.dumps(document, indent=1) + "\n").encode())
         return document
 

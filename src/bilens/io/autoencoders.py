@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.files import check_path, write_new_files
+from bilens.base.model_card import ModelCard, card_file
 from bilens.io.formats.sae_layouts import official_files, sparsify_files
 from bilens.io.formats.saelens import saelens_files
 from bilens.io.loaded_model import LoadedModel
@@ -58,7 +60,17 @@ def export_sae(
     check_all_finite(folder, sae.state_dict())
     if layout not in get_args(Layout):
         raise UsageError(f"layout={layout!r} is not known: use {', '.join(LAYOUTS)}.")
-    write_new_files(folder, LAYOUTS[layout](sae, dict(provenance or {})), overwrite)
+    files = LAYOUTS[layout](sae, dict(provenance or {}))
+    card = ModelCard(
+        title="Sparse transcoder" if sae.is_transcoder else "Sparse autoencoder",
+        text=f"In the layout of {layout}; read here, and by `bl.load(folder)` of bilens.",
+        weights_sha256=next(sha256(files[n]).hexdigest() for n in files if "safetensors" in n),
+        sizes=sae.arguments(),
+        provenance=provenance or {},
+        library="saelens" if layout == "saelens" else "bilens",
+        tags=["sparse-autoencoder"],
+    )
+    write_new_files(folder, files | card_file(folder, card), overwrite)
     return folder
 
 
