@@ -70,7 +70,7 @@ def find_model(given: Path, any_kind: bool = False) -> Path:
     if isinstance(given, RemotePath):
         given = given.pinned()
         if is_model(given):
-            return given
+            return given.downloaded() if given.store.hub and not in_place(given) else given
         raise given.missing("no model; expected config.json and .safetensors in it, or a .gguf")
     try:
         path = given if given.exists() else cached(given)
@@ -221,6 +221,14 @@ def is_model(path: Path) -> bool:
     """Say whether a path is a model: a file of a known kind, or a folder that holds one."""
     whole = path.suffix in MODELS and path.is_file()
     return whole or any((path / mark).exists() for mark in MARKS)
+
+
+def in_place(path: RemotePath) -> bool:
+    """Say whether no more of a model is fetched than is read: others are small, or need files."""
+    config, adapter = path / "config.json", path / "adapter_config.json"
+    named = b'"architectures"', b'"model_type"'
+    foreign = config.is_file() and any(name in config.read_bytes() for name in named)
+    return path.suffix in (".gguf", ".safetensors") or adapter.is_file() or foreign
 
 
 def is_listed(path: Path) -> bool:

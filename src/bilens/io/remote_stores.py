@@ -88,6 +88,17 @@ ATTEMPTS, WAIT = 5, 0.25  # seconds before the second one, doubled each time
 T = TypeVar("T")
 
 
+NAMED = "is no name on the hub: expected hf://OWNER/NAME, and behind it @REVISION or /FOLDER."
+HUB_FAULTS = {  # errors of huggingface_hub, or behind those of its file system
+    "GatedRepoError": "asks its readers to accept its conditions first: do so on its page of the "
+    "hub, and run `hf auth login`.",
+    "RevisionNotFoundError": "has no such revision: put a branch, a tag or a commit behind the @.",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE keeps this machine off the hub: unset it, or pass "
+    "OWNER/NAME without hf://, which is looked for in the cache of the hub.",
+    **dict.fromkeys(("ValueError", "HfUriError", "HFValidationError"), NAMED),
+}
+
+
 class Info(NamedTuple):
     """The size and the version of an object, as its store says them."""
 
@@ -104,16 +115,22 @@ class ObjectStore:
     """Objects of a scheme, and what is known of them; credentials are its package's business."""
 
     def __init__(self, scheme: str) -> None:
-        fsspec = optional_package("fsspec", "remote", "reading a model at an address")
-        options: dict[str, Any] = {"use_listings_cache": False}
+        self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
+        extra, what = ("hub", "of the hub") if self.hub else ("remote", "at an address")
+        if self.hub:
+            optional_package("huggingface_hub", extra, f"reading a model {what}")
+        fsspec = optional_package("fsspec", extra, f"reading a model {what}")
+        # of the hub nothing that an earlier reader asked for is kept: it may be there by now
+        options: dict[str, Any] = {
+            "skip_instance_cache" if self.hub else "use_listings_cache": self.hub
+        }
         if scheme.startswith("http"):
             options["headers"] = {"Accept-Encoding": "identity"}
             options["client_kwargs"] = {"raise_for_status": refuse_whole_files}
         if scheme == "s3":  # what passes is tried again here, and by s3fs
             options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
-        self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
         try:
-            self.files = fsspec.filesystem(scheme, **({} if self.hub else options))
+            self.files = fsspec.filesystem(scheme, **options)
         except ImportError as error:  # names the package
             raise UsageError(f"{scheme}:// cannot be read yet: {error}.") from None
         self.cache = RangeCache() if scheme != "memory" else None
@@ -124,16 +141,36 @@ class ObjectStore:
 
     def pinned(self, url: str) -> str:
         """Return where the hub has a model at the commit that it is at now."""
-        from huggingface_hub import HfApi
 
         def commit() -> str:
-            at: Any = self.files.resolve_path(url)
-            said = HfApi().repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
+            at, api = self.place_on_hub(url)
+            said = api.repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
             found: str = replace(at, revision=said.sha, _raw_revision=None).unresolve()
             return found
 
+        return self.asked(url, commit)
+
+    def downloaded(self, url: str) -> Path:
+        """Fetch the files of a model of the hub, but no folders in it; return where they lie."""
+
+        def fetch() -> Path:
+            at, api = self.place_on_hub(url)
+            below = f"{at.path_in_repo}/" if at.path_in_repo else ""
+            which = {"revision": at.revision, "repo_type": at.repo_type}
+            which["allow_patterns"] = [f"{below}*", at.path_in_repo]
+            which["ignore_patterns"] = f"{below}*/*"
+            return Path(api.snapshot_download(at.repo_id, **which)) / at.path_in_repo
+
+        return self.asked(url, fetch)
+
+    def place_on_hub(self, url: str) -> tuple[Any, Any]:
+        from huggingface_hub import HfApi
+
+        return self.files.resolve_path(url), HfApi()
+
+    def asked(self, url: str, call: Callable[[], T]) -> T:
         try:
-            return attempt(url, commit)
+            return attempt(url, call)
         except (FileNotFoundError, PermissionError):
             raise CheckpointError(
                 f"{url}: no model, or none that may be read: check the name, and run "
@@ -209,8 +246,10 @@ def attempt(url: str, call: Callable[[], T]) -> T:
             time.sleep(WAIT * 2 ** (number - 1) * (0.5 + jitter))
         try:
             return call()
-        except (FileNotFoundError, PermissionError, BilensError):
+        except BilensError:
             raise
+        except (FileNotFoundError, PermissionError) as error:
+            raise hub_refusal(url, error) or error from None
         except NoRangesError:
             raise CheckpointError(
                 f"{url}: its server sends whole files alone, no ranges: download the model, or "
@@ -218,6 +257,8 @@ def attempt(url: str, call: Callable[[], T]) -> T:
             ) from None
         except Exception as error:  # of many libraries, whose texts may hold keys
             code, name = status_of(error), type(error).__name__
+            if refusal := hub_refusal(url, error):
+                raise refusal from None
             if code in (404, 410):
                 raise FileNotFoundError from None
             if code in (401, 403) or "Credential" in name:
@@ -229,6 +270,13 @@ def attempt(url: str, call: Callable[[], T]) -> T:
     raise CheckpointError(
         f"{url}: could not be read ({said}{times}): check address and network, and try again."
     )
+
+
+def hub_refusal(url: str, error: Exception) -> CheckpointError | None:
+    """Return the sentence for what the hub said of a name, a revision or an access."""
+    names = (type(one).__name__ for one in (error, error.__cause__) if url.startswith("hf:"))
+    why = next((HUB_FAULTS[name] for name in names if name in HUB_FAULTS), None)
+    return None if why is None else CheckpointError(f"{url}: {why}")
 
 
 def status_of(error: Exception) -> int:
