@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pytest
+
+from bilens.io import remote_stores
+
+TOKEN = "hf_" + "q" * 34
 LFS = (".safetensors", ".onnx")
 RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 Answer = tuple[int, Any, dict[str, str]]
@@ -165,7 +171,7 @@ def create(asked: Handler, body: bytes) -> Answer:
         return 401, {"error": "Invalid credentials"}, {}
     name = f"{said.get('organization', 'me')}/{said['name']}"
     if name in asked.server.repositories:
-        return 409, {"error": "exists"}, {}
+        return 409, {"error": "exists", "url": f"{asked.server.url}/{name}"}, {}
     private = said.get("private") is True or said.get("visibility") == "private"
     asked.server.repositories[name] = made = Repository(private)
     made.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
@@ -258,8 +264,8 @@ ROUTES: tuple[tuple[str, Any], ...] = (
 
 
 @contextmanager
-def hub_on_loopback(token: str) -> Iterator[FakeHub]:
-    server = FakeHub(token)
+def hub_on_loopback() -> Iterator[FakeHub]:
+    server = FakeHub(TOKEN)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
@@ -268,3 +274,22 @@ def hub_on_loopback(token: str) -> Iterator[FakeHub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def hub_of_this_process(patch: pytest.MonkeyPatch, folder: Path) -> Iterator[FakeHub]:
+    """A hub that huggingface_hub asks in this process; caches are in the folder."""
+    with hub_on_loopback() as server:
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        for name, value in {
+            "ENDPOINT": server.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_CACHE": str(folder / "hub cache"),
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_OFFLINE": False,
+        }.items():
+            patch.setattr(f"huggingface_hub.constants.{name}", value)
+        patch.setenv("HF_TOKEN", TOKEN)
+        patch.setenv("BILENS_CACHE", str(folder / "ranges"))
+        patch.setattr(remote_stores, "WAIT", 1e-3)
+        yield server

@@ -238,7 +238,7 @@ async def refuse_whole_files(reply: Any) -> None:
         raise NoRangesError
 
 
-def attempt(url: str, call: Callable[[], T]) -> T:
+def attempt(url: str, call: Callable[[], T], done: str = "read") -> T:
     """Ask a store, again after errors that pass; else say what went wrong."""
     for number in range(ATTEMPTS):
         if number:
@@ -268,7 +268,7 @@ def attempt(url: str, call: Callable[[], T]) -> T:
                 break
     times = "" if number < ATTEMPTS - 1 else f", {ATTEMPTS} times"
     raise CheckpointError(
-        f"{url}: could not be read ({said}{times}): check address and network, and try again."
+        f"{url}: could not be {done} ({said}{times}): check address and network, and try again."
     )
 
 
