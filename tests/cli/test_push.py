@@ -27,7 +27,7 @@ def test_the_files_are_listed_first_and_the_answer_names_the_commit(
         done = bilens("push", folder, NAME, "-m", "hello", "--license", "mit", "--json")
         said = json.loads(done.out)
         repository = hub.repositories[NAME]
-    assert (said["kind"], said["commit"], said["private"]) == ("push", repository.head, True)
+    assert (said["kind"], said["private"]) == ("push", True)
     assert repository.messages[-1] == "hello"
     assert said["address"] == f"hf://{NAME}@{repository.head}"
     assert TOKEN not in done.out + done.err

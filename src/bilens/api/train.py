@@ -17,20 +17,17 @@ from bilens.api.subject import open_subject
 from bilens.base import Progress, silent
 from bilens.base.errors import InterruptedRunError, OutputExistsError
 from bilens.base.files import names_in, new_folder, write_file
-from bilens.base.model_card import write_card
 from bilens.base.notebook import frozen_result
 from bilens.base.option_rules import Device
 from bilens.data.images import ImageDataset
 from bilens.data.tokenizer import Tokenizer, pack_documents, train_tokenizer
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.model_config import config_of
-from bilens.io.model_folder import CONFIG_NAME, card_of
+from bilens.io.model_folder import CONFIG_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.module_layers import Transformer
 from bilens.nn.transformer import BilinearTransformer
 from bilens.report.charts.curves import loss_figure
-from bilens.report.model_card import scores_of, words_of
 from bilens.report.plates import eigenvector_plate
 from bilens.report.reports import AuditReport
 from bilens.train.activations import HookMetrics
@@ -287,12 +284,6 @@ def run_demo(
             report = audit(model, data, null_samples=null_samples, progress=progress)
             report.to_json(work / REPORT_JSON)
             report.to_html(work / REPORT_NAME, lang=lang)
-            card = card_of(config_of(model.module), model.read_sha256, model.provenance)
-            words = {
-                "scores": scores_of(report.record, folder.name),
-                "measured": words_of(report.record),
-            }
-            write_card(work, replace(card, **words))
             write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())
     except InterruptedRunError:
         raise InterruptedRunError(

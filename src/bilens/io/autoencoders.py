@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.files import check_path, write_new_files
-from bilens.base.model_card import ModelCard, card_file
+from bilens.base.model_card import card_file
 from bilens.io.formats.sae_layouts import official_files, sparsify_files
 from bilens.io.formats.saelens import saelens_files
 from bilens.io.loaded_model import LoadedModel
@@ -61,16 +61,11 @@ def export_sae(
     if layout not in get_args(Layout):
         raise UsageError(f"layout={layout!r} is not known: use {', '.join(LAYOUTS)}.")
     files = LAYOUTS[layout](sae, dict(provenance or {}))
-    card = ModelCard(
-        title="Sparse transcoder" if sae.is_transcoder else "Sparse autoencoder",
-        text=f"In the layout of {layout}; read here, and by `bl.load(folder)` of bilens.",
-        weights_sha256=next(sha256(files[n]).hexdigest() for n in files if "safetensors" in n),
-        sizes=sae.arguments(),
-        provenance=provenance or {},
-        library="saelens" if layout == "saelens" else "bilens",
-        tags=["sparse-autoencoder"],
-    )
-    write_new_files(folder, files | card_file(folder, card), overwrite)
+    weights = next(data for name, data in files.items() if name.endswith(".safetensors"))
+    words = {"layout": layout, "library": "saelens" if layout == "saelens" else "bilens"}
+    words["name"] = "Transcoder" if sae.is_transcoder else "Sparse autoencoder"
+    told = sha256(weights).hexdigest(), sae.arguments(), provenance or {}, words
+    write_new_files(folder, files | card_file(folder, "autoencoder", *told), overwrite)
     return folder
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, file_sha256, read_json, write_new_files
-from bilens.base.model_card import ModelCard, card_file
+from bilens.base.model_card import card_file
 from bilens.io.loaded_model import (
     CONFIG_NAME as CONFIG_NAME,
     NOTHING_SAID,
@@ -47,17 +47,7 @@ from bilens.nn.module_layers import Module
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
-CARD_TEXT = """
-A `{class_name}` of bilens: a model whose layers can be read from their weights
-([arXiv:2410.08417](https://arxiv.org/abs/2410.08417)).
-
-```python
-import bilens as bl
-
-model = bl.load("path/to/this/folder")  # on the hub bl.load("hf://owner/name")
-report = bl.audit(model)  # what its weights say; data=… also how good its answers are
-```
-"""
+TEXTS = "pipeline_tag: text-generation\n"  # on the card of a language model
 INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
 
@@ -108,22 +98,11 @@ def save(
     )
     check_description(config)
     weights, about = weights_file(folder, module, config, provenance), config.to_json().encode()
-    card = card_of(config, hashlib.sha256(weights).hexdigest(), provenance or {})
-    files = {WEIGHTS_NAME: weights, CONFIG_NAME: about, **card_file(folder, card)}
-    write_new_files(folder, files, overwrite)
+    sizes, sha256 = config.arguments, hashlib.sha256(weights).hexdigest()
+    words = {"name": config.class_name, "task": TEXTS if "vocab_size" in sizes else ""}
+    card = card_file(folder, "model", sha256, sizes, provenance or {}, words)
+    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about, **card}, overwrite)
     return folder
-
-
-def card_of(config: ModelConfig, sha256: str, provenance: Mapping[str, str]) -> ModelCard:
-    """Return the card of a model folder."""
-    return ModelCard(
-        title=config.class_name,
-        text=CARD_TEXT.format(class_name=config.class_name),
-        weights_sha256=sha256,
-        sizes=config.arguments,
-        provenance=provenance,
-        task="text-generation" if "vocab_size" in config.arguments else "",
-    )
 
 
 def weights_file(

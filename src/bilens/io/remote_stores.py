@@ -116,10 +116,9 @@ class ObjectStore:
 
     def __init__(self, scheme: str) -> None:
         self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
-        extra, what = ("hub", "of the hub") if self.hub else ("remote", "at an address")
         if self.hub:
-            optional_package("huggingface_hub", extra, f"reading a model {what}")
-        fsspec = optional_package("fsspec", extra, f"reading a model {what}")
+            optional_package("huggingface_hub", "hub", "reading a model of the hub")
+        fsspec = optional_package("fsspec", "remote", "reading a model at an address")
         # of the hub nothing that an earlier reader asked for is kept: it may be there by now
         options: dict[str, Any] = {
             "skip_instance_cache" if self.hub else "use_listings_cache": self.hub
@@ -142,35 +141,29 @@ class ObjectStore:
     def pinned(self, url: str) -> str:
         """Return where the hub has a model at the commit that it is at now."""
 
-        def commit() -> str:
-            at, api = self.place_on_hub(url)
+        def commit(at: Any, api: Any) -> str:
             said = api.repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
-            found: str = replace(at, revision=said.sha, _raw_revision=None).unresolve()
-            return found
+            return str(replace(at, revision=said.sha, _raw_revision=None).unresolve())
 
-        return self.asked(url, commit)
+        return self.on_hub(url, commit)
 
     def downloaded(self, url: str) -> Path:
         """Fetch the files of a model of the hub, but no folders in it; return where they lie."""
 
-        def fetch() -> Path:
-            at, api = self.place_on_hub(url)
+        def fetch(at: Any, api: Any) -> Path:
             below = f"{at.path_in_repo}/" if at.path_in_repo else ""
-            which = {"revision": at.revision, "repo_type": at.repo_type}
-            which["allow_patterns"] = [f"{below}*", at.path_in_repo]
-            which["ignore_patterns"] = f"{below}*/*"
-            return Path(api.snapshot_download(at.repo_id, **which)) / at.path_in_repo
+            which = {"allow_patterns": [f"{below}*", at.path_in_repo], "revision": at.revision}
+            which |= {"ignore_patterns": f"{below}*/*", "repo_type": at.repo_type}
+            return Path(api.snapshot_download(at.repo_id, **which)) / str(at.path_in_repo)
 
-        return self.asked(url, fetch)
+        return self.on_hub(url, fetch)
 
-    def place_on_hub(self, url: str) -> tuple[Any, Any]:
+    def on_hub(self, url: str, call: Callable[[Any, Any], T]) -> T:
+        """Ask the hub, with the token that huggingface_hub has."""
         from huggingface_hub import HfApi
 
-        return self.files.resolve_path(url), HfApi()
-
-    def asked(self, url: str, call: Callable[[], T]) -> T:
         try:
-            return attempt(url, call)
+            return attempt(url, lambda: call(self.files.resolve_path(url), HfApi()))
         except (FileNotFoundError, PermissionError):
             raise CheckpointError(
                 f"{url}: no model, or none that may be read: check the name, and run "

@@ -6,7 +6,6 @@ Llama's MLP is down(act(gate x) ∘ (up x)), so with the activation "linear" it 
 import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.base.files import with_metadata
-from bilens.base.model_card import ModelCard
+from bilens.base.model_card import card_file
 from bilens.nn.block import TransformerConfig
 from bilens.version import VERSION
 
@@ -200,20 +199,11 @@ def end_token(path: Path, tokenizer: Mapping[str, Any], end_of_text: str, vocab_
     return number
 
 
-def model_card(
-    config: TransformerConfig, weights: bytes, provenance: Mapping[str, str]
-) -> ModelCard:
-    kind = "gated" if config.gate else "bilinear"
-    text = files("bilens.nn").joinpath("cards", f"{kind}.md").read_text("utf-8")
-    sizes = {"blocks": config.n_layer, "width": config.d_model, "products an MLP": config.d_hidden}
-    sizes |= {"heads": config.n_head, "tokens": config.vocab_size, "context": config.n_ctx}
-    return ModelCard(
-        title=f"{kind.title()} transformer",
-        text=text.format(activation=config.gate),
-        weights_sha256=hashlib.sha256(weights).hexdigest(),
-        sizes=sizes,
-        provenance=provenance,
-        library="transformers",
-        task="text-generation",
-        tags=[] if config.gate else ["bilinear"],
-    )
+def llama_card(
+    folder: Path, config: TransformerConfig, weights: bytes, provenance: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Return the card of such a folder; none where people wrote one."""
+    names = ("n_layer", "d_model", "d_hidden", "n_head", "vocab_size", "n_ctx")
+    sizes = {name: getattr(config, name) for name in names}
+    sha256, kind = hashlib.sha256(weights).hexdigest(), "gated" if config.gate else "bilinear"
+    return card_file(folder, kind, sha256, sizes, provenance, {"activation": config.gate})

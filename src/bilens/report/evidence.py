@@ -19,7 +19,6 @@ from bilens.records.base import displayable, json_text
 from bilens.records.common import Source
 from bilens.report.html import environment, page_of
 from bilens.report.markdown import audit_markdown
-from bilens.report.model_card import audit_card, task_of
 from bilens.report.sections.decision_page import LOOKS, WORST, decision_lines
 from bilens.report.sections.overview import condition_lines, document_sha256, finding_lines
 from bilens.report.text import Catalogue, load_catalogue
@@ -49,7 +48,6 @@ def evidence_files(original: Audit, lang: str) -> dict[str, bytes]:
     t, record = load_catalogue(lang), displayable(original)
     files, path = files_of(record.source), PurePath(record.source.path)
     weights = path if path.name in files else path / next(iter(files))
-    name = path.name or record.model.kind
     document, found = document_sha256(original), checks(t, record)
     # what all rules of this kind of audit mean, judged here or not
     rules = {"decision": t("about.decision")} | {one.rule: one.rule for one in record.verdict}
@@ -62,7 +60,7 @@ def evidence_files(original: Audit, lang: str) -> dict[str, bytes]:
         "record": record,
         "outcome": next(x for x in WORST if any(one.outcome == x for one in found)),
         "answer": decision_of(record).answer,
-        "name": name,
+        "name": path.name or record.model.kind,
         # of the weights; relative where the audit was given such a path
         "uri": weights.as_uri() if weights.is_absolute() else quote(weights.as_posix()),
         "files": files,  # name → SHA-256 of the files that were read, weights first
@@ -72,13 +70,13 @@ def evidence_files(original: Audit, lang: str) -> dict[str, bytes]:
         "rules": rules,
         "task": task_of(record),
         "page": page_of(t, record),
-        "card": audit_card(record, name, audit_markdown(original, lang)),
+        "markdown": audit_markdown(original, lang),
     }
     texts = {DOCUMENT: json_text(original)}
-    for form in FORMATS:
-        text = environment().get_template(f"{form}.j2").render(said)
-        is_json = form.endswith(("json", "sarif"))
-        texts[form] = json.dumps(json.loads(text), indent=1) if is_json else text
+    for name in FORMATS:
+        text = environment().get_template(f"{name}.j2").render(said)
+        is_json = name.endswith(("json", "sarif"))
+        texts[name] = json.dumps(json.loads(text), indent=1) if is_json else text
     return {name: f"{text.strip()}\n".encode() for name, text in texts.items()}
 
 
@@ -109,3 +107,13 @@ def checks(t: Catalogue, record: Audit) -> list[Check]:
         )
         for (name, group), line in zip(names, lines, strict=True)
     ]
+
+
+def task_of(record: Audit) -> str:
+    found = record.performance
+    if record.columns is not None:
+        return f"tabular-{record.model.task}"
+    if found is not None and found.regression is not None:
+        return "tabular-regression"
+    shape = record.model.input_shape if record.classes is not None else found and found.image_shape
+    return "image-classification" if shape and shape[0] > 1 else "tabular-classification"

@@ -34,17 +34,11 @@ def push(output: Output, source: ModelFile, options: PushOptions) -> None:
     """
     from bilens.api.push import push as push_model
 
-    done = push_model(
-        source.open(output.say),
-        options.repository,
-        private=not options.public,
-        message=options.message or "",
-        reports=options.report or (),
-        license=options.license or "",
-        dry_run=options.dry_run,
-        say=output.say,
-    )
-    told = f"Sent to {done.address}: {done.url}" if done.commit else "Nothing was sent."
-    seen = "private" if done.private else "public"
-    document = {"schema_version": 1, "kind": "push", **asdict(done), "address": done.address}
-    output.answer(document, f"{told} ({len(done.files)} files, {seen})")
+    said = {name: value for name, value in vars(options).items() if value is not None}
+    repository, public = said.pop("repository"), said.pop("public")
+    said["reports"] = said.pop("report", ())
+    model = source.open(output.say)
+    done = push_model(model, repository, private=not public, say=output.say, **said)
+    told = f"Sent to {done.address}: {done.url}" if done.url else "Nothing was sent."
+    seen = f"{len(done.files)} files, {'private' if done.private else 'public'}"
+    output.answer({"schema_version": 1, "kind": "push", **asdict(done)}, f"{told} ({seen})")
