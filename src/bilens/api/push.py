@@ -149,10 +149,12 @@ def card_for(
 
     place, sha256 = Path(model.source), model.weights_sha256
     kind = model.provenance.get("format", type(model.module).__name__)
-    words = {"name": kind, "task": ""}
-    files = card_file(Path(repository), "model", sha256, {}, model.provenance, words)
-    there = place / CARD_NAME
-    text = there.read_text("utf-8") if there.is_file() else files[CARD_NAME].decode()
+    there, words = place / CARD_NAME, {"name": kind, "task": ""}
+    if there.is_file():
+        text = there.read_text("utf-8")
+    else:
+        made = card_file(place, "model", sha256, {}, model.provenance, words)
+        text = made[CARD_NAME].decode()
     if (told := OF_WEIGHTS.search(text)) and told[1] != sha256:
         raise UsageError(f"{there}: is the card of other weights ({told[1][:12]}…): write it anew.")
     if license:
@@ -201,11 +203,15 @@ def send_files(hub: Any, pushed: PushedModel, files: Contents, message: str) -> 
     api.create_repo(name, private=pushed.private, exist_ok=True)
     about = api.repo_info(name)
     if pushed.private and not about.private:
-        raise UsageError(f"{name} is public on the hub: push it as public (--public), or rename.")
+        raise UsageError(
+            f"{name} is public on the hub: push it as public (--public), or to another name."
+        )
     there = {one.rfilename for one in about.siblings or ()} - {*files}
     others = sorted(one for one in there if is_read(one) or one.endswith(MODELS))
     if others:
-        raise UsageError(f"{name} holds files of another model ({', '.join(others)}): rename.")
+        raise UsageError(
+            f"{name} holds files of another model ({', '.join(others)}): push to another name."
+        )
     added = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
     parent = {"commit_message": message, "parent_commit": about.sha}
     done = api.create_commit(name, added, **parent)
