@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from bilens.base import silent
 from bilens.base.errors import CheckpointError, UsageError, optional_package
 from bilens.base.files import file_sha256
 from bilens.base.model_card import CARD_NAME, NO_LICENCE, OF_WEIGHTS, card_file
+from bilens.base.notebook import frozen_result
 from bilens.io.file_kinds import MODELS
 from bilens.io.load import load
 from bilens.io.loaded_model import LoadedModel
@@ -36,7 +37,7 @@ LOOKED_AT = 1 << 20  # first bytes of weights, where a header and its metadata a
 Contents = Mapping[str, Path | bytes]
 
 
-@dataclass(frozen=True)
+@frozen_result("repository", "private", "files", "left_here", "address")
 class PushedModel:
     """A model as it was sent to the hub, or would be: the bytes of each file, and its commit."""
 

@@ -38,7 +38,7 @@ def card_file(
     Templates lie in `cards/`; `words` are what else one asks for.
     """
     there = folder / CARD_NAME
-    if there.exists() and not is_unchanged(there.read_text("utf-8", "replace")):
+    if there.exists() and not is_own_card(there):
         return {}
     places = map(
         hub_origin, (provenance.get(key, "") for key in ("converted_from", "teacher", "model"))
@@ -58,9 +58,10 @@ def sealed(text: str) -> str:
     return text + SEAL.format(hashlib.sha256(text.encode()).hexdigest())
 
 
-def is_unchanged(card: str) -> bool:
-    """Tell whether a card is as bilens wrote it."""
-    return sealed(card[: -len(sealed(""))]) == card
+def is_own_card(path: Path) -> bool:
+    """Tell whether a file is a card as bilens wrote it."""
+    text = path.read_text("utf-8", "replace") if path.name == CARD_NAME else ""
+    return sealed(text[: -len(sealed(""))]) == text
 
 
 def hub_origin(place: str) -> dict[str, str]:
