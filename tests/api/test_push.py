@@ -16,7 +16,10 @@ import pytest
 import torch
 
 import bilens as bl
+import tiny_language_models
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
+from bilens.io.converted_folder import save_converted
+from bilens.io.host import host_of
 from bilens.io.loaded_model import LoadedModel
 from fake_hub import TOKEN, FakeHub, Repository, hub_of_this_process, hub_on_loopback
 from tiny import classifier
@@ -57,7 +60,14 @@ def dictionary() -> bl.nn.TopKSAE:
     return bl.nn.TopKSAE(8, 16, 3, sign="raw")
 
 
+def converted(place: Path) -> Path:
+    place.mkdir()
+    save_converted(host_of(tiny_language_models.make("gpt2").float(), Path("gpt2")), place)
+    return place
+
+
 SAVED = {
+    "converted": converted,
     "bilens": lambda place: bl.save(classifier(), place),
     "transformer": lambda place: bl.save(transformer(), place),
     "llama": lambda place: transformer().save_huggingface(place),
