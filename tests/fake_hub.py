@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,6 +55,7 @@ class FakeHub(ThreadingHTTPServer):
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}
         self.seen: list[str] = []  # method and path
+        self.meanwhile: Callable[[], object] = int  # what happens before a commit
         self.fault: int | None = None  # the status that everything is answered with
 
     @property
@@ -178,7 +179,8 @@ def create(asked: Handler, body: bytes) -> Answer:
     return 200, {"url": f"{asked.server.url}/{name}"}, {}
 
 
-def preupload(_: Handler, body: bytes, *__: str) -> Answer:
+def preupload(asked: Handler, body: bytes, *_: str) -> Answer:
+    asked.server.meanwhile()
     files = json.loads(body)["files"]
     modes = [
         {

@@ -91,7 +91,9 @@ def test_what_bilens_writes_comes_back_from_the_hub(
     origin = {"hub": NAME, "revision": commit}
     assert origin.items() <= far.provenance.items()
     sent = hub.files(NAME)
-    assert {n: sent[n] for n in done.files} == {n: (near / n).read_bytes() for n in done.files}
+    assert sent.keys() - {".gitattributes"} == done.files.keys()
+    lying = {one.name for one in near.iterdir()}  # the job of a conversion writes its card
+    assert {n: sent[n] for n in lying} == {n: (near / n).read_bytes() for n in lying}
     card = hub_package.ModelCard(sent["README.md"].decode()).data
     assert card.library_name == LIBRARIES.get(kind, "bilens")
     assert "bilens" in card.tags
@@ -271,6 +273,15 @@ def test_files_of_another_model_are_not_left_beside_it(hub: FakeHub, folder: Pat
     hub.repositories[NAME].commit({"model.safetensors.index.json": b"{}"}, "another")
     with pytest.raises(UsageError, match=r"files of another model \(model.safetensors.index.json"):
         bl.push(folder, NAME)
+
+
+def test_what_others_push_meanwhile_is_not_overwritten(hub: FakeHub, folder: Path) -> None:
+    bl.push(folder, NAME)
+    repository = hub.repositories[NAME]
+    hub.meanwhile = lambda: repository.commit({"config.json": b"theirs"}, "theirs")
+    with pytest.raises(CheckpointError, match=r"could not be sent \(\w+ 412\)"):
+        bl.push(bl.save(classifier(seed=8), folder.parent / "other"), NAME)
+    assert hub.files(NAME) == {"config.json": b"theirs"}
 
 
 @pytest.mark.parametrize(
