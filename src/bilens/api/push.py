@@ -88,7 +88,9 @@ def push(
         loaded = given if isinstance(given, LoadedModel) else load(given)
         place = Path(loaded.source)
         if not place.exists() or not loaded.is_as_read:
-            raise UsageError(f"{place}: is not what lies in a file here: save it, and pass that.")
+            raise UsageError(
+                f"{loaded.source}: lies in no file here as it is: save it, and pass that."
+            )
         named = report_files(reports)
         files: dict[str, Path | bytes] = {**model_files(loaded), **named}
         files[CARD_NAME] = card_for(hub, loaded, named, repository, license).encode()
