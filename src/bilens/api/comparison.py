@@ -28,6 +28,7 @@ from bilens.api.wiring import compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
+from bilens.base.model_card import is_own_card
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
@@ -237,7 +238,7 @@ def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> set[str]:
     """Return the files of two models whose tensors are not read, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
-    return {name for name, path in beside if path not in own}
+    return {name for name, path in beside if path not in own and not is_own_card(path)}
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
