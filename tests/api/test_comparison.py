@@ -4,6 +4,7 @@ Damage seen to fail: values left out that are those without a word; inputs not c
 operations of other names compared by name alone.
 """
 
+import copy
 import json
 import zipfile
 from pathlib import Path
@@ -162,18 +163,99 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     assert graph_change(tmp_path / "same.pt", tmp_path / "old.pt").settings == ()
     assert graph_change(tmp_path / "new.pt", tmp_path / "old.pt").settings != ()
     gguf = pytest.importorskip("gguf")
-    for name, epsilon in (("old", 1e-5), ("new", 1e-3)):
+    for name, epsilon, tokens in (
+        ("old", 1e-5, "ab"),
+        ("new", 1e-3, "ab"),
+        ("swapped", 1e-5, "ba"),
+    ):
         writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "mamba")
         writer.add_layer_norm_rms_eps(epsilon)
+        writer.add_token_list([*tokens])
         writer.add_tensor("a", np.ones((2, 32), np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    found = graph_change(tmp_path / "new.gguf", tmp_path / "old.gguf")
-    assert [one.setting for one in found.settings or ()] == [
-        "mamba.attention.layer_norm_rms_epsilon"
-    ]
+    for name, key in (
+        ("new", "mamba.attention.layer_norm_rms_epsilon"),
+        ("swapped", "tokenizer.ggml.tokens"),
+    ):
+        found = graph_change(tmp_path / f"{name}.gguf", tmp_path / "old.gguf")
+        assert [one.setting for one in found.settings or ()] == [key]
+
+
+CHECKPOINT = {
+    "model": {"state_dict": {"w": torch.ones(2, 3)}, "args": {"cutoff": 6, "act": "silu"}},
+    "hyper_parameters": {"heads": 4, "sizes": [8, 8]},
+    "classes": ("a", "b"),
+    "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    "epoch": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("model", "args", "cutoff"), 3, "model.args.cutoff 6 → 3"),
+        (("hyper_parameters", "sizes"), [8, 9], "hyper_parameters.sizes.1 8 → 9"),
+        (("classes",), ("b", "a"), "classes.0 a → b"),
+        (("epoch",), 4, ""),
+        (("optimizer", "param_groups"), [{"lr": 0.2}], ""),
+    ],
+)
+def test_plain_values_of_a_checkpoint_are_compared(
+    tmp_path: Path, keys: tuple[str, ...], value: Any, told: str
+) -> None:
+    changed = copy.deepcopy(CHECKPOINT)
+    inner: Any = changed
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    for name, content in (("old", CHECKPOINT), ("new", changed)):
+        torch.save(content, tmp_path / f"{name}.pt")
+    torch.save(CHECKPOINT["model"], tmp_path / "part.pt")
+    whole = difference_of(tmp_path / "new.pt", tmp_path / "old.pt")
+    assert whole.not_compared == ("epoch", "optimizer")
+    assert whole.headline is not None
+    assert whole.headline.graph is not None
+    settings = [str(one) for one in whole.headline.graph.settings or ()]
+    assert [one.removeprefix("checkpoint: ") for one in settings][:1] == ([told] if told else [])
+
+
+def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    names = [f"{layer}/{part}" for layer in "ab" for part in ("gamma", "beta")]
+    for path, layers, parts in (
+        ("old", "ab", ("gamma", "beta")),
+        ("same", "ab", ("gamma", "beta")),
+        ("parts", "ab", ("beta", "gamma")),
+        ("layers", "ba", ("gamma", "beta")),
+    ):
+        with h5py.File(tmp_path / f"{path}.h5", "w") as file:
+            for at, name in enumerate(names):
+                file[f"{name[0]}/{name}"] = np.arange(4.0) + at
+            file.attrs["layer_names"] = [one.encode() for one in layers]
+            for layer in "ab":
+                file[layer].attrs["weight_names"] = [f"{layer}/{one}".encode() for one in parts]
+    for path in ("same", "parts", "layers"):
+        found = graph_change(tmp_path / f"{path}.h5", tmp_path / "old.h5")
+        assert found.settings is not None
+        assert bool(found.settings) == (path != "same")
+
+
+def test_words_that_a_graph_is_used_by_are_compared(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    for name, said in (
+        ("old", {"names": "cat, dog", "date": "1"}),
+        ("date", {"names": "cat, dog", "date": "2"}),
+        ("names", {"names": "dog, cat", "date": "1"}),
+    ):
+        model = onnx.load(write(tmp_path / f"{name}.onnx", NODES, WEIGHTS))
+        onnx.helper.set_model_props(model, said)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    for name, told in (("date", []), ("names", ["metadata: names cat, dog → dog, cat"])):
+        found = graph_change(tmp_path / f"{name}.onnx", tmp_path / "old.onnx")
+        assert [str(one) for one in found.settings or ()] == told
 
 
 def test_tensors_alone_say_nothing_of_operations(tmp_path: Path) -> None:
@@ -296,16 +378,20 @@ def test_weights_of_other_names_that_stand_in_each_others_place_are_told(tmp_pat
         return write(tmp_path / file, [*nodes, ("MatMul", f"b {second}", "y")], tensors)
 
     old = chain("old.onnx", "vw", {"v": one, "w": other})
-    for name, (order, tensors, changed) in {
-        "other names alone": ("pq", {"p": one, "q": other}, False),
-        "the numbers of the other": ("pq", {"p": other, "q": one}, True),
-        "read by the other": ("qp", {"p": one, "q": other}, True),
+    for name, (order, tensors, kind, changed) in {
+        "other names alone": ("pq", {"p": one, "q": other}, "same_tensors", False),
+        "the names of each other": ("wv", {"w": one, "v": other}, "same_tensors", False),
+        "the numbers of the other": ("pq", {"p": other, "q": one}, "same_tensors", True),
+        "read by the other": ("qp", {"p": one, "q": other}, "same_tensors", True),
+        "the other's numbers": ("vw", {"v": other, "w": one}, "reordered", False),
+        "read by the other, too": ("wv", {"v": one, "w": other}, "same_tensors", True),
     }.items():
         whole = difference_of(chain(f"{name}.onnx", order, tensors), old)
         assert whole.headline is not None
         assert whole.headline.graph is not None
-        assert whole.headline.kind == "same_tensors", name
+        assert whole.headline.kind == kind, name
         assert whole.headline.graph.is_other == changed, name
+        assert whole.headline.unplaced == 0 or changed, name
 
 
 def inner_graph(path: Path, place: str, names: str, weights: list[np.ndarray]) -> Path:

@@ -105,8 +105,8 @@ def changed_graph(
 ) -> GraphChange | None:
     """Compare the programs of two files of one format, whose tensors are matched.
 
-    None where no file says any; nothing compared where they are of two formats; no settings where
-    a format gives no whole program.
+    None where no file says any; of two formats nothing is compared, and no settings where a format
+    gives no whole program.
     """
     found = [one for one in (baseline, model) if one is not None]
     kinds = {(one.format.split()[0].strip(","), "before Keras" in one.format) for one in found}
@@ -127,9 +127,11 @@ def changed_graph(
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
     both = [[CALL.sub(INLINED, one.name) for one in (x.baseline, x.model)] for x in pairs]
-    known = {(old, new) for (old, new), x in zip(both, pairs, strict=True) if x.how in WHOLE}
+    kept = [x.how in WHOLE and not x.moved for x in pairs]
+    known = {(old, new) for (old, new), is_kept in zip(both, kept, strict=True) if is_kept}
+    renamed = {name for old, new in known if old != new for name in (old, new)}
     named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]
-    known |= {(name, name) for name in named[0] & named[1]}
+    known |= {(name, name) for name in named[0] & named[1] - renamed}
     return GraphChange(operations, changed_settings(programs[0], programs[1], known))
 
 

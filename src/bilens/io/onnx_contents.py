@@ -80,6 +80,8 @@ def read_onnx_contents(path: Path) -> Contents:
 # read.
 LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
 LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
+# Keys of words on a whole model that say when it was made, by whom and for what.
+ABOUT = {"author", "date", "description", "docs", "license", "provenance", "version"}
 # Names, and what is put in the place of names and lists in no order.
 OTHERWISE = {
     "ModelProto": {"domain", "graph", "functions", "opset_import"},
@@ -115,7 +117,8 @@ class OnnxProgram:
         # an import says nothing of a domain of which there is no operation
         opsets = {name: version for name, version in self.opsets.items() if name in self.domains}
         said = Operation("graph", {"opset": [f"{n} {v}" for n, v in sorted(opsets.items())]})
-        return [said, graph, functions, self.fields(self.model, {})]
+        words = {x.key: x.value for x in self.model.metadata_props if x.key not in ABOUT}
+        return [said, graph, functions, self.fields(self.model, {}), Operation("metadata", words)]
 
     def fields(self, message: Any, scope: dict[str, Program]) -> dict[str, Program]:
         """List the fields of a message by their descriptors."""

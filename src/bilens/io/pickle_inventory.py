@@ -86,9 +86,9 @@ def read_torch_contents(path: Path) -> Contents:
         f"not counted among its weights{', nor compared' if is_optimizer(one) else ''}: {other}"
         for other, one in others.items()
     ]
-    beside = content.children() if weights is not content else {}
-    found.left_out += [words.partition(",")[0] for words, x in others.items() if is_optimizer(x)]
-    found.left_out += [name for name, one in beside.items() if not flattened(one)]
+    values, found.left_out = ({}, []) if modules or script else plain_values(content)
+    if values:
+        found.program = lambda: Operation("checkpoint", values)
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole
         if "_flat_weights" not in name:
@@ -100,6 +100,42 @@ def read_torch_contents(path: Path) -> Contents:
     if not found.tensors and not modules:
         found.tensors += arrays_in(content)
     return found
+
+
+# Keys of what a training was at, and of no model.
+OF_TRAINING = re.compile(
+    r"(epoch|(global_)?steps?|iterations?|loops|callbacks|(lr_)?schedulers?|optimi[sz]ers?)"
+    r"(_states?)?|best_\w+|[\w-]*(history|loss(es)?|metrics?|version|rng_state|trainer_args)"
+)
+MOST_VALUES = 100_000
+
+
+def plain_values(content: Any) -> tuple[dict[str, Program], list[str]]:
+    """Return what is no tensor in a checkpoint, by dotted keys, and keys of what is of training."""
+    values, left_out = dict[str, Program](), list[str]()
+    todo: list[tuple[str, Any, tuple[int, ...]]] = [("", content, ())]
+    while todo:
+        name, one, around = todo.pop()
+        last = name.rpartition(".")[2]
+        if len(values) == MOST_VALUES:
+            left_out.append(f"what stands behind {name}")
+            break
+        if is_tensor(one) or last == "_metadata" or id(one) in around:
+            continue
+        if is_optimizer(one) or OF_TRAINING.fullmatch(last):
+            left_out.append(name)
+        elif isinstance(one, Made | list | tuple):
+            parts = one.children() if isinstance(one, Made) else dict(enumerate(one))
+            if isinstance(one, Made) and one.name.partition(".")[0] not in ("dict", *PLAIN):
+                values[f"{name} made of"] = one.name
+            if isinstance(one, Made) and one.name != "collections.OrderedDict":
+                parts |= dict(enumerate(one.arguments))
+                parts |= {} if isinstance(one.state, Made) else {"state": one.state}
+            inner = [(f"{name}.{key}" if name else str(key), part) for key, part in parts.items()]
+            todo += [(*each, (*around, id(one))) for each in inner[::-1]]
+        elif one is not None:
+            values[name] = one.name if isinstance(one, type) else one
+    return values, left_out
 
 
 # Entries that nothing is computed with: where a line came from, and a number of the run.
