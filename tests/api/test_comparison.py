@@ -394,6 +394,28 @@ def test_weights_of_other_names_that_stand_in_each_others_place_are_told(tmp_pat
         assert whole.headline.unplaced == 0 or changed, name
 
 
+def test_names_of_functions_say_nothing_and_what_is_told_is_told_again(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+
+    def saved(file: str, name: str, domain: str) -> Path:
+        call = onnx.helper.make_node(name, ["x"], ["y"], domain=domain)
+        held = function(name, "u", "o = Relu u")
+        held.domain = domain
+        path = onnx_graph(tmp_path / file, [call], functions=(held,))
+        model = onnx.load(path)
+        model.opset_import[1].domain = domain
+        onnx.save(model, path)
+        return path
+
+    old = saved("old.onnx", "F", "my")
+    for name, domain in (("G", "my"), ("F", "his")):
+        assert graph_change(saved("new.onnx", name, domain), old) == GraphChange((), ())
+    onnx_graph(tmp_path / "plain.onnx", [node("y = Relu x")])
+    told = [graph_change(tmp_path / "plain.onnx", old).settings for _ in range(2)]
+    assert told[0] == told[1] != ()
+    assert all(one.operation for one in told[0] or ())
+
+
 def inner_graph(path: Path, place: str, names: str, weights: list[np.ndarray]) -> Path:
     """Write x → x A → x A B with A in a body or a function, called by names; B is outside of it."""
     from onnx import helper, numpy_helper

@@ -103,7 +103,7 @@ def read_gguf_contents(path: Path) -> Contents:
     return found
 
 
-def array_text(content: bytes) -> str:
+def array_text(content: bytes | bytearray) -> str:
     """Return an array of a header, whose type and length are first, as it is told."""
     (count,) = struct.unpack_from("<Q", content, 4)
     return f"{count} values, SHA-256 {hashlib.sha256(content).hexdigest()[:32]}"

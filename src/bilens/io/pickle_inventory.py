@@ -107,35 +107,36 @@ OF_TRAINING = re.compile(
     r"(epoch|(global_)?steps?|iterations?|loops|callbacks|(lr_)?schedulers?|optimi[sz]ers?)"
     r"(_states?)?|best_\w+|[\w-]*(history|loss(es)?|metrics?|version|rng_state|trainer_args)"
 )
-MOST_VALUES = 100_000
+MOST_VALUES, DEEPEST = 100_000, 64
 
 
 def plain_values(content: Any) -> tuple[dict[str, Program], list[str]]:
-    """Return what is no tensor in a checkpoint, by dotted keys, and keys of what is of training."""
+    """Return what is no tensor in a checkpoint, by dotted keys, and keys of what is left out."""
     values, left_out = dict[str, Program](), list[str]()
     todo: list[tuple[str, Any, tuple[int, ...]]] = [("", content, ())]
-    while todo:
+    for _ in range(MOST_VALUES):
+        if not todo:
+            return values, left_out
         name, one, around = todo.pop()
         last = name.rpartition(".")[2]
-        if len(values) == MOST_VALUES:
-            left_out.append(f"what stands behind {name}")
-            break
         if is_tensor(one) or last == "_metadata" or id(one) in around:
             continue
-        if is_optimizer(one) or OF_TRAINING.fullmatch(last):
+        if is_optimizer(one) or OF_TRAINING.fullmatch(last) or len(around) > DEEPEST:
             left_out.append(name)
         elif isinstance(one, Made | list | tuple):
-            parts = one.children() if isinstance(one, Made) else dict(enumerate(one))
-            if isinstance(one, Made) and one.name.partition(".")[0] not in ("dict", *PLAIN):
-                values[f"{name} made of"] = one.name
+            parts = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
             if isinstance(one, Made) and one.name != "collections.OrderedDict":
-                parts |= dict(enumerate(one.arguments))
-                parts |= {} if isinstance(one.state, Made) else {"state": one.state}
-            inner = [(f"{name}.{key}" if name else str(key), part) for key, part in parts.items()]
+                parts += [*enumerate(one.arguments)]
+                parts += [] if isinstance(one.state, Made) else [("state", one.state)]
+                known = one.name.partition(".")[0] in ("dict", *PLAIN)
+                parts += [] if known else [("class", one.name)]
+            inner = [(f"{name}.{key}" if name else str(key), part) for key, part in parts]
             todo += [(*each, (*around, id(one))) for each in inner[::-1]]
         elif one is not None:
-            values[name] = one.name if isinstance(one, type) else one
-    return values, left_out
+            while name in values:
+                name += "'"
+            values[name] = getattr(one, "name", one)
+    return values, [*left_out, "more than is listed"]
 
 
 # Entries that nothing is computed with: where a line came from, and a number of the run.
