@@ -72,7 +72,7 @@ def net(seed: int = 0) -> dict[str, Tensor]:
     return found
 
 
-def changed(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def changed(name: str, change: Callable[..., Tensor]) -> dict[str, Tensor]:
     tensors = net()
     return {**tensors, name: change(tensors[name])}
 
@@ -544,6 +544,14 @@ def test_names_of_one_role_in_one_block_say_one_place() -> None:
     for tensors, kind in ((both, "same_tensors"), (both[::-1], "reordered")):
         found = compare_tensors(store(dict(zip(names, tensors, strict=True))), store(old))
         assert (found.headline.kind, found.headline.unplaced) == (kind, 0)
+
+
+def test_zeros_of_the_other_sign_are_no_other_type() -> None:
+    one, other = (changed(UP, lambda x, by=by: by * x.abs()) for by in (-0.0, 0.0))
+    kind, _, words = told(compare_tensors(store(one), store(other)))
+    assert kind == "same_numbers"
+    assert "1 has zeros of the other sign" in words
+    assert "stored as" not in words
 
 
 def test_what_stands_at_another_place_was_compared() -> None:

@@ -321,9 +321,13 @@ def lite_file(path: Path, **said: Any) -> Path:
     graph = {0: names, 1: [0], 2: said.get("ends", [3, 4]), 3: operators}
     codes = [{0: 41}, {0: 127, 3: 147}, {0: 32, 1: "Own"}]
     data = bytearray(b"\0\0\0\0TFL3")
-    root = emit(data, {1: codes, 2: [graph], 4: [{1: 0}, {0: bytes(range(8))}]})
+    buffers = [{1: 0}, {0: bytes(range(8))}, {0: said.get("about", b"mean 0")}]
+    about = [{0: "TFLITE_METADATA", 1: 2}, {0: "CONVERSION_METADATA", 1: 1}]
+    root = emit(data, {1: codes, 2: [graph], 4: buffers, 6: about})
     struct.pack_into("<I", data, 0, root)
     path.write_bytes(data)
+    with zipfile.ZipFile(path, "a") as archive:  # as its tools put files of labels behind it
+        archive.writestr("labels.txt", said.get("labels", "cat\ndog"))
     return path
 
 
@@ -333,6 +337,7 @@ def lite_file(path: Path, **said: Any) -> Path:
         ({}, None), ({"names": "ABCDE"}, None), ({"reads": [1, 0]}, "inputs"),
         ({"edges": [0, 9]}, "options.option 0"), ({"own": b"at 0.1"}, "custom options"),
         ({"ends": [4, 3]}, "outputs"), ({"names": "     ", "reads": [1, 0]}, "inputs"),
+        ({"about": b"mean 9"}, "TFLITE_METADATA"), ({"labels": "dog\ncat"}, "labels.txt"),
     ],
 )  # fmt: skip
 def test_all_fields_of_two_models_of_tensorflow_lite_are_compared(
