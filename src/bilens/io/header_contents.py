@@ -29,6 +29,7 @@ from bilens.io.contents import (
     read_entry,
     size_of,
 )
+from bilens.io.file_kinds import XGBOOST
 from bilens.io.formats.gguf_header import HeaderReader
 from bilens.io.pickle_contents import walk_pickles
 from bilens.io.pickle_inventory import PLAIN, read_plain_pickle
@@ -206,7 +207,7 @@ def read_trees(path: Path) -> Contents:
                 found.said[key] = value[1].decode("utf-8", "replace")
     elif data.startswith(b"CBM1"):
         found.format = "CatBoost"
-    elif data.startswith((b'{"learner"', b"{L", b"binf")):
+    elif XGBOOST.match(data) or data.startswith((b"{L", b"binf")):
         found.format = "XGBoost"
         count = re.search(rb'num_trees(?:"\s*:\s*"|SL.{8})(\d+)', data, re.DOTALL)  # JSON, UBJSON
         found.parts["trees"] = int(count[1]) if count else 0
@@ -222,6 +223,17 @@ def read_fasttext(path: Path) -> Contents:
     found = Contents(f"fastText {FASTTEXT_MODELS.get(numbers[9], '')}".strip(), [path])
     found.said = {key: str(value) for key, value in said.items()}
     found.notes.append("its matrices are not read")
+    return found
+
+
+def read_scores(path: Path) -> Contents:
+    """Return the numbers by words of each object in one of JSON, as of n-grams."""
+    found = Contents("JSON of scores", [path])
+    for name, scores in json.loads(path.read_bytes()).items():
+        numbers = scores.values() if isinstance(scores, dict) else [None]
+        if not all(type(one) in (int, float) for one in numbers):
+            raise ValueError(f"{name} holds no scores")
+        found.tensors.append(Tensor(name, (len(scores),), "text", 0))
     return found
 
 

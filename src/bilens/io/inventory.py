@@ -58,6 +58,7 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "pickle": read_plain_pickle,
     "fasttext": headers.read_fasttext,
     "dynet": headers.read_dynet,
+    "scores": headers.read_scores,
     "thinc": headers.read_thinc,
     "coreml": partial(headers.name_unopened, "Core ML"),
     "compressed": partial(headers.name_unopened, "compressed file"),
