@@ -35,6 +35,9 @@ REASONS = {
     "the model gives (?P<mine>.+), and the baseline (?P<theirs>.+)": "gives",
     "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>[^:]+)": "end",
     "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+): .*": "off",
+    "their inputs are in other units, (?P<names>.*)": "units",
+    "their residual streams are turned: .*": "turned",
+    "(?P<names>.*), by other ranks or in one alone by rank": "of_ranks",
     "(?P<names>.*) of the model": "of_model",
     "(?P<names>.*) of the baseline": "of_baseline",
 }
