@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import bilens as bl
 from bilens.api.alignment import align_models
 from bilens.api.comparison import changed_graph, whole_difference
 from bilens.base import silent
 from bilens.io.any_model import header_of, open_any
-from bilens.io.loaded_model import ReadOptions
+from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.records.tensor_changes import GraphChange, WholeDifference
 from builders import randn
 from onnx_files import write
@@ -213,7 +214,6 @@ def test_plain_values_of_a_checkpoint_are_compared(
     inner[keys[-1]] = value
     for name, content in (("old", CHECKPOINT), ("new", changed)):
         torch.save(content, tmp_path / f"{name}.pt")
-    torch.save(CHECKPOINT["model"], tmp_path / "part.pt")
     whole = difference_of(tmp_path / "new.pt", tmp_path / "old.pt")
     assert whole.not_compared == ("epoch", "optimizer")
     assert whole.headline is not None
@@ -258,14 +258,37 @@ def test_words_that_a_graph_is_used_by_are_compared(tmp_path: Path) -> None:
         assert [str(one) for one in found.settings or ()] == told
 
 
+def test_what_is_around_the_layers_of_one_program_is_the_same(tmp_path: Path) -> None:
+    """Seen red: an identical file had "what is around the layers was not compared"."""
+    pytest.importorskip("onnx")
+    layer = {f"w{at}": randn(4, 4, seed=at).float().numpy() for at in range(2)}
+
+    def saved(name: str, last: str, tensors: dict[str, Any]) -> LoadedModel:
+        nodes: Nodes = [("MatMul", "x w0", "a"), ("Relu", "a", "b"), ("MatMul", "b w1", "c")]
+        nodes += [("Sin", "c", "d"), (last, "d", "y")]
+        return bl.load(write(tmp_path / name, nodes, tensors))
+
+    old = saved("old.onnx", "Cos", layer)
+    for name, model, around in (
+        ("the same file", saved("same.onnx", "Cos", layer), ""),
+        ("other numbers", saved("new.onnx", "Cos", {**layer, "w1": layer["w1"] + 1}), ""),
+        ("another operation", saved("other.onnx", "Tan", layer), "unknown"),
+    ):
+        found = bl.audit(model, baseline=old).record.difference
+        assert found is not None
+        assert found.around == around, name
+
+
 def test_tensors_alone_say_nothing_of_operations(tmp_path: Path) -> None:
     for name in ("old", "new"):
         save_file({"w": torch.ones(2, 2)}, tmp_path / f"{name}.safetensors")
-    both = (
-        open_any(tmp_path / f"{one}.safetensors", ReadOptions(), compared=True)
-        for one in ("new", "old")
-    )
-    assert changed_graph(*map(header_of, both)) is None
+        torch.save(
+            {"state_dict": nn.Linear(2, 2).state_dict(), "epoch": 3}, tmp_path / f"{name}.pt"
+        )
+    for ends in (("safetensors", "safetensors"), ("pt", "pt"), ("pt", "safetensors")):
+        paths = (tmp_path / f"{name}.{end}" for name, end in zip(("new", "old"), ends, strict=True))
+        both = (open_any(one, ReadOptions(), compared=True) for one in paths)
+        assert changed_graph(*map(header_of, both)) is None
 
 
 # ---- another program beside the same tensors

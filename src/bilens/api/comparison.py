@@ -94,7 +94,7 @@ def whole_difference(
         left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
     whole = structs.replace(whole, not_compared=tuple(sorted(left)))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
-    around = compare_wiring(alignment, files, None if data is None else data.inputs)
+    around = compare_wiring(alignment, files, None if data is None else data.inputs, whole)
     notes = (*around, *hooks_of_both(alignment), *alignment.notes)
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
     return Difference(source, layers, whole, trial, notes, answers)

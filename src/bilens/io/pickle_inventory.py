@@ -123,9 +123,11 @@ def plain_values(content: Any) -> tuple[dict[str, Program], list[str]]:
     for name, one in walk_parts(content, ends, arguments=True):
         if is_of_training(name, one):
             left_out.append(name)
+        elif one is None or ends(name, one):
+            continue
         elif isinstance(one, Made) and one.name.partition(".")[0] not in ("dict", *PLAIN):
             values.setdefault(f"{name}.class", []).append(one.name)
-        elif one is not None and not ends(name, one) and not isinstance(one, Made | list | tuple):
+        elif not isinstance(one, Made | list | tuple):
             values.setdefault(name, []).append(getattr(one, "name", one))
     return values, left_out
 
