@@ -20,9 +20,10 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_820, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_595,
+        13_720,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
-        "bodies and functions of ONNX, state dicts in a class that is named",
+        "bodies and functions of ONNX, state dicts in a class that is named; what stands beside "
+        "tensors in GGUF, checkpoints, TensorFlow Lite and HDF5, which is compared",
     ),
     ("src/bilens/data", "py"): (
         4_245,
@@ -34,12 +35,12 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/interp", "py"): (1_645, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_700,
+        8_725,
         "what weights and data say; which tensor is which; the rules",
     ),
-    ("src/bilens/report", "py"): (9_435, "pages, charts, tables, evidence in two languages"),
+    ("src/bilens/report", "py"): (9_440, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (
-        9_825,
+        9_840,
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
@@ -48,7 +49,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_570, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_725, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (90_490, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (90_815, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_955, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }

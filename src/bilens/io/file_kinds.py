@@ -34,7 +34,8 @@ SHARDS = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safete
 OF_OTHERS = ("model_type", "architectures")  # keys of the configuration of a Hugging Face model
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
-TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
+TREES = (b"tree\n", b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
+XGBOOST = re.compile(rb'\s*\{\s*"learner"')
 FORESTS = ("lightgbm.", "xgboost.", "catboost.", "_catboost.", "sklearn.tree.", "sklearn.ensemble.")
 # Kinds that first bytes say, at which place, and those that the name alone says.
 MAGIC = (
@@ -55,11 +56,14 @@ NOT_READ = {
     "thinc": "a model of spaCy",
     "coreml": "a model of Core ML",
     "compressed": "a compressed file",
+    "scores": "a file of scores",
 }
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
 LATER = re.compile(r"(.*-)(?!00001)\d{5}(-of-\d{5}\.gguf)")  # a part of a file behind the first
+# Fifty numbers by words, in an object of JSON in another one.
+SCORES = re.compile(rb'\s*\{\s*"[^"\\]*"\s*:\s*\{(\s*"(\\.|[^"\\])*"\s*:\s*-?\d[-+.\deE]*\s*,){50}')
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -300,8 +304,10 @@ def kind_of(path: Path) -> str:
     if start[8:10] == b'{"' and length <= path.stat().st_size - 8:
         return "safetensors"
     names = imported_by(start)
-    if are_trees(names) or start.lstrip().startswith(TREES):
+    if are_trees(names) or start.lstrip().startswith(TREES) or XGBOOST.match(start):
         return "trees"
+    if SCORES.match(start):
+        return "scores"
     if names or path.suffix in ESTIMATORS:
         return "pickle"
     return NAMED.get(path.suffix, "other")
