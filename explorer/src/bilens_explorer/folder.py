@@ -153,9 +153,9 @@ class ServedFolder:
         with self._remembering:
             if (mark := mark_of_history(self.history)) != self._mark:
                 self._past, self._mark = self._past.read_on(self.history), mark
-            if self._chosen is None:
-                return self._past
-            return self._past.of_models(self._found.names[key] for key in self._chosen[0])
+            past = self._past.for_others() if self._exporting else self._past
+            chosen = self._chosen and [self._found.names[key] for key in self._chosen[0]]
+            return past if chosen is None else past.of_models(chosen)
 
     def today(self) -> str:
         """Return the day by which acceptances end: no clock that is put back revives one."""
@@ -285,8 +285,8 @@ class ServedFolder:
         """Return the id of the model where the files that were audited last lie now, if any."""
         if row.state != "changed" or row.last is None:
             return ""
-        found = self._register.where({sha256 for _, sha256 in row.last.files}, whole=True)
-        return next((id_of(self.name_of(one)) for one in found), "")
+        found = map(self.name_of, self._register.where_all(row.last.files))
+        return next((id_of(name) for name in found if name != row.name), "")
 
     def _digest(self, key: str, name: str, found: FolderContents, past: Past, row: ModelRow) -> str:
         files: object = None

@@ -30,6 +30,7 @@ ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
 # Fields of documents that name places, or hold such fields.
 PARTS = {"source", "data", "difference", "baseline", "saes", "reproduce", "provenance"}
 PARTS |= {"options", "reasons"}  # of a sweep
+PARTS |= {"inventory", "inputs", "test", "train"}
 FIELDS = PARTS | {"path", "folder", "command", "activations", "reason"}
 NOWHERE = ".../"  # for folders of a path in a command: no other file is meant by its end
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here

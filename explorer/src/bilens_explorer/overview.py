@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from bilens import History
 from bilens.api import RegisterState
@@ -66,6 +67,25 @@ class Past:
         """Return the past with the audits of these models alone; what was said of others counts."""
         return replace(self, audits={name: self.audits.get(name, ()) for name in names})
 
+    def for_others(self) -> Past:
+        """Return the past for readers elsewhere: models outside the folder are no rows of it.
+
+        What was said of them, which holds for a copy, names them by the end of their path.
+        """
+
+        def told(one: Entry) -> Entry:
+            return one if is_inside(one.model) else structs.replace(one, model=Path(one.model).name)
+
+        return replace(
+            self,
+            rows=(tuple(one for one in self.rows[0] if is_inside(one.model)), self.rows[1]),
+            audits={name: each for name, each in self.audits.items() if is_inside(name)},
+            judged={key: tuple(map(told, each)) for key, each in self.judged.items()},
+            entries=grouped_by(
+                (told(one).model, told(one)) for x in self.entries.values() for one in x
+            ),
+        )
+
     def people(self, model: str, identity: Identity | None, day: str) -> People | None:
         """Return the words on a model, as `History.people` does; `day` is today."""
         alike = self.judged.get(identity.weights, ()) if identity else ()
@@ -78,6 +98,11 @@ class Past:
         known = [one for name in {*names, UNKNOWN} for one in self.entries.get(name, ())]
         found = [one for one in known if one.unread or one.model in names]
         return tuple(sorted(found, key=lambda one: -one.number))
+
+
+def is_inside(model: str) -> bool:
+    """Tell whether a model lies in the folder of its history, by its name there."""
+    return not Path(model).is_absolute()
 
 
 def mark_of_history(history: History) -> Hashable:

@@ -51,12 +51,12 @@ class Papers:
         except BilensError:
             return structs.replace(row, state="unread")
         here = [one for one in models if path.parent in (one, one.parent)]
+        here = here or self._register.where(sha256)
         files = (*source.files.items(),)
         known = [self._register.lies_at(one, sha256) for one in here]
         if not sha256 or not here:
-            there = sha256 and self._register.where({sha256})
             unknown = sha256 and None in (self._register.lies_at(one, sha256) for one in models)
-            state = "these" if there else "unread" if unknown else "others"
+            state = "unread" if unknown else "others"
         elif not files and None not in known:  # it names no files
             state = "these" if any(known) else "others"
         else:

@@ -5,9 +5,11 @@ last: also the time of its last change, which no program sets. Files are read be
 model after the other.
 """
 
+import logging
 import os
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
 from time import monotonic
@@ -15,7 +17,7 @@ from time import monotonic
 from bilens.api import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base import file_sha256
 from bilens.base.errors import BilensError
-from bilens.io import mark_of, named_base
+from bilens.io import mark_of
 from bilens_explorer.inside import files_of, state_of
 
 OLD = 60.0  # seconds after which a model's files are read again where its page is opened
@@ -54,22 +56,38 @@ class Register:
         if self._known(key, one) is not None and monotonic() - self._lying[key][3] > OLD:
             self._read({key: (one, True)})
 
-    def where(self, hashes: set[str], whole: bool = False) -> list[Path]:
-        """Return the models in which files of these SHA-256 lie; `whole`: and no others."""
-        lying = [(one.path, now.hashes) for one, _, now, _ in [*self._lying.values()]]
-        found = {path for path, now in lying if hashes <= now and (now <= hashes or not whole)}
+    def where(self, sha256: str) -> list[Path]:
+        """Return the models in which a file of this SHA-256 lies, as far as they are known now."""
+        kept = [
+            (key, at) for key, (at, _, now, _) in [*self._lying.items()] if sha256 in now.hashes
+        ]
+        return sorted({at.path for key, at in kept if self._known(key, at) is not None})
+
+    def where_all(self, files: Collection[tuple[str, str]]) -> list[Path]:
+        """Return the models that are made of just these files: a single one may have any name."""
+        wanted, found = frozenset(files), set[Path]()
+        for key, (at, _, now, _) in [*self._lying.items()]:
+            same = now.files == wanted
+            if len(wanted) == len(now.files) == 1:
+                same = {sha256 for _, sha256 in wanted} == now.hashes
+            if same and self._known(key, at) is not None:
+                found.add(at.path)
         return sorted(found)
 
     def lies_at(self, path: Path, sha256: str) -> bool | None:
         """Return whether a file of this SHA-256 lies in an audited model; None if not known."""
-        found = [one.hashes for at, _, one, _ in [*self._lying.values()] if at.path == path]
+        kept = [(key, at) for key, (at, *_) in [*self._lying.items()] if at.path == path]
+        found = [now.hashes for now in (self._known(key, at) for key, at in kept) if now]
         return any(sha256 in hashes for hashes in found) if any(found) else None
 
     def _known(self, key: str, one: AuditedFiles) -> RegisterState | None:
         kept = self._lying.get(key)
         if kept is None or kept[0] != one or kept[1] != {path: mark_of(path) for path in kept[1]}:
             return None
-        return kept[2]
+        with suppress(BilensError, OSError):  # a nearer base of an adapter may have come
+            base = one.find_base()
+            return kept[2] if base is None or str(base) in kept[1] else None
+        return None
 
     def _read(self, wanted: Mapping[str, tuple[AuditedFiles, bool]]) -> None:
         """Have models read by the one thread that does, and wait for it a while."""
@@ -90,6 +108,8 @@ class Register:
             try:
                 marks, lying = self.compare(one, again=again)
                 self._lying[key] = one, marks, lying, monotonic()
+            except Exception:  # one model that cannot be looked at stops no other
+                logging.getLogger("bilens").exception("%s cannot be looked at.", one.path.name)
             finally:  # whoever waits must hear of it, whatever happens
                 with self._changing:
                     del self._wanted[key]
@@ -99,7 +119,7 @@ class Register:
         """Compare a model with an audit, and return the marks of its files, too."""
         marks = {str(one): mark_of(str(one)) for one in folders_of(audited.path)}
         try:
-            if (base := named_base(audited.path) or audited.base) is not None:
+            if (base := audited.find_base()) is not None:
                 deque(files_of(self.folder, base), maxlen=0)  # it leads nowhere else
                 marks |= {str(one): mark_of(str(one)) for one in folders_of(base)}
         except (BilensError, OSError):
@@ -124,5 +144,15 @@ class Register:
 
 
 def folders_of(path: Path) -> list[Path]:
-    """Return a model and the folders in it, whose marks are others where a file comes or goes."""
-    return [path, *(Path(here) for here, *_ in os.walk(path))]
+    """Return a model and the folders in it, whose marks are others where a file comes or goes.
+
+    Those behind links too, each once.
+    """
+    found, seen = [path], set[str]()
+    for here, folders, _ in os.walk(path, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+        seen.add(real)
+        found.append(Path(here))
+    return found

@@ -1,6 +1,7 @@
 """The provenance and the identity of a result: its weights, data, options and run."""
 
 import json
+import os
 import platform
 import re
 import shlex
@@ -25,15 +26,16 @@ from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
-from bilens.io.file_kinds import MODELS, files_below, is_known, mark_of
+from bilens.io.file_kinds import HIDDEN, MODELS, files_below, is_known, mark_of
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import CHANGED, WEIGHTS_NAME
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.real_run import answers_otherwise_in_training, hooked_parts
-from bilens.records.base import kind_of, read_document, to_json
+from bilens.records.base import Document, kind_of, read_document, to_json
 from bilens.records.column_readings import TableReading
 from bilens.records.common import DataOrigin, Identity, Origin, Run, Source, key_of
+from bilens.records.history import WatchReport
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
@@ -202,6 +204,7 @@ def this_command(arguments: Sequence[str] | None = None) -> str:
 
 COMPANION = re.compile(  # configuration, tokenizer and code of a model
     r"(?!adapter)(?:config|\w+_config|special_tokens_map|added_tokens|modules|encoder|decoder"
+    r"|\w*template\w*|params|tekken"
     r"|tokenizer.*|vocab.*|bpe.*)\.json|(?:special_tokens|dict|.*vocab|merges).*\.txt"
     r"|.*\.(?:jinja|model|spm|tiktoken|py|codes|bpe)"
 )
@@ -209,12 +212,15 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
     r"|.*\.(?:(?:intoto|cdx)\.json|sarif)|junit\.xml"  # evidence
-    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints|bilens-watch\.lock)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
-WRITTEN = records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace
+WRITTEN: tuple[type[Document], ...] = (
+    records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace,
+    WatchReport,
+)  # fmt: skip
 LARGEST_REPORT = 1 << 25  # bytes
 REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
@@ -307,7 +313,7 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
         while todo and len(parts) + len(known) < MOST_FILES:
             path = todo.pop()
             name = path.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
-            real = path.resolve()
+            real = Path(os.path.realpath(path))
             if path.is_dir() and real not in known:
                 known[real] = name
                 todo += sorted(path.iterdir())
@@ -318,7 +324,7 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
             told = [(n, hash_file(x) if isinstance(x, Path) else x) for n, x in parts]
             return key_of({"files": told})
         if not todo:
-            return key_of({"marks": [(str(x.resolve()), mark_of(x)) for x in files]})
+            return key_of({"marks": [(os.path.realpath(x), mark_of(x)) for x in files]})
     return uuid4().hex
 
 
@@ -371,14 +377,21 @@ def is_prose(path: Path) -> bool:
             found = json.loads(path.read_bytes())
         except ValueError:
             return True
-        return read_document(REPORTS[kind[1].decode()], found) is not None
+        record = read_document(REPORTS[kind[1].decode()], found)
+        return {*found} <= {one.encode_name for one in msgspec.structs.fields(record)}
     return False
 
 
 def unseen_in(folder: Path) -> dict[str, Path]:
-    """Return the folders in one of a model that are not gone through, and may be part of it."""
+    """Return the folders in one of a model that are not gone through, and may be part of it.
+
+    Those that tools hide are it where the modules of the model name them.
+    """
     found = files_below(folder) if folder.is_dir() else {}
-    return {n: one for n, one in found.items() if one.is_dir() and not PROSE.fullmatch(one.name)}
+    parts = folder / "modules.json"
+    named = parts.read_text("utf-8", "replace") if found and parts.is_file() else ""
+    unseen = {name: one for name, one in found.items() if one.is_dir()}
+    return {n: one for n, one in unseen.items() if one.name not in HIDDEN or one.name in named}
 
 
 def folders_unseen(model: LoadedModel) -> dict[str, set[str]]:

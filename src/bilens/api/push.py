@@ -25,6 +25,7 @@ from bilens.io.model_folder import save
 from bilens.io.remote_stores import attempt
 from bilens.records.audit import Audit
 from bilens.records.base import read_document
+from bilens.records.history import WatchReport
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LICENCES = re.compile(r"(licen[cs]e|copying|notice)\b[^.]*(\.(txt|md))?", re.IGNORECASE)
@@ -179,7 +180,7 @@ def report_of(path: Path, model: LoadedModel) -> Any:
     """Return the report in a file; None where it is none, refused where it is of other weights."""
     content = json.loads(path.read_text("utf-8")) if path.suffix == ".json" else None
     kind = content.get("kind") if isinstance(content, dict) else None
-    if kind not in REPORTS:
+    if kind not in REPORTS or REPORTS[kind] is WatchReport:
         return None
     record: Any = read_document(REPORTS[kind], content)
     home, told = Path(model.source), record.source.files

@@ -26,6 +26,11 @@ class AuditedFiles(NamedTuple):
     files: tuple[tuple[str, str], ...]
     base: Path | None = None  # of an adapter that does not say where that lies
 
+    def find_base(self) -> Path | None:
+        """Return where the model below an adapter lies; None of other models, and if not known."""
+        is_adapter = any(name.startswith(BELOW) for name, _ in self.files)
+        return named_base(self.path) or (self.base if is_adapter else None)
+
 
 @dataclass(frozen=True)
 class RegisterState:
@@ -33,8 +38,13 @@ class RegisterState:
 
     state: ModelState
     differences: tuple[FileDifference, ...] = ()
-    hashes: frozenset[str] = frozenset()  # of the files that were read
+    files: frozenset[tuple[str, str]] = frozenset()  # that were read, with their hashes
     read: str = ""  # when they were, UTC
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """The SHA-256 of the files that were read."""
+        return frozenset(sha256 for _, sha256 in self.files)
 
 
 def hash_if_file(path: Path) -> str | None:
@@ -64,7 +74,7 @@ def compare_with_audit(
             return RegisterState("changed", (FileDifference(path.name, "other"),), read=read)
         else:
             place = path if path.is_dir() else path.parent
-            base = named_base(path) or audited.base
+            base = audited.find_base()
             if base is None and any(name.startswith(BELOW) for name in then):
                 return RegisterState("unread")  # nobody knows where it lies
             lying = read_beside(path, base)
@@ -86,4 +96,5 @@ def compare_with_audit(
         if sha256 != then.get(name)
     )
     state: ModelState = "changed" if differences else "audited"
-    return RegisterState(state, differences, frozenset(filter(None, found.values())), read)
+    there = frozenset((name, sha256) for name, sha256 in found.items() if sha256 is not None)
+    return RegisterState(state, differences, there, read)

@@ -182,9 +182,10 @@ def files_below(folder: Path) -> dict[str, Path]:
     found, known, todo = dict[str, Path](), set[Path](), [folder]
     while todo and folder.is_dir():
         place = todo.pop()
-        known.add(place.resolve())
+        known.add(Path(os.path.realpath(place)))  # unlike `resolve` it takes a link to itself
         for path in sorted(place.iterdir()):
-            within = folder.resolve() in path.resolve().parents and path.resolve() not in known
+            real = Path(os.path.realpath(path))
+            within = Path(os.path.realpath(folder)) in real.parents and real not in known
             skipped = path.name in HIDDEN or OF_TRAINING.match(path.name)
             if path.is_dir() and within and not skipped:
                 todo.append(path)
@@ -239,8 +240,12 @@ def in_place(path: RemotePath) -> bool:
 
 def is_listed(path: Path) -> bool:
     """Say whether a path is a model, or one of a kind of which no layer is read."""
-    package = path.suffix == ".mlpackage" and path.is_dir()
-    return is_model(path) or package or (path.suffix in LISTED and is_known(path))
+    if path.is_dir():
+        marks = [mark for mark in MARKS if (path / mark).exists()]
+        if marks and {*marks} <= {"config.json", "cfg.json"}:  # of an experiment, too
+            return any(one.suffix in (*MODELS, ".msgpack") for one in path.iterdir())
+        return bool(marks) or path.suffix == ".mlpackage"
+    return is_model(path) or (path.suffix in LISTED and is_known(path))
 
 
 def folder_of_weights(path: Path) -> Path:

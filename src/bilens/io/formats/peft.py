@@ -182,7 +182,9 @@ def named_base(folder: Path) -> Path | None:
     into, the same from wherever this runs; and last, as peft does, from where it runs.
     """
     config = read_json(folder / CONFIG_NAME) if (folder / CONFIG_NAME).is_file() else {}
-    named, home = str(config.get(NAMED) or "the model below it"), folder.resolve()
+    if not config.get(NAMED):
+        return None
+    named, home = str(config[NAMED]), folder.resolve()
     above = () if isinstance(home, RemotePath) else home.parents
     with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
         closed = (one for one in above if not one.stat().st_mode & stat.S_IWOTH)
