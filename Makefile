@@ -14,7 +14,7 @@ REPOSITORY ?=
 VERSION ?=
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs clean dist changelog image
+.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs site clean dist changelog image
 .PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-installation bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -82,6 +82,10 @@ fuzz: demo .venv/test            ## thousands of drawn requests at the explorer,
 
 docs: demo .venv/test            ## the generated pages, and the picture of the README
 	$(BIN)/python -m tools.docs
+
+site: .venv/test                 ## all pages as a site in build/site, each opened and looked at
+	$(PIP) -e '.[docs]'
+	$(BIN)/python -m tools.site
 
 dist: .venv/test                 ## wheels and source archives in dist/, built and checked (REPOSITORY=https://…)
 	$(BIN)/python -m tools.dist dist $(if $(REPOSITORY),--repository $(REPOSITORY))

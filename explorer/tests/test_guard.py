@@ -149,6 +149,8 @@ def test_a_refusal_is_a_page_for_a_person(client: TestClient, tmp_path: Path) ->
     assert answer.headers["content-type"].startswith("text/html")
     assert '<html lang="ja">' in answer.text
     assert "このアドレスでは" in answer.text
+    assert "Host header" not in answer.text  # seen red: the reason itself was English
+    assert answer.headers["content-language"] == "ja"
     assert set(client.get("/", headers={"host": "evil.example"}).json()) == {"error"}
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     token = build_app(ServedFolder(tmp_path), ["h:1"], "a-token")

@@ -236,6 +236,23 @@ def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     assert page.locator(".heat-map.zoomed").count() == 0
 
 
+def test_what_an_operation_gives_is_told_in_the_readers_language(page: Any) -> None:
+    """Seen red: "what truediv gives" on a Japanese page."""
+    page.goto("/?lang=ja")
+    said = page.evaluate("""async () => {
+        const { inWords } = await import("/static/lib.js");
+        return [
+            "what truediv gives, its weights included, behind view",
+            "what norm gives",
+            "the residual stream behind an RMSNorm, times its gain",
+            "something else gives",
+        ].map(inWords);
+    }""")
+    assert said[:2] == ["truedivの出力（その重みを含む）（viewの後）", "normの出力"]
+    assert "residual" not in said[2]
+    assert said[3] == "something else gives"
+
+
 @pytest.mark.slow
 def test_inputs_that_are_not_there_are_told(page: Any) -> None:
     opened(page, "planted", "spectra", "&inputs=height")

@@ -4,6 +4,7 @@ Damage seen to fail: values left out that are those without a word; inputs not c
 operations of other names compared by name alone.
 """
 
+import copy
 import json
 import zipfile
 from pathlib import Path
@@ -15,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+import bilens as bl
 from bilens.api.alignment import align_models
 from bilens.api.comparison import changed_graph, whole_difference
 from bilens.base import silent
 from bilens.io.any_model import header_of, open_any
-from bilens.io.loaded_model import ReadOptions
+from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.records.tensor_changes import GraphChange, WholeDifference
 from builders import randn
 from onnx_files import write
@@ -162,28 +164,131 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     assert graph_change(tmp_path / "same.pt", tmp_path / "old.pt").settings == ()
     assert graph_change(tmp_path / "new.pt", tmp_path / "old.pt").settings != ()
     gguf = pytest.importorskip("gguf")
-    for name, epsilon in (("old", 1e-5), ("new", 1e-3)):
+    for name, epsilon, tokens in (
+        ("old", 1e-5, "ab"),
+        ("new", 1e-3, "ab"),
+        ("swapped", 1e-5, "ba"),
+    ):
         writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "mamba")
         writer.add_layer_norm_rms_eps(epsilon)
+        writer.add_token_list([*tokens])
         writer.add_tensor("a", np.ones((2, 32), np.float32))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-    found = graph_change(tmp_path / "new.gguf", tmp_path / "old.gguf")
-    assert [one.setting for one in found.settings or ()] == [
-        "mamba.attention.layer_norm_rms_epsilon"
-    ]
+    for name, key in (
+        ("new", "mamba.attention.layer_norm_rms_epsilon"),
+        ("swapped", "tokenizer.ggml.tokens"),
+    ):
+        found = graph_change(tmp_path / f"{name}.gguf", tmp_path / "old.gguf")
+        assert [one.setting for one in found.settings or ()] == [key]
+
+
+CHECKPOINT = {
+    "model": {"state_dict": {"w": torch.ones(2, 3)}, "args": {"cutoff": 6, "act": "silu"}},
+    "hyper_parameters": {"heads": 4, "sizes": [8, 8]},
+    "classes": ("a", "b"),
+    "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+    "epoch": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "told"),
+    [
+        (("model", "args", "cutoff"), 3, "model.args.cutoff 6 → 3"),
+        (("hyper_parameters", "sizes"), [8, 9], "hyper_parameters.sizes.1 8 → 9"),
+        (("classes",), ("b", "a"), "classes.0 a → b"),
+        (("epoch",), 4, ""),
+        (("optimizer", "param_groups"), [{"lr": 0.2}], ""),
+    ],
+)
+def test_plain_values_of_a_checkpoint_are_compared(
+    tmp_path: Path, keys: tuple[str, ...], value: Any, told: str
+) -> None:
+    changed = copy.deepcopy(CHECKPOINT)
+    inner: Any = changed
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    for name, content in (("old", CHECKPOINT), ("new", changed)):
+        torch.save(content, tmp_path / f"{name}.pt")
+    whole = difference_of(tmp_path / "new.pt", tmp_path / "old.pt")
+    assert whole.not_compared == ("epoch", "optimizer")
+    assert whole.headline is not None
+    assert whole.headline.graph is not None
+    settings = [str(one) for one in whole.headline.graph.settings or ()]
+    assert [one.removeprefix("checkpoint: ") for one in settings][:1] == ([told] if told else [])
+
+
+def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    names = [f"{layer}/{part}" for layer in "ab" for part in ("gamma", "beta")]
+    for path, layers, parts in (
+        ("old", "ab", ("gamma", "beta")),
+        ("same", "ab", ("gamma", "beta")),
+        ("parts", "ab", ("beta", "gamma")),
+        ("layers", "ba", ("gamma", "beta")),
+    ):
+        with h5py.File(tmp_path / f"{path}.h5", "w") as file:
+            for at, name in enumerate(names):
+                file[f"{name[0]}/{name}"] = np.arange(4.0) + at
+            file.attrs["layer_names"] = [one.encode() for one in layers]
+            for layer in "ab":
+                file[layer].attrs["weight_names"] = [f"{layer}/{one}".encode() for one in parts]
+    for path in ("same", "parts", "layers"):
+        found = graph_change(tmp_path / f"{path}.h5", tmp_path / "old.h5")
+        assert found.settings is not None
+        assert bool(found.settings) == (path != "same")
+
+
+def test_words_that_a_graph_is_used_by_are_compared(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    for name, said in (
+        ("old", {"names": "cat, dog", "date": "1"}),
+        ("date", {"names": "cat, dog", "date": "2"}),
+        ("names", {"names": "dog, cat", "date": "1"}),
+    ):
+        model = onnx.load(write(tmp_path / f"{name}.onnx", NODES, WEIGHTS))
+        onnx.helper.set_model_props(model, said)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    for name, told in (("date", []), ("names", ["metadata: names cat, dog → dog, cat"])):
+        found = graph_change(tmp_path / f"{name}.onnx", tmp_path / "old.onnx")
+        assert [str(one) for one in found.settings or ()] == told
+
+
+def test_what_is_around_the_layers_of_one_program_is_the_same(tmp_path: Path) -> None:
+    """Seen red: an identical file had "what is around the layers was not compared"."""
+    pytest.importorskip("onnx")
+    layer = {f"w{at}": randn(4, 4, seed=at).float().numpy() for at in range(2)}
+
+    def saved(name: str, last: str, tensors: dict[str, Any]) -> LoadedModel:
+        nodes: Nodes = [("MatMul", "x w0", "a"), ("Relu", "a", "b"), ("MatMul", "b w1", "c")]
+        nodes += [("Sin", "c", "d"), (last, "d", "y")]
+        return bl.load(write(tmp_path / name, nodes, tensors))
+
+    old = saved("old.onnx", "Cos", layer)
+    for name, model, around in (
+        ("the same file", saved("same.onnx", "Cos", layer), ""),
+        ("other numbers", saved("new.onnx", "Cos", {**layer, "w1": layer["w1"] + 1}), ""),
+        ("another operation", saved("other.onnx", "Tan", layer), "unknown"),
+    ):
+        found = bl.audit(model, baseline=old).record.difference
+        assert found is not None
+        assert found.around == around, name
 
 
 def test_tensors_alone_say_nothing_of_operations(tmp_path: Path) -> None:
     for name in ("old", "new"):
         save_file({"w": torch.ones(2, 2)}, tmp_path / f"{name}.safetensors")
-    both = (
-        open_any(tmp_path / f"{one}.safetensors", ReadOptions(), compared=True)
-        for one in ("new", "old")
-    )
-    assert changed_graph(*map(header_of, both)) is None
+        torch.save(
+            {"state_dict": nn.Linear(2, 2).state_dict(), "epoch": 3}, tmp_path / f"{name}.pt"
+        )
+    for ends in (("safetensors", "safetensors"), ("pt", "pt"), ("pt", "safetensors")):
+        paths = (tmp_path / f"{name}.{end}" for name, end in zip(("new", "old"), ends, strict=True))
+        both = (open_any(one, ReadOptions(), compared=True) for one in paths)
+        assert changed_graph(*map(header_of, both)) is None
 
 
 # ---- another program beside the same tensors
@@ -296,16 +401,42 @@ def test_weights_of_other_names_that_stand_in_each_others_place_are_told(tmp_pat
         return write(tmp_path / file, [*nodes, ("MatMul", f"b {second}", "y")], tensors)
 
     old = chain("old.onnx", "vw", {"v": one, "w": other})
-    for name, (order, tensors, changed) in {
-        "other names alone": ("pq", {"p": one, "q": other}, False),
-        "the numbers of the other": ("pq", {"p": other, "q": one}, True),
-        "read by the other": ("qp", {"p": one, "q": other}, True),
+    for name, (order, tensors, kind, changed) in {
+        "other names alone": ("pq", {"p": one, "q": other}, "same_tensors", False),
+        "the names of each other": ("wv", {"w": one, "v": other}, "same_tensors", False),
+        "the numbers of the other": ("pq", {"p": other, "q": one}, "same_tensors", True),
+        "read by the other": ("qp", {"p": one, "q": other}, "same_tensors", True),
+        "the other's numbers": ("vw", {"v": other, "w": one}, "reordered", False),
+        "read by the other, too": ("wv", {"v": one, "w": other}, "same_tensors", True),
     }.items():
         whole = difference_of(chain(f"{name}.onnx", order, tensors), old)
         assert whole.headline is not None
         assert whole.headline.graph is not None
-        assert whole.headline.kind == "same_tensors", name
+        assert whole.headline.kind == kind, name
         assert whole.headline.graph.is_other == changed, name
+        assert whole.headline.unplaced == 0 or changed, name
+
+
+def test_names_of_functions_say_nothing_and_what_is_told_is_told_again(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+
+    def saved(file: str, name: str, domain: str) -> Path:
+        call = onnx.helper.make_node(name, ["x"], ["y"], domain=domain)
+        held = function(name, "u", "o = Relu u")
+        held.domain = domain
+        path = onnx_graph(tmp_path / file, [call], functions=(held,))
+        model = onnx.load(path)
+        model.opset_import[1].domain = domain
+        onnx.save(model, path)
+        return path
+
+    old = saved("old.onnx", "F", "my")
+    for name, domain in (("G", "my"), ("F", "his")):
+        assert graph_change(saved("new.onnx", name, domain), old) == GraphChange((), ())
+    onnx_graph(tmp_path / "plain.onnx", [node("y = Relu x")])
+    told = [graph_change(tmp_path / "plain.onnx", old).settings for _ in range(2)]
+    assert told[0] == told[1] != ()
+    assert all(one.operation for one in told[0] or ())
 
 
 def inner_graph(path: Path, place: str, names: str, weights: list[np.ndarray]) -> Path:

@@ -26,7 +26,7 @@ from bilens.api.provenance import files_read
 from bilens.api.recorded_command import RepeatedCommand
 from bilens.cli.commands import watch as command
 from bilens.io.load import load
-from bilens.records.history import WatchedModel
+from bilens.records.history import UNNAMED, WatchedModel
 from commands import FILE, USAGE, Shell, assert_one_line, model_folder
 from report_documents import audit_of, failed, make_document
 from tiny_language_models import write_adapter
@@ -122,6 +122,19 @@ def test_what_changed_is_audited_again_and_all_else_is_told(
     assert {one for one in ran if one.startswith("start")} == {
         f"start {name}" for name in ("new", "bad", "killed", "silent")
     }
+
+
+def test_a_folder_may_be_a_model_itself_and_may_be_called_anything(
+    bilens: Shell, folder: Path
+) -> None:
+    """Seen red: its weights as a model of their own; a folder of this name was left out."""
+    model_folder(folder, tiny.classifier())
+    for name in (UNNAMED, "b"):
+        model_folder(folder / name, tiny.classifier())
+    _, found = look(bilens, folder)
+    assert {name: one["state"] for name, one in found.items()} == {
+        ".": "never", UNNAMED: "never", "b": "never",
+    }  # fmt: skip
 
 
 def test_what_was_accepted_is_no_objection(bilens: Shell, folder: Path, keep: Keep) -> None:
@@ -315,6 +328,9 @@ def test_a_webhook_hears_the_result_and_no_secret_of_this_machine(
 def test_what_cannot_be_watched_is_refused(bilens: Shell, folder: Path) -> None:
     for every in ("0d", "1", "1y", "-1h", "1.5h", "١d"):
         assert_one_line(bilens("watch", folder, "--every", every), USAGE, ["--every", "1d"])
+    assert_one_line(
+        bilens("watch", folder, "--once", "--every", "1d"), USAGE, ["--once", "--every"]
+    )
     for address in ("file:///etc/passwd", "https://", "https://a:b@c/", "http://a b/", "ftp://a"):
         result = bilens("watch", folder, "--webhook", address)
         assert_one_line(result, USAGE, ["--webhook", "https://"])

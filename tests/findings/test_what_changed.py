@@ -72,7 +72,7 @@ def net(seed: int = 0) -> dict[str, Tensor]:
     return found
 
 
-def changed(name: str, change: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+def changed(name: str, change: Callable[..., Tensor]) -> dict[str, Tensor]:
     tensors = net()
     return {**tensors, name: change(tensors[name])}
 
@@ -541,9 +541,30 @@ def test_names_of_one_role_in_one_block_say_one_place() -> None:
     names = ["blk.0.attn_q.weight", "blk.0.attn_k.weight"]
     both = [randn(6, 6, seed=k).float() for k in range(2)]
     old = dict(zip(["layer.0.query.weight", "layer.0.key.weight"], both, strict=True))
-    for tensors, unplaced in ((both, 0), (both[::-1], 2)):
+    for tensors, kind in ((both, "same_tensors"), (both[::-1], "reordered")):
         found = compare_tensors(store(dict(zip(names, tensors, strict=True))), store(old))
-        assert found.headline.unplaced == unplaced
+        assert (found.headline.kind, found.headline.unplaced) == (kind, 0)
+
+
+def test_zeros_of_the_other_sign_are_no_other_type() -> None:
+    one, other = (changed(UP, lambda x, by=by: by * x.abs()) for by in (-0.0, 0.0))
+    kind, _, words = told(compare_tensors(store(one), store(other)))
+    assert kind == "same_numbers"
+    assert "1 has zeros of the other sign" in words
+    assert "stored as" not in words
+
+
+def test_what_stands_at_another_place_was_compared() -> None:
+    """Seen red: a square matrix that is turned left all others open, under their own names."""
+    turned = {n: x.T.contiguous() if n.endswith("q_proj.weight") else x for n, x in net().items()}
+    found = compare_tensors(store(turned), store(net()))
+    assert (found.headline.kind, found.headline.unplaced) == ("reordered", 0)
+    said = {"a.1.w": randn(6, 4, seed=1).float(), "a.1.bias": torch.ones(1), "b.w": randn(3, 5)}
+    trained = {n: x + 0.1 * randn(*x.shape, seed=9).float() for n, x in said.items()}
+    found = compare_tensors(
+        store({n.replace("a.1", "deep.head"): x for n, x in trained.items()}), store(said)
+    )
+    assert (found.headline.tensors, found.headline.alone) == (3, 0)
 
 
 def test_a_layer_under_another_name_is_no_change_where_all_numbers_are_the_same() -> None:

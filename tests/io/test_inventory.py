@@ -26,7 +26,7 @@ from bilens.api.comparison import changed_graph
 from bilens.base.errors import CheckpointError
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.io.any_model import open_any
-from bilens.io.file_kinds import models_in
+from bilens.io.file_kinds import is_known, models_in
 from bilens.io.loaded_model import ReadOptions
 from bilens.io.tflite_contents import read_tflite
 from bilens.records.base import read_document
@@ -321,9 +321,13 @@ def lite_file(path: Path, **said: Any) -> Path:
     graph = {0: names, 1: [0], 2: said.get("ends", [3, 4]), 3: operators}
     codes = [{0: 41}, {0: 127, 3: 147}, {0: 32, 1: "Own"}]
     data = bytearray(b"\0\0\0\0TFL3")
-    root = emit(data, {1: codes, 2: [graph], 4: [{1: 0}, {0: bytes(range(8))}]})
+    buffers = [{1: 0}, {0: bytes(range(8))}, {0: said.get("about", b"mean 0")}]
+    about = [{0: "TFLITE_METADATA", 1: 2}, {0: "CONVERSION_METADATA", 1: 1}]
+    root = emit(data, {1: codes, 2: [graph], 4: buffers, 6: about})
     struct.pack_into("<I", data, 0, root)
     path.write_bytes(data)
+    with zipfile.ZipFile(path, "a") as archive:  # as its tools put files of labels behind it
+        archive.writestr("labels.txt", said.get("labels", "cat\ndog"))
     return path
 
 
@@ -333,6 +337,7 @@ def lite_file(path: Path, **said: Any) -> Path:
         ({}, None), ({"names": "ABCDE"}, None), ({"reads": [1, 0]}, "inputs"),
         ({"edges": [0, 9]}, "options.option 0"), ({"own": b"at 0.1"}, "custom options"),
         ({"ends": [4, 3]}, "outputs"), ({"names": "     ", "reads": [1, 0]}, "inputs"),
+        ({"about": b"mean 9"}, "TFLITE_METADATA"), ({"labels": "dog\ncat"}, "labels.txt"),
     ],
 )  # fmt: skip
 def test_all_fields_of_two_models_of_tensorflow_lite_are_compared(
@@ -384,9 +389,28 @@ def test_trees_are_counted(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(
         '{"learner":{"gradient_booster":{"model":{"gbtree_model_param":{"num_trees":"100"}}}}}'
     )
-    for name, kind, count in (("a.txt", "LightGBM", 2), ("b.json", "XGBoost", 100)):
+    (tmp_path / "c.json").write_text(
+        json.dumps(json.loads((tmp_path / "b.json").read_text()), indent=1)
+    )
+    for name, kind, count in (
+        ("a.txt", "LightGBM", 2), ("b.json", "XGBoost", 100), ("c.json", "XGBoost", 100),
+    ):  # fmt: skip
         found = bl.inventory(tmp_path / name)
         assert (found.format, parts(found)) == (kind, {"trees": count})
+
+
+def test_scores_of_words_are_counted(tmp_path: Path) -> None:
+    scores = {"one": {f"w{at}": at - 30 for at in range(60)}, "two": {"の": 2.5, '"': -1}}
+    (tmp_path / "m.json").write_text(json.dumps(scores, ensure_ascii=False))
+    found = bl.inventory(tmp_path / "m.json")
+    assert (found.format, found.tensors, found.parameters) == ("JSON of scores", 2, 62)
+    other = tmp_path / "n.json"
+    for content in ({"labels": {f"w{at}": str(at) for at in range(60)}}, scores["one"]):
+        other.write_text(json.dumps(content))
+        assert not is_known(other)
+    other.write_text(json.dumps({"one": scores["one"], "two": {"w": "x"}}))
+    with pytest.raises(CheckpointError, match="no scores"):
+        bl.inventory(other)
 
 
 def test_equal_constants_are_not_tied_and_equal_matrices_are(tmp_path: Path) -> None:

@@ -197,6 +197,9 @@ WHYS = (
     NOT_PAIRED,
     lacking("inputs", AlignedAxis((), (), (1, 2), alone=("age",), baseline_alone=("x0", "x1"))),
     lacking("outputs", AlignedAxis((), (), (0, 1), baseline_alone=("no",))),
+    lacking("inputs", AlignedAxis((), (), (1, 2), reread=("age", "income"))),
+    "their inputs are in other units, z of age",
+    "their residual streams are turned: `bilens audit --baseline` turns them back",
     "plain relu 3 → 4 → 2 became gated silu 3 → 4 → 2",
     "R² = 0.512 is below 0.9",
     "the model gives logits, and the baseline numbers",
@@ -364,6 +367,7 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     place(recorder, model, [1.0] * 81, brief=False)
     used |= {key for key in CATALOGUES["en"] if key.startswith(WORDS)}  # sent whole, see below
     used |= {f"explorer.told.{key}" for key in get_args(Told)}
+    used |= {key for key in CATALOGUES["en"] if key.startswith("explorer.unfit.")}
     unused = set(CATALOGUES["en"]) - used
     assert sorted(key for key in unused if not key.endswith((".risk", ".next", ".title"))) == []
 

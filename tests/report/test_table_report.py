@@ -68,10 +68,10 @@ def test_what_columns_add_to_a_row_adds_up_as_shown(name: str) -> None:
 
 
 def test_labels_fit_beside_a_bar_and_keep_what_matters() -> None:
-    names = ["a column of a long name", "b", "another column of a long name"]
-    assert pair_label(names, PairEffect(0, 1, 1.0)) == "a column o… long name × b"
-    assert pair_label(names, PairEffect(1, 0, 1.0)) == "b × a column o… long name"
-    assert pair_label(names, PairEffect(0, 2, 1.0)) == "a col… name × anoth… name"
+    names = ["a column of quite a long name, 1", "b", "another column of a long name"]
+    assert pair_label(names, PairEffect(0, 1, 1.0)) == "a column of qui…a long name, 1 × b"
+    assert pair_label(names, PairEffect(1, 0, 1.0)) == "b × a column of qui…a long name, 1"
+    assert pair_label(names, PairEffect(0, 2, 1.0)) == "a colum…name, 1 × another …ng name"
 
 
 def edited(change: Any) -> dict[str, Any]:

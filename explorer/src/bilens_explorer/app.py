@@ -16,12 +16,12 @@ from starlette.routing import Route, compile_path
 from bilens.api import RefusedError
 from bilens.base.errors import BilensError, CheckpointError, DiskError, FileError
 from bilens.records import Attack, Audit, Certificate, Conversion, Trace, displayable, to_json
-from bilens.report import LANGUAGES, Catalogue, load_catalogue
+from bilens.report import Catalogue, load_catalogue, reason_text
 from bilens_explorer import compare, interactions, people, playground, spectra, traces
 from bilens_explorer.compare_page import compare_page
 from bilens_explorer.endpoint import API, Arguments, Endpoint, openapi, query_of, read_query
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.guard import POLICY, Guard, NamingProxy
+from bilens_explorer.guard import POLICY, Guard, NamingProxy, lang_of
 from bilens_explorer.inside import MissingError, ToldError, without_paths
 from bilens_explorer.pages import (
     MODEL_VIEWS,
@@ -50,7 +50,6 @@ REPORT_POLICY = (  # a report is one closed file, with its style inside
 NO_KEY = 16 * "0"
 REFUSED = BilensError, msgspec.MsgspecError, UnicodeError  # what is told of
 IN_VAIN = FileError, DiskError, CheckpointError  # whoever asks
-PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 Answer = Callable[[Request], Awaitable[Response]]
 Proxy = NamingProxy | None
 
@@ -118,8 +117,8 @@ def build_app(
     slow = [(one.address, one.slow) for one in ENDPOINTS if one.slow]
     slow += [(re.compile("/compare"), "background")]
 
-    def refused(request: Request, status: int, told: str) -> str:
-        return failure_page(status, told, lang_of(request))
+    def refused(status: int, told: str, lang: str) -> str:
+        return failure_page(status, told, lang, lang)
 
     return Guard(app, hosts, token, served.runs.close, refused, slow, proxy)
 
@@ -132,7 +131,10 @@ def describe_error(error: Exception, served: ServedFolder, t: Catalogue) -> tupl
     if isinstance(error, MissingError | HTTPException):
         status = 404 if isinstance(error, MissingError) else error.status_code
     elif isinstance(error, ToldError | RefusedError):
-        return 400, displayable(t(error.key, **error.values)), t.lang
+        values = dict(error.values)
+        if "why" in values:
+            values["why"] = reason_text(t, str(values["why"]))
+        return 400, displayable(t(error.key, **values)), t.lang
     elif isinstance(error, REFUSED):
         status = 503 if isinstance(error, IN_VAIN) else 400
         return status, displayable(without_paths(str(error), served.folder)), "en"
@@ -215,13 +217,3 @@ async def static(request: Request) -> Response:
         raise HTTPException(404)
     text = STATIC[name].read_text("utf-8")
     return Response(text, media_type="text/css" if name.endswith(".css") else "text/javascript")
-
-
-def lang_of(request: Request) -> str:
-    """Return the language of the address, else the one that the browser likes best."""
-    found = PREFERRED.findall(request.headers.get("accept-language", ""))
-    weighed = [(float(weight or 1), name.lower()) for name, weight in found]
-    liked = sorted(weighed, key=lambda one: -one[0])  # of two alike the first one
-    asked = request.query_params.get("lang", "")
-    wanted = [asked, *(name for weight, name in liked if weight > 0)]
-    return next((lang for lang in wanted if lang in LANGUAGES), LANGUAGES[0])

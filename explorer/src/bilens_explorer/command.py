@@ -77,19 +77,15 @@ class Address:
     def __post_init__(self) -> None:
         for name, value in (
             ("host", self.host),
-            *(("allow-host", one) for one in self.allow_host or ()),
+            *(("allow-host", x) for x in self.allow_host or ()),
         ):
             if not value or set(value) & set("/@ "):
                 raise UsageError(
-                    f"--{name} is {value!r}; expected an address or a name of a machine."
+                    f"--{name} is {value!r}; expected an address or name of a machine."
                 )
-
-        if self.user_header is not None and not re.fullmatch(
-            r"[A-Za-z0-9-]{1,80}", self.user_header
-        ):
-            raise UsageError(
-                f"--user-header is {self.user_header!r}; expected a header, as X-Forwarded-User."
-            )
+        header = self.user_header
+        if header is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,80}", header):
+            raise UsageError(f"--user-header is {header!r}; expected one as X-Forwarded-User.")
         try:
             ip_address(self.proxy)
         except ValueError:

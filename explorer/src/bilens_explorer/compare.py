@@ -36,7 +36,7 @@ from bilens.nn import LayerView
 from bilens.records import Difference, LayerDifference, Measured, PastAudit
 from bilens_explorer.endpoint import Arguments, Endpoint
 from bilens_explorer.folder import ServedFolder
-from bilens_explorer.inside import without_paths
+from bilens_explorer.inside import ToldError, without_paths
 from bilens_explorer.open_models import OpenModel
 from bilens_explorer.records.model_comparison import (
     ComparedRule,
@@ -197,7 +197,8 @@ def eigenvector_pairs(
 def paired(a: OutputView, b: OutputView) -> EigenvectorPairs:
     alignment = align_models(a.opened.model, b.opened.model)
     if why_not := alignment.why_not(a.layer) or other_coordinates(a, b, alignment):
-        raise UsageError(f"{a.opened.name} and {b.opened.name} are not compared: {why_not}.")
+        names = {"model": a.opened.name, "baseline": b.opened.name}
+        raise ToldError("not_compared", **names, why=why_not)
     b = align_output(a, b, alignment)
     first = a.pairs()[0]
     second = replace(b.pairs()[0], basis=first.basis)  # what they read is aligned

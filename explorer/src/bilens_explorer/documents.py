@@ -9,7 +9,7 @@ from msgspec import structs
 from bilens.base import parse_object, why_unreadable
 from bilens.base.errors import BilensError, FileError
 from bilens.findings import rules_asked_for
-from bilens.records import ActiveContext, Finding, JudgedCondition, Record, views
+from bilens.records import ActiveContext, Audit, Finding, JudgedCondition, Record, views
 from bilens.report import NONE, SavedReport
 from bilens_explorer.inside import opened
 from bilens_explorer.walk import KINDS
@@ -26,6 +26,14 @@ class Judged(NamedTuple):
     wrong: bool = False  # whether wrong answers are listed
     names: tuple[str, ...] = ()  # of the outputs
     unread: bool = False  # as it is damaged, or of another version
+
+    @classmethod
+    def from_audit(cls, record: Audit) -> "Judged":
+        seen = record.performance
+        wrong = seen is not None and bool(seen.mistakes)
+        answers = () if seen is None or seen.classification is None else seen.names
+        names = record.model.output_names or answers
+        return cls(record.verdict, record.conditions or (), wrong, names)
 
 
 def read_report(folder: Path, path: Path, name: str, kind: str) -> SavedReport[Any]:

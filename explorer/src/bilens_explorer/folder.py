@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from msgspec import structs
 
-from bilens import AuditReport, History, load
+from bilens import AuditReport, History
 from bilens.api import (
     AuditedFiles,
     RefusedError,
@@ -27,7 +27,7 @@ from bilens.report import SavedReport
 from bilens_explorer.audit_runs import AuditRuns, repeated_line
 from bilens_explorer.documents import Judged, check_report, read_report, without_rows
 from bilens_explorer.inside import MissingError, cut_paths, require_found, state_of
-from bilens_explorer.open_models import OpenModel, OpenModels, reading_options
+from bilens_explorer.open_models import OpenModel, OpenModels, load_as_audited, reading_options
 from bilens_explorer.overview import (
     NEVER,
     Past,
@@ -91,7 +91,9 @@ class ServedFolder:
         self._verdicts: dict[PastAudit, Judged] = {}  # a history may be put in place of another
         self._models = OpenModels(self.folder)
         self._register = Register(
-            self.folder, lambda path: load(path, **self._options(path)).read_sha256, patience
+            self.folder,
+            lambda path: load_as_audited(path, self._options(path)).read_sha256,
+            patience,
         )
         self._papers = Papers(self.history, self._register, self.read_report)
         self._reading = Lock()  # documents may be large: one at a time
@@ -200,9 +202,7 @@ class ServedFolder:
         """Return whether what was read then is the model as it is opened, its weights first."""
         with suppress(BilensError):
             if self.opened(key).model.read_sha256 == weights_sha256:
-                path, past = self._found.models[key], self.past()
-                then = self._audited(path, weights_sha256, [*files.items()], past)
-                return self._register.compare(then)[1].state == "audited"
+                return self._lies_as(self._found.models[key], weights_sha256, [*files.items()])
         return False
 
     def looked_at(self, key: Key) -> ModelPage:
@@ -259,11 +259,7 @@ class ServedFolder:
                 record = self.audit(audit.number).record
             except (FileError, CheckpointError):
                 return Judged(unread=True)
-            seen = record.performance
-            wrong = seen is not None and bool(seen.mistakes)
-            answers = () if seen is None or seen.classification is None else seen.names
-            names = record.model.output_names or answers
-            self._verdicts[audit] = Judged(record.verdict, record.conditions or (), wrong, names)
+            self._verdicts[audit] = Judged.from_audit(record)
         return self._verdicts[audit]
 
     def state(self) -> State:
@@ -300,21 +296,26 @@ class ServedFolder:
         return digest(files, *told, row.state, row.differences, row.approvals)
 
     def opened(self, key: str) -> OpenModel:
-        """Return a model of the folder, open; BilensError where it cannot be read."""
-        return self._open(require_found(self.last_walk().models.get(key)))
-
-    def _open(self, path: Path) -> OpenModel:
-        """Open a model as its last audit read it: with its mapping, activation and the like."""
+        """Return a model, opened as its last audit read it; BilensError where that cannot be."""
+        path = require_found(self.last_walk().models.get(key))
         return self._models.get(path, displayable(self.name_of(path)), self._options(path))
 
     def _options(self, path: Path) -> dict[str, Any]:
         name, past = self.name_of(path), self.past()
         command = past.commands.get(name, "")
         options = reading_options(command, self.folder, path)
-        missing = "--classes" in command and "output_names" not in options
-        if missing and (names := self._judged(past.audits[name][0]).names):
-            options["output_names"] = [*names]
+        if "output_names" not in options and command:
+            last, given = past.audits[name][0], "--classes" in command
+            if not command.startswith("bilens audit ") and last.files:  # made in Python
+                given = self._lies_as(path, last.weights_sha256, last.files)
+            if given and (names := self._judged(last).names):
+                options["output_names"] = [*names]
         return options
+
+    def _lies_as(self, path: Path, sha256: str, files: Sequence[tuple[str, str]]) -> bool:
+        """Tell whether the files of a model are those that were read then."""
+        then = self._audited(path, sha256, files, self.past())
+        return self._register.compare(then)[1].state == "audited"
 
     def report(self, key: str) -> SavedReport[Any]:
         """Return a report that lies in the folder, as it is told.

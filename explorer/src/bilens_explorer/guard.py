@@ -19,12 +19,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request, cookie_parser
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bilens.report import LANGUAGES, load_catalogue
 
 SAFE = ("GET", "HEAD")
 LARGEST, PATIENCE = 1 << 21, 10.0  # bytes of a body (the largest image that is drawn), seconds
@@ -39,7 +42,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-KEPT = "connection", "retry-after", "refresh"  # headers of a refusal that is drawn as a page
+PREFERRED = re.compile(r"\b([A-Za-z]{2})\b[\w-]*\s*(?:;\s*q=([01](?:\.\d{0,3})?))?")
 HEADERS = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -69,13 +72,14 @@ class Queue:
             self.running.release()
 
 
-class Refusal(JSONResponse):
-    """Why not; a body that was not read would be taken for the next request."""
+class Refusal(NamedTuple):
+    """Why a request may not pass: a status, and the key of its sentence."""
 
-    def __init__(self, status: int, why: str) -> None:
-        again = {"retry-after": str(AGAIN), "refresh": str(AGAIN)} if status == 503 else {}
-        super().__init__({"error": why}, status, {"connection": "close", **again})
-        self.why = why
+    status: int
+    key: str
+
+
+TOO_LARGE = Refusal(413, "largest")
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Guard:
         hosts: as a browser may write the explorer's address; the first one is `name:port`.
         token: that every request needs; None in a test.
         close: ends what still runs, so that the server can stop.
-        draw: returns a refusal as a page: status and sentence.
+        draw: returns a refusal as a page: status, sentence and language.
         slow: paths whose answers take long, and their kind. No answer is ever cut off, as no
             thread can be: so these are few at once, and each of them is bounded.
         proxy: that names people; None where they name themselves.
@@ -113,7 +117,7 @@ class Guard:
         hosts: Sequence[str],
         token: str | None,
         close: Callable[[], None] = lambda: None,
-        draw: Callable[[Request, int, str], str] | None = None,
+        draw: Callable[[int, str, str], str] | None = None,
         slow: Sequence[tuple[re.Pattern[str], str]] = (),
         proxy: NamingProxy | None = None,
     ) -> None:
@@ -142,21 +146,15 @@ class Guard:
                 async with asyncio.timeout(PATIENCE if refused is None else GLANCE):
                     body = await body_of(receive)
             except TimeoutError:
-                refused = refused or Refusal(
-                    408, f"a body must be here within {PATIENCE:g} seconds."
-                )
+                refused = refused or Refusal(408, "late")
             if len(body) > LARGEST:  # whatever content-length said
-                refused = refused or too_large()
+                refused = refused or TOO_LARGE
         queue = next((one for path, one in self.slow if path.fullmatch(scope["path"])), None)
         if refused is None and queue is not None and queue.waiting >= MOST_WAITING:
-            refused = Refusal(503, "so much is being computed that this must wait: ask again.")
+            refused = Refusal(503, "busy")
         if refused is not None:
-            accepted = Headers(scope=scope).get("accept", "")
-            if isinstance(refused, Refusal) and self.draw and "text/html" in accepted:
-                text = self.draw(Request(scope), refused.status_code, refused.why)
-                headers = {n: refused.headers[n] for n in KEPT if n in refused.headers}
-                refused = HTMLResponse(text, refused.status_code, headers)
-            await refused(scope, receive, closed(send))
+            said = self.say(Request(scope), refused) if isinstance(refused, Refusal) else refused
+            await said(scope, receive, closed(send))
             return
         scope["bilens_secret"] = self.secret
         answer: list[Message] = []
@@ -179,18 +177,32 @@ class Guard:
             for message in answer:
                 await closed(send)(message)
 
-    def refusal(self, scope: Scope) -> Response | None:
+    def say(self, request: Request, refused: Refusal) -> Response:
+        """Return a refusal in the reader's language, to browsers as a page.
+
+        A body that was not read would be taken for the next request, so the connection ends.
+        """
+        status, lang = refused.status, lang_of(request)
+        bounds = {"longest": LONGEST, "largest": LARGEST, "seconds": f"{PATIENCE:g}"}
+        told = load_catalogue(lang)(f"explorer.unfit.{refused.key}", **bounds)
+        again = {"retry-after": str(AGAIN), "refresh": str(AGAIN)} if status == 503 else {}
+        headers = {"connection": "close", "content-language": lang, **again}
+        if self.draw and "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(self.draw(status, told, lang), status, headers)
+        return JSONResponse({"error": told}, status, headers)
+
+    def refusal(self, scope: Scope) -> Refusal | Response | None:
         """Return why a request may not pass."""
         headers = Headers(scope=scope)
         if len(scope["path"]) > LONGEST:
-            return Refusal(414, f"an address has at most {LONGEST} characters.")
+            return Refusal(414, "longest")
         if headers.get("host", "").lower() not in self.hosts:
-            return Refusal(421, "the Host header is not the explorer's own address.")
+            return Refusal(421, "host")
         origin, site = headers.get("origin"), headers.get("sec-fetch-site", "same-origin")
         away = site in ("cross-site", "same-site")  # of another port, too; links may lead here
         away = away and headers.get("sec-fetch-mode") != "navigate"
         if scope["method"] in SAFE and (away or origin not in (None, *self.origins)):
-            return Refusal(403, "a page of another site asked.")
+            return Refusal(403, "site")
         if self.token is not None and (missing := self.unknown(scope, headers)):
             return missing
         if scope["method"] in SAFE:
@@ -198,16 +210,16 @@ class Guard:
         by_proxy = scope["bilens_user"] is not None and scope["bilens_user"][0]
         is_script = origin is None and not by_proxy and self.bears_token(headers)
         if (origin not in self.origins and not is_script) or site != "same-origin":
-            return Refusal(403, "a request that changes something must come from the explorer.")
+            return Refusal(403, "outside")
         if not is_script and not same(headers.get(HEADER, ""), self.secret):
-            return Refusal(403, "the page is of an earlier start of the explorer: load it again.")
+            return Refusal(403, "earlier")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > LARGEST:
-            return too_large()
+            return TOO_LARGE
         kind = headers.get("content-type", "").partition(";")[0].strip()
-        return None if kind == "application/json" else Refusal(415, "a body must be JSON.")
+        return None if kind == "application/json" else Refusal(415, "json")
 
-    def unknown(self, scope: Scope, headers: Headers) -> Response | None:
+    def unknown(self, scope: Scope, headers: Headers) -> Refusal | Response | None:
         """Answer a visitor without the cookie; one who brings the token in the address gets it."""
         assert self.token is not None, "asked for"
         asked = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
@@ -223,7 +235,7 @@ class Guard:
         cookie = cookie_parser(headers.get("cookie", "")).get(self.cookie, "")
         if same(cookie, self.token) or self.bears_token(headers):
             return None
-        return Refusal(401, "the token that `bilens serve` printed is needed: open that address.")
+        return Refusal(401, "token")
 
     def bears_token(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
@@ -231,12 +243,18 @@ class Guard:
         return known and scheme.lower() == "bearer"
 
 
+def lang_of(request: Request) -> str:
+    """Return the language of the address, else the one that the browser likes best."""
+    found = PREFERRED.findall(request.headers.get("accept-language", ""))
+    weighed = [(float(weight or 1), name.lower()) for name, weight in found]
+    liked = sorted(weighed, key=lambda one: -one[0])  # of two alike the first one
+    asked = request.query_params.get("lang", "")
+    wanted = [asked, *(name for weight, name in liked if weight > 0)]
+    return next((lang for lang in wanted if lang in LANGUAGES), LANGUAGES[0])
+
+
 def same(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode(), expected.encode())
-
-
-def too_large() -> Response:
-    return Refusal(413, f"a body has at most {LARGEST} bytes.")
 
 
 async def body_of(receive: Receive) -> bytes:

@@ -35,7 +35,7 @@ NOWHERE = ".../"  # for folders of a path in a command: no other file is meant b
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
 Cut = TypeVar("Cut", bound=Record)
-Told = Literal["running", "another", "nobody", "nothing", "not_drawn", "too_large"]
+Told = Literal["running", "another", "nobody", "nothing", "not_drawn", "too_large", "not_compared"]
 
 
 class ElsewhereError(FileError):

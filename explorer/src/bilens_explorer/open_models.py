@@ -10,7 +10,6 @@ from pathlib import Path
 from threading import Lock, RLock
 from typing import Any, TypeVar
 
-from msgspec import Struct
 from torch import Tensor
 
 from bilens import load
@@ -58,11 +57,9 @@ def bytes_of(result: Any) -> int:
         return 32 * len(result) if plain else sum(map(bytes_of, result))
     if isinstance(result, Mapping):
         return sum(map(bytes_of, result.values()))
-    if is_dataclass(result):
-        return sum(bytes_of(getattr(result, one.name)) for one in fields(result))
-    if isinstance(result, Struct):
-        return sum(bytes_of(getattr(result, name)) for name in result.__struct_fields__)
-    return 32
+    named = [one.name for one in fields(result)] if is_dataclass(result) else []
+    named += getattr(result, "__struct_fields__", ())
+    return sum(bytes_of(getattr(result, name)) for name in named) if named else 32
 
 
 @dataclass(eq=False)
@@ -113,7 +110,7 @@ class OpenModels:
             state = (*files, *((option, repr(said)) for option, said in options.items()))
             found = self._open.get(path)
             if found is None or found.state != (*state, *marks_of_tensors(found.model)):
-                model = load(path, **options)
+                model = load_as_audited(path, options)
                 marks = marks_of_tensors(model)
                 now = state_of(self.folder, path) + state_of(self.folder, below)
                 if now != files or any(model.marks.get(Path(one), at) != at for one, at in marks):
@@ -128,6 +125,13 @@ class OpenModels:
                 ):
                     self._open.popitem(last=False)
             return found
+
+
+def load_as_audited(path: Path, options: Mapping[str, Any]) -> LoadedModel:
+    """Read a model; names of outputs are given to one whose files have none."""
+    own = {name: value for name, value in options.items() if name != "output_names"}
+    model = load(path, **own)
+    return model if model.output_names or own == options else load(path, **options)
 
 
 def marks_of_tensors(model: LoadedModel) -> tuple[tuple[str, Any], ...]:

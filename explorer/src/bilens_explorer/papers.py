@@ -17,6 +17,7 @@ from bilens.base.errors import BilensError
 from bilens.io import mark_of
 from bilens.records import Audit, PastAudit, Record, Source, json_text
 from bilens.report import SavedReport
+from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ReportRow
 from bilens_explorer.register import Register
 
@@ -31,7 +32,7 @@ class Papers:
     ) -> None:
         self._history, self._register, self._read = history, register, read
         self._told: dict[str, tuple[object, Source, str]] = {}  # by id: mark, source and digest
-        self._recorded: dict[PastAudit, str] = {}  # digests
+        self._recorded: dict[PastAudit, tuple[str, str]] = {}  # digests
 
     def describe(
         self,
@@ -46,7 +47,7 @@ class Papers:
             sha256 = source.weights_sha256
             asked = [one for each in audits for one in each if one.weights_sha256 == sha256]
             asked = sorted(asked, key=lambda one: -one.number)[:MOST]
-            number = next((one.number for one in asked if self._digest(one) == digest), 0)
+            number = next((one.number for one in asked if digest in self._digests(one)), 0)
         except BilensError:
             return structs.replace(row, state="unread")
         here = [one for one in models if path.parent in (one, one.parent)]
@@ -74,11 +75,12 @@ class Papers:
             self._told[key] = mark, record.source, digest_of(record)
         return self._told[key][1:]
 
-    def _digest(self, audit: PastAudit) -> str:
-        """Return the digest of the document of an audit."""
+    def _digests(self, audit: PastAudit) -> tuple[str, str]:
+        """Return the digests of the document of an audit, and of what the explorer tells of it."""
         if audit not in self._recorded:
-            document = self._history.document(audit.number)
-            self._recorded[audit] = digest_of(AuditReport(document).record)
+            record = AuditReport(self._history.document(audit.number)).record
+            told = cut_paths(record, self._history.folder)
+            self._recorded[audit] = digest_of(record), digest_of(told)
         return self._recorded[audit]
 
 

@@ -1,4 +1,4 @@
-"""What lies in the folder now, by SHA-256, held against what the last audit of each model read.
+"""Compare the files of each model, by SHA-256, with those that its last audit read.
 
 A file is read where its place on the disk, its size or its times are others than when it was read
 last: also the time of its last change, which no program sets. Files are read beside the pages, one

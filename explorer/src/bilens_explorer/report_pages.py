@@ -69,8 +69,9 @@ def draw_summary(found: ShownReport, lang: str, _secret: str) -> str:
     """Return the A4 page of a model's last audit; or that what lies there was not audited."""
     row, t = found.model, load_catalogue(lang)
     assert row is not None, "it is the summary of a model"
-    lines = [standing(t, row), *approved(t, row)]
     stands = row.answered is not None
+    people = approved(t, row) or ([t("explorer.not_approved")] if stands else [])
+    lines = [standing(t, row), *people]
     record = found.report.record
     return render_summary(record, row.name, lang, displayable(lines), stands=stands)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -121,7 +122,9 @@ class OutputView:
 
     def job(self) -> LayerJob:
         model, layer = self.opened.model, self.layer
-        mapped = self.opened.once(("map", layer), lambda: layer_map(model, layer, "input"))
+        least = None if self.fit is None else self.fit.threshold
+        read = partial(layer_map, model, layer, "input", threshold=least)
+        mapped = self.opened.once(("map", layer, least), read)
         first, _, second = self.text.partition("~")
         contrast = (int(first), int(second)) if second.isdigit() else None
         width = mapped.f.sizes.d_in

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from bilens.api.wiring import compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
+from bilens.base.model_card import is_own_card
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
@@ -94,10 +95,10 @@ def whole_difference(
         left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
     whole = structs.replace(whole, not_compared=tuple(sorted(left)))
     source = BaselineSource(baseline.source, baseline.weights_sha256)
-    around = compare_wiring(alignment, files, None if data is None else data.inputs)
-    notes = (*around, *hooks_of_both(alignment))
+    around = compare_wiring(alignment, files, None if data is None else data.inputs, whole)
+    notes = (*around, *hooks_of_both(alignment), *alignment.notes)
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
-    return Difference(source, layers, whole, trial, notes + alignment.notes, answers)
+    return Difference(source, layers, whole, trial, notes, answers)
 
 
 def changed_graph(
@@ -105,19 +106,18 @@ def changed_graph(
 ) -> GraphChange | None:
     """Compare the programs of two files of one format, whose tensors are matched.
 
-    None where no file says any; nothing compared where they are of two formats; no settings where
-    a format gives no whole program.
+    None where no file says any; of two formats nothing is compared, and no settings where a format
+    gives no whole program.
     """
     found = [one for one in (baseline, model) if one is not None]
     kinds = {(one.format.split()[0].strip(","), "before Keras" in one.format) for one in found}
     if len(found) < 2 or len(kinds) > 1:
         return GraphChange() if any(one.operations or one.program for one in found) else None
-    counts = [
+    before, after = [
         held.operations
         + Counter(f"{p.side} {p.name}: {p.shape} {p.dtype}".strip() for p in held.ports)
         for held in found
     ]
-    before, after = counts
     changed = [CountChange(name, before[name], after[name]) for name in before | after]
     listed = all(held.operations for held in found)
     operations = tuple(one for one in changed if one.before != one.after) if listed else None
@@ -126,11 +126,15 @@ def changed_graph(
         programs = [held.program() for held in found if held.program is not None]
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
-    both = [[CALL.sub(INLINED, one.name) for one in (x.baseline, x.model)] for x in pairs]
-    known = {(old, new) for (old, new), x in zip(both, pairs, strict=True) if x.how in WHOLE}
+    both = [(CALL.sub(INLINED, x.baseline.name), CALL.sub(INLINED, x.model.name)) for x in pairs]
+    known = {*compress(both, (x.how in WHOLE and not x.moved for x in pairs))}
+    renamed = {name for old, new in known if old != new for name in (old, new)}
     named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]
-    known |= {(name, name) for name in named[0] & named[1]}
-    return GraphChange(operations, changed_settings(programs[0], programs[1], known))
+    known |= {(name, name) for name in named[0] & named[1] - renamed}
+    settings = changed_settings(programs[0], programs[1], known)
+    if operations and not settings:
+        operations = ()  # called otherwise, and all that they do is the same
+    return GraphChange(operations, settings)
 
 
 def changed_settings(
@@ -196,10 +200,10 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
         value = (words or {}).get(value, value)
     if value is None:
         return ""
-    if isinstance(value, Operation):
-        return value.label
-    if isinstance(value, Name | WeightPlace):
+    if isinstance(value, Name | WeightPlace | Operation):
         return value[0] or "a value without a name"
+    if isinstance(value, dict):
+        value = [part for one in value.items() for part in one]
     if isinstance(value, list):
         value = ", ".join(text_of(one, words) for one in value)
     if isinstance(value, bytes):
@@ -237,7 +241,7 @@ def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> set[str]:
     """Return the files of two models whose tensors are not read, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
-    return {name for name, path in beside if path not in own}
+    return {name for name, path in beside if path not in own and not is_own_card(path)}
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:
@@ -298,7 +302,6 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
         return ColumnChanges(model.input_names or (), (), (), ())
     outputs = alignment.outputs
     assert outputs is not None, "both are whole models"
-    both = model, baseline
     found = ColumnChanges(
         added=axis.alone,
         removed=axis.baseline_alone,
@@ -309,7 +312,7 @@ def column_changes(alignment: Alignment, data: LabelledData | None) -> ColumnCha
     of_classes = max(outputs.sizes) > 1  # of one alone nothing can be said: logits have no zero
     is_comparable = axis.pairs and not axis.reread  # ranks of other rows are of another unit
     if is_comparable and len(outputs.pairs) > of_classes and not alignment.head:
-        (after,), (before,) = (one.layers.values() for one in both)
+        (after,), (before,) = (one.layers.values() for one in (model, baseline))
         mean, scale = units_of(model).T
         views = after, alignment.reading_model_inputs(before)
         kept = [mine for mine, _ in outputs.pairs]

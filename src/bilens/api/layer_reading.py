@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any
 
@@ -215,9 +215,16 @@ class LayerMap:
 
 
 def layer_map(
-    model: LoadedModel, name: str, basis: Basis, inputs: InputMoments | None = None
+    model: LoadedModel,
+    name: str,
+    basis: Basis,
+    inputs: InputMoments | None = None,
+    threshold: float | None = None,
 ) -> LayerMap:
-    """Return a layer in a basis; weights that have to be multiplied are multiplied in float64."""
+    """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
+
+    A layer with an activation is read from an R² of `threshold` on, as a rule of 0.9.
+    """
     view, module = model.layers[name], model.module
     if basis != "input" and view.reads in ("residual stream", "activations"):
         normalised = "a normalised " if view.reads == "residual stream" else ""
@@ -232,7 +239,7 @@ def layer_map(
         kind = "model of another library" if module is None else type(module).__name__
         raise UsageError(f"a {kind} has no embedding: use --basis input.")
     if not view.exact:
-        fit = stand_in(view, name)
+        fit = stand_in(view, name, threshold)
         said = approximation_quality(fit, view.activation.name)
         mapped = LayerMap(fit.quadratic_map, fit.quadratic_map, None, said, view.about_input)
     elif isinstance(module, BilinearClassifier):
@@ -243,10 +250,11 @@ def layer_map(
     return mapped if basis != "whitened" else whiten_layer(mapped, name, inputs)
 
 
-def stand_in(view: LayerView, name: str) -> QuadraticFit:
+def stand_in(view: LayerView, name: str, threshold: float | None) -> QuadraticFit:
     """Return the quadratic approximation of a layer that is not quadratic."""
     fit = view.fit
     assert fit is not None, "asked of approximate layers alone"
+    fit = fit if threshold is None else replace(fit, threshold=threshold)
     if not fit.usable:
         branch = "gate" if view.gated else "activation"
         raise NotQuadraticError(

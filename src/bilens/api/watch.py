@@ -15,7 +15,7 @@ from bilens.api.recorded_command import RefusedError, RepeatedCommand, recorded_
 from bilens.api.register_state import AuditedFiles, RegisterState, compare_with_audit
 from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, UsageError
 from bilens.base.files import shortened
-from bilens.io.file_kinds import is_listed
+from bilens.io.file_kinds import MARKS, is_listed
 from bilens.io.formats.peft import named_base
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, read_document
@@ -40,7 +40,8 @@ def watch_folder(
     last: dict[str, PastAudit] = {}
     for audit in history.audits():
         last.setdefault(audit.model, audit)
-    names = {*last, *models_below(history.folder)} - {UNNAMED}
+    last.pop(UNNAMED, None)  # it lies nowhere
+    names = {*last, *models_below(history.folder)}
     places = [one.resolve() for one in inputs]
     found = [look_at(history, name, last.get(name), places, say) for name in sorted(names)]
     code = max((one.code for one in found), default=0)
@@ -49,12 +50,19 @@ def watch_folder(
 
 
 def models_below(folder: Path) -> Iterator[str]:
-    """Yield the models below a folder as a history names them; what lies in one is none."""
+    """Yield the models below a folder as a history names them; what lies in one is none.
+
+    The folder itself may be one, called ".", and others lie below it all the same.
+    """
+    own = is_listed(folder)
+    if own:
+        yield "."
     for count, (place, folders, files) in enumerate(os.walk(folder)):
         here = Path(place)
         deep = len(here.relative_to(folder).parts)
         inner = deep < DEEPEST and count < MOST_FOLDERS
         paths = [here / name for name in (*folders, *files) if not name.startswith(".")]
+        paths = [path for path in paths if not (own and here == folder and path.name in MARKS)]
         models = [path for path in paths if is_listed(path)]
         yield from (path.relative_to(folder).as_posix() for path in models)
         others = [path.name for path in paths if inner and path not in models]

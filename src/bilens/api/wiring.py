@@ -7,6 +7,7 @@ them. Where nothing shows that the two are alike there, nobody may say so.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import hooked_parts, in_evaluation, only_tensor
 from bilens.records.layer_readings import AROUND, AlignmentNote
-from bilens.records.tensor_changes import FileChange
+from bilens.records.tensor_changes import FileChange, GraphChange, WholeDifference
 
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
@@ -40,15 +41,19 @@ LONGEST_TEXT = 256  # tokens, where no configuration says how long a text may be
 
 
 def compare_wiring(
-    alignment: Alignment, files: Files, data: Tensor | None = None
+    alignment: Alignment,
+    files: Files,
+    data: Tensor | None = None,
+    whole: WholeDifference | None = None,
 ) -> tuple[AlignmentNote, ...]:
     """Return how the order, head or code around the layers differ; empty where nothing does.
 
     Networks are nothing but their layers: each of them was run beside its own layers when it was
     opened, and both run on rows where data are given (`answer_changes`), so that order and head
-    are all that can differ. Files of one family with one configuration are put together alike. Of
-    modules in memory both run, the model also with the weights of its baseline; equal answers say
-    nothing of other inputs where parts of the two are of other code or configured otherwise.
+    are all that can differ. Files of the same bytes, with one program, or of one family with one
+    configuration, are put together alike. Of modules in memory both run, the model also with the
+    weights of its baseline; equal answers say nothing of other inputs where parts of the two are
+    of other code or configured otherwise.
     """
     model, baseline = alignment.model, alignment.baseline
     if not (model.layers and baseline.layers):
@@ -57,7 +62,7 @@ def compare_wiring(
         mine = [*alignment.layer_names.values()]
         same = mine == [name for name in baseline.layers if name in mine]
         return () if same else (AlignmentNote(f"{AROUND}order", ()),)
-    if are_of_one_configuration(model, baseline, files):
+    if is_one_program(model, baseline, whole) or are_of_one_configuration(model, baseline, files):
         return ()
     return compare_answers_of_modules(model, baseline, data)
 
@@ -68,6 +73,16 @@ def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
         module = one.original or one.module
         if module is not None and (found := hooked_parts(module)):
             yield AlignmentNote(kind, found)
+
+
+def is_one_program(
+    model: LoadedModel, baseline: LoadedModel, whole: WholeDifference | None
+) -> bool:
+    """Tell whether two files are the same, byte for byte, or say that the same is computed."""
+    in_files = all(x.original is None and Path(x.source).is_file() for x in (model, baseline))
+    same = model.weights_sha256 == baseline.weights_sha256 != ""
+    head = None if whole is None else whole.headline
+    return in_files and (same or (head is not None and head.graph == GraphChange((), ())))
 
 
 def are_of_one_configuration(model: LoadedModel, baseline: LoadedModel, files: Files) -> bool:

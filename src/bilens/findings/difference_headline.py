@@ -70,7 +70,7 @@ def headline_of(
         (len(found.unread[0]), len(found.unread[1])),
         graph,
         len(whole.other_shape),
-        0 if known else sum(not pair.placed for pair in found.pairs),
+        0 if known else sum(not (pair.placed or pair.moved) for pair in found.pairs),
     )
 
 

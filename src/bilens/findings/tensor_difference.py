@@ -28,7 +28,7 @@ from bilens.findings.tensor_likeness import (
     numbers_in,
     rounded_to,
 )
-from bilens.findings.tensor_matching import match_tensors
+from bilens.findings.tensor_matching import call_moved_renamed, match_tensors
 from bilens.findings.tensor_parts import match_folded
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
@@ -71,6 +71,10 @@ def compare_tensors(
     """
     found = match_tensors(model, baseline, progress)
     changes = match_folded(found)
+    changed = None if graph is None else graph(found.pairs)
+    renamed = call_moved_renamed(found.pairs)
+    if graph is not None and renamed and graph(renamed) == GraphChange((), ()):
+        found.pairs, changed = renamed, GraphChange((), ())
     for done, pair in enumerate(found.pairs):
         progress("tensors", done, len(found.pairs))
         if pair.how != "folded" and (not pair.same or pair.moved):
@@ -86,7 +90,6 @@ def compare_tensors(
         files=files,
         unseen=unseen,
     )
-    changed = None if graph is None else graph(found.pairs)
     head = headline_of(whole, found, same_file=same_file, graph=changed)
     return replace(whole, headline=head)
 

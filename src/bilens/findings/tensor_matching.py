@@ -67,6 +67,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
         new, old = model[name], baseline[other]
         if name in found.model and other in found.baseline and new.shape == old.shape:
             found.add(new, old, "name", range(len(squeezed(new.shape))))
+    match_siblings(found)
     match_parts(found)
     match_copies(found)
     set_aside(found, stores)
@@ -144,6 +145,12 @@ def mark_moved(found: Matching, named: Mapping[str, str], baseline: Store) -> No
             found.pairs[at] = replace(found.pairs[at], moved=True)
 
 
+def call_moved_renamed(pairs: Sequence[TensorPair]) -> list[TensorPair]:
+    """Return pairs as if tensors with the names of others were renamed; none without such ones."""
+    named = [replace(one, moved=False) if one.how == "content" else one for one in pairs]
+    return named if any(one.moved and one.how == "content" for one in pairs) else []
+
+
 def mark_places(found: Matching, named: Mapping[str, str], model: Store, baseline: Store) -> None:
     """Mark the pairs whose names do not say that both stand at one place, whatever is in them.
 
@@ -151,7 +158,7 @@ def mark_places(found: Matching, named: Mapping[str, str], model: Store, baselin
     length stands.
     """
     counts = [Counter(map(place_of, store)) for store in (model, baseline)]
-    turned = "transposed" in [pair.how for pair in found.pairs]
+    turned = any(pair.how == "transposed" and not pair.moved for pair in found.pairs)
     for at, pair in enumerate(found.pairs):
         names, sides = (pair.model.name, pair.baseline.name), squeezed(pair.model.shape)
         places = [place_of(name) for name in names]
@@ -287,6 +294,21 @@ def sketches_of(
     orders = [order for shape in shapes for order in orders_between(squeezed(one.shape), shape)]
     values = numbers_in(one).float().reshape(squeezed(one.shape))
     return {order: sketch_of(values, order) for order in orders}
+
+
+def match_siblings(found: Matching) -> None:
+    """Pair what is left under one last word, such as a bias, of layers whose weights are paired."""
+    homes = [
+        [name.rpartition(".")[0] for name in (pair.model.name, pair.baseline.name)]
+        for pair in found.pairs
+    ]
+    for name, new in [*found.model.items()]:
+        home, _, last = name.rpartition(".")
+        theirs = {other for own, other in homes if own == home}
+        others = [one for one in theirs if {own for own, x in homes if x == one} == {home}]
+        old = found.baseline.get(f"{others[0]}.{last}") if len(theirs) == len(others) == 1 else None
+        if home and old is not None and old.shape == new.shape:
+            found.add(new, old, "name", range(len(squeezed(new.shape))))
 
 
 def match_copies(found: Matching) -> None:

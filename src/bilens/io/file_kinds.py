@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, NoLayersError, Retry
-from bilens.base.files import check_regular_file, not_there, why_unreadable
+from bilens.base.files import check_regular_file, not_there, parse_object, why_unreadable
 from bilens.io.pickle_contents import LEGACY, PickleReader
 from bilens.io.remote import RemotePath
 
@@ -31,9 +31,11 @@ MARKS = (
 )  # fmt: skip
 # How the weights of such a folder are called, in one file or several.
 SHARDS = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+OF_OTHERS = ("model_type", "architectures")  # keys of the configuration of a Hugging Face model
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
-TREES = (b"tree\n", b'{"learner"', b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
+TREES = (b"tree\n", b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
+XGBOOST = re.compile(rb'\s*\{\s*"learner"')
 FORESTS = ("lightgbm.", "xgboost.", "catboost.", "_catboost.", "sklearn.tree.", "sklearn.ensemble.")
 # Kinds that first bytes say, at which place, and those that the name alone says.
 MAGIC = (
@@ -54,11 +56,14 @@ NOT_READ = {
     "thinc": "a model of spaCy",
     "coreml": "a model of Core ML",
     "compressed": "a compressed file",
+    "scores": "a file of scores",
 }
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
 LATER = re.compile(r"(.*-)(?!00001)\d{5}(-of-\d{5}\.gguf)")  # a part of a file behind the first
+# Fifty numbers by words, in an object of JSON in another one.
+SCORES = re.compile(rb'\s*\{\s*"[^"\\]*"\s*:\s*\{(\s*"(\\.|[^"\\])*"\s*:\s*-?\d[-+.\deE]*\s*,){50}')
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
 
 
@@ -70,7 +75,7 @@ def find_model(given: Path, any_kind: bool = False) -> Path:
     if isinstance(given, RemotePath):
         given = given.pinned()
         if is_model(given):
-            return given
+            return given.downloaded() if given.store.hub and not in_place(given) else given
         raise given.missing("no model; expected config.json and .safetensors in it, or a .gguf")
     try:
         path = given if given.exists() else cached(given)
@@ -223,6 +228,15 @@ def is_model(path: Path) -> bool:
     return whole or any((path / mark).exists() for mark in MARKS)
 
 
+def in_place(path: RemotePath) -> bool:
+    """Say whether no more of a model is fetched than is read: others are small, or need files."""
+    config, keys = path / "config.json", set[str]()
+    with suppress(ValueError):  # none that can be read: it is said where it is
+        keys = {*parse_object(config.read_bytes())} if config.is_file() else keys
+    whole = path.suffix in (".gguf", ".safetensors")
+    return whole or (path / "adapter_config.json").is_file() or not keys.isdisjoint(OF_OTHERS)
+
+
 def is_listed(path: Path) -> bool:
     """Say whether a path is a model, or one of a kind of which no layer is read."""
     package = path.suffix == ".mlpackage" and path.is_dir()
@@ -290,8 +304,10 @@ def kind_of(path: Path) -> str:
     if start[8:10] == b'{"' and length <= path.stat().st_size - 8:
         return "safetensors"
     names = imported_by(start)
-    if are_trees(names) or start.lstrip().startswith(TREES):
+    if are_trees(names) or start.lstrip().startswith(TREES) or XGBOOST.match(start):
         return "trees"
+    if SCORES.match(start):
+        return "scores"
     if names or path.suffix in ESTIMATORS:
         return "pickle"
     return NAMED.get(path.suffix, "other")

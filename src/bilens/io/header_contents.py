@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import json
 import re
 import struct
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from math import prod
 from pathlib import Path
@@ -18,25 +18,21 @@ from typing import IO, Any
 import msgspec
 
 from bilens.base.errors import MissingExtraError, optional_package
-from bilens.io.byte_ranges import opened, read_header
+from bilens.io.byte_ranges import opened, read_header, take
 from bilens.io.contents import (
-    TRAINING_GROUPS,
     Contents,
-    Name,
     Operation,
     Program,
     Tensor,
     TensorBytes,
-    WeightPlace,
     numpy_name,
     read_entry,
-    shape_text,
     size_of,
 )
+from bilens.io.file_kinds import XGBOOST
 from bilens.io.formats.gguf_header import HeaderReader
 from bilens.io.pickle_contents import walk_pickles
 from bilens.io.pickle_inventory import PLAIN, read_plain_pickle
-from bilens.records.inventory import Port
 
 SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAFETENSORS |= {f"{a}{n}": f"{b}{n}" for a, b in (("I", "int"), ("U", "uint")) for n in (8, 16, 32)}
@@ -67,15 +63,21 @@ def read_safetensors_contents(path: Path) -> Contents:
 
 
 def read_gguf_contents(path: Path) -> Contents:
-    header = HeaderReader(opened(path)).header()
+    file = opened(path)
+    header = HeaderReader(file).header()
     first = re.fullmatch(r"(.*)-00001-of-(\d{5})", path.stem)  # the others are part of it
     others = range(2, 1 + int(first[2])) if first else ()
     parts = [path.with_name(f"{first[1]}-{n:05}-of-{first[2]}.gguf") for n in others if first]
     said = {key: str(value) for key, value in header.values.items()}
     architecture = said.get("general.architecture", "")
-    own = {k: v for k, v in said.items() if k not in LEFT_OUT and not k.startswith(ABOUT)}
     found = Contents(f"GGUF {architecture}".strip(), [path])
-    found.program = lambda: Operation("header", own)
+
+    def program() -> Program:
+        held = {**said, **{key: array_text(take(file, *x)) for key, x in header.arrays.items()}}
+        own = {k: v for k, v in held.items() if k not in LEFT_OUT and not k.startswith(ABOUT)}
+        return Operation("header", own)
+
+    found.program = program
     found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
     gguf = None
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
@@ -100,6 +102,12 @@ def read_gguf_contents(path: Path) -> Contents:
         found.files += part.files
         found.tensors += part.tensors
     return found
+
+
+def array_text(content: bytes | bytearray) -> str:
+    """Return an array of a header, whose type and length are first, as it is told."""
+    (count,) = struct.unpack_from("<Q", content, 4)
+    return f"{count} values, SHA-256 {hashlib.sha256(content).hexdigest()[:32]}"
 
 
 # ---- archives
@@ -151,142 +159,6 @@ def npy_header(name: str, file: IO[bytes]) -> Tensor:
     return Tensor(name, shape, dtype, size_of(shape, dtype))
 
 
-def read_keras_contents(path: Path) -> Contents:
-    """Return the layers of a file of Keras by class, and its weights."""
-    from bilens.base.memory import check_memory  # loads torch, which headers do without
-
-    found = Contents("Keras", [path])
-    with zipfile.ZipFile(path) as archive:
-        config = json.loads(read_entry(archive, "config.json"))
-        about: dict[str, Any] = {}
-        if "metadata.json" in archive.namelist():
-            about = json.loads(read_entry(archive, "metadata.json"))
-        size = archive.getinfo("model.weights.h5").file_size
-        check_memory(2 * size, f"{path}", "name a smaller file")
-        weights = archive.read("model.weights.h5")
-    found.format = f"Keras {about.get('keras_version', '')}".strip()
-    add_keras_layers(found, config)
-    add_hdf5(found, io.BytesIO(weights))
-    names = [one.name for one in found.tensors]
-    found.program = lambda: keras_program(config, names, by_name=False)
-    return found
-
-
-def read_hdf5_contents(path: Path) -> Contents:
-    found = Contents("HDF5 weights", [path])
-    add_hdf5(found, path)
-    return found
-
-
-def add_keras_layers(found: Contents, config: Any) -> None:
-    """Count the layers of a configuration, those of models inside it too."""
-    found.imports = tuple(sorted({*named_outside_keras(config)}))
-    todo = [config]
-    while todo:
-        one = todo.pop()
-        if not isinstance(one, dict):
-            continue
-        inner = one.get("config")
-        layers = inner.get("layers") if isinstance(inner, dict) else None
-        if isinstance(layers, list):
-            todo += layers[::-1]
-        elif name := one.get("class_name"):
-            found.operations[str(name)] += 1
-            inner = inner if isinstance(inner, dict) else {}
-            todo += [inner[key] for key in AROUND if key in inner]
-            if name == "InputLayer" and inner:
-                shape = inner.get("batch_shape") or inner.get("batch_input_shape") or ()
-                sides = shape_text("?" if side is None else side for side in shape)
-                dtype = inner.get("dtype")
-                dtype = dtype if isinstance(dtype, str) else "float32"
-                found.ports.append(Port("input", str(inner.get("name", "")), sides, dtype))
-
-
-def named_outside_keras(config: Any) -> Iterator[str]:
-    """Yield what a configuration names that is no part of Keras, and Python code that it holds."""
-    if isinstance(config, dict):
-        module, name = str(config.get("module") or "keras"), str(config.get("class_name"))
-        if module.partition(".")[0] not in KERAS or name in ("Lambda", "__lambda__"):
-            yield f"{module}.{name}"
-    for part in config.values() if isinstance(config, dict) else config:
-        if isinstance(part, dict | list):
-            yield from named_outside_keras(part)
-
-
-KERAS = ("keras", "tf_keras", "tensorflow")
-AROUND = ("layer", "forward_layer", "cell")  # keys of a layer that another one is put around
-
-
-# Nothing of an answer: what layers began with and were trained by, and a number of the run.
-OF_TRAINING = re.compile(
-    r"^(trainable|compile_config|shared_object_id)$|_(initializer|regularizer|constraint)$"
-)
-
-
-def keras_program(config: Any, paths: Sequence[str], by_name: bool) -> Program:
-    """Return a whole configuration, and the tensors of the layers, in whose paths names may be."""
-    names, todo = dict[str, None](), [config]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, dict) and "class_name" in one and isinstance(one.get("config"), dict):
-            names[str(one["config"].get("name", ""))] = None
-        if isinstance(one, dict | list):
-            todo += [*(one.values() if isinstance(one, dict) else one)][::-1]
-
-    def tree(key: str, one: Any) -> Program:
-        if isinstance(one, list) and len(one) > 2 and one[0] in [*names] and type(one[1]) is int:
-            return [Name(one[0]), *(tree("", part) for part in one[1:])]  # what is read
-        if isinstance(one, list):
-            return [tree("", part) for part in one]
-        if not isinstance(one, dict):
-            return Name(str(one)) if key == "name" and str(one) in names else one
-        parts = {k: tree(k, x) for k, x in one.items() if not OF_TRAINING.search(k)}
-        inner = one.get("config")
-        said = f"{one.get('class_name')} {inner.get('name', '')}" if isinstance(inner, dict) else ""
-        if not said or key in ("dtype", "args"):
-            return parts
-        own = parts.pop("config")  # its settings by their own names
-        return Operation(said.strip(), {f"{k} of the layer": x for k, x in parts.items()} | own)
-
-    order = {name: at for at, name in enumerate(names)}
-    split = [path.split("/") for path in paths]
-    if by_name:  # layers in the order of the configuration
-        split.sort(key=lambda parts: [(order.get(one, -1), one) for one in parts])
-    weights = [
-        Operation(
-            f"the tensor {'/'.join(parts)}",
-            {
-                "path": [Name(one) if by_name and one in order else one for one in parts],
-                "weight": WeightPlace("/".join(parts), None, None),
-            },
-        )
-        for parts in split
-    ]
-    return [tree("", config), Operation("tensors", {"stored": weights})]
-
-
-def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
-    h5py = optional_package("h5py", "keras", "reading an HDF5 file")
-    with h5py.File(source, "r") as file:
-        if config := file.attrs.get("model_config"):
-            version = f"Keras {file.attrs.get('keras_version', '')}".strip()
-            found.format = f"{version}, before Keras 3"
-            add_keras_layers(found, json.loads(config))
-            paths = (one.name for one in found.tensors)
-            found.program = lambda: keras_program(json.loads(config), [*paths], by_name=True)
-
-        def add(name: str, one: Any) -> None:
-            group, _, is_inside = name.partition("/")
-            if is_inside and group in TRAINING_GROUPS:
-                found.left_out += [] if group in found.left_out else [group]
-            elif hasattr(one, "dtype"):
-                name = name.removeprefix("model_weights/")
-                shape, dtype = tuple(one.shape), one.dtype.name
-                found.tensors.append(Tensor(name, shape, dtype, one.dtype.itemsize * prod(shape)))
-
-        file.visititems(add)
-
-
 def read_exported(path: Path) -> Contents:
     """Return the operations of a program of `torch.export`."""
     found = Contents("program of torch.export", [path], is_graph=True)
@@ -335,7 +207,7 @@ def read_trees(path: Path) -> Contents:
                 found.said[key] = value[1].decode("utf-8", "replace")
     elif data.startswith(b"CBM1"):
         found.format = "CatBoost"
-    elif data.startswith((b'{"learner"', b"{L", b"binf")):
+    elif XGBOOST.match(data) or data.startswith((b"{L", b"binf")):
         found.format = "XGBoost"
         count = re.search(rb'num_trees(?:"\s*:\s*"|SL.{8})(\d+)', data, re.DOTALL)  # JSON, UBJSON
         found.parts["trees"] = int(count[1]) if count else 0
@@ -351,6 +223,17 @@ def read_fasttext(path: Path) -> Contents:
     found = Contents(f"fastText {FASTTEXT_MODELS.get(numbers[9], '')}".strip(), [path])
     found.said = {key: str(value) for key, value in said.items()}
     found.notes.append("its matrices are not read")
+    return found
+
+
+def read_scores(path: Path) -> Contents:
+    """Return the numbers by words of each object in one of JSON, as of n-grams."""
+    found = Contents("JSON of scores", [path])
+    for name, scores in json.loads(path.read_bytes()).items():
+        numbers = scores.values() if isinstance(scores, dict) else [None]
+        if not all(type(one) in (int, float) for one in numbers):
+            raise ValueError(f"{name} holds no scores")
+        found.tensors.append(Tensor(name, (len(scores),), "text", 0))
     return found
 
 

@@ -33,7 +33,11 @@ from bilens.io.file_kinds import (
 )
 from bilens.io.onnx_contents import read_onnx_contents
 from bilens.io.pickle_inventory import read_plain_pickle, read_torch_contents
-from bilens.io.tensorflow_contents import read_tensorflow
+from bilens.io.tensorflow_contents import (
+    read_hdf5_contents,
+    read_keras_contents,
+    read_tensorflow,
+)
 from bilens.io.tflite_contents import read_tflite
 from bilens.records.inventory import CardField, CountedName, FileEntry, FileState, Inventory
 
@@ -44,8 +48,8 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "onnx": read_onnx_contents,
     "torch": read_torch_contents,
     "exported": headers.read_exported,
-    "keras": headers.read_keras_contents,
-    "hdf5": headers.read_hdf5_contents,
+    "keras": read_keras_contents,
+    "hdf5": read_hdf5_contents,
     "tensorflow": read_tensorflow,
     "tflite": read_tflite,
     "skops": headers.read_npz,
@@ -54,6 +58,7 @@ READERS: Mapping[str, Read] = {  # kind of a file → what reads its contents
     "pickle": read_plain_pickle,
     "fasttext": headers.read_fasttext,
     "dynet": headers.read_dynet,
+    "scores": headers.read_scores,
     "thinc": headers.read_thinc,
     "coreml": partial(headers.name_unopened, "Core ML"),
     "compressed": partial(headers.name_unopened, "compressed file"),

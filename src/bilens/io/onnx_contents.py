@@ -80,6 +80,8 @@ def read_onnx_contents(path: Path) -> Contents:
 # read.
 LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
 LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
+# Keys of words on a whole model that say when it was made, by whom and for what.
+ABOUT = {"author", "date", "description", "docs", "license", "provenance", "version"}
 # Names, and what is put in the place of names and lists in no order.
 OTHERWISE = {
     "ModelProto": {"domain", "graph", "functions", "opset_import"},
@@ -103,7 +105,7 @@ class OnnxProgram:
         self.opsets = {plain_domain(one.domain): one.version for one in model.opset_import}
 
     def tree(self) -> Program:
-        graph = self.graph(self.model.graph, {}, is_main=True)
+        graph = Operation("graph", self.graph(self.model.graph, {}, is_main=True))
         functions, done = list[Program](), set[Any]()
         self.ending = INLINED
         while left := [key for key in (*self.called, *self.functions) if key not in done]:
@@ -111,11 +113,13 @@ class OnnxProgram:
             one = self.functions[left[0]]
             inner = self.graph(one, {}) | {"function": Name(".".join(left[0][:2]), left[0])}
             inner["opset_import"] = {plain_domain(x.domain): x.version for x in one.opset_import}
-            functions.append(inner)
+            functions.append(Operation(f"function {left[0][1]}", inner))
         # an import says nothing of a domain of which there is no operation
         opsets = {name: version for name, version in self.opsets.items() if name in self.domains}
         said = Operation("graph", {"opset": [f"{n} {v}" for n, v in sorted(opsets.items())]})
-        return [said, graph, functions, self.fields(self.model, {})]
+        words = {x.key: x.value for x in self.model.metadata_props if x.key not in ABOUT}
+        more = {"functions": functions, **self.fields(self.model, {})}
+        return [said, graph, Operation("file", more), Operation("metadata", words)]
 
     def fields(self, message: Any, scope: dict[str, Program]) -> dict[str, Program]:
         """List the fields of a message by their descriptors."""
@@ -171,9 +175,10 @@ class OnnxProgram:
         domain, first = plain_domain(node.domain), (*node.output, "")[0]
         key = (node.domain, node.op_type, node.overload)
         own = key in self.functions
-        self.domains.add(domain)
         if own:
             self.called[key] = None
+        else:
+            self.domains.add(domain)
         kind = (
             Name(".".join(key[:2]), key)
             if own

@@ -10,7 +10,7 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple
@@ -240,20 +240,33 @@ def weights_of(content: Any) -> tuple[Any, dict[str, Any]]:
     return content, left_out
 
 
-def flattened(content: Any) -> dict[str, TensorAt | None]:
-    """Return the tensors by dotted names, without those of wrappers; None for one not dense."""
-    found: dict[str, TensorAt | None] = {}
-    seen: set[int] = set()
-    todo = [("", content)]
+def walk_parts(
+    content: Any, ends_at: Callable[[str, Any], bool], arguments: bool = False
+) -> Iterator[tuple[str, Any]]:
+    """Yield all that nested dicts, lists and objects hold, by dotted names, and no part of an end.
+
+    What was met before is a text. `arguments` are what objects are made of besides their items.
+    """
+    met, todo = dict[int, str](), [("", content)]
     while todo:
         name, one = todo.pop()
-        if is_tensor(one):
-            plain = name.replace("_orig_mod.", "").replace("_fsdp_wrapped_module.", "")
-            found[plain] = tensor_of(one)
-        elif isinstance(one, Made | list | tuple) and id(one) not in seen:
-            seen.add(id(one))
-            inner = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
-            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in inner[::-1]]
+        if id(one) in met:
+            yield name, f"as {met[id(one)]}"
+            continue
+        yield name, one
+        if isinstance(one, Made | list | tuple) and not ends_at(name, one):
+            met[id(one)] = name
+            parts = [*(one.children().items() if isinstance(one, Made) else enumerate(one))]
+            if arguments and isinstance(one, Made) and not one.read_arguments():
+                parts += [*enumerate(one.arguments), ("state", one.state)]
+            todo += [(f"{name}.{key}" if name else str(key), part) for key, part in parts[::-1]]
+
+
+def flattened(content: Any) -> dict[str, TensorAt | None]:
+    """Return the tensors by dotted names, without those of wrappers; None for one not dense."""
+    plain = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.")
+    parts = walk_parts(content, lambda _, one: is_tensor(one))
+    found = {plain.sub("", name): tensor_of(one) for name, one in parts if is_tensor(one)}
     found.pop("n_averaged", None)  # of torch's AveragedModel
     while found and all(name.startswith("module.") for name in found):
         found = {name.removeprefix("module."): one for name, one in found.items()}

@@ -36,6 +36,7 @@ from bilens.io.pickle_contents import (
     read_archive,
     stored_as,
     tensor_of,
+    walk_parts,
     walk_pickles,
     weights_of,
 )
@@ -86,9 +87,9 @@ def read_torch_contents(path: Path) -> Contents:
         f"not counted among its weights{', nor compared' if is_optimizer(one) else ''}: {other}"
         for other, one in others.items()
     ]
-    beside = content.children() if weights is not content else {}
-    found.left_out += [words.partition(",")[0] for words, x in others.items() if is_optimizer(x)]
-    found.left_out += [name for name, one in beside.items() if not flattened(one)]
+    values, found.left_out = ({}, []) if modules or script else plain_values(content)
+    if values:
+        found.program = lambda: Operation("checkpoint", values)
     for name, one in flattened(weights).items():
         name = IN_MODULE.sub("", name)  # of a module that was pickled whole
         if "_flat_weights" not in name:
@@ -100,6 +101,35 @@ def read_torch_contents(path: Path) -> Contents:
     if not found.tensors and not modules:
         found.tensors += arrays_in(content)
     return found
+
+
+# Keys of what a training was at, and of no model.
+OF_TRAINING = re.compile(
+    r"(epoch|(global_)?steps?|iterations?|loops|callbacks|(lr_)?schedulers?|optimi[sz]ers?)"
+    r"(_states?)?|best_\w+|[\w-]*(history|loss(es)?|metrics?|version|rng_state|trainer_args)"
+)
+
+
+def is_of_training(name: str, part: Any) -> bool:
+    return is_optimizer(part) or OF_TRAINING.fullmatch(name.rpartition(".")[2]) is not None
+
+
+def plain_values(content: Any) -> tuple[dict[str, Program], list[str]]:
+    """Return what is no tensor in a checkpoint, by dotted keys, and keys of what is of training."""
+    values, left_out = dict[str, Program](), list[str]()
+    ends: Callable[[str, Any], bool] = lambda name, one: (  # noqa: E731
+        is_tensor(one) or name.endswith("_metadata") or is_of_training(name, one)
+    )
+    for name, one in walk_parts(content, ends, arguments=True):
+        if is_of_training(name, one):
+            left_out.append(name)
+        elif one is None or ends(name, one):
+            continue
+        elif isinstance(one, Made) and one.name.partition(".")[0] not in ("dict", *PLAIN):
+            values.setdefault(f"{name}.class", []).append(one.name)
+        elif not isinstance(one, Made | list | tuple):
+            values.setdefault(name, []).append(getattr(one, "name", one))
+    return values, left_out
 
 
 # Entries that nothing is computed with: where a line came from, and a number of the run.
@@ -211,19 +241,11 @@ def pickled_tensor(name: str, one: TensorAt | None, crcs: Mapping[str, tuple[int
 
 def class_names(content: Any) -> Iterator[str]:
     """Yield the class of each module in a pickle: of one pickled whole, or of TorchScript."""
-    seen, todo = set[int](), [content]
-    while todo:
-        one = todo.pop()
-        if isinstance(one, Made | list | tuple) and id(one) not in seen:
-            seen.add(id(one))
-            if isinstance(one, Made):
-                parts = one.children()
-                is_script = one.name.startswith("__torch__.")
-                if is_script or is_module(one):
-                    yield one.name.rpartition(".")[2] if is_script else one.name
-                todo += [*parts.values(), *one.arguments]
-            else:
-                todo += one
+    for _, one in walk_parts(content, lambda *_: False, arguments=True):
+        if isinstance(one, Made) and one.name.startswith("__torch__."):
+            yield one.name.rpartition(".")[2]
+        elif isinstance(one, Made) and is_module(one):
+            yield one.name
 
 
 def is_module(one: Made) -> bool:
@@ -252,24 +274,19 @@ def read_plain_pickle(path: Path) -> Contents:
 
 def arrays_in(content: Any) -> Iterator[Tensor]:
     """Yield the arrays of numpy in a pickle by dotted names, with what their state says."""
-    seen, todo = set[int](), [("", content)]
-    while todo:
-        name, one = todo.pop()
-        if not isinstance(one, Made | list | tuple) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        state = one.state if isinstance(one, Made) else None
-        if isinstance(one, Made) and one.name.endswith("_reconstruct") and isinstance(state, tuple):
-            match state:
-                case (_, tuple(shape), Made(arguments=(str(code), *_)), *_):
-                    dtype = numpy_name(code)
-                    yield Tensor(name, shape, dtype, size_of(shape, dtype))
-            continue
-        if isinstance(one, Made) and one.name == WRAPPER:
+    for name, one in walk_parts(content, lambda _, x: is_tensor(x) or is_packed(x)):
+        if isinstance(one, Made) and is_packed(one):
             said = one.children()
             code, size, _ = stored_as(said["dtype"])
             shape = tuple(said["shape"])
             yield Tensor(name, shape, numpy_name(code), prod(shape) * size)
-            continue
-        inner = one.children().items() if isinstance(one, Made) else enumerate(one)
-        todo += [(f"{name}.{key}" if name else str(key), part) for key, part in [*inner][::-1]]
+        elif isinstance(one, Made) and one.name.endswith("_reconstruct"):
+            match one.state:
+                case (_, tuple(shape), Made(arguments=(str(code), *_)), *_):
+                    dtype = numpy_name(code)
+                    yield Tensor(name, shape, dtype, size_of(shape, dtype))
+
+
+def is_packed(value: Any) -> bool:
+    """Tell whether a value is an array whose numbers joblib wrote behind it."""
+    return isinstance(value, Made) and value.name == WRAPPER

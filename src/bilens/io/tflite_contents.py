@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -17,6 +18,7 @@ from bilens.io.contents import (
     Tensor,
     TensorBytes,
     WeightPlace,
+    read_entry,
     shape_text,
 )
 from bilens.records.inventory import Port
@@ -122,7 +124,26 @@ def read_tflite(path: Path) -> Contents:
                 found.ports.append(Port(side, one.text(3), shape_text(shape), tflite_dtype(one)))  # type: ignore[arg-type]
     if text := model.text(3):
         found.said["description"] = text
-    found.program = lambda: tflite_program(model)
+    found.program = lambda: [
+        tflite_program(model),
+        Operation("metadata", words_beside(path, model)),
+    ]
+    return found
+
+
+OF_CONVERTER = ("min_runtime_version", "CONVERSION_METADATA")
+
+
+def words_beside(path: Path, model: Table) -> dict[str, bytes]:
+    """Return what programs that run a model read of it, and files of labels that lie behind it."""
+    buffers, found = model.tables(4), dict[str, bytes]()
+    for one in model.tables(6):
+        if (name := one.text(0)) not in OF_CONVERTER:
+            at, size = buffers[one.scalar(1, "I")].vector(0)
+            found[name] = model.data[at : at + size]
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            found |= {name: read_entry(archive, name) for name in archive.namelist()}
     return found
 
 

@@ -1,4 +1,4 @@
-"""What changed in the tensors and files of a model since its baseline."""
+"""Records of the differences between the tensors and files of a model and of its baseline."""
 
 from __future__ import annotations
 

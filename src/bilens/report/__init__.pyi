@@ -30,7 +30,7 @@ from .plates import GAP as GAP, MARGIN as MARGIN, WIDTH as WIDTH, frame as frame
 from .raster import DIVERGING as DIVERGING, Painter as Painter, hex_colour as hex_colour
 from .reports import SavedReport as SavedReport, SweepReport as SweepReport
 from .sections.decision_page import LOOKS as LOOKS
-from .sections.difference import headline_sentence as headline_sentence
+from .sections.difference import headline_sentence as headline_sentence, reason_text as reason_text
 from .sections.layers import difference as difference
 from .sections.overview import (
     FindingLine as FindingLine,

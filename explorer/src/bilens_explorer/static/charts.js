@@ -159,11 +159,7 @@ export const curves = (name, series, { x, y, marker, told = (value) => number(va
 
 // Which colour is which curve.
 export const legend = (names) =>
-  element(
-    "ul",
-    { class: "legend-list" },
-    names.map((name, index) => element("li", { class: `series-${index}` }, name)),
-  );
+  element("ul", { class: "legend-list" }, names.map((name, index) => element("li", { class: `series-${index}` }, name)));
 
 // A list of named bars, blue to the right and red to the left, with their numbers.
 export const namedBars = (name, items, { scale } = {}) => {

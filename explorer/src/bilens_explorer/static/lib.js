@@ -110,7 +110,11 @@ export const t = (key, values = {}) =>
     one === undefined ? String(values[name]) : String(values[name]) === "1" ? one : many,
   );
 // What a record says in English of what a layer reads, in the reader's language where that is known.
-export const inWords = (text) => (`words.${text}` in words ? t(`words.${text}`) : text);
+export const inWords = (text) => {
+  const [, name, included, behind] = /^what (.+?) gives(, its weights included)?(?:, behind (.+))?$/s.exec(text) ?? [];
+  if (!name) return `words.${text}` in words ? t(`words.${text}`) : text;
+  return t("gives", { name }) + (included ? t("gives.included") : "") + (behind ? t("gives.behind", { name: behind }) : "");
+};
 
 const RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹";
 const minus = (text) =>

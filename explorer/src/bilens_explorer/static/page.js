@@ -9,9 +9,7 @@ import { playground } from "./playground.js";
 import { spectra } from "./spectra.js";
 import { watch } from "./watch.js";
 
-const VIEWS = {
-  auditAgain, circuits, compare, compareWith, home, people, playground, spectra, takeTable, watch,
-};
+const VIEWS = { auditAgain, circuits, compare, compareWith, home, people, playground, spectra, takeTable, watch };
 const mount = (page) => {
   for (const root of page.querySelectorAll("[data-view]")) VIEWS[root.dataset.view](root);
 };

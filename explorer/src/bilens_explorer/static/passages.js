@@ -66,35 +66,22 @@ const shaded = (tokens, values, { scale, spaced, peak }) => {
 };
 
 // The stretches of text in which a latent is strongest.
-export const passages = (reading, spaced) =>
-  reading.contexts.length === 0
-    ? element("p", { class: "quiet" }, t("circuit.never_active"))
-    : element(
-        "ol",
-        { class: "passages" },
-        reading.contexts.map((one) =>
-          element(
-            "li",
-            {},
-            element("span", { class: "strength" }, number(one.activations[one.peak])),
-            element("span", {}, one.start > 0 ? "…" : null, shaded(one.tokens, one.activations, { scale: reading.largest, spaced, peak: one.peak })),
-          ),
-        ),
-      );
+export const passages = (reading, spaced) => {
+  if (reading.contexts.length === 0) return element("p", { class: "quiet" }, t("circuit.never_active"));
+  const listed = reading.contexts.map((one) => {
+    const text = shaded(one.tokens, one.activations, { scale: reading.largest, spaced, peak: one.peak });
+    const strength = element("span", { class: "strength" }, number(one.activations[one.peak]));
+    return element("li", {}, strength, element("span", {}, one.start > 0 ? "…" : null, text));
+  });
+  return element("ol", { class: "passages" }, listed);
+};
 
-export const tokenList = (found) =>
-  element(
-    "ul",
-    { class: "token-list" },
-    found.map((one) =>
-      element("li", {}, element("span", { class: "token" }, word(one.text)), ` ${number(one.value)}`),
-    ),
-  );
+export const tokenList = (found) => {
+  const listed = found.map((one) => element("li", {}, element("span", { class: "token" }, word(one.text)), ` ${number(one.value)}`));
+  return element("ul", { class: "token-list" }, listed);
+};
 // Two lists of tokens side by side.
-export const tokenEnds = (ends, high, low) =>
-  element(
-    "div",
-    { class: "ends" },
-    element("div", {}, element("h4", {}, high), tokenList(ends.high)),
-    element("div", {}, element("h4", {}, low), tokenList(ends.low)),
-  );
+export const tokenEnds = (ends, high, low) => {
+  const lists = [[high, ends.high], [low, ends.low]].map(([name, found]) => element("div", {}, element("h4", {}, name), tokenList(found)));
+  return element("div", { class: "ends" }, lists);
+};

@@ -116,6 +116,8 @@ export const tablePlayground = (root, given, typed, again) => {
   const model = tableModel(given);
   const { map, columns } = model;
   const { output_names: names } = given;
+  // what was typed into other columns, or in another order, is not taken over
+  const asked = JSON.stringify(columns.map(({ name, kind, unit, first, parts }) => [name, kind, unit, first, parts]));
   const one = map.outputs === 1;
   const rows = given.rows ? unpacked(given.rows) : new Float64Array(0);
   const rowAt = (index) => rows.subarray(index * map.width, (index + 1) * map.width);
@@ -173,10 +175,10 @@ export const tablePlayground = (root, given, typed, again) => {
     now.effects = columns.map((_, column) => model.effect(read, values, column));
     drawEffects();
     drawSurface();
-    keepPlayed(root.dataset.key, values);
+    keepPlayed(root.dataset.key, { asked, values });
     watch();
   };
-  const watch = calmly(1000, () => exported || sayIfChanged(root.dataset.key, given, changed, () => again(values)));
+  const watch = calmly(1000, () => exported || sayIfChanged(root.dataset.key, given, changed, () => again({ asked, values })));
   const drawEffects = () => {
     const all = now.effects.flatMap((points) => points.map(([, value]) => value));
     const y = [Math.min(...all), Math.max(...all)];
@@ -363,8 +365,8 @@ export const tablePlayground = (root, given, typed, again) => {
       found,
     ),
   );
-  if (Array.isArray(typed) && typed.length === columns.length) {
-    values = typed;
+  if (typed?.asked === asked) {
+    values = typed.values;
     layForm();
     update();
   } else take(offered.length ? 0 : "");

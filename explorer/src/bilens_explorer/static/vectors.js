@@ -16,18 +16,10 @@ const components = ({ input_names: names, shape }, { vector }) =>
     .sort((one, other) => Math.abs(other.value) - Math.abs(one.value));
 
 const tokens = ({ high, low }) =>
-  Object.entries({ high, low }).map(([end, ends]) =>
-    element(
-      "div",
-      { class: "tokens" },
-      element("p", {}, element("strong", {}, t(`tokens.${end}`))),
-      element(
-        "ul",
-        {},
-        ends.map((one) => element("li", {}, element("code", {}, one.text.replaceAll(" ", "␣")), ` ${number(one.value)}`)),
-      ),
-    ),
-  );
+  Object.entries({ high, low }).map(([end, ends]) => {
+    const listed = ends.map((one) => element("li", {}, element("code", {}, one.text.replaceAll(" ", "␣")), ` ${number(one.value)}`));
+    return element("div", { class: "tokens" }, element("p", {}, element("strong", {}, t(`tokens.${end}`))), element("ul", {}, listed));
+  });
 
 // What people call an eigenvector by: of a class, or of an output of a layer inside; those of each
 // sign are counted for themselves, by falling size of all `values`. Null for one output against another.

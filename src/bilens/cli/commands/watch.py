@@ -33,7 +33,9 @@ WEBHOOK = "BILENS_WEBHOOK"  # of the environment, which no list of processes sho
 class WatchChoices:
     """How often a folder is looked at, and who hears of it."""
 
-    every: str = option("1d", "Time from one look to the next, as 30m, 12h, 1d or 1w.")
+    every: str | None = option(
+        None, "Time from one look to the next, as 30m, 12h, 1d or 1w; without it 1d."
+    )
     once: bool = option(False, "Look once, and end with the exit code: for cron and systemd.")
     inputs: list[Path] | None = option(
         None,
@@ -48,9 +50,13 @@ class WatchChoices:
     @property
     def seconds(self) -> float:
         """Return the time from one look to the next."""
-        found = re.fullmatch(r"([1-9]\d{0,5})([mhdw])", self.every, re.ASCII)
+        found = re.fullmatch(r"([1-9]\d{0,5})([mhdw])", self.every or "1d", re.ASCII)
         if found is None:
             raise UsageError(f"--every is {self.every!r}; expected a time, as 30m, 12h, 1d or 1w.")
+        if self.once and self.every is not None:
+            raise UsageError(
+                "--once looks once, and --every again and again: leave one of them out."
+            )
         return int(found[1]) * UNITS[found[2]]
 
 

@@ -35,7 +35,7 @@ def kind_of_change(found: WholeDifference) -> str:
 
 
 def open_end(found: WholeDifference) -> str:
-    """Return what beside tensors differs, or was not compared: it may be another function."""
+    """Name the reason why two models with the same tensors may differ; empty without one."""
     if found.other_weights or (head := found.headline) is None:
         return "files" if found.other_weights else ""
     if head.graph is not None and head.graph.is_other:

@@ -34,8 +34,9 @@ class TensorEntry:
 class GGUFHeader:
     """The header of a GGUF file: values by key, and where its tensors lie."""
 
-    # numbers and texts by key; arrays, such as the vocabulary, are passed over
-    values: Mapping[str, Value]
+    values: Mapping[str, Value]  # numbers and texts by key
+    # arrays by key, such as the vocabulary, which are passed over: where their bytes begin and end
+    arrays: Mapping[str, tuple[int, int]]
     tensors: Mapping[str, TensorEntry]  # by name, in the order of the file
     start: int  # the first byte behind the header
     alignment: int  # of every tensor
@@ -64,11 +65,13 @@ class HeaderReader:
                 "little-endian order): convert the model again."
             )
         num_tensors, num_values = self.count("Q", MAX_COUNT), self.count("Q", MAX_COUNT)
-        values = {}
+        values, arrays = dict[str, Value](), dict[str, tuple[int, int]]()
         for _ in range(num_values):
-            key = self.text(MAX_NAME)
-            value = self.value(self.unpack("I"))
-            if value is not None:
+            key, kind, begin = self.text(MAX_NAME), self.unpack("I"), self.where
+            value = self.value(kind)
+            if value is None:
+                arrays[key] = begin, self.where
+            else:
                 values[key] = value
         found = {}
         for _ in range(num_tensors):
@@ -82,7 +85,7 @@ class HeaderReader:
             raise self.damaged(f"has the alignment {alignment!r}")
         start = -(-self.where // alignment) * alignment
         tensors = {n: replace(one, offset=start + one.offset) for n, one in found.items()}
-        return GGUFHeader(values, tensors, start, alignment)
+        return GGUFHeader(values, arrays, tensors, start, alignment)
 
     def value(self, kind: int) -> Value | None:
         """Return a number or a text; None for an array, which is passed over."""

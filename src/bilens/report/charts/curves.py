@@ -222,12 +222,12 @@ def residual_chart(t: Catalogue, rows: Sequence[Answer]) -> Figure:
 
 
 def response_curve(
-    title: str, name: str, points: Sequence[tuple[float, float]], every: Sequence[float]
+    texts: tuple[str, str], name: str, points: Sequence[tuple[float, float]], every: Sequence[float]
 ) -> Figure:
     """Return the effect of one column, with room for the effects of `every` chart beside it."""
     x = Axis(within(points[0][0], points[-1][0], 5), tick_text, name, "short")
     plot = Plot(x, Axis(padded(every, 6), tick_text), 440, 220, "chart wide response", LARGE)
-    return plot.figure(title, title, plot.line(points))
+    return plot.figure(*texts, plot.line(points))
 
 
 def pair_field(

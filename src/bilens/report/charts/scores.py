@@ -14,6 +14,7 @@ MOST = 12  # bars; of more classes the highest are drawn
 THINNEST = 1.5  # step of a running sum
 ROW, PAD = 24.0, 6.0  # height of a bar with its gap; above the first and below the last
 NAME = 13.0  # letters of names on a narrow page
+SHORT, LONG = 190.0, 280.0  # room for names beside bars
 NUMBER = 76.0  # room for the number at the end of a bar
 Named = Sequence[tuple[str, float]]
 
@@ -89,12 +90,17 @@ def bar_mark(bar: Bar, scale: Scale, top: float) -> list[Markup]:
 def bar_chart(
     title: str, description: str, rows: Named, beside: Named = (), digits: int | None = None
 ) -> Figure:
-    """Return one bar for each name, in the order given, on the scale of the charts beside it."""
+    """Return one bar for each name, in the order given, on the scale of the charts beside it.
+
+    It is as wide as the names ask for.
+    """
     bars = [
         Bar(name, value, signed_quantity(value) if digits is None else signed(value, digits))
         for name, value in rows
     ]
-    return bar_rows((title, description), bars, [*rows, *beside], width=440, name_width=190)
+    every = [*rows, *beside]
+    room = min(max(SHORT, *(text_width(name, NAME) for name, _ in every)), LONG)
+    return bar_rows((title, description), bars, every, width=250 + room, name_width=room)
 
 
 def score_chart(

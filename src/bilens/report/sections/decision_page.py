@@ -221,7 +221,7 @@ def answer_word(t: Catalogue, record: Audit) -> str:
 
 
 def answer_text(t: Catalogue, record: Audit) -> str:
-    """Return what the answer means; of what was not read, whether anything else stands out."""
+    """Explain the answer in a sentence, cautiously where something unusual was found."""
     key = f"decision.{decision_of(record).answer}.text"
     odd = [one for one in finding_lines(t, record) if one.outcome == "warn"]
     stands_out = basis_of(record) == "unrelated" or any(one.group != "reading" for one in odd)

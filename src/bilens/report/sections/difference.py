@@ -35,6 +35,9 @@ REASONS = {
     "the model gives (?P<mine>.+), and the baseline (?P<theirs>.+)": "gives",
     "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>[^:]+)": "end",
     "behind the last layer the model has (?P<mine>.+), and the baseline (?P<theirs>.+): .*": "off",
+    "their inputs are in other units, (?P<names>.*)": "units",
+    "their residual streams are turned: .*": "turned",
+    "(?P<names>.*), by other ranks or in one alone by rank": "of_ranks",
     "(?P<names>.*) of the model": "of_model",
     "(?P<names>.*) of the baseline": "of_baseline",
 }
@@ -178,6 +181,8 @@ def headline_parts(head: DifferenceHeadline, found: WholeDifference) -> list[str
         said, unplaced = ["same_tensors_unplaced"], False
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
+    elif head.kind == "same_numbers" and all(x.dtype == x.baseline_dtype for x in found.changed):
+        said = ["same_numbers_zeros"]
     alike = head.graph is not None and not graph.is_other and head.kind != "unrelated"
     older = head.unplaced is None  # what was compared of a program then is not known
     more = {

@@ -134,9 +134,10 @@ def mistake_table(t: Catalogue, found: Performance, most: int | None = None) -> 
         if painter is not None and one.image is not None:
             alt = t("performance.mistakes.alt", row=row)
             picture = painter.image(one.image)
-            rows[-1].append(element("img", class_="input", src=picture, alt=alt, width=72))
-    keys = f"row target predicted {'residual' if found.regression else 'confidence'}"
-    keys += " image" if painter is not None and found.mistakes[0].image is not None else ""
+            rows[-1].insert(1, element("img", class_="input", src=picture, alt=alt, width=72))
+    pictured = painter is not None and found.mistakes[0].image is not None
+    keys = "row image target predicted " if pictured else "row target predicted "
+    keys += "residual" if found.regression else "confidence"
     yield keyed_table(t, "performance.mistakes", keys, rows)
 
 

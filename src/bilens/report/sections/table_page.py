@@ -60,7 +60,7 @@ from bilens.report.text import (
     signed_quantity,
 )
 
-BESIDE = 25  # letters beside a bar
+BESIDE = 34  # letters beside a bar
 MOST = 10  # bars of a chart
 OPEN = 3  # cards
 CURVES = 4  # of an output
@@ -129,7 +129,7 @@ def known_columns(found: ColumnReadings) -> tuple[TableColumn, ...]:
 
 
 def by_rank(found: ColumnReadings) -> str:
-    """Return what a sentence is called behind its name that speaks of ranks, too."""
+    """Return the ending of a sentence's key: some models of tables read columns by rank."""
     return "_rank" if any(one.curve for one in known_columns(found)) else ""
 
 
@@ -201,7 +201,9 @@ def response_charts(
     every = [y for points in curves.values() for _, y in points]
     for at, points in curves.items():
         caption = t("table.responses.curve", name=names[at])
-        yield caption, response_curve(caption, names[at], points, every)
+        ends = (quantity(edge([y for _, y in points]), 4) for edge in (min, max))
+        text = t("table.responses.range", low=next(ends), high=next(ends))
+        yield caption, response_curve((caption, text), names[at], points, every)
     column_names = clean_columns(one.column for one in found.categories)
     for one in found.categories:
         caption = t("table.responses.curve", name=column_names[one.column])
