@@ -55,8 +55,8 @@ test-gpu: .venv/test             ## the contract tests on a GPU, where CUDA find
 	@if $(BIN)/python -c "import sys, torch; sys.exit(not torch.cuda.is_available())"; \
 	then $(PYTEST) -m gpu tests/test_devices.py; else echo "not run: no CUDA device"; fi
 
-test-peers: .venv/test           ## TransformerLens and nnsight, SAELens and circuit-tracer, which pip installs
-	$(PIP) -e ".[peers]"
+test-peers: .venv/test           ## TransformerLens, nnsight, trackers, SAELens and circuit-tracer, which pip installs
+	$(PIP) -e ".[peers,tracking]"
 	$(PYTEST) tests/peers tests/test_notebooks.py
 	$(PYTHON) -m venv .venv/saes     # SAELens asks for a TransformerLens below 4, circuit-tracer for older transformers
 	.venv/saes/bin/pip install --quiet -e ".[test]" "sae-lens>=6.54"

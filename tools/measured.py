@@ -105,6 +105,12 @@ def tables(data: dict[str, Any]) -> Numbers:
             yield f"{row['name']}: {score}, {name}", sum(scores) / len(scores)
 
 
+def installation(data: dict[str, Any]) -> Numbers:
+    for one in data["installed"]:
+        yield f"{one['name']}: MB, torch for processors among them", one["megabytes"]
+        yield f"{one['name']}: seconds of pip", one["seconds"]
+
+
 def masks(data: dict[str, Any]) -> Numbers:
     models = data["result"]["models"]
     yield "models in which no mask beats ours", sum(model["holds"] for model in models)
@@ -155,6 +161,7 @@ MEASURES = (
     Measure(
         "sweep", "Sweeps and what they lose", "make bench-sweep OUT=folder MODEL=file.gguf", sweep
     ),
+    Measure("installation", "Installation of the wheels", "make bench-installation", installation),
     Measure("masks", "Universal perturbations", "bilens reproduce vision/masks", masks),
 )
 
