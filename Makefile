@@ -12,7 +12,7 @@ HUNT ?= 200
 IMAGES = $(if $(DATA),--data-dir $(DATA))
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs clean
+.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs site clean
 .PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-quadratic-fit
 .PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
 
@@ -80,6 +80,10 @@ fuzz: demo .venv/test            ## thousands of drawn requests at the explorer,
 
 docs: demo .venv/test            ## the generated pages, and the picture of the README
 	$(BIN)/python -m tools.docs
+
+site: .venv/test                 ## all pages as a site in build/site, each opened and looked at
+	$(PIP) -e '.[docs]'
+	$(BIN)/python -m tools.site
 
 bench: bench-training bench-decomposition bench-guarantees   ## three of the benchmarks (DATA)
 

@@ -25,6 +25,7 @@ from bench.real_models_page import page
 from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
 from tests.corpus_real import RealFile, fetch, listed_files
+from tools.page_parts import write_parts
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 SECONDS, MIB = 300.0, 8_000.0
@@ -266,7 +267,7 @@ def main() -> None:
     text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     (given.out or known).write_text(text)
     if not given.out:
-        (PAGE / "real_models.md").write_text(page(result))
+        write_parts(PAGE / "real_models.md", page(result))
 
 
 if __name__ == "__main__":

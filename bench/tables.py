@@ -32,6 +32,7 @@ from bilens.api.provenance import describe_run
 from bilens.records.base import to_json
 from bilens.sklearn import BilinearClassifier, BilinearRegressor
 from sklearn import datasets
+from tools.page_parts import write_parts
 
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks"
 FOLDS, SEED = 5, 1
@@ -306,7 +307,7 @@ def main() -> None:
     before = json.loads(path.read_text()) if asked and path.exists() else {}
     result = measure(labels, names, before)
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    (PAGE / "tables.md").write_text(page(result))
+    write_parts(PAGE / "tables.md", page(result))
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def assert_as_uninterrupted(folder: Path, recipe: ImageRecipe = RECIPE) -> None:
     assert names - {"checkpoints"} == {
         "config.json",
         "model.safetensors",
+        "README.md",
         "run.json",
         "history.jsonl",
     }

@@ -6,13 +6,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 400  # lines of a file of source
-FILES = 428  # of the library
+FILES = 431  # of the library; the last three are the hub's: cards, push, its command
 # Folder, what is counted → most lines, and what they are for. Who goes over it cuts elsewhere, or
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (
-        1_280,
-        "errors, checks, options as keywords, files, tables of results",
+        1_365,
+        "errors, checks, options as keywords, files, tables of results, cards of models",
     ),
     ("src/bilens/records", "py"): (3_625, "every field of every document with its description"),
     ("src/bilens/algebra", "py"): (10_255, "maps, spectra, decompositions, fits, interactions"),
@@ -20,7 +20,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_820, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_630,
+        13_720,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named; what stands beside "
         "tensors in GGUF, checkpoints, TensorFlow Lite and HDF5, which is compared",
@@ -39,14 +39,17 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_440, "pages, charts, tables, evidence in two languages"),
-    ("src/bilens/api", "py"): (9_585, "whole jobs, comparison, history, provenance; networks"),
+    ("src/bilens/api", "py"): (
+        9_840,
+        "whole jobs, comparison, history, provenance; networks; push to the hub",
+    ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_845, "a file a command, the watch too"),
+    ("src/bilens/cli", "py"): (2_890, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
     ("explorer/src", "py"): (5_570, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_725, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (89_855, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (90_815, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (6_955, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }

@@ -14,7 +14,8 @@ from bilens.findings.rules.registry import rules_asked_for
 from bilens.io import file_kinds
 from bilens.io.model_folder import save
 from commands import commands
-from tools.docs import api_page, pages
+from tools.docs import REFERENCE, built, pages
+from tools.page_parts import MOST_BYTES, anchor
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = sorted(
@@ -23,8 +24,10 @@ PAGES = sorted(
         *(REPOSITORY / "docs").rglob("*.md"),
         *REPOSITORY.glob("*/README.md"),
     }
-    - {REPOSITORY / "docs/api.md"}  # built, where it is there
+    - {*REFERENCE.glob("*.md")}  # built, where they are there
 )
+BUILT = built()
+NO_PAGE = REPOSITORY / "CHANGELOG.md"  # a record, of which nobody reads all
 FOLDERS = ("callbacks", "certify", "nn", "plot", "sklearn")
 SHELLS = ("sh", "bash", "console")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -148,11 +151,10 @@ def test_a_target_of_make_exists_and_is_phony(words: list[str]) -> None:
         assert target in " ".join(phony).split(), f"{target} is not in .PHONY"
 
 
-def anchors(page: Path) -> set[str]:
+def anchors_of(text: str) -> set[str]:
     """What the headings of a page are called in links, as code hosts spell them."""
-    headings = re.findall(r"^#+ +(.+?)\s*$", prose(page), re.MULTILINE)
-    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
-    return {heading.replace(" ", "-") for heading in plain}
+    headings = re.findall(r"^#+ +(.+?)\s*$", BLOCK.sub("", text), re.MULTILINE)
+    return {anchor(heading) for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
@@ -160,18 +162,18 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
     for target in (first or second for first, second in LINK.findall(prose(page))):
         if re.match(r"[a-z]+:", target):
             continue  # the tests are offline
-        path, _, anchor = target.partition("#")
+        path, _, fragment = target.partition("#")
         file = (page.parent / path).resolve() if path else page
         assert file.exists(), target
         assert REPOSITORY in file.parents, target
-        if anchor:
-            assert anchor in anchors(file), target
+        if fragment:
+            assert fragment in anchors_of(file.read_text()), target
 
 
 def test_a_table_of_rules_names_the_bad_side_of_each() -> None:
     """As the rules have it, and with the limit where all cases of a rule share it."""
     rules, named = rules_asked_for(), set()
-    for page in ("auditing", "tables"):
+    for page in ("rules", "tables_report"):
         text = (REPOSITORY / "docs" / f"{page}.md").read_text("utf-8")
         (table,) = re.findall(r"^\| rule \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
         for row in table.splitlines():
@@ -189,6 +191,30 @@ def test_every_generated_page_is_fresh() -> None:
     assert stale == []
 
 
-def test_the_page_that_is_built_of_public_names_has_each_of_them() -> None:
-    found = api_page()
+def test_no_page_is_longer_than_one_reads_at_a_sitting() -> None:
+    kept = {page: page.read_text("utf-8") for page in PAGES if page != NO_PAGE}
+    texts = {**kept, **{page: text for page, text in BUILT.items() if page.suffix == ".md"}}
+    assert not [named(page) for page, text in texts.items() if len(text.encode()) > MOST_BYTES]
+
+
+def test_a_page_that_is_built_is_named_as_it_is_called() -> None:
+    """In a code span, since code hosts do not have it; the site makes a link of it."""
+    for page in PAGES:
+        for name in re.findall(r"`(docs/(?:reference|schema)/[^`]+)`", prose(page)):
+            assert REPOSITORY / name in BUILT, f"{named(page)}: {name}"
+
+
+def test_the_links_of_the_built_pages_lead_somewhere() -> None:
+    texts = {page: text for page, text in BUILT.items() if page.suffix == ".md"}
+    for page, text in texts.items():
+        for target, _ in LINK.findall(BLOCK.sub("", text)):
+            path, _, fragment = target.partition("#")
+            file = (page.parent / path).resolve() if path else page
+            assert file in BUILT or file.exists(), f"{named(page)}: {target}"
+            found = texts.get(file) or (file.read_text() if fragment else "")
+            assert not fragment or fragment in anchors_of(found), f"{named(page)}: {target}"
+
+
+def test_the_pages_that_are_built_of_public_names_have_each_of_them() -> None:
+    found = "".join(text for page, text in BUILT.items() if page.name.startswith("python_"))
     assert all(f"## `bl.{name}`\n" in found for name in bilens.__all__ if name not in FOLDERS)

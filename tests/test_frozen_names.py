@@ -44,7 +44,7 @@ PUBLIC = names_of(
     "output_moments, "
     "pairwise_interactions, plan_eigendecomposition, plot, polynomial_network, quadratic_fit, "
     "quantise, raw_directions, read_at_text, read_attention, read_network, record, reproduce, "
-    "Intervention, Recording, ablate, patch, steer, "
+    "Intervention, PushedModel, Recording, ablate, patch, push, steer, "
     "rotation_null, save, similarity, sklearn, "
     "split_interactions, token_interactions, top_interactions, trace, train_image, "
     "train_language, train_sae, whiten"
@@ -206,6 +206,7 @@ SIGNATURES = {
     "load_images": "name, data_dir=None, allow_download=True, report=None",
     "reproduce": "names, out",
     "load_converted": "path",
+    "push": "model, repository, *, private=True, message='', reports=(), license='', dry_run=False",
     "load": "path, *, residual=None, allow_pickle=False, roles=None, activation=None, "
     "transposed=None",
     "nn.BilinearClassifier": (
@@ -291,6 +292,7 @@ ATTRIBUTES: dict[type, str] = {
         "rounding_bound, cluster, cluster_size, linear, constant, method, which, basis, status, "
         "proof, distinct_from_zero, whole, device"
     ),
+    bilens.PushedModel: "repository, private, files, left_here, address, url",
     bilens.Contributions: "pairs, linear, constant",
     bilens.Subspace: "indices, size, eigenvalue, basis, complete",
     bilens.RotationNull: "largest, smallest, effective_rank, status, num_samples",

@@ -29,7 +29,7 @@ FIRST = (  # 2026-12-01, on 491e5da0 and 27377545
     "Two sets of 60 errors were thought of by somebody who had not seen the tests. When each was "
     "planted for the first time, the contract suite noticed 34 of 60 and 26 of 60, with the tests "
     "of the folder 49 and 45. Tests for those that went unnoticed were added after each, so that "
-    "no set is held out any more; the rows below are of later runs, each of the error alone."
+    "no set is held out any more; the counts are of later runs, each of the error alone."
 )
 FAILED = 1  # how pytest ends where tests fail, and not for another reason
 
@@ -135,34 +135,42 @@ def main() -> int:
         print(f"{number}/{len(chosen)} {test or 'NOT NOTICED'}: {error.what}", flush=True)
         RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
     rows = [(error, found[error.what]) for error in planted if error.what in found]
-    PAGE.write_text(page(rows))
+    PAGE.write_text(page(rows, len(planted) - len(rows)))
     return 0 if all(test for _, test in rows) else 1
 
 
-def page(rows: list[tuple[PlantedError, str]]) -> str:
-    """Return the page of the results."""
+def page(rows: list[tuple[PlantedError, str]], left: int) -> str:
+    """Return the page of the results, with how many errors were not planted as they now stand."""
     groups = dict.fromkeys(error.group for error, _ in rows)
-    return "\n".join(
+    folders: dict[str, list[str]] = {}
+    for error, test in rows:
+        folders.setdefault("/".join(Path(error.path).parts[:-1]), []).append(test)
+    counts = (
+        (folder, len(tests), sum(t.startswith(f"{SUITE}") for t in tests), tests.count(""))
+        for folder, tests in sorted(folders.items())
+    )
+    lines = "\n".join(
         [
             "# Silent errors, planted",
             "",
             "`python -m tools.plant` puts errors into the source one at a time "
             "(`tools/planted_errors.json`) and runs the contract suite (`tests/contract`) on each, "
-            "then the tests of the folder that the error is in.",
+            "then the tests of the folder that the error is in. Which test noticed which error "
+            "stands in `docs/benchmarks/planted.json`.",
             "",
             *(f"* {count_noticed(rows, group)}" for group in groups),
+            f"* {left} of the list, as it now stands, were not planted yet",
             "",
             FIRST,
             "",
-            "| error | thought of | file | noticed by |",
+            "| folder | errors | noticed by the contract suite | by nothing |",
             "|---|---|---|---|",
-            *(
-                f"| {e.what} | {e.group} | `{e.path}` | {f'`{t}`' if t else '**nothing**'} |"
-                for e, t in rows
-            ),
+            *(f"| `{folder}` | {' | '.join(map(str, cells))} |" for folder, *cells in counts),
             "",
+            *(f"* Not noticed: {error.what} (`{error.path}`)" for error, test in rows if not test),
         ]
     )
+    return lines.rstrip() + "\n"
 
 
 def count_noticed(rows: list[tuple[PlantedError, str]], group: str) -> str:

@@ -35,6 +35,7 @@ from bilens_studies.published import (
 from bilens_studies.study import Study, spelling
 from bilens_studies.study_folder import CELLS_FOLDER, DOCUMENT_NAME, PAGE_NAME, write_json
 from bilens_studies.study_list import all_studies
+from tools.page_parts import anchor, write_parts
 
 DOCS = Path(__file__).parent.parent / "docs"
 REFERENCE = DOCS.parent / "src" / "bilens" / "findings" / "reference.json"
@@ -238,10 +239,6 @@ def overview(found: Mapping[Experiment, Rows]) -> str:
     return table(f"experiment | what | {' | '.join(heads)}", rows)
 
 
-def anchor(heading: str) -> str:
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-
-
 def section(one: Experiment, rows: Rows, studies: Mapping[str, Told]) -> str:
     parts = [f"## {one.name}", f"{one.what[0].upper()}{one.what[1:]}. {one.note}".rstrip()]
     flat = [row for of_study in rows.values() for row in of_study]
@@ -343,7 +340,7 @@ def keep_page(folder: Path, own: Path) -> None:
             shutil.copy(drawing, own)
         else:
             page = re.sub(rf"!\[([^]]*)\]\({re.escape(drawing.name)}\)", r"*\1: too large*", page)
-    (own / PAGE_NAME).write_text(page)
+    write_parts(own / PAGE_NAME, page)
 
 
 def main() -> None:
@@ -352,7 +349,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder of `bilens reproduce`")
     for path in keep(parser.parse_args().out):
         print(path)
-    (DOCS / "reproduction.md").write_text(page())
+    write_parts(DOCS / "reproduction.md", page())
 
 
 if __name__ == "__main__":

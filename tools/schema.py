@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 import typing
 from pathlib import Path
 from types import UnionType
@@ -30,6 +29,7 @@ from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.view import records_in, schemas_of, views
+from tools.page_parts import split_page
 
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
@@ -53,8 +53,6 @@ WORDS = {
     type(None): "null",
     Any: "JSON",
 }
-RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- end of rules -->)", re.DOTALL)
-BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end of fields -->)", re.DOTALL)
 
 
 def words(kind: Any) -> str:
@@ -86,12 +84,18 @@ def tables(record: type[Record]) -> str:
             meaning = said[field.name].description.replace("|", "\\|")
             rows.append(f"| `{field.encode_name}` | {words(field.type)} | {meaning} |")
         about = inspect.cleandoc(part.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-        found.append(f"### {part.__name__}\n\n{about}\n\n" + "\n".join(rows))
+        found.append(f"## {part.__name__}\n\n{about}\n\n" + "\n".join(rows))
     return "\n\n".join(found)
 
 
-def rule_table() -> str:
-    """Return a row for each rule of `--fail-on`: bad side, end, and the numbers it gives."""
+def rule_page() -> str:
+    """Return a page with a row for each rule of `--fail-on`: bad side, end, its numbers."""
+    head = (
+        "# Rules: names and numbers\n\nAll rules that `--fail-on` takes, from the code; "
+        "[rules.md](../rules.md) says what they mean. `bad` is the side on which `--fail-on RULE` "
+        "fails, with the limit where it is fixed; `by itself` how a rule ends, the second word on "
+        "its bad side. A value stands with how it is shown.\n\n"
+    )
     rows = ["| rule | of models read as | needs | bad | by itself | group | values |"]
     rows.append("|---|---|---|---|---|---|---|")
     for rule in (one for one in REGISTRY if one.number is not None):
@@ -108,7 +112,7 @@ def rule_table() -> str:
             values,
         )
         rows.append(f"| {' | '.join(cells)} |")
-    return "\n".join(rows)
+    return head + "\n".join(rows) + "\n"
 
 
 def bad_side(rule: Rule) -> str:
@@ -125,17 +129,22 @@ def schema(document: type[Document]) -> str:
 
 def schema_files(root: Path) -> dict[Path, str]:
     """Return the JSON Schema of every document, by file."""
-    folder = root / "docs" / "schema"
-    return {folder / f"{kind_of(one).replace(' ', '_')}.json": schema(one) for one in DOCUMENTS}
+    return {root / "docs/schema" / schema_name(one): schema(one) for one in DOCUMENTS}
 
 
-def pages_with_fields(root: Path) -> dict[Path, str]:
-    """Return the pages whose tables of fields are made here."""
-    pages, names = {}, {one.__name__: one for one in DOCUMENTS}
-    for path in sorted((root / "docs").glob("*.md")):
-        text = path.read_text("utf-8")
-        filled = BLOCK.sub(lambda m: f"{m[1]}\n{tables(names[m[2]])}\n\n{m[3]}", text)
-        filled = RULES.sub(lambda m: f"{m[1]}\n{rule_table()}\n\n{m[2]}", filled)
-        if "<!-- fields of " in text or "<!-- rules -->" in text:
-            pages[path] = filled
+def schema_name(document: type[Document]) -> str:
+    """Return the file name of the JSON Schema of a document."""
+    return f"{kind_of(document).replace(' ', '_')}.json"
+
+
+def field_pages(folder: Path) -> dict[Path, str]:
+    """Return the pages that tell the fields of every document."""
+    pages: dict[Path, str] = {}
+    for one in DOCUMENTS:
+        kind = kind_of(one)
+        text = (
+            f"# Fields: {kind.replace('_', ' ')}\n\nThe same as JSON Schema: "
+            f"[{kind}.json](../schema/{schema_name(one)}).\n\n{tables(one)}\n"
+        )
+        pages |= split_page(folder / f"fields_{kind.replace(' ', '_')}.md", text)
     return pages

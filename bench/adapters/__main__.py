@@ -19,6 +19,7 @@ from bench.adapters.weights import readings, written_tokens
 from bilens.api.provenance import describe_run
 from bilens.findings.token_sweep import Candidate, Sweep
 from bilens.records.base import to_json
+from tools.page_parts import write_parts
 
 LATER = 1036  # seed of the first judged models that were trained after the others were looked at
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks"
@@ -105,7 +106,7 @@ def main() -> None:
     given = parser.parse_args()
     result = compact(collect(given.out, given.data, given.weights))
     PAGE.joinpath("adapters.json").write_text(json.dumps(result, ensure_ascii=False) + "\n")
-    PAGE.joinpath("adapters.md").write_text(page(result))
+    write_parts(PAGE / "adapters.md", page(result))
 
 
 if __name__ == "__main__":

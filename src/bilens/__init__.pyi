@@ -82,6 +82,7 @@ from .api.polynomial_network import (
     TransformerRoles as TransformerRoles,
     polynomial_network as polynomial_network,
 )
+from .api.push import PushedModel as PushedModel, push as push
 from .api.quadratic_fit import quadratic_fit as quadratic_fit
 from .api.running_model import (
     Intervention as Intervention,

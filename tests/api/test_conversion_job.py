@@ -109,6 +109,11 @@ def test_plain_transformers_loads_what_comes_out_of_a_llama(llama: Path, tmp_pat
     assert json.loads(line)["step"] == (1536 - 768) // 12 // 4
     kept = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert kept["layers"] == found["layers"]
+    card = pytest.importorskip("huggingface_hub").ModelCard.load(tmp_path / "out" / "README.md")
+    assert (card.data.library_name, card.data.base_model) == ("transformers", None)
+    assert [one.metric_value for one in card.data.eval_results] == [domain["loss"]]
+    assert "hard-codes another one runs a different model" in " ".join(card.text.split())
+    assert f"| {kept['source']['weights_sha256']} |" in card.text
     assert "R² 0.9" in lines[0]
     assert any(line.startswith("KL ") for line in lines)
 

@@ -28,7 +28,7 @@ def test_a_language_model_goes_to_hugging_face_and_back_with_its_tokenizer(tmp_p
     written = convert_model(bl.load(folder), "huggingface", tmp_path / "llama")
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(written.files)
     back = convert_model(bl.load(tmp_path / "llama"), "bilens", tmp_path / "back")
-    assert back.files == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert back.files == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
     found_tokenizer = load_tokenizer(tmp_path / "back" / "tokenizer.json")
     assert found_tokenizer.sha256 == tokenizer.sha256
     (tmp_path / "other").mkdir()

@@ -19,6 +19,7 @@ from bilens.report.reports import AuditReport
 FILES = {
     "config.json",
     "model.safetensors",
+    "README.md",
     "run.json",
     "history.jsonl",
     "report.html",

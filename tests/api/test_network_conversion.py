@@ -82,6 +82,9 @@ def test_layers_of_any_widths_stay_as_many_exact_ones(tmp_path: Path) -> None:
     assert [view.exact for view in loaded.layers.values()] == [True, True]
     assert loaded.output_names == ("0", "1", "2")
     assert [one["name"] for one in found["layers"]] == ["layers.0", "layers.1"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "library_name: bilens\n" in card
+    assert "2 of 2 layers were made bilinear" in card
     assert all(one["r_squared"] > 0.8 for one in found["layers"])
     logits = module(tmp_path / "out").double()(x.double())
     same = logits.argmax(dim=1).numpy() == pipeline.predict(x.numpy())

@@ -98,7 +98,7 @@ def test_a_write_that_fails_leaves_the_old_model_and_nothing_else(
     assert f"cannot be written ({os.strerror(code)}): {advice}" in message
     assert message.endswith("What was there before is unchanged.")
     assert same_weights(load(tmp_path).module, make(seed=1))
-    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert names(tmp_path) == ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.mark.parametrize(("owner", "name", "call"), EARLY[2:], ids=str)
@@ -109,10 +109,10 @@ def test_an_interrupt_leaves_the_old_model_and_nothing_else(
     with failing(owner, name, call, KeyboardInterrupt()), pytest.raises(KeyboardInterrupt):
         save(make(seed=2), tmp_path, overwrite=True)
     assert same_weights(load(tmp_path).module, make(seed=1))
-    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert names(tmp_path) == ["README.md", "config.json", "model.safetensors"]
 
 
-@pytest.mark.parametrize(("owner", "name", "call"), [(Path, "replace", 2), (os, "fsync", 3)])
+@pytest.mark.parametrize(("owner", "name", "call"), [(Path, "replace", 2), (os, "fsync", 4)])
 def test_a_failure_after_the_first_rename_says_what_was_replaced(
     tmp_path: Path, owner: Any, name: str, call: int
 ) -> None:
@@ -122,7 +122,7 @@ def test_a_failure_after_the_first_rename_says_what_was_replaced(
         save(make(seed=2), tmp_path, overwrite=True)
     assert "unchanged" not in str(caught.value)
     assert f"Replaced already: {tmp_path / 'model.safetensors'}" in str(caught.value)
-    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert names(tmp_path) == ["README.md", "config.json", "model.safetensors"]
     save(make(seed=2), tmp_path, overwrite=True)
     assert same_weights(load(tmp_path).module, make(seed=2))
 
@@ -148,7 +148,7 @@ def test_a_real_limit_on_the_size_of_files_is_a_full_disk(tmp_path: Path) -> Non
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert same_weights(load(tmp_path).module, make(seed=1))
-    assert names(tmp_path) == ["config.json", "model.safetensors"]
+    assert names(tmp_path) == ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

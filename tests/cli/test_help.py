@@ -92,6 +92,10 @@ FROZEN = {
         " --map --activation --class --transposed --no-transposed --data --labels --dataset "
         "--data-dir --table --encoding --html --lang --classes"
     ),
+    "push": (
+        "model repository --public --message -m --report --license --dry-run --allow-pickle "
+        "--trust-pickle --residual --no-residual --json"
+    ),
     "serve": (
         "folder --host --open --no-open --port --allow-host --token-file --user-header --proxy "
         "--export --model --with-data --lang --overwrite"

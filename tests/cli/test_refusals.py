@@ -233,6 +233,7 @@ REACHED = {  # module that names an option: the commands that its messages can e
     "api/conversion_job": ["convert"],
     "api/network_conversion": ["convert"],
     "api/network_reading": ["read"],
+    "api/push": ["push"],
     "api/quadratic_fit": ["fit"],
     "api/train": ["train image", "train language", "train sae"],
     "train/trackers": [

@@ -118,6 +118,7 @@ OF_NO_VERB: dict[str, str] = {
     **dict.fromkeys(("bl.train_image", "bl.train_language", "bl.train_sae"), MAKES),
     **dict.fromkeys(("bilens train image", "bilens train language", "bilens train sae"), MAKES),
     "bilens demo": MAKES,
+    **dict.fromkeys(("bl.push", "bilens push"), "it sends the files of a model as they are"),
     "bl.plan_eigendecomposition": "it says what a decomposition would cost, and nothing of a model",
     "bl.load_converted": "it gives a module to run, and says nothing of it",
     **dict.fromkeys(("bl.inventory", "bilens inspect"), "it lists what lies there, unread"),

@@ -60,6 +60,7 @@ ELSEWHERE = {  # function → where its other options are tried, with files and 
     "from_module": ("example", "output_names"),  # contract/test_names_given.py
     "save": ("input_shape", "output_names", "input_names", "input_mean", "input_scale"),
     "export_sae": ("layout",),
+    "push": ("private", "message", "reports", "license", "dry_run"),  # api/test_push.py
     # api/test_running_model.py
     "ablate": ("at", "mean", "positions", "control"),
     "steer": ("at", "positions", "control"),

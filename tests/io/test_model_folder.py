@@ -58,7 +58,8 @@ def test_config_json_is_a_promise(tmp_path: Path) -> None:
     """A folder written today loads in every later release."""
     save(make(), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text()) == CLASSIFIER_CONFIG
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    names = ["README.md", "config.json", "model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     save(make("MLP"), tmp_path, input_shape=[6], output_names="abc", overwrite=True)
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "format": "bilens-model",

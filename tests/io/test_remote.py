@@ -218,6 +218,37 @@ def test_a_file_that_was_written_again_has_another_header(tmp_path: Path, folder
     assert load_layers(folder / "llama", lambda name: name == "layers.1.mlp").module is None
 
 
+# ---- small models, read whole
+
+
+@pytest.mark.parametrize("kind", ["classifier", "autoencoder", "saelens"])
+def test_a_folder_that_is_small_is_read_whole(server: RangeServer, folder: Path, kind: str) -> None:
+    near = folder / kind
+    if kind == "saelens":
+        bl.export_sae(bl.nn.TopKSAE(6, 8, 2), near)
+    else:
+        made = {
+            "classifier": bl.nn.BilinearClassifier(6, 4, 3),
+            "autoencoder": bl.nn.TopKSAE(6, 8, 2),
+        }
+        bl.save(made[kind], near)
+    expected, found = load(near), load(f"{server.url}/{kind}")
+    assert found.weights_sha256 == expected.weights_sha256 != ""
+    states = [one.module_for("a test").state_dict() for one in (found, expected)]
+    assert all(map(torch.equal, *(state.values() for state in states)))
+
+
+def test_a_converted_model_is_to_be_downloaded(server: RangeServer, folder: Path) -> None:
+    (folder / "converted").mkdir()
+    base = {"model_type": "bilens", "vocab_size": 5, "d_model": 4, "d_hidden": 4}
+    base |= {"n_layer": 1, "n_head": 1, "n_ctx": 3}
+    content = {"format": "bilens converted model 1", "base": base, "sites": {}}
+    (folder / "converted" / "config.json").write_text(json.dumps(content))
+    shutil.copy(folder / "stacks" / "model.safetensors", folder / "converted")
+    with pytest.raises(CheckpointError, match=r"of this kind are files of this machine: download"):
+        load(f"{server.url}/converted")
+
+
 # ---- what goes wrong
 
 

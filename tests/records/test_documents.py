@@ -311,7 +311,7 @@ def test_every_record_of_a_document_is_in_its_schema(document: type[Document]) -
     found = json.loads(schema(document))["$defs"]
     assert {part.__name__ for part in records_in(document)} == {*found}
     page = tables(document)
-    assert all(f"### {name}\n" in page for name in found)
+    assert all(f"## {name}\n" in page for name in found)
 
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, "addresses"])

@@ -79,6 +79,7 @@ def test_a_finished_run_says_what_it_is(folder: Path) -> None:
         "checkpoints",
         "config.json",
         "model.safetensors",
+        "README.md",
         "run.json",
         "history.jsonl",
     }
@@ -119,7 +120,12 @@ REFUSALS: list[tuple[Any, dict[str, Any], type[BilensError], str]] = [
     (foreign, {"resume": True}, CheckpointError, "holds no run to resume .*without --resume"),
     (a_file, {}, OutputExistsError, "is a file; expected a folder"),
     (a_file, {"overwrite": True}, OutputExistsError, "is a file; expected a folder"),
-    (a_run, {}, OutputExistsError, r"already holds files \(checkpoints, config.json, .*--resume"),
+    (
+        a_run,
+        {},
+        OutputExistsError,
+        r"already holds files \(README.md, checkpoints, config.json, .*--resume",
+    ),
     (a_run, {"resume": True}, UsageError, "with epochs=1; this command says epochs=4: resume"),
     (a_run, {"resume": True, "overwrite": True}, UsageError, "give one of them"),
     (a_damaged_run, {"resume": True}, CheckpointError, r"run\.json: is damaged"),
@@ -488,9 +494,9 @@ def test_a_full_disk_at_any_write_leaves_a_run_that_goes_on(
 ) -> None:
     total = writes_of_a_run(tmp_path / "whole")
     # A file and its folder are synced: run.json 2, history 2; each of four epochs a history 2, two
-    # files of a checkpoint 4 and the folder it is in 1; the two files of the model 2 and 1.
-    assert total == 2 + 2 + 4 * (2 + 4 + 1) + 3
-    for fail_at in range(1, total + 1, 3 if sweep_share == 1 else 7):
+    # files of a checkpoint 4 and the folder it is in 1; the three of the model 3 and 1.
+    assert total == 2 + 2 + 4 * (2 + 4 + 1) + 4
+    for fail_at in range(1, total, 3 if sweep_share == 1 else 7):  # behind the last it is done
         folder = tmp_path / f"run-{fail_at}"
         with pytest.raises(DiskError, match=r"No space left on device.*free some space"):
             writes_of_a_run(folder, fail_at)

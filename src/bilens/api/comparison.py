@@ -28,6 +28,7 @@ from bilens.api.wiring import compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
+from bilens.base.model_card import is_own_card
 from bilens.data.labelled_data import read_labelled
 from bilens.data.model_interface import LabelledData, ModelInterface
 from bilens.data.tokenizer import load_tokenizer
@@ -197,10 +198,8 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
     """Return a value of a program as it is told: of a long one its beginning, and its SHA-256."""
     if isinstance(value, Name):
         value = (words or {}).get(value, value)
-    if value is None:
-        return ""
-    if isinstance(value, Name | WeightPlace | Operation):
-        return value[0] or "a value without a name"
+    if value is None or isinstance(value, Name | WeightPlace | Operation):
+        return "" if value is None else value[0] or "a value without a name"
     if isinstance(value, dict):
         value = [part for one in value.items() for part in one]
     if isinstance(value, list):
@@ -240,7 +239,7 @@ def names_not_compared(model: LoadedModel, baseline: LoadedModel) -> set[str]:
     """Return the files of two models whose tensors are not read, and folders."""
     own = files_with_tensors(model) | files_with_tensors(baseline)
     beside = chain(*((all_beside(one) or {}).items() for one in (model, baseline)))
-    return {name for name, path in beside if path not in own}
+    return {name for name, path in beside if path not in own and not is_own_card(path)}
 
 
 def compare_files(model: LoadedModel, baseline: LoadedModel) -> tuple[FileChange, ...] | None:

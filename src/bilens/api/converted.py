@@ -15,7 +15,8 @@ from bilens.api.provenance import describe_run
 from bilens.api.tracing import read_converted
 from bilens.base import silent
 from bilens.base.errors import DataError, NonFiniteError, UsageError
-from bilens.base.files import write_file
+from bilens.base.files import write_file, write_files
+from bilens.base.model_card import card_file
 from bilens.base.option_rules import TrackerName
 from bilens.findings.conversion_losses import average_losses, losses, samples
 from bilens.interp.traced_layer import top_contexts
@@ -25,6 +26,9 @@ from bilens.io.host import Host, Site, copy_companions, tokenizer_at
 from bilens.records import bilinear_conversion as records
 from bilens.records.base import read_document, to_json
 from bilens.records.common import LayeredModel, Source, TextOrigin
+from bilens.report.markdown import escaped
+from bilens.report.sections.conversion import summary
+from bilens.report.text import load_catalogue
 from bilens.train.device import device_of
 from bilens.train.distillation import has_experts, text_losses, token_table
 from bilens.train.layer_fit import ConversionRecipe
@@ -34,6 +38,10 @@ from bilens.train.processes import ALONE, Processes
 from bilens.train.run_folder import CONVERSION_NAME
 from bilens.train.trackers import Telling, Tracker
 
+OF_LLAMA = (
+    " `config.json` says `linear` as its activation: **a program that hard-codes another one runs "
+    "a different model**, without an error."
+)
 KNOWN_TEXTS = 4  # of a domain, that tell whether the teacher knows it
 CHANCE = 0.9  # of log(vocabulary): from this loss on the model does not know the text
 
@@ -198,7 +206,9 @@ class Converted:
             "source": Source(str(self.folder), folder_sha256(self.folder), made),
             "reproduce": describe_run(None, recipe.seed),
         }
-        document = to_json(read_document(records.Conversion, found))
+        record = read_document(records.Conversion, found)
+        write_files({self.folder / name: data for name, data in card_of(record).items()})
+        document = to_json(record)
         write_file(result, (json.dumps(document, indent=1) + "\n").encode())
         return document
 
@@ -271,3 +281,26 @@ class Converted:
             text_losses(x, self.line_texts, self.student) for x in (self.student, rounded)
         )
         return float((stored - exact).mean())
+
+
+def card_of(record: records.Conversion) -> dict[str, bytes]:
+    """Return the card of a converted model, with what it cost; none where people wrote one."""
+    folder, made, is_llama = Path(record.folder), len(record.layers), "Auto" in record.loaded_by
+    task = {"type": "text-generation" if record.unit == "nats per token" else "other"}
+    data = [{"type": one.name, "name": one.name} for one in record.domains]
+    loss = {"type": "loss", "name": f"loss on held-out inputs, {record.unit}"}
+    scores = [{"metrics": [{**loss, "value": one.loss}], "task": task} for one in record.domains]
+    found = [{**one, "dataset": place} for one, place in zip(scores, data, strict=True)]
+    words = {
+        "library": "transformers" if is_llama else "bilens",
+        "scores": f"model-index: {json.dumps([{'name': folder.name, 'results': found}])}\n",
+        "kind": record.model.kind,
+        "made": made,
+        "all": made + len(record.kept),
+        "loaded_by": record.loaded_by,
+        "warning": OF_LLAMA if is_llama else "",
+        "costs": "\n".join(f"* {escaped(line)}" for line in summary(load_catalogue("en"), record)),
+    }
+    sizes = {"parameters": record.num_parameters, "read exactly": record.exact_parameters}
+    sha256, made_by = record.source.weights_sha256, record.source.provenance
+    return card_file(folder, "conversion", sha256, sizes, made_by, words)

@@ -360,7 +360,7 @@ def check_rule(subject: str) -> None:
     rules = {WHOLE, *(rule.id for rule in REGISTRY)}
     if not subject.startswith(RULE) or subject.removeprefix(RULE) not in rules:
         raise UsageError(
-            f"subject is {subject!r:.80}; expected a rule, as rule:trigger (docs/auditing.md)."
+            f"subject is {subject!r:.80}; expected a rule, as rule:trigger (docs/history.md)."
         )
 
 

@@ -34,7 +34,7 @@ class AuditOptions(JobOptions):
     data: Data | None = described(
         None,
         "What the predictions are judged on: a path (a table, an .npy, .npz or .safetensors file, "
-        "a folder of images; docs/auditing.md), a pair of arrays or tensors (inputs, right "
+        "a folder of images; docs/own_data.md), a pair of arrays or tensors (inputs, right "
         "answers), or an `ImageDataset`; without them nothing is said about accuracy.",
     )
     _: KW_ONLY

@@ -59,11 +59,11 @@ def quadratic_fit(module_or_weights: Subject, options: QuadraticFitOptions) -> Q
     """Return the quadratic approximation of an ordinary or gated MLP, on what it sees.
 
     Math: the least-squares quadratic under x ~ N(μ, Σ) has the coefficients E f, E ∇f and
-        ½ E ∇²f, for these layers moments of single neurons in closed form (`docs/math.md`). A
-        bilinear layer is returned as it is. Several layers: exact for two bilinear ones, otherwise
-        the input of each further layer is taken to be normal. With data the map is the best of a
-        ladder of fits to four fifths of them (`docs/math.md`), told by R² on the fifth that is
-        held out; without, N(0, I) stands in, or what a normalisation beside a layer has learnt.
+        ½ E ∇²f, for these layers moments of single neurons in closed form (docs/approximation.md).
+        A bilinear layer is returned as it is. Several layers: exact for two bilinear ones, else the
+        input of each further layer is taken to be normal. With data the map is the best of a ladder
+        of fits to four fifths of them, told by R² on the fifth that is held out; without, N(0, I)
+        stands in, or what a normalisation beside a layer has learnt.
     Cost: O(out · hidden · in), O(hidden · in² + in³) for a covariance other than I; for each
         further layer O(out · (in³ + hidden³)); R² is `samples` runs of the model and of the map.
 

@@ -105,7 +105,7 @@ def l2_radius(
 
     Math: the margin against rival j is m(δ) = m(0) + g·δ + δᵀAδ, with A = Q_label − Q_j and
         g = 2Ax + b_label − b_j. The distance to m = 0 is `distance_to_quadric` in the eigenbasis
-        of A; the radius is the least of the rivals' lower bounds. See docs/math.md, "Guarantees".
+        of A; the radius is the least of the rivals' lower bounds. See docs/guarantees.md.
     Cost: one eigendecomposition for each pair of outputs that occurs, unless `spectra` holds it;
         then about 2 · in² + 800 · in operations for each input and rival. Memory beside the
         spectrum of one pair: O(rows · (in + hidden + out)).

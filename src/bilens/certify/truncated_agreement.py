@@ -64,7 +64,7 @@ def certified_agreement(
 
     Raises: as `truncated_input_bound`; UsageError, too, if there is no input, or `eigs` is not of
         f; NumericalError if a certified class is not that of f.
-    Source: docs/math.md, "Guarantees".
+    Source: docs/guarantees.md.
     """
     check_type("f", f, QuadraticMap, "use the layer's quadratic_map()")
     if f.sizes.d_out < 2:

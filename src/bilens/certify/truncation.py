@@ -96,7 +96,7 @@ def truncation_error(
 
     Raises: UsageError if k or radius does not fit, or, for one form, nothing is proven;
         NumericalError if a single form did not pass its checks, or the bound overflows.
-    Source: Eckart–Young; docs/math.md, "Truncation".
+    Source: Eckart–Young; docs/guarantees.md.
     """
     forms = list(each_form(eig))
     k, radius = checked_k(eig, k), checked_number("radius", radius)
@@ -250,7 +250,7 @@ def truncation_moments(
     Raises: UsageError if k does not fit, pairs are missing, or Σ is no covariance; ShapeError if μ
         or Σ does not fit; NonFiniteError if one holds NaN or infinity; NumericalError if a form did
         not pass its checks.
-    Source: the moments of a Gaussian quadratic form; docs/math.md.
+    Source: the moments of a Gaussian quadratic form; docs/guarantees.md.
     """
     forms = list(each_form(eig))
     k, d_in = checked_k(eig, k), eig.eigenvectors.shape[-1]

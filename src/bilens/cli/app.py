@@ -21,6 +21,7 @@ from bilens.cli.commands.fit import fit
 from bilens.cli.commands.image import demo, train_image
 from bilens.cli.commands.inspect import inspect
 from bilens.cli.commands.language import train_language, train_sae
+from bilens.cli.commands.push import push
 from bilens.cli.commands.read import read
 from bilens.cli.commands.robustness import attack, certify
 from bilens.cli.commands.sweep import sweep
@@ -40,7 +41,7 @@ class Commands(CommandGroup):
     """The commands of bilens, in the order of the help."""
 
     functions: ClassVar[list[Command]] = [demo, inspect, decompose, fit, audit, certify, attack]
-    functions += [explain, trace, read, convert, sweep, watch]
+    functions += [explain, trace, read, convert, push, sweep, watch]
 
 
 app = typer.Typer(

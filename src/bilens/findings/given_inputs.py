@@ -37,7 +37,10 @@ FEWEST = 30  # inputs of each sample that are compared
 RADII = 500  # inputs of each sample whose exact radius is computed
 EXAMPLES, SUPPORTS = 8, 2  # training inputs that are shown, eigenvectors of each
 LEADING = 10  # whitened eigenvalues that are kept of each class
-POINTS, SPARE = 2.96, 0.038  # of the estimated gap; fitted on models that docs/findings.md names
+POINTS, SPARE = (
+    2.96,
+    0.038,
+)  # of the estimated gap; fitted on models that docs/findings_inputs.md names
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +173,8 @@ def compare(training: RowReadings, test: RowReadings) -> Comparison:
 def estimated_gap(training: RowReadings, test: RowReadings) -> Gap:
     """Return the gap as it is put without any label: a regression on one reading, and no bound.
 
-    The reading is how much farther another answer is from training inputs; docs/findings.md says
-    on which models the range held how often.
+    The reading is how much farther another answer is from training inputs;
+    docs/findings_inputs.md says on which models the range held how often.
     """
     found = area(training.nearest, test.nearest)
     value, low, high = (POINTS * (end - 0.5) for end in (found.value, found.low, found.high))
@@ -184,7 +187,7 @@ def learnt_by_heart(
     """Return the training inputs that look most learnt by heart, among those answered as labelled.
 
     First are those whose label all other training inputs speak against: the model must have it from
-    the row itself. docs/findings.md says how often that is so, and what ranks worse.
+    the row itself. docs/findings_inputs.md says how often that is so, and what ranks worse.
     """
     label = seen.answer if seen.label is None else seen.label
     fitted = (seen.answer == label).nonzero()[:, 0]
@@ -216,7 +219,7 @@ def left_out_margins(x: Tensor, label: Tensor, classes: int) -> tuple[Tensor, Te
     """Return the margin of each label by a ridge regression on all other rows, and its rival."""
     # Math: with H = X (XᵀX + ρI)⁻¹ Xᵀ, what the fit without row i answers there is
     # y_i − (y_i − (HY)_i) / (1 − H_ii). ρ is the mean eigenvalue of XᵀX: among 0.01 to 100 of it
-    # the best at what docs/findings.md measures.
+    # the best at what docs/findings_inputs.md measures.
     targets = torch.nn.functional.one_hot(label, classes).double()
     x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
     gram = x.T @ x

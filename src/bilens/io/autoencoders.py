@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
 from bilens.base.checks import check_type
 from bilens.base.errors import UsageError
 from bilens.base.files import check_path, write_new_files
+from bilens.base.model_card import card_file
 from bilens.io.formats.sae_layouts import official_files, sparsify_files
 from bilens.io.formats.saelens import saelens_files
 from bilens.io.loaded_model import LoadedModel
@@ -58,7 +60,12 @@ def export_sae(
     check_all_finite(folder, sae.state_dict())
     if layout not in get_args(Layout):
         raise UsageError(f"layout={layout!r} is not known: use {', '.join(LAYOUTS)}.")
-    write_new_files(folder, LAYOUTS[layout](sae, dict(provenance or {})), overwrite)
+    files = LAYOUTS[layout](sae, dict(provenance or {}))
+    weights = next(data for name, data in files.items() if name.endswith(".safetensors"))
+    words = {"layout": layout, "library": "saelens" if layout == "saelens" else "bilens"}
+    words["name"] = "Transcoder" if sae.is_transcoder else "Sparse autoencoder"
+    told = sha256(weights).hexdigest(), sae.arguments(), provenance or {}, words
+    write_new_files(folder, files | card_file(folder, "autoencoder", *told), overwrite)
     return folder
 
 

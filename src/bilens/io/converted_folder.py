@@ -5,6 +5,7 @@ import json
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
+from os import fspath
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from bilens.algebra.approximation.layer_weights import GLUWeights
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import check_path, file_sha256, read_json, write_error, write_file
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.families import FAMILIES
@@ -120,7 +121,9 @@ def read_host(folder: Path) -> Host:
     try:
         host = host_of(blank(content["base"]), folder, file_sha256(weights))
         host.replace({name: BilinearMLP(**given) for name, given in content["sites"].items()})
-        load_model(host.module, str(weights))
+        load_model(host.module, fspath(weights))
+    except BilensError:
+        raise
     except Exception as error:  # whatever damaged files lead to
         short = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder}: cannot be read ({short}): restore the folder.") from error

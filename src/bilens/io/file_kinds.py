@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bilens.base.errors import CheckpointError, NoLayersError, Retry
-from bilens.base.files import check_regular_file, not_there, why_unreadable
+from bilens.base.files import check_regular_file, not_there, parse_object, why_unreadable
 from bilens.io.pickle_contents import LEGACY, PickleReader
 from bilens.io.remote import RemotePath
 
@@ -31,6 +31,7 @@ MARKS = (
 )  # fmt: skip
 # How the weights of such a folder are called, in one file or several.
 SHARDS = re.compile(r"(model|pytorch_model|adapter_model)(-\d+-of-\d+)?\.(safetensors|bin)")
+OF_OTHERS = ("model_type", "architectures")  # keys of the configuration of a Hugging Face model
 START, MAX_SCHEMA = 1 << 16, 1 << 24  # bytes of a file that its kind is told by
 # How files of LightGBM, XGBoost and CatBoost begin, and packages of trees that pickles name.
 TREES = (b"tree\n", b"{L\0\0\0\0\0\0\0\7learner", b"binf", b"CBM1")
@@ -74,7 +75,7 @@ def find_model(given: Path, any_kind: bool = False) -> Path:
     if isinstance(given, RemotePath):
         given = given.pinned()
         if is_model(given):
-            return given
+            return given.downloaded() if given.store.hub and not in_place(given) else given
         raise given.missing("no model; expected config.json and .safetensors in it, or a .gguf")
     try:
         path = given if given.exists() else cached(given)
@@ -225,6 +226,15 @@ def is_model(path: Path) -> bool:
     """Say whether a path is a model: a file of a known kind, or a folder that holds one."""
     whole = path.suffix in MODELS and path.is_file()
     return whole or any((path / mark).exists() for mark in MARKS)
+
+
+def in_place(path: RemotePath) -> bool:
+    """Say whether no more of a model is fetched than is read: others are small, or need files."""
+    config, keys = path / "config.json", set[str]()
+    with suppress(ValueError):  # none that can be read: it is said where it is
+        keys = {*parse_object(config.read_bytes())} if config.is_file() else keys
+    whole = path.suffix in (".gguf", ".safetensors")
+    return whole or (path / "adapter_config.json").is_file() or not keys.isdisjoint(OF_OTHERS)
 
 
 def is_listed(path: Path) -> bool:

@@ -14,6 +14,7 @@ from torch import nn
 from bilens.base.checks import check_choice, check_type
 from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
+from bilens.base.model_card import hub_origin
 from bilens.io.converted_folder import CONVERTED
 from bilens.io.file_kinds import find_model, mark_files
 from bilens.io.formats.circuit_tracer import CIRCUIT_TRACER
@@ -152,7 +153,8 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
         model = read_in_format(path, options)
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
-    return replace(model, marks={**marks, **model.marks}).keep_as_read()
+    about = {**model.provenance, **hub_origin(str(path))}
+    return replace(model, marks={**marks, **model.marks}, provenance=about).keep_as_read()
 
 
 def read_in_format(path: Path, options: ReadOptions) -> LoadedModel:

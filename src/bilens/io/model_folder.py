@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.files import check_path, file_sha256, read_json, write_new_files
+from bilens.base.model_card import card_file
 from bilens.io.loaded_model import (
     CONFIG_NAME as CONFIG_NAME,
     NOTHING_SAID,
@@ -45,6 +47,7 @@ from bilens.nn.module_layers import Module
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
+TEXTS = "pipeline_tag: text-generation\n"  # on the card of a language model
 INPUTS = ("d_input", "d_model", "d_in")  # what the width of the input is called
 MAX_CONFIG_BYTES = 1 << 25  # with the names, means and scales of 500,000 inputs
 
@@ -95,7 +98,10 @@ def save(
     )
     check_description(config)
     weights, about = weights_file(folder, module, config, provenance), config.to_json().encode()
-    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about}, overwrite)
+    sizes, sha256 = config.arguments, hashlib.sha256(weights).hexdigest()
+    words = {"name": config.class_name, "task": TEXTS if "vocab_size" in sizes else ""}
+    card = card_file(folder, "model", sha256, sizes, provenance or {}, words)
+    write_new_files(folder, {WEIGHTS_NAME: weights, CONFIG_NAME: about, **card}, overwrite)
     return folder
 
 

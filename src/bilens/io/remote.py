@@ -68,9 +68,12 @@ class RemotePath(PosixPath):
         return iter(())  # servers of files have no listings to trust
 
     def open(self, *_: Any, **__: Any) -> Any:
-        """Check that the file is there; nothing is read here, but ranges of what `opened` gives."""
-        self.opened()
-        return io.RawIOBase()
+        """Check that the file is there, and return its bytes, fetched as they are read."""
+        return io.BufferedReader(RemoteReader(self.opened()), PIECE)
+
+    def downloaded(self) -> Path:
+        """Return a model of the hub in the cache of huggingface_hub: its files, no folder in it."""
+        return self.store.downloaded(str(self))
 
     def opened(self) -> RemoteFile:
         found = self.store.find(str(self))
@@ -147,6 +150,22 @@ class RemoteFile:
         store.ahead[self.path] = [*zip(starts, pieces, strict=True)]
 
 
+class RemoteReader(io.RawIOBase):
+    """The bytes of a file at an address, one after the other."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file, self.place = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = min(len(buffer), self.file.size - self.place)
+        self.file.fill(memoryview(buffer)[:count], self.place)
+        self.place += count
+        return count
+
+
 def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
     """Call a function on each item, several at a time; return the results in order."""
     if len(items) < 2:
@@ -172,7 +191,7 @@ def located(given: str | Path) -> Path:
     if "@" in host or ".." in names or re.search(r"[?#\x00-\x1f]", rest):
         raise UsageError(
             f"{scheme}://…: an address is host and path alone: give users and keys to the package "
-            "that reads it (docs/loading.md)."
+            "that reads it (docs/addresses.md)."
         )
     STORES[scheme] = ObjectStore(scheme)
     return RemotePath(f"{scheme}:/{rest.rstrip('/')}")

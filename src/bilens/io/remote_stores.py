@@ -88,6 +88,17 @@ ATTEMPTS, WAIT = 5, 0.25  # seconds before the second one, doubled each time
 T = TypeVar("T")
 
 
+NAMED = "is no name on the hub: expected hf://OWNER/NAME, and behind it @REVISION or /FOLDER."
+HUB_FAULTS = {  # errors of huggingface_hub, or behind those of its file system
+    "GatedRepoError": "asks its readers to accept its conditions first: do so on its page of the "
+    "hub, and run `hf auth login`.",
+    "RevisionNotFoundError": "has no such revision: put a branch, a tag or a commit behind the @.",
+    "OfflineModeIsEnabled": "HF_HUB_OFFLINE keeps this machine off the hub: unset it, or pass "
+    "OWNER/NAME without hf://, which is looked for in the cache of the hub.",
+    **dict.fromkeys(("ValueError", "HfUriError", "HFValidationError"), NAMED),
+}
+
+
 class Info(NamedTuple):
     """The size and the version of an object, as its store says them."""
 
@@ -104,16 +115,21 @@ class ObjectStore:
     """Objects of a scheme, and what is known of them; credentials are its package's business."""
 
     def __init__(self, scheme: str) -> None:
+        self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
+        if self.hub:
+            optional_package("huggingface_hub", "hub", "reading a model of the hub")
         fsspec = optional_package("fsspec", "remote", "reading a model at an address")
-        options: dict[str, Any] = {"use_listings_cache": False}
+        # of the hub nothing that an earlier reader asked for is kept: it may be there by now
+        options: dict[str, Any] = {
+            "skip_instance_cache" if self.hub else "use_listings_cache": self.hub
+        }
         if scheme.startswith("http"):
             options["headers"] = {"Accept-Encoding": "identity"}
             options["client_kwargs"] = {"raise_for_status": refuse_whole_files}
         if scheme == "s3":  # what passes is tried again here, and by s3fs
             options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
-        self.hub = scheme == "hf"  # where a model is read at one commit, of which no file changes
         try:
-            self.files = fsspec.filesystem(scheme, **({} if self.hub else options))
+            self.files = fsspec.filesystem(scheme, **options)
         except ImportError as error:  # names the package
             raise UsageError(f"{scheme}:// cannot be read yet: {error}.") from None
         self.cache = RangeCache() if scheme != "memory" else None
@@ -124,16 +140,30 @@ class ObjectStore:
 
     def pinned(self, url: str) -> str:
         """Return where the hub has a model at the commit that it is at now."""
+
+        def commit(at: Any, api: Any) -> str:
+            said = api.repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
+            return str(replace(at, revision=said.sha, _raw_revision=None).unresolve())
+
+        return self.on_hub(url, commit)
+
+    def downloaded(self, url: str) -> Path:
+        """Fetch the files of a model of the hub, but no folders in it; return where they lie."""
+
+        def fetch(at: Any, api: Any) -> Path:
+            below = f"{at.path_in_repo}/" if at.path_in_repo else ""
+            which = {"allow_patterns": [f"{below}*", at.path_in_repo], "revision": at.revision}
+            which |= {"ignore_patterns": f"{below}*/*", "repo_type": at.repo_type}
+            return Path(api.snapshot_download(at.repo_id, **which)) / str(at.path_in_repo)
+
+        return self.on_hub(url, fetch)
+
+    def on_hub(self, url: str, call: Callable[[Any, Any], T]) -> T:
+        """Ask the hub, with the token that huggingface_hub has."""
         from huggingface_hub import HfApi
 
-        def commit() -> str:
-            at: Any = self.files.resolve_path(url)
-            said = HfApi().repo_info(at.repo_id, revision=at.revision, repo_type=at.repo_type)
-            found: str = replace(at, revision=said.sha, _raw_revision=None).unresolve()
-            return found
-
         try:
-            return attempt(url, commit)
+            return attempt(url, lambda: call(self.files.resolve_path(url), HfApi()))
         except (FileNotFoundError, PermissionError):
             raise CheckpointError(
                 f"{url}: no model, or none that may be read: check the name, and run "
@@ -201,7 +231,7 @@ async def refuse_whole_files(reply: Any) -> None:
         raise NoRangesError
 
 
-def attempt(url: str, call: Callable[[], T]) -> T:
+def attempt(url: str, call: Callable[[], T], done: str = "read") -> T:
     """Ask a store, again after errors that pass; else say what went wrong."""
     for number in range(ATTEMPTS):
         if number:
@@ -209,8 +239,10 @@ def attempt(url: str, call: Callable[[], T]) -> T:
             time.sleep(WAIT * 2 ** (number - 1) * (0.5 + jitter))
         try:
             return call()
-        except (FileNotFoundError, PermissionError, BilensError):
+        except BilensError:
             raise
+        except (FileNotFoundError, PermissionError) as error:
+            raise hub_refusal(url, error) or error from None
         except NoRangesError:
             raise CheckpointError(
                 f"{url}: its server sends whole files alone, no ranges: download the model, or "
@@ -218,6 +250,8 @@ def attempt(url: str, call: Callable[[], T]) -> T:
             ) from None
         except Exception as error:  # of many libraries, whose texts may hold keys
             code, name = status_of(error), type(error).__name__
+            if refusal := hub_refusal(url, error):
+                raise refusal from None
             if code in (404, 410):
                 raise FileNotFoundError from None
             if code in (401, 403) or "Credential" in name:
@@ -227,8 +261,15 @@ def attempt(url: str, call: Callable[[], T]) -> T:
                 break
     times = "" if number < ATTEMPTS - 1 else f", {ATTEMPTS} times"
     raise CheckpointError(
-        f"{url}: could not be read ({said}{times}): check address and network, and try again."
+        f"{url}: could not be {done} ({said}{times}): check address and network, and try again."
     )
+
+
+def hub_refusal(url: str, error: Exception) -> CheckpointError | None:
+    """Return the sentence for what the hub said of a name, a revision or an access."""
+    names = (type(one).__name__ for one in (error, error.__cause__) if url.startswith("hf:"))
+    why = next((HUB_FAULTS[name] for name in names if name in HUB_FAULTS), None)
+    return None if why is None else CheckpointError(f"{url}: {why}")
 
 
 def status_of(error: Exception) -> int:
@@ -249,6 +290,6 @@ def changed(url: str) -> CheckpointError:
 
 def no_access(url: str) -> CheckpointError:
     return CheckpointError(
-        f"{url}: access is refused: set up credentials that may read it (docs/loading.md), and "
+        f"{url}: access is refused: set up credentials that may read it (docs/addresses.md), and "
         "see that the clock of this machine is right."
     )

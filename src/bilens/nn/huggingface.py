@@ -3,9 +3,9 @@
 Llama's MLP is down(act(gate x) ∘ (up x)), so with the activation "linear" it is the bilinear one.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from bilens.base.checks import check_finite
 from bilens.base.errors import UsageError
 from bilens.base.files import with_metadata
+from bilens.base.model_card import card_file
 from bilens.nn.block import TransformerConfig
 from bilens.version import VERSION
 
@@ -162,7 +163,6 @@ def huggingface_files(
         )
     found["model.safetensors"] = with_metadata(to_safetensors(tensors), metadata)
     found["config.json"] = as_json(written)
-    found["README.md"] = model_card(config, provenance).encode()
     return found
 
 
@@ -199,18 +199,11 @@ def end_token(path: Path, tokenizer: Mapping[str, Any], end_of_text: str, vocab_
     return number
 
 
-def model_card(config: TransformerConfig, provenance: Mapping[str, str]) -> str:
-    name = "bilinear" if config.gate is None else "gated"
-    card = files("bilens.nn").joinpath("cards", f"{name}.md").read_text("utf-8")
-    sizes = (
-        f"{config.n_layer} blocks, width {config.d_model}, {config.d_hidden} products an MLP, "
-        f"{config.n_head} heads, {config.vocab_size} tokens, context {config.n_ctx}"
-    )
-    said = {"Sizes": sizes, **provenance, "Written by": f"bilens {VERSION}"}
-    rows = "".join(f"| {cell(key)} | {cell(value)} |\n" for key, value in said.items())
-    return card.format(activation=config.gate, rows=rows)
-
-
-def cell(text: str) -> str:
-    """Return a text that cannot end its cell of a Markdown table."""
-    return " ".join(text.replace("|", "\\|").split())
+def llama_card(
+    folder: Path, config: TransformerConfig, weights: bytes, provenance: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Return the card of such a folder; none where people wrote one."""
+    names = ("n_layer", "d_model", "d_hidden", "n_head", "vocab_size", "n_ctx")
+    sizes = {name: getattr(config, name) for name in names}
+    sha256, kind = hashlib.sha256(weights).hexdigest(), "gated" if config.gate else "bilinear"
+    return card_file(folder, kind, sha256, sizes, provenance, {"activation": config.gate})

@@ -26,7 +26,7 @@ from bilens.nn.block import (
     unobserved,
     visible_keys,
 )
-from bilens.nn.huggingface import huggingface_files
+from bilens.nn.huggingface import huggingface_files, llama_card
 from bilens.nn.mlp import MLP, BilinearMLP, Gate
 from bilens.nn.real_run import check_as_rebuilt, first_tokens
 from bilens.nn.tokens import TextModel, check_tokens, mean_cross_entropy
@@ -283,5 +283,6 @@ class BilinearTransformer(TextModel):
         rebuilt.load_state_dict(state, assign=True)
         tokens = first_tokens(self.config.vocab_size, self.config.n_ctx)
         check_as_rebuilt(self, rebuilt, tokens.to(self.embed.weight.device))
-        write_new_files(Path(folder), files, overwrite)
+        card = llama_card(Path(folder), self.config, files["model.safetensors"], said)
+        write_new_files(Path(folder), files | card, overwrite)
         return Path(folder)

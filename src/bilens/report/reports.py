@@ -171,7 +171,7 @@ class AuditReport(SavedReport[Audit]):
         """Write the audit into a folder as the evidence that companies keep, all files or none.
 
         The document, an in-toto test result, a CycloneDX 1.6 ML-BOM, SARIF 2.1.0, JUnit XML and a
-        section of a Hugging Face model card; `docs/auditing.md` says what is in each.
+        section of a Hugging Face model card; `docs/evidence.md` says what is in each.
 
         Args:
             folder: to write into; it is made where there is none.

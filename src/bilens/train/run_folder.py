@@ -25,6 +25,7 @@ from bilens.base.errors import (
 )
 from bilens.base.files import check_path, names_in, read_json, write_error, write_file
 from bilens.base.frame import frame_of
+from bilens.base.model_card import CARD_NAME
 from bilens.base.notebook import frozen_result
 from bilens.io.host import COMPANIONS
 from bilens.io.model_folder import CONFIG_NAME, WEIGHTS_NAME
@@ -50,7 +51,7 @@ METRICS_NAME, TEST_NAME = "metrics.json", "test.csv"  # of a table
 CONVERSION_NAME = "conversion.json"
 RESULTS = (CURVE_NAME, METRICS_NAME, TEST_NAME, CONVERSION_NAME, TRACKING_NAME)
 # Tokenizer and corpus are among the companions.
-OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, RUN_NAME, HISTORY_NAME, *RESULTS, *COMPANIONS)
+OWN_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME, RUN_NAME, HISTORY_NAME, *RESULTS, *COMPANIONS)
 LOCK_NAME = ".lock"
 EARLIER_NAME = ".earlier"  # the run that is being overwritten, whole
 MOVING_NAME = ".earlier.moving"  # a part of it, on its way there or back

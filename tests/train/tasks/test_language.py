@@ -262,7 +262,7 @@ def test_a_finished_folder_holds_all_that_later_commands_need(tmp_path: Path) ->
     assert content["options"]["corpus"] == "grammar"
     assert content["num_held_out"] == len(language_runs.corpus().held_out)
     assert {item.name for item in tmp_path.iterdir()} - {"checkpoints"} == {
-        *("config.json", "model.safetensors", "tokenizer.json", "corpus.json"),
+        *("config.json", "model.safetensors", "tokenizer.json", "corpus.json", "README.md"),
         *("run.json", "history.jsonl"),
     }
 

@@ -187,7 +187,7 @@ def test_as_many_latents_as_are_kept_are_refused() -> None:
         sae_runs.Steps(sae_runs.changed(k=24), sae_runs.Planted()).start()
 
 
-FILES = {"config.json", "model.safetensors"}
+FILES = {"config.json", "model.safetensors", "README.md"}
 
 
 def saes(folder: Path) -> list[torch.nn.Module]:

@@ -27,7 +27,8 @@ def approximate_layer(layer: Layer, assumed: GaussianInput) -> QuadraticMap:
     # gives E[φ⁽ʲ⁾(u)v] = n e_j + k e_{j+1}; so E = n e₀ + k e₁, E∇ = (n e₁ + k e₂)γ + e₀w and E∇² =
     # (n e₂ + k e₃)γγᵀ + e₁(γwᵀ + wγᵀ). ½ E∇² of all neurons has left = γ and right = ½(n e₂ + k
     # e₃)γ + e₁w: as wide as the layer.
-    # Source: arXiv:2502.01032 for MLPs and N(0, I); Stein's identity for the rest (docs/math.md).
+    # Source: arXiv:2502.01032 for MLPs and N(0, I); Stein's identity for the rest
+    # (docs/approximation.md).
     layer = in_float64(layer)
     if layer.phi.name == "identity":
         return exact_map(layer)
@@ -186,7 +187,7 @@ def approximate_composition(
     # g_lᵀ) + 2(Q_lΣQ_r + Q_rΣQ_l). The last term of an output is FᵀMF with F = [left; right] of
     # inner, and M the entrywise product of blocks of FΣFᵀ with the sum of all neurons' weights; an
     # eigendecomposition of the small matrix gives its factors.
-    # Source: L. Isserlis (1918) for the moments; derived in docs/math.md.
+    # Source: L. Isserlis (1918) for the moments; derived in docs/approximation.md.
     low, high = inner.tensor, outer.tensor
     mean, slope = affine_part(inner, assumed)
     _, covariance = output_moments(inner, assumed)

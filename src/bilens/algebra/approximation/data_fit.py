@@ -57,7 +57,7 @@ def fit_neurons(
 
     Returns: float64, activation "identity", with biases and constant.
     Raises: ShapeError, NonFiniteError for inputs that do not fit; UsageError for fewer than 10.
-    Source: least squares; conditioning as measured in docs/math.md.
+    Source: least squares; conditioning as measured in docs/approximation.md.
     """
     gated = as_gated(in_float64(layer))
     found: tuple[Units, Units] | None = None
@@ -89,7 +89,7 @@ def gaussian_neurons(
     Cost: O(hidden · in²), with μ = 0 and Σ = I for None.
 
     Raises: as `GaussianInput` for a mean or covariance that does not fit.
-    Source: Stein's identity; the same function as `approximate_layer` (docs/math.md).
+    Source: Stein's identity; the same function as `approximate_layer` (docs/approximation.md).
     """
     gated = as_gated(in_float64(layer))
     assumed = GaussianInput.from_moments(layer.d_in, mean, covariance, layer.down.device)
@@ -167,7 +167,7 @@ def refit_down(
         classes: whether the outputs are logits, of which only differences matter.
 
     Raises: ShapeError, NonFiniteError for rows that do not fit; UsageError for fewer rows than k.
-    Source: ridge regression; see docs/math.md.
+    Source: ridge regression; see docs/approximation.md.
     """
     d_out = len(quadratic.down)
     check_shape("y", y, (len(x), d_out))

@@ -1,0 +1,222 @@
+"""`bl.push`: a model on the Hugging Face hub, its own files and its card, and no others."""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from msgspec import structs
+from torch import nn
+
+from bilens.api.provenance import LOADED, REPORTS, check_unchanged, weight_files_of
+from bilens.base import silent
+from bilens.base.errors import CheckpointError, UsageError, optional_package
+from bilens.base.files import file_sha256
+from bilens.base.model_card import CARD_NAME, NO_LICENCE, OF_WEIGHTS, card_file
+from bilens.base.notebook import frozen_result
+from bilens.io.file_kinds import MODELS
+from bilens.io.load import load
+from bilens.io.loaded_model import LoadedModel
+from bilens.io.model_folder import save
+from bilens.io.remote_stores import attempt
+from bilens.records.audit import Audit
+from bilens.records.base import read_document
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+LICENCES = re.compile(r"(licen[cs]e|copying|notice)\b[^.]*(\.(txt|md))?", re.IGNORECASE)
+OF_REPORTS = (".json", ".sarif", ".xml", ".md", ".html", ".svg")
+SECRET = re.compile(
+    rb"\bhf_[A-Za-z0-9]{30,}|\bgh[a-z]_[A-Za-z0-9]{30,}|(?<![\w-])sk-[\w-]{32,}|\bAKIA[A-Z0-9]{16}"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+LOOKED_AT = 1 << 20  # first bytes of weights, where a header and its metadata are
+Contents = Mapping[str, Path | bytes]
+
+
+@frozen_result("repository", "private", "files", "left_here", "address")
+class PushedModel:
+    """A model as it was sent to the hub, or would be: the bytes of each file, and its commit."""
+
+    repository: str
+    private: bool
+    files: Mapping[str, int]
+    left_here: tuple[str, ...]  # what else lies in the folder
+    address: str = ""  # for `bl.load`, with the commit; empty where nothing was sent, like `url`
+    url: str = ""
+
+
+def push(
+    model: str | Path | LoadedModel | nn.Module,
+    repository: str,
+    *,
+    private: bool = True,
+    message: str = "",
+    reports: Sequence[str | Path] = (),
+    license: str = "",
+    dry_run: bool = False,
+    say: Callable[[str], None] = silent,
+) -> PushedModel:
+    """Send a model to the Hugging Face hub, with the token that huggingface_hub has.
+
+    Weights, configuration, tokenizer, licence and card go there, and the reports that are named;
+    nothing else of the folder does. The card is written where there is none.
+
+    Args:
+        model: its folder or file, what `bl.load` returned of one, or a module that `bl.save` takes.
+        repository: "owner/name"; it is made where there is none.
+        private: whether nobody else may see it. One that is public already is then refused.
+        message: of the commit.
+        reports: JSON of audits of exactly these weights, whose scores the card then has, and other
+            files of reports or evidence, or folders of them.
+        license: as the hub names it ("apache-2.0"), for the card.
+        dry_run: whether nothing is sent: what would be is returned.
+        say: is told each file with its size, before any is sent.
+
+    Raises: UsageError if it is no model of a file, a report is of other weights, a file holds
+        what looks like a key, or the repository is public or holds another model; CheckpointError
+        if there is no model, or the hub refuses or is not reached.
+    """
+    if REPOSITORY.fullmatch(repository) is None:
+        raise UsageError(f"repository={repository!r}: expected OWNER/NAME, as on the hub.")
+    hub = optional_package("huggingface_hub", "hub", "pushing a model")
+    with TemporaryDirectory() as made:
+        given = save(model, Path(made) / "model") if isinstance(model, nn.Module) else model
+        loaded = given if isinstance(given, LoadedModel) else load(given)
+        place = Path(loaded.source)
+        if not place.exists() or not loaded.is_as_read:
+            raise UsageError(
+                f"{loaded.source}: lies in no file here as it is: save it, and pass that."
+            )
+        named = report_files(reports)
+        files: dict[str, Path | bytes] = {**model_files(loaded), **named}
+        files[CARD_NAME] = card_for(hub, loaded, named, repository, license).encode()
+        check_secrets(files, str(hub.get_token() or "").encode())
+        check_unchanged(loaded)
+        inside = {one.name for one in place.iterdir()} if place.is_dir() else set()
+        sizes = {n: len(x) if isinstance(x, bytes) else x.stat().st_size for n, x in files.items()}
+        for name, size in sizes.items():
+            say(f"{name}: {size:,} bytes")
+        found = PushedModel(repository, private, sizes, tuple(sorted(inside - {*files})))
+        say(f"Stays here: {', '.join(found.left_here) or 'nothing'}.")
+        message = message or f"A model of bilens: {loaded.weights_sha256[:12]}"
+        send = partial(send_files, hub, found, files, message)
+        try:
+            return found if dry_run else attempt(f"hf://{repository}", send, "sent")
+        except (FileNotFoundError, PermissionError):
+            raise CheckpointError(
+                f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
+                "with a token that may write there."
+            ) from None
+
+
+def model_files(model: LoadedModel) -> dict[str, Path]:
+    """Return the files that a model is read from, and licences beside them."""
+    place, weights = Path(model.source), {*weight_files_of(model)}
+    beside = filter(Path.is_file, sorted(place.iterdir()) if place.is_dir() else [place])
+    return {
+        path.name: path
+        for path in beside
+        if path in {place, *weights} or is_read(path.name) or LICENCES.fullmatch(path.name)
+    }
+
+
+def is_read(name: str) -> bool:
+    """Tell whether a file is read beside weights; code never is."""
+    return LOADED.fullmatch(name) is not None and not name.endswith(".py")
+
+
+def report_files(reports: Sequence[str | Path]) -> dict[str, Path]:
+    """Return the files of reports; those of a folder are named with it."""
+    found = dict[str, Path]()
+    for given in map(Path, reports):
+        inside = sorted(filter(Path.is_file, given.rglob("*")))
+        found |= {path.relative_to(given.parent).as_posix(): path for path in inside or [given]}
+    for name, path in found.items():
+        if not path.is_file() or path.suffix not in OF_REPORTS or name == CARD_NAME:
+            raise UsageError(
+                f"{path}: is no file of a report ({', '.join(OF_REPORTS)}): rows that a model "
+                "learnt from or was judged on are not sent."
+            )
+    return found
+
+
+def card_for(
+    hub: Any, model: LoadedModel, reports: Mapping[str, Path], repository: str, license: str
+) -> str:
+    """Return the card of a model; scores are of reports of its own weights alone."""
+    from bilens.report.evidence import evidence_files  # jinja2 is needed only here
+
+    place, sha256 = Path(model.source), model.weights_sha256
+    kind = model.provenance.get("format", type(model.module).__name__)
+    there, words = place / CARD_NAME, {"name": kind, "task": ""}
+    if there.is_file():
+        text = there.read_text("utf-8")
+    else:
+        made = card_file(place, "model", sha256, {}, model.provenance, words)
+        text = made[CARD_NAME].decode()
+    if (told := OF_WEIGHTS.search(text)) and told[1] != sha256:
+        raise UsageError(f"{there}: is the card of other weights ({told[1][:12]}…): write it anew.")
+    if license:
+        text = text.replace(NO_LICENCE, license)
+    card = hub.ModelCard(text)
+    card.data.license = license or card.data.license
+    for record in (report_of(path, model) for path in reports.values()):
+        if isinstance(record, Audit):
+            source = structs.replace(record.source, path=place.name)
+            record = structs.replace(record, source=source)
+            part = hub.ModelCard(evidence_files(record, "en")["model-card.md"].decode())
+            card.text += f"\n{part.text}"
+            card.data.eval_results = part.data.eval_results or card.data.eval_results
+            card.data.model_name = card.data.eval_results and repository.split("/")[1]
+    return str(card) if license or reports else text
+
+
+def report_of(path: Path, model: LoadedModel) -> Any:
+    """Return the report in a file; None where it is none, refused where it is of other weights."""
+    content = json.loads(path.read_text("utf-8")) if path.suffix == ".json" else None
+    kind = content.get("kind") if isinstance(content, dict) else None
+    if kind not in REPORTS:
+        return None
+    record: Any = read_document(REPORTS[kind], content)
+    home, told = Path(model.source), record.source.files
+    home = home if home.is_dir() else home.parent
+    changed = [n for n, s in told.items() if (home / n).is_file() and file_sha256(home / n) != s]
+    if record.source.weights_sha256 != model.weights_sha256 or changed:
+        raise UsageError(f"{path}: is a report of other weights than {model.source}: audit these.")
+    return record
+
+
+def check_secrets(files: Contents, token: bytes) -> None:
+    """Refuse what looks like a key, or is the token of the hub; it is not told."""
+    for name, content in files.items():
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                content = file.read(LOOKED_AT if name.endswith(MODELS) else -1)
+        if SECRET.search(content) or (token and token in content):
+            raise UsageError(f"{name}: holds what looks like a key or a token: take it out first.")
+
+
+def send_files(hub: Any, pushed: PushedModel, files: Contents, message: str) -> PushedModel:
+    """Commit the files to their repository, which is made where there is none."""
+    api, name = hub.HfApi(), pushed.repository
+    api.create_repo(name, private=pushed.private, exist_ok=True)
+    about = api.repo_info(name)
+    if pushed.private and not about.private:
+        raise UsageError(
+            f"{name} is public on the hub: push it as public (--public), or to another name."
+        )
+    there = {one.rfilename for one in about.siblings or ()} - {*files}
+    others = sorted(one for one in there if is_read(one) or one.endswith(MODELS))
+    if others:
+        raise UsageError(
+            f"{name} holds files of another model ({', '.join(others)}): push to another name."
+        )
+    added = [hub.CommitOperationAdd(path, content) for path, content in files.items()]
+    parent = {"commit_message": message, "parent_commit": about.sha}
+    done = api.create_commit(name, added, **parent)
+    address = f"hf://{name}@{done.oid}"
+    return replace(pushed, private=about.private, address=address, url=str(done.commit_url))

@@ -1,0 +1,1 @@
+"""The documentation as a site: its pages gathered, built by MkDocs, and looked at."""
