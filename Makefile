@@ -10,11 +10,13 @@ MODEL ?=
 CORPUS ?=
 HUNT ?= 200
 IMAGES = $(if $(DATA),--data-dir $(DATA))
+REPOSITORY ?=
+VERSION ?=
 export PYTHONDONTWRITEBYTECODE :=   # many processes start, and each would compile all that it imports
 
-.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs site clean
+.PHONY: help demo explore test test-all test-processors hunt test-gpu test-peers check collect coverage mutation fuzz docs site clean dist changelog image
 .PHONY: bench bench-real bench-sweep bench-training bench-decomposition bench-guarantees bench-ground-truth bench-polynomial-language bench-wires bench-two-layers bench-quadratic-fit
-.PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-startup bench-tables study-adapters study-pretrained study-conversion
+.PHONY: bench-conversion-ordinary bench-language bench-sae bench-explorer bench-installation bench-startup bench-tables study-adapters study-pretrained study-conversion
 
 help:                            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 22
@@ -85,6 +87,16 @@ site: .venv/test                 ## all pages as a site in build/site, each open
 	$(PIP) -e '.[docs]'
 	$(BIN)/python -m tools.site
 
+dist: .venv/test                 ## wheels and source archives in dist/, built and checked (REPOSITORY=https://…)
+	$(BIN)/python -m tools.dist dist $(if $(REPOSITORY),--repository $(REPOSITORY))
+
+changelog: .venv/test            ## the fragments of changelog.d become a section of CHANGELOG.md (VERSION)
+	$(BIN)/towncrier build --version "$(VERSION)"
+
+image:                           ## the container, where podman, buildah or docker is (BASE=image with Python)
+	@engine=$$(command -v podman || command -v buildah || command -v docker) || { echo "not built: no podman, buildah or docker"; exit 1; }; \
+	$$engine build $(if $(BASE),--build-arg BASE=$(BASE)) -t bilens -f Containerfile .
+
 bench: bench-training bench-decomposition bench-guarantees   ## three of the benchmarks (DATA)
 
 bench-training: .venv/test       ## an epoch of images against a plain loop (DATA)
@@ -128,6 +140,9 @@ bench-sweep: .venv/test          ## sweeps by engines over 14,909 MLPs, and with
 bench-explorer: .venv/test       ## the explorer's pages in a browser, of 2,000 models
 	$(PIP) -e ./explorer
 	$(BIN)/python -m bench.explorer
+
+bench-installation: .venv/test   ## the wheels in an empty environment: size, seconds, three commands
+	$(BIN)/python -m bench.installation
 
 bench-startup: .venv/test        ## the help and the imports, beside import torch
 	$(BIN)/python -m bench.startup

@@ -1,6 +1,7 @@
-"""Runs the steps of a composite action as a runner of GitHub does, with a `gh` that is made here.
+"""Runs the steps of an action, and of a job of a workflow, as a runner of GitHub does.
 
-Its `python` only writes down what it is asked to install: the steps use the bilens of the tests.
+The action finds a `gh` that is made here, and a `python` that only writes down what it is asked to
+install: its steps use the bilens of the tests.
 """
 
 import os
@@ -96,11 +97,28 @@ def run_action(checkout: Path, given: dict[str, str], pull_request: str = "7") -
         "GITHUB_STEP_SUMMARY": str(runner / "summary"),
     }
     (runner / "summary").write_text("")
-    for step in told["runs"]["steps"]:
+    run_steps(told["runs"]["steps"], values, checkout, environment, runner, ended)
+    ended.summary = (runner / "summary").read_text("utf-8")
+    ended.installed = (runner / "installed").read_text()
+    outputs = {name: one["value"] for name, one in told["outputs"].items()}
+    ended.outputs = filled(outputs, values)
+    return ended
+
+
+def run_steps(
+    steps: list[dict[str, Any]],
+    values: dict[str, str],
+    folder: Path,
+    environment: dict[str, str],
+    runner: Path,
+    ended: Ended,
+) -> None:
+    """Run steps in a folder, one that fails is the last; other actions are written down."""
+    for step in steps:
         if not holds(step.get("if", ""), values):
             continue
         if "uses" in step:
-            ended.used.append((step["uses"], filled(step["with"], values)))
+            ended.used.append((step["uses"], filled(step.get("with", {}), values)))
             continue
         output = runner / "output"
         output.write_text("")
@@ -108,7 +126,7 @@ def run_action(checkout: Path, given: dict[str, str], pull_request: str = "7") -
         own = filled(step.get("env", {}), values) | {"GITHUB_OUTPUT": str(output)}
         done = subprocess.run(
             [*BASH, str(runner / "script")],
-            cwd=checkout,
+            cwd=folder,
             env=environment | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -122,11 +140,6 @@ def run_action(checkout: Path, given: dict[str, str], pull_request: str = "7") -
         if done.returncode:
             ended.code = done.returncode
             break
-    ended.summary = (runner / "summary").read_text("utf-8")
-    ended.installed = (runner / "installed").read_text()
-    outputs = {name: one["value"] for name, one in told["outputs"].items()}
-    ended.outputs = filled(outputs, values)
-    return ended
 
 
 def filled(texts: dict[str, Any], values: dict[str, str]) -> dict[str, str]:

@@ -56,6 +56,17 @@ class SAEInMemory(SAESteps):
         save_file(sae.state_dict(), folder / "model.safetensors", metadata=dict(provenance))
 
 
+class StepsInFile:
+    """A tracker that keeps the steps that a process tells it, in a file of that process."""
+
+    def __init__(self, place: Path, run: str) -> None:
+        self.file = place / f"{run}.told-{os.environ.get('RANK', 'alone')}"
+
+    def log(self, step: int, _numbers: object, _figures: object) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{step}\n")
+
+
 def language(recipe: LanguageRecipe, group: Processes, at_once: int = 0) -> LanguageTask:
     """A training of a language model."""
     told = language_runs.task(recipe)
@@ -75,7 +86,8 @@ def do(place: Path, job: str, group: Processes) -> None:
     )
     if "half" in how:
         task.stopped = lambda run: run.epoch >= HALF
-    run_in_folder(place / f"{kind}-{name}", task, resume="on" in how)
+    told = StepsInFile(place, f"{kind}-{name}")
+    run_in_folder(place / told.file.stem, task, resume="on" in how, tracker=told)
 
 
 def convert(place: Path, name: str, how: Sequence[str]) -> None:
@@ -93,7 +105,8 @@ def convert(place: Path, name: str, how: Sequence[str]) -> None:
     given = place / "teacher", [language_runs.OPTIONS], place / f"convert-{name}", recipe
     stops = stop_behind_a_line if "half" in how else ConversionJob.stop_if
     with mock.patch.object(ConversionJob, "stop_if", stops), suppress(InterruptedRunError):
-        convert_to_bilinear(*given, shard="shard" in how, resume="on" in how)
+        told = StepsInFile(place, f"convert-{name}")
+        convert_to_bilinear(*given, shard="shard" in how, resume="on" in how, tracker=told)
     torch.set_default_dtype(torch.float64)
 
 

@@ -1,12 +1,14 @@
 """The schema of every document: JSON Schema files and the field tables of the pages, from records.
 
-The view of a field says what it means.
+The view of a field says what it means. `python -m tools.schema` freezes the fields that there are,
+in `tests/frozen_fields.json`, for the releases with the same first two numbers.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import re
 import typing
 from pathlib import Path
 from types import UnionType
@@ -18,7 +20,7 @@ from bilens.findings.rules.registry import REGISTRY
 from bilens.findings.rules.rule import Rule
 from bilens.records.attack import Attack
 from bilens.records.audit import Audit
-from bilens.records.base import Document, Record, kind_of
+from bilens.records.base import Document, Record, default_of, kind_of
 from bilens.records.bilinear_conversion import Conversion
 from bilens.records.decision import AuditIndex
 from bilens.records.decomposition import LayerDecomposition
@@ -29,8 +31,10 @@ from bilens.records.network_reading import NetworkReading
 from bilens.records.sweep import Manifest, SweepResult
 from bilens.records.sweep_report import SweepSummary
 from bilens.records.view import records_in, schemas_of, views
+from bilens.version import VERSION
 from tools.page_parts import split_page
 
+FROZEN = Path(__file__).parent.parent / "tests" / "frozen_fields.json"
 DOCUMENTS: tuple[type[Document], ...] = (
     Audit,
     WatchReport,
@@ -148,3 +152,21 @@ def field_pages(folder: Path) -> dict[Path, str]:
         )
         pages |= split_page(folder / f"fields_{kind.replace(' ', '_')}.md", text)
     return pages
+
+
+def describe_fields() -> dict[str, Any]:
+    """Return the fields of every document and what each holds, by record, with the release."""
+    found: dict[str, Any] = {}
+    for document in DOCUMENTS:
+        fields = {
+            f"{record.__name__}.{field.encode_name}": re.sub(r"\(#\w+\)", "", words(field.type))
+            for record in records_in(document)
+            for field in msgspec.structs.fields(record)
+        }
+        version = default_of(document, "schema_version")
+        found[kind_of(document)] = {"schema_version": version, "fields": fields}
+    return {"release": VERSION.rpartition(".")[0], "documents": found}
+
+
+if __name__ == "__main__":
+    FROZEN.write_text(json.dumps(describe_fields(), indent=1, ensure_ascii=False) + "\n", "utf-8")

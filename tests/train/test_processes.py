@@ -100,6 +100,32 @@ def test_a_conversion_is_that_of_one_process(name: str, converted: Path) -> None
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
 
 
+def told_steps(place: Path, name: str) -> tuple[list[int], set[str]]:
+    """The steps that trackers of a run were told, and the ranks of the processes that told them."""
+    files = [*place.glob(f"{name}.told-*")]
+    steps = [int(line) for file in files for line in file.read_text().split()]
+    return steps, {file.suffix.rpartition("-")[2] for file in files}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_only_the_first_process_tells_trackers(name: str, trained: Path) -> None:
+    steps, ranks = told_steps(trained, name)
+    assert ranks == {"0"} if name.endswith(("two", "sharded")) else ranks == {"0", "alone"}
+    assert len(steps) == len({*steps}) == several_processes.LINES[name.split("-")[0]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["two", "to_shard"])
+def test_only_the_first_process_tells_trackers_of_a_conversion(name: str, converted: Path) -> None:
+    steps, ranks = told_steps(converted, f"convert-{name}")
+    assert ranks == {"0"} if name == "two" else ranks == {"0", "alone"}
+    curves = converted.glob(
+        f"convert-{name}/checkpoints/*.jsonl"
+    )  # of two stages, and the fit first
+    lines = [line for curve in curves for line in curve.read_text().splitlines()]
+    assert len(steps) == len({*steps}) == 1 + len(lines) == 3
+
+
 def test_a_process_that_is_killed_ends_the_run_and_another_number_goes_on(trained: Path) -> None:
     started = several_processes.launch(trained, "kill")
     began = time.monotonic()
