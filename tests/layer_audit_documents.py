@@ -543,6 +543,7 @@ def variants() -> dict[str, dict[str, Any]]:
             **make_layer_audit(),
             "difference": headlined("unrelated", correlation=None),
         },
+        "zeros": {**make_layer_audit(), "difference": headlined("same_numbers", types=["float32"])},
         **{
             f"headline {kind}": {**make_layer_audit(), "difference": headlined(kind)}
             for kind in HEADLINES

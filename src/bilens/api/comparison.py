@@ -198,10 +198,8 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
     """Return a value of a program as it is told: of a long one its beginning, and its SHA-256."""
     if isinstance(value, Name):
         value = (words or {}).get(value, value)
-    if value is None:
-        return ""
-    if isinstance(value, Name | WeightPlace | Operation):
-        return value[0] or "a value without a name"
+    if value is None or isinstance(value, Name | WeightPlace | Operation):
+        return "" if value is None else value[0] or "a value without a name"
     if isinstance(value, dict):
         value = [part for one in value.items() for part in one]
     if isinstance(value, list):

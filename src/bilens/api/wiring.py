@@ -78,11 +78,12 @@ def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
 def is_one_program(
     model: LoadedModel, baseline: LoadedModel, whole: WholeDifference | None
 ) -> bool:
-    """Tell whether two files are the same, byte for byte, or say that the same is computed."""
-    in_files = all(x.original is None and Path(x.source).is_file() for x in (model, baseline))
-    same = model.weights_sha256 == baseline.weights_sha256 != ""
+    """Tell whether two files that can be run are the same, byte for byte, or compute the same."""
+    if any(x.original is not None or not Path(x.source).is_file() for x in (model, baseline)):
+        return False
+    same = model.weights_sha256 == baseline.weights_sha256 and model.runner is not None
     head = None if whole is None else whole.headline
-    return in_files and (same or (head is not None and head.graph == GraphChange((), ())))
+    return same or (head is not None and head.graph == GraphChange((), ()))
 
 
 def are_of_one_configuration(model: LoadedModel, baseline: LoadedModel, files: Files) -> bool:

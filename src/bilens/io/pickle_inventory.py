@@ -115,7 +115,7 @@ def is_of_training(name: str, part: Any) -> bool:
 
 
 def plain_values(content: Any) -> tuple[dict[str, Program], list[str]]:
-    """Return what is no tensor in a checkpoint, by dotted keys, and keys of what is of training."""
+    """Return the plain values of a checkpoint by dotted keys, and the keys of its training."""
     values, left_out = dict[str, Program](), list[str]()
     ends: Callable[[str, Any], bool] = lambda name, one: (  # noqa: E731
         is_tensor(one) or name.endswith("_metadata") or is_of_training(name, one)

@@ -135,7 +135,7 @@ OF_CONVERTER = ("min_runtime_version", "CONVERSION_METADATA")
 
 
 def words_beside(path: Path, model: Table) -> dict[str, bytes]:
-    """Return what programs that run a model read of it, and files of labels that lie behind it."""
+    """Return the metadata of a model by name, and the files that are zipped behind it."""
     buffers, found = model.tables(4), dict[str, bytes]()
     for one in model.tables(6):
         if (name := one.text(0)) not in OF_CONVERTER:

@@ -181,7 +181,7 @@ def headline_parts(head: DifferenceHeadline, found: WholeDifference) -> list[str
         said, unplaced = ["same_tensors_unplaced"], False
     elif head.kind == "not_compared" and head.tensors:
         said = ["not_compared_partly"]
-    elif head.kind == "same_numbers" and all(x.dtype == x.baseline_dtype for x in found.changed):
+    elif head.kind == "same_numbers" and head.types == head.baseline_types:
         said = ["same_numbers_zeros"]
     alike = head.graph is not None and not graph.is_other and head.kind != "unrelated"
     older = head.unplaced is None  # what was compared of a program then is not known
