@@ -73,17 +73,16 @@ class Past:
         What was said of them, which holds for a copy, names them by the end of their path.
         """
 
-        def told(one: Entry) -> Entry:
+        def without_place(one: Entry) -> Entry:
             return one if is_inside(one.model) else structs.replace(one, model=Path(one.model).name)
 
+        said = [without_place(one) for each in self.entries.values() for one in each]
         return replace(
             self,
             rows=(tuple(one for one in self.rows[0] if is_inside(one.model)), self.rows[1]),
             audits={name: each for name, each in self.audits.items() if is_inside(name)},
-            judged={key: tuple(map(told, each)) for key, each in self.judged.items()},
-            entries=grouped_by(
-                (told(one).model, told(one)) for x in self.entries.values() for one in x
-            ),
+            judged={key: tuple(map(without_place, each)) for key, each in self.judged.items()},
+            entries=grouped_by((one.model, one) for one in said),
         )
 
     def people(self, model: str, identity: Identity | None, day: str) -> People | None:
