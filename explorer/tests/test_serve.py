@@ -334,9 +334,11 @@ def test_what_the_walk_left_out_is_told(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_mark_in_the_folder_itself_hides_nothing(folder: Path) -> None:
-    (folder / "config.json").write_text("{}")
-    found = walk(folder)
-    assert {id_of("."), id_of("mnist"), id_of("prod/second")} <= set(found.models)
+    below = {id_of("mnist"), id_of("prod/second")}
+    (folder / "config.json").write_text("{}")  # of an experiment, too: no model by itself
+    assert {id_of("."), *below} & set(walk(folder).models) == below
+    (folder / "model.safetensors").write_bytes(b"")
+    assert {id_of("."), *below} <= set(walk(folder).models)
 
 
 @pytest.mark.parametrize("number", ["3", "99999999999999999999", "9" * 900])
