@@ -18,7 +18,7 @@ import tiny
 from bilens.api.provenance import files_read
 from bilens.api.watch import watch_folder
 from bilens.io.load import load
-from bilens_explorer import folder as folders
+from bilens_explorer import folder as folders, register
 from bilens_explorer.export import export
 from bilens_explorer.folder import ServedFolder
 from bilens_explorer.records.models import id_of
@@ -108,6 +108,27 @@ def test_files_behind_a_link_are_seen_as_they_come(root: Path) -> None:
     assert look(root, served) == {"audited"}
     (root / "shared" / "dense" / "model.py").write_text("x = 1")
     assert look(root, served) == {"changed"}
+
+
+def test_no_link_out_of_the_folder_is_gone_through(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: a link to the root had the whole disk walked through."""
+    audited(root)
+    away = root.parent / "away"
+    (away / "deep").mkdir(parents=True)
+    (root / "m" / "disk").symlink_to(away)
+    walked: list[str] = []
+    walk = register.os.walk
+
+    def walks(*place: Any, **how: Any) -> Any:
+        for one in walk(*place, **how):
+            walked.append(str(one[0]))
+            yield one
+
+    monkeypatch.setattr(register.os, "walk", walks)
+    assert states(ServedFolder(root))["m"] != "audited"
+    assert not [one for one in walked if one.endswith("deep")]
 
 
 def test_what_was_audited_is_not_said_to_lie_where_it_does_not(root: Path) -> None:

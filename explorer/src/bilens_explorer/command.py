@@ -77,11 +77,11 @@ class Address:
     def __post_init__(self) -> None:
         for name, value in (
             ("host", self.host),
-            *(("allow-host", x) for x in self.allow_host or ()),
+            *(("allow-host", one) for one in self.allow_host or ()),
         ):
             if not value or set(value) & set("/@ "):
                 raise UsageError(
-                    f"--{name} is {value!r}; expected an address or name of a machine."
+                    f"--{name} is {value!r}; expected an address or a name of a machine."
                 )
         header = self.user_header
         if header is not None and not re.fullmatch(r"[A-Za-z0-9-]{1,80}", header):

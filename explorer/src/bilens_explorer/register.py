@@ -117,11 +117,11 @@ class Register:
 
     def compare(self, audited: AuditedFiles, *, again: bool = False) -> tuple[Marks, RegisterState]:
         """Compare a model with an audit, and return the marks of its files, too."""
-        marks = {str(one): mark_of(str(one)) for one in folders_of(audited.path)}
+        marks = {str(one): mark_of(str(one)) for one in folders_of(audited.path, self.folder)}
         try:
             if (base := audited.find_base()) is not None:
                 deque(files_of(self.folder, base), maxlen=0)  # it leads nowhere else
-                marks |= {str(one): mark_of(str(one)) for one in folders_of(base)}
+                marks |= {str(one): mark_of(str(one)) for one in folders_of(base, self.folder)}
         except (BilensError, OSError):
             return marks, UNREAD
 
@@ -143,16 +143,17 @@ class Register:
         return marks, compare_with_audit(audited, hash_file, hash_model)
 
 
-def folders_of(path: Path) -> list[Path]:
+def folders_of(path: Path, home: Path) -> list[Path]:
     """Return a model and the folders in it, whose marks are others where a file comes or goes.
 
-    Those behind links too, each once.
+    Those behind links too, each once, and none that lies out of the served folder.
     """
     found, seen = [path], set[str]()
     for here, folders, _ in os.walk(path, followlinks=True):
         real = os.path.realpath(here)
-        if real in seen:
+        if real in seen or not Path(real).is_relative_to(home):
             folders.clear()
+            continue
         seen.add(real)
         found.append(Path(here))
     return found

@@ -223,7 +223,7 @@ def layer_map(
 ) -> LayerMap:
     """Return a layer in a basis; weights that have to be multiplied are multiplied in float64.
 
-    A layer with an activation is read from an R² of `threshold` on, as a rule of 0.9.
+    A layer with an activation is read from an R² of `threshold` on; None is that of its own fit.
     """
     view, module = model.layers[name], model.module
     if basis != "input" and view.reads in ("residual stream", "activations"):

@@ -180,12 +180,13 @@ def files_below(folder: Path) -> dict[str, Path]:
     or where another one has led.
     """
     found, known, todo = dict[str, Path](), set[Path](), [folder]
+    home = Path(os.path.realpath(folder))  # unlike `resolve` it takes a link to itself
     while todo and folder.is_dir():
         place = todo.pop()
-        known.add(Path(os.path.realpath(place)))  # unlike `resolve` it takes a link to itself
+        known.add(Path(os.path.realpath(place)))
         for path in sorted(place.iterdir()):
             real = Path(os.path.realpath(path))
-            within = Path(os.path.realpath(folder)) in real.parents and real not in known
+            within = home in real.parents and real not in known
             skipped = path.name in HIDDEN or OF_TRAINING.match(path.name)
             if path.is_dir() and within and not skipped:
                 todo.append(path)
