@@ -37,10 +37,8 @@ FEWEST = 30  # inputs of each sample that are compared
 RADII = 500  # inputs of each sample whose exact radius is computed
 EXAMPLES, SUPPORTS = 8, 2  # training inputs that are shown, eigenvectors of each
 LEADING = 10  # whitened eigenvalues that are kept of each class
-POINTS, SPARE = (
-    2.96,
-    0.038,
-)  # of the estimated gap; fitted on models that docs/findings_inputs.md names
+# of the estimated gap; fitted on models that docs/findings_inputs.md names
+POINTS, SPARE = 2.96, 0.038
 
 
 @dataclass(frozen=True, eq=False)
