@@ -167,21 +167,12 @@ def test_interactions_are_rows_of_q(client: TestClient, root: Path) -> None:
     assert torch.allclose(torch.tensor(found["matrix"]).double(), expected, rtol=1e-5)
     share = float(expected.square().sum() / matrix.square().sum())
     assert found["share"] == pytest.approx(share)
-    assert sorted(found["clustered"]) == [0, 1, 2, 3, 4]
 
 
 def test_inputs_are_named(client: TestClient) -> None:
     found = ask(client, "planted", "interactions", inputs=" debt, 0,age").json()
     assert (found["inputs"], found["names"]) == ([2, 0], ["debt", "age"])
     assert found["matrix"] == [[0.5, 0], [0, 3]]
-
-
-def test_alike_inputs_stand_side_by_side() -> None:
-    from bilens_explorer.interactions import clustered
-
-    one, other = [1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0]
-    order = clustered(torch.tensor([one, other, one, other]))
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset({0, 2}), frozenset({1, 3})}
 
 
 def test_a_direction_of_a_language_model_is_read_as_tokens(client: TestClient, root: Path) -> None:

@@ -1,7 +1,7 @@
 """Layers, spectra and interactions in a real browser: by mouse, by keyboard alone, by a link.
 
 Broken once: with a slider that leaves the bound as it was, with what is chosen not kept in the
-address, with a cell told of another order, with a plot wider than the window,
+address, with a plot wider than the window,
 with a cell not kept in the address, with a step to the measured k on the other side,
 with arrow keys that leave the point of a curve where it was.
 """
@@ -184,14 +184,13 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
     assert told.inner_text() == "debt × debt: 0.5"
     page.locator(".heat-map").hover()  # its middle
     assert told.inner_text() == "income × income: −2"
-    page.get_by_label("Order").select_option("name")  # age, debt, income
-    page.locator(".heat-map").press("ArrowUp")  # from debt × debt, which was chosen
-    assert told.inner_text() == "age × debt: 0"
+    page.locator(".heat-map").press("ArrowUp")
+    assert told.inner_text() == "age × income: 0"
     page.locator(".heat-map").press("ArrowDown")
-    assert told.inner_text() == "debt × debt: 0.5"
-    assert "cell=2-2" in page.url
+    assert told.inner_text() == "income × income: −2"
+    assert "cell=1-1" in page.url
     page.reload()
-    page.get_by_text("debt × debt: 0.5").wait_for()
+    page.get_by_text("income × income: −2").wait_for()
     page.locator(".heat-map").click(position={"x": 5, "y": 5})
     assert told.inner_text() == "age × age: 3"
     assert "cell=0-0" in page.url
@@ -210,9 +209,6 @@ def test_interactions_by_mouse_and_keyboard(page: Any) -> None:
 @pytest.mark.slow
 def test_the_map_is_zoomed_and_moved(page: Any) -> None:
     opened(page, "images", "spectra")
-    page.get_by_label("Order").focus()
-    page.keyboard.type("alike")
-    page.wait_for_url("**order=cluster**")
     least = page.get_by_label("At least, of the largest")
     least.press("ArrowRight")
     page.wait_for_url("**least=1*")
@@ -272,7 +268,7 @@ def test_a_model_that_goes_while_it_is_looked_at(page: Any, root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["CSV", "JSON", "SVG", "PNG"])
+@pytest.mark.parametrize("kind", ["CSV", "JSON", "PNG"])
 def test_a_map_is_taken_away(page: Any, kind: str) -> None:
     opened(page, "planted", "spectra")
     button = page.get_by_role("button", name=f"Interactions as {kind}")
@@ -283,5 +279,5 @@ def test_a_map_is_taken_away(page: Any, kind: str) -> None:
     data = Path(found.value.path()).read_bytes()
     if kind == "CSV":
         assert data.decode().splitlines()[1] == "age,age,3"
-    if kind == "SVG":
-        assert data.count(b"<rect") == 4  # three entries on their ground
+    if kind == "PNG":
+        assert data.startswith(b"\x89PNG")

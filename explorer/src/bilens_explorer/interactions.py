@@ -4,7 +4,6 @@ from typing import Annotated
 
 import torch
 from msgspec import Meta
-from torch import Tensor
 
 from bilens.api import shorts
 from bilens.base.errors import UsageError
@@ -49,7 +48,6 @@ def view_of(output: OutputView, number: int, text: str) -> InteractionView:
         names=None if names is None else tuple(names[index] for index in chosen),
         shape=output.image,
         matrix=tuple(shorts(row) for row in part),
-        clustered=clustered(part),
         d_in=len(matrix),
         share=(float(part.norm()) / whole) ** 2,
     )
@@ -71,19 +69,6 @@ def named(text: str, names: tuple[str, ...] | None, width: int) -> list[int]:
     if len(found) > MOST:
         raise UsageError(f"{len(found)} inputs were asked for; at most {MOST} are shown.")
     return [*found]
-
-
-def clustered(matrix: Tensor) -> tuple[int, ...]:
-    """Return an order in which inputs that interact alike stand side by side."""
-    from scipy.cluster.hierarchy import leaves_list, linkage  # slow to import, needed only here
-    from scipy.spatial.distance import pdist
-
-    if len(matrix) < 3:
-        return tuple(range(len(matrix)))
-    sizes = matrix.norm(dim=1, keepdim=True)
-    rows = matrix / torch.where(sizes > 0, sizes, 1.0)
-    tree = linkage(pdist(rows.numpy()), "average", optimal_ordering=True)
-    return tuple(leaves_list(tree).tolist())
 
 
 ENDPOINTS = (Endpoint("/models/{key}/interactions", interactions, held=held_outputs, slow="view"),)

@@ -46,8 +46,10 @@ def standing(t: Catalogue, row: ModelRow) -> str:
     if row.last is None:
         return t("explorer.standing.never")
     told = {"number": row.last.number, "day": row.last.date[:10]}
+    # of a model in memory no files are known: its weights alone are compared
+    state = "weights" if row.state == "audited" and not row.last.files else row.state
     return t(
-        f"explorer.standing.{'row' if row.last.unread else row.state}",
+        f"explorer.standing.{'row' if row.last.unread else state}",
         **told,
         read=row.read[:16].replace("T", " "),
         files=different_files(t, row.differences),

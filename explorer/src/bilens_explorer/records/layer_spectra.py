@@ -124,6 +124,5 @@ class InteractionView(Document, frozen=True, kw_only=True):
     matrix: Annotated[
         tuple[Numbers, ...], "of x_i x_j half its coefficient, of x_i² the whole one; six digits"
     ]
-    clustered: Annotated[tuple[Count, ...], "positions in `inputs`, alike ones side by side"]
     d_in: Annotated[Count, "numbers that the layer reads"]
     share: Annotated[float, "of ‖Q‖² in the matrix"]

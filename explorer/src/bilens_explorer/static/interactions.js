@@ -1,22 +1,13 @@
 // The interactions of the inputs of a layer along one output as a heat map, with the strongest pairs
 // beside it.
-import { colour, largest, paint } from "./charts.js";
+import { largest, paint } from "./charts.js";
 import { gestures } from "./gestures.js";
-import { choice, control, element, exported, get, lang, number, percent, redrawing, state, svg, t, table, takeaway } from "./lib.js";
+import { control, element, exported, get, lang, number, percent, redrawing, state, t, table, takeaway } from "./lib.js";
 import { addressOf } from "./outputs.js";
 import { inputName } from "./vectors.js";
 
 const [MOST, SHOWN, LISTED, CLOSEST] = [200, 40, 30, 40]; // features, at first, pairs, zoom
 const PIXELS = 800; // of the map, either way
-const ORDERS = ["size", "name", "cluster"];
-
-const named = new Intl.Collator(lang, { numeric: true }).compare;
-// Positions of the features in one of the orders.
-const ordered = ({ names, clustered }, order) => {
-  const all = names.map((_, index) => index);
-  if (order === "name") return all.sort((one, other) => named(names[one], names[other]));
-  return order === "cluster" ? clustered : all;
-};
 
 const pairsOf = ({ names, matrix }, least) =>
   matrix
@@ -108,60 +99,33 @@ const heatMap = (name, told, chosen) => {
   return view;
 };
 
-// The map as a drawing of its own, with names where there is room.
-const drawnMap = (name, names, rows) => {
-  const [size, room] = names.length <= 60 ? [14, 150] : [4, 0];
-  const side = room + size * names.length;
-  const most = largest(rows.flat());
-  const label = (text, attributes) => svg("text", { "font-size": 11, class: "tick", ...attributes }, text.slice(0, 20));
-  return svg(
-    "svg",
-    { viewBox: `0 0 ${side} ${side}`, role: "img", "aria-label": name, class: "plot" },
-    room ? names.flatMap((text, index) => {
-      const at = room + size * index + 11;
-      return [label(text, { x: room - 4, y: at, "text-anchor": "end" }), label(text, { transform: `translate(${at} ${room - 4}) rotate(-90)` })];
-    }) : [],
-    rows.flatMap((row, first) =>
-      row.flatMap((value, second) =>
-        value === 0 ? [] : [svg("rect", { x: room + size * second, y: room + size * first, width: size, height: size, fill: colour(value, most) })],
-      ),
-    ),
-  );
-};
-
-// Map, threshold, order and list of { names, matrix, clustered }.
+// Map, threshold and list of { names, matrix }.
 const mapPart = (title, found) => {
   const scale = largest(found.matrix.flat());
   const said = element("output", { class: "told" });
   const list = element("div");
-  const hidden = element("div", { class: "unseen", "aria-hidden": "true" });
-  let order = ORDERS.includes(state.get("order")) ? state.get("order") : ORDERS[0];
   let share = Math.min(Math.max(Number(state.get("least", "0")) || 0, 0), 100);
-  let [shown, rows] = [[], []];
+  let rows = [];
   const map = heatMap(title, (cell) => {
-    said.textContent = cell ? `${cell.map((index) => found.names[shown[index]]).join(" × ")}: ${number(rows[cell[0]][cell[1]])}` : "";
-  }, (cell) => state.set({ cell: cell.map((index) => shown[index]).join("-") }));
+    said.textContent = cell ? `${cell.map((index) => found.names[index]).join(" × ")}: ${number(rows[cell[0]][cell[1]])}` : "";
+  }, (cell) => state.set({ cell: cell.join("-") }));
   const draw = () => {
     const least = (share / 100) * scale;
-    shown = ordered(found, order);
-    rows = shown.map((first) => shown.map((second) => (Math.abs(found.matrix[first][second]) >= least ? found.matrix[first][second] : 0)));
+    rows = found.matrix.map((row) => row.map((value) => (Math.abs(value) >= least ? value : 0)));
     map.draw(rows);
-    const [one, other] = state.get("cell").split("-").map((index) => shown.indexOf(Number(index)));
-    if (one >= 0 && other >= 0) map.point([one, other], true);
+    const kept = state.get("cell").split("-").map(Number);
+    if (kept.length === 2 && kept.every((index) => index in rows)) map.point(kept, true);
     const pairs = pairsOf(found, least);
     const cells = pairs.slice(0, LISTED).map(({ first, second, names, value }) => {
-      const look = (way) => () => map[way]([shown.indexOf(first), shown.indexOf(second)], true);
+      const look = (way) => () => map[way]([first, second], true);
       return [element("button", { type: "button", class: "link", onclick: look("choose"), onfocus: look("point") }, names.join(" × ")), number(value)];
     });
     list.replaceChildren(
       table(t("pairs", { shown: cells.length, count: new Intl.NumberFormat(lang).format(pairs.length) }), [t("pair"), t("value")], cells),
       takeaway(title, {
         rows: () => [["first", "second", "value"], ...pairs.map(({ names, value }) => [...names, value])],
-        data: () => ({ names: shown.map((index) => found.names[index]), matrix: rows }),
-        drawn: () => {
-          hidden.replaceChildren(drawnMap(title, shown.map((index) => found.names[index]), rows));
-          return hidden.firstChild;
-        },
+        data: () => ({ names: found.names, matrix: rows }),
+        drawn: map.element,
       }),
     );
   };
@@ -178,18 +142,13 @@ const mapPart = (title, found) => {
     },
   });
   const least = element("output", {}, percent(share / 100, 0));
-  const pick = choice(ORDERS.map((one) => [one, t(`order.${one}`)]), order, (value) => {
-    order = value;
-    state.set({ order });
-    draw();
-  });
   const zooms = [["+", "in", 1.5], ["−", "out", 1 / 1.5], ["1:1", "whole", 1 / CLOSEST]].map(([text, key, factor]) =>
     element("button", { type: "button", "aria-label": t(`zoom.${key}`), title: t(`zoom.${key}`), onclick: () => map.zoomBy(factor) }, text),
   );
   draw();
   return [
-    element("p", { class: "controls" }, control(t("order"), pick), control(t("least"), slider), least, zooms),
-    element("div", { class: "side" }, element("div", {}, map.element, said, hidden), list),
+    element("p", { class: "controls" }, control(t("least"), slider), least, zooms),
+    element("div", { class: "side" }, element("div", {}, map.element, said), list),
     element("p", { class: "quiet" }, t("heat.how")),
   ];
 };

@@ -314,38 +314,30 @@ const standing = (drawn) => {
   copy.prepend(svg("rect", { width: "100%", height: "100%", fill: ground }));
   return new XMLSerializer().serializeToString(copy);
 };
-const asPng = (text, drawn) => {
+const asPng = (text, drawn, name) => {
   const { width, height } = drawn.viewBox.baseVal;
   const picture = new Image();
   picture.onload = () => {
     const canvas = element("canvas", { width: 2 * width, height: 2 * height });
     canvas.getContext("2d").drawImage(picture, 0, 0, 2 * width, 2 * height);
-    canvas.toBlob((blob) => save(`${drawn.dataset.name}.png`, blob));
+    canvas.toBlob((blob) => save(`${name}.png`, blob));
   };
   picture.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(text)}`;
 };
 
 // Buttons for what can be taken away of a plot or a table: `rows` as CSV (the first one names the
-// columns), `data` as JSON, `drawn` (an SVG, a canvas, or what returns one) as a picture.
+// columns), `data` as JSON, `drawn` (an SVG or a canvas) as a picture.
 export const takeaway = (name, { rows, data, drawn }) => {
-  const picture = () => (typeof drawn === "function" ? drawn() : drawn);
   const button = (kind, act) =>
     element("button", { type: "button", onclick: act, "aria-label": t("take", { name, kind }) }, kind);
   const found = [];
   const value = (what) => (typeof what === "function" ? what() : what);
   if (rows) found.push(button("CSV", () => save(`${name}.csv`, csv(value(rows)), "text/csv")));
   if (data) found.push(button("JSON", () => save(`${name}.json`, JSON.stringify(value(data), null, 1), "application/json")));
-  if (drawn) {
-    const isCanvas = () => picture() instanceof HTMLCanvasElement;
-    if (typeof drawn === "function" || !isCanvas())
-      found.push(button("SVG", () => save(`${name}.svg`, standing(picture()), "image/svg+xml")));
-    found.push(
-      button("PNG", () => {
-        if (isCanvas()) return picture().toBlob((blob) => save(`${name}.png`, blob));
-        picture().dataset.name = name;
-        return asPng(standing(picture()), picture());
-      }),
-    );
+  if (drawn instanceof HTMLCanvasElement) found.push(button("PNG", () => drawn.toBlob((blob) => save(`${name}.png`, blob))));
+  else if (drawn) {
+    found.push(button("SVG", () => save(`${name}.svg`, standing(drawn), "image/svg+xml")));
+    found.push(button("PNG", () => asPng(standing(drawn), drawn, name)));
   }
   return element("p", { class: "takeaway" }, found);
 };
