@@ -105,13 +105,18 @@ def push(
         say(f"Stays here: {', '.join(found.left_here) or 'nothing'}.")
         message = message or f"A model of bilens: {loaded.weights_sha256[:12]}"
         send = partial(send_files, hub, found, files, message)
-        try:
-            return found if dry_run else attempt(f"hf://{repository}", send, "sent")
-        except (FileNotFoundError, PermissionError):
-            raise CheckpointError(
-                f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
-                "with a token that may write there."
-            ) from None
+        return found if dry_run else attempt_sending(repository, send)
+
+
+def attempt_sending(repository: str, send: Callable[[], PushedModel]) -> PushedModel:
+    """Send a model, some times where the hub is not reached; an error says what to do."""
+    try:
+        return attempt(f"hf://{repository}", send, "sent")
+    except (FileNotFoundError, PermissionError):
+        raise CheckpointError(
+            f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
+            "with a token that may write there."
+        ) from None
 
 
 def model_files(model: LoadedModel) -> dict[str, Path]:
