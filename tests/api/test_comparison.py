@@ -500,6 +500,44 @@ def test_a_weight_inside_a_body_is_compared_at_its_place(tmp_path: Path, place: 
         assert (head.unread, head.unplaced == 0) == ((0, 0), said[2]), changed
 
 
+def stored_as(kind: str, table: np.ndarray, path: Path) -> Path:
+    """Write x → relu(x A) with A in an initializer, or in a node, and stored dense or sparse."""
+    from onnx import helper, numpy_helper, save
+
+    how, _, home = kind.partition(" in a ")
+    places = np.argwhere(table) if how == "places" else np.flatnonzero(table)
+    parts = (table[table != 0], "A"), (places, "at")
+    held = numpy_helper.from_array(table, "A")
+    if how in ("sparse", "places"):
+        held = helper.make_sparse_tensor(
+            *(numpy_helper.from_array(*one) for one in parts), table.shape
+        )
+    word = "value" if how == "dense" else "sparse_value"
+    nodes = [node("m = MatMul x A"), node("y = Relu m")]
+    nodes = [helper.make_node("Constant", [], ["A"], **{word: held}), *nodes] if home else nodes
+    x, y = (helper.make_tensor_value_info(name, 1, [2, 4]) for name in "xy")
+    own = {"initializer" if how == "dense" else "sparse_initializer": [] if home else [held]}
+    graph = helper.make_graph(nodes, "g", [x], [y], **own)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dense in a node", "sparse", "places", "sparse in a node"])
+def test_numbers_of_a_graph_are_the_same_however_they_are_stored(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("onnx")
+    table = np.diag(np.arange(1, 5, dtype="f4")) @ np.eye(4, dtype="f4")[[2, 0, 3, 1]]
+    dense = stored_as("dense", table, tmp_path / "dense.onnx")
+    other = stored_as(kind, table, tmp_path / "other.onnx")
+    moved = stored_as(kind, table + table * (table > 3), tmp_path / "moved.onnx")
+    for pair in ((other, dense), (dense, other)):
+        found = difference_of(*pair)
+        assert (found.changed, found.model_alone, found.baseline_alone) == ((), (), ())
+        assert found.headline is not None
+        assert (found.headline.kind, found.headline.graph) == ("same_tensors", GraphChange((), ()))
+    assert difference_of(moved, dense).headline.differing == 1  # type: ignore[union-attr]
+    assert bl.inventory(other).parameters == bl.inventory(dense).parameters == 16
+
+
 def test_independent_operations_in_another_order_are_the_same_program(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     nodes = [node("a = Relu x"), node("b = Neg x"), node("y = Sub a b")]

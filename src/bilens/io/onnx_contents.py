@@ -22,6 +22,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
+from bilens.io.formats.onnx_bodies import fill_sparse
 from bilens.io.tensor_names import INLINED
 from bilens.records.inventory import Port
 
@@ -35,6 +36,7 @@ def read_onnx_contents(path: Path) -> Contents:
     model = onnx.load(str(path), load_external_data=False)
     if not model.graph.node and not model.graph.initializer:
         raise ValueError("a graph without operations and tensors")
+    fill_sparse(model, str(path.parent))
     maker = " ".join(filter(None, (model.producer_name, model.producer_version)))
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
@@ -161,13 +163,17 @@ class OnnxProgram:
             scope[proto.name] = self.value(proto, scope, f"{home}{proto.name}{self.ending}")
         for proto in getattr(graph, "sparse_initializer", ()):
             scope[proto.values.name] = self.fields(proto, scope)
+        for one in graph.node:
+            if (held := constant_in(one)) is not None:  # as if it was an initializer
+                label = f"{home}{one.output[0]}{self.ending}"
+                scope[one.output[0]] = self.value(held, scope, label)
         found: dict[str, Program] = {
             s: [scope.get(x, x) for x in names] for s, names in ends.items()
         }
         if is_main:  # others give and take values under these names, in these types
             for side in ends:
                 found[f"{side} values"] = [self.fields(one, {}) for one in getattr(graph, side)]
-        nodes = in_order(graph.node, ends["output"])
+        nodes = [x for x in in_order(graph.node, ends["output"]) if constant_in(x) is None]
         found["nodes"] = [self.node(one, scope, home) for one in nodes]
         return found | self.fields(graph, scope)
 
@@ -213,6 +219,13 @@ class OnnxProgram:
 
 def plain_domain(domain: str) -> str:
     return domain or "ai.onnx"
+
+
+def constant_in(node: Any) -> Any:
+    """Return the tensor that a node is; None for another one."""
+    is_constant = (plain_domain(node.domain), node.op_type) == ("ai.onnx", "Constant")
+    held = [one.t for one in node.attribute if one.name == "value" and not one.ref_attr_name]
+    return held[0] if is_constant and held else None
 
 
 def bytes_of(onnx: Any, proto: Any, folder: str) -> bytes:

@@ -6,11 +6,45 @@ begin with the name of that node and of the body, so that two bodies may use the
 """
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from bilens.base.errors import optional_package
 
 TURN = "turn"  # of a loop, or a slice of a scan: what a body is given each time
+MOST_DENSE = 1 << 26  # numbers of a tensor of which those that are not zero are stored
+
+
+def fill_sparse(model: Any, folder: str) -> None:
+    """Write sparse tensors of a model with their zeros, but for those of very many numbers."""
+    onnx = optional_package("onnx", "onnx", "reading an ONNX file")
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:  # which grows
+        for node in graph.node:
+            for part in node.attribute:
+                graphs += [*([part.g] if part.HasField("g") else []), *part.graphs]
+                if part.name == "sparse_value" and is_small(part.sparse_tensor):
+                    held = dense_tensor(onnx, part.sparse_tensor, folder)
+                    part.CopyFrom(onnx.helper.make_attribute("value", held))
+        stored = getattr(graph, "sparse_initializer", [])
+        for at in reversed(range(len(stored))):
+            if is_small(stored[at]):
+                graph.initializer.append(dense_tensor(onnx, stored[at], folder))
+                del stored[at]
+
+
+def is_small(sparse: Any) -> bool:
+    return 0 < prod(sparse.dims) <= MOST_DENSE
+
+
+def dense_tensor(onnx: Any, sparse: Any, folder: str) -> Any:
+    read = onnx.numpy_helper.to_array
+    values, places = (read(one, folder) for one in (sparse.values, sparse.indices))
+    found = np.zeros(tuple(sparse.dims), values.dtype)
+    found[tuple(places.T) if places.ndim > 1 else np.unravel_index(places, found.shape)] = values
+    return onnx.numpy_helper.from_array(found, sparse.values.name)
 
 
 def without_bodies(model: Any) -> tuple[Any, dict[str, str]]:

@@ -11,7 +11,7 @@ import torch
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import reading
-from bilens.io.formats.onnx_bodies import without_bodies
+from bilens.io.formats.onnx_bodies import fill_sparse, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.stored_mlp import StoredTensor, stored_array
 
@@ -35,7 +35,9 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
     onnx = package()
     with reading(path, "ONNX file"):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
+        model = onnx.load(str(path), load_external_data=False)
+        fill_sparse(model, str(path.parent))
+        model, bodies = without_bodies(model)
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model, bodies, files
