@@ -221,7 +221,7 @@ def test_of_a_skewed_error_it_is_more_and_two_of_them_reach_the_truth() -> None:
 
 
 def test_of_an_error_that_few_rows_carry_two_of_them_reach_the_truth_where_none_is_there() -> None:
-    """As of loud frames of a recording: one row in a hundred is larger, and its residual more so."""
+    """As of loud frames of a recording: one row in a hundred is larger, its residual more so."""
 
     def scored(rows: int, seed: int) -> RSquared:
         y, noise = randn(rows, 1, seed=seed), randn(rows, 1, seed=10_000 + seed)
