@@ -164,12 +164,16 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     assert graph_change(tmp_path / "same.pt", tmp_path / "old.pt").settings == ()
     assert graph_change(tmp_path / "new.pt", tmp_path / "old.pt").settings != ()
     gguf = pytest.importorskip("gguf")
-    for name, epsilon, tokens in (
-        ("old", 1e-5, "ab"),
-        ("new", 1e-3, "ab"),
-        ("swapped", 1e-5, "ba"),
+    for name, epsilon, tokens, more in (
+        ("old", 1e-5, "ab", {}),
+        ("new", 1e-3, "ab", {}),
+        ("swapped", 1e-5, "ba", {}),
+        ("sampled", 1e-5, "ab", {"general.sampling.temp": "2"}),
+        ("renamed", 1e-5, "ab", {"general.name": "other"}),
     ):
         writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "mamba")
+        for key, value in more.items():
+            writer.add_string(key, value)
         writer.add_layer_norm_rms_eps(epsilon)
         writer.add_token_list([*tokens])
         writer.add_tensor("a", np.ones((2, 32), np.float32))
@@ -180,9 +184,12 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     for name, key in (
         ("new", "mamba.attention.layer_norm_rms_epsilon"),
         ("swapped", "tokenizer.ggml.tokens"),
+        ("sampled", "general.sampling.temp"),
     ):
         found = graph_change(tmp_path / f"{name}.gguf", tmp_path / "old.gguf")
         assert [one.setting for one in found.settings or ()] == [key]
+    whole = difference_of(tmp_path / "renamed.gguf", tmp_path / "old.gguf")
+    assert (whole.not_compared, whole.headline.graph.settings) == (("general.name",), ())  # type: ignore[union-attr]
 
 
 CHECKPOINT = {
@@ -241,6 +248,47 @@ def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> N
         found = graph_change(tmp_path / f"{path}.h5", tmp_path / "old.h5")
         assert found.settings is not None
         assert bool(found.settings) == (path != "same")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told", "left_out"),
+    [
+        ({"act": "silu"}, {"act": "gelu"}, "metadata: act silu → gelu", ()),
+        ({"format": "pt"}, {"act": "gelu"}, "metadata: act – → gelu", ()),
+        ({"act": "silu"}, None, "metadata: act silu → –", ()),
+        ({"format": "pt", "act": "silu"}, {"act": "silu"}, "", ()),
+        (None, {"format": "pt"}, "", ()),
+        ({"spec.date": "1", "ss_seed": "2"}, {"epoch": "3"}, "", ("epoch", "spec.date", "ss_seed")),
+    ],
+)
+def test_words_in_a_header_of_tensors_are_compared(
+    tmp_path: Path, before: Any, after: Any, told: str, left_out: tuple[str, ...]
+) -> None:
+    for name, said in (("old", before), ("new", after)):
+        save_file({"w": torch.ones(2, 3)}, tmp_path / f"{name}.safetensors", said)
+    whole = difference_of(tmp_path / "new.safetensors", tmp_path / "old.safetensors")
+    graph = whole.headline and whole.headline.graph
+    settings = [str(one).strip() for one in (graph and graph.settings) or ()]
+    assert settings == ([told] if told else [])
+    assert whole.not_compared == left_out
+
+
+def test_words_of_every_shard_are_compared(tmp_path: Path) -> None:
+    said = {"old": ("a", "b"), "cut otherwise": ("a", "b", "b"), "new": ("a", "c")}
+    for folder, words in said.items():
+        (tmp_path / folder).mkdir()
+        names = [f"model-{at:05}-of-{len(words):05}.safetensors" for at in range(1, len(words) + 1)]
+        places = {f"w{at}": name for at, name in enumerate(names)}
+        index = tmp_path / folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": places}))
+        for (tensor, name), word in zip(places.items(), words, strict=True):
+            about = {"first" if tensor == "w0" else "more": word}
+            save_file({tensor: torch.ones(2, 3)}, tmp_path / folder / name, about)
+    same, other = (graph_change(tmp_path / x, tmp_path / "old") for x in ("cut otherwise", "new"))
+    assert (same.settings, [str(one) for one in other.settings or ()]) == (
+        (),
+        ["metadata: more b → c"],
+    )
 
 
 def test_words_that_a_graph_is_used_by_are_compared(tmp_path: Path) -> None:

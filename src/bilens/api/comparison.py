@@ -124,6 +124,9 @@ def changed_graph(
     programs = list[Program]()
     with suppress(Exception):  # a field that is not known, or damaged bytes
         programs = [held.program() for held in found if held.program is not None]
+    if len(programs) == 1 and isinstance(programs[0], Operation) and not listed:
+        empty = Operation(programs[0].label, {})  # the other file has no words
+        programs.insert(0 if found[0].program is None else 1, empty)
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
     both = [(CALL.sub(INLINED, x.baseline.name), CALL.sub(INLINED, x.model.name)) for x in pairs]

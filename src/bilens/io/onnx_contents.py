@@ -11,6 +11,7 @@ from typing import Any
 
 from bilens.base.errors import optional_package
 from bilens.io.contents import (
+    ABOUT,
     Contents,
     Name,
     Operation,
@@ -82,8 +83,6 @@ def read_onnx_contents(path: Path) -> Contents:
 # read.
 LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
 LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
-# Keys of words on a whole model that say when it was made, by whom and for what.
-ABOUT = {"author", "date", "description", "docs", "license", "provenance", "version"}
 # Names, and what is put in the place of names and lists in no order.
 OTHERWISE = {
     "ModelProto": {"domain", "graph", "functions", "opset_import"},

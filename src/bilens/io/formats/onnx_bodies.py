@@ -36,7 +36,7 @@ def fill_sparse(model: Any, folder: str) -> None:
 
 
 def is_small(sparse: Any) -> bool:
-    return 0 < prod(sparse.dims) <= MOST_DENSE
+    return bool(0 < prod(sparse.dims) <= MOST_DENSE)
 
 
 def dense_tensor(onnx: Any, sparse: Any, folder: str) -> Any:
