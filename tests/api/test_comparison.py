@@ -586,6 +586,43 @@ def test_numbers_of_a_graph_are_the_same_however_they_are_stored(tmp_path: Path,
     assert bl.inventory(other).parameters == bl.inventory(dense).parameters == 16
 
 
+PARTS = ("attention.self.query", "attention.self.key", "intermediate.dense")
+NET = {f"encoder.layer.0.{part}": (6 if part[0] == "i" else 4, 4) for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "unplaced"), [("honest", 0), ("not turned", 1), ("exchanged", 2), ("twice", 1)]
+)
+def test_a_matrix_without_a_name_stands_beside_its_bias(
+    tmp_path: Path, kind: str, unplaced: int
+) -> None:
+    """As torch exports `nn.Linear`: turned and without a name, where a bias keeps its own."""
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper, save
+
+    weights = {n: randn(*size, seed=at).float() for at, (n, size) in enumerate(NET.items())}
+    biases = {n: randn(size[0], seed=9 + at).float() for at, (n, size) in enumerate(NET.items())}
+    held = {f"{name}.weight": one for name, one in weights.items()}
+    held |= {f"{name}.bias": one for name, one in biases.items()}
+    save_file(held, tmp_path / "old.safetensors")
+    query, key, up = (one.T.contiguous() for one in weights.values())
+    query, key = (key, query) if kind == "exchanged" else (query, key)
+    arrays = {"w0": query.T.contiguous() if kind == "not turned" else query, "w1": key, "w2": up}
+    arrays |= {f"{name}.bias": one for name, one in biases.items()}
+    ends = [*(f"y{at}" for at in range(3)), *(["z"] if kind == "twice" else [])]
+    nodes = [node(f"m{at} = MatMul x w{at}") for at in range(3)]
+    nodes += [node(f"y{at} = Add m{at} {name}.bias") for at, name in enumerate(NET)]
+    nodes += [node("z = MatMul x w0")] if kind == "twice" else []
+    x, *ends = (helper.make_tensor_value_info(name, 1, None) for name in ("x", *ends))
+    told = [numpy_helper.from_array(one.numpy(), name) for name, one in arrays.items()]
+    graph = helper.make_graph(nodes, "g", [x], ends, told)
+    save(helper.make_model(graph), tmp_path / "new.onnx")
+    for pair in (("new.onnx", "old.safetensors"), ("old.safetensors", "new.onnx")):
+        head = difference_of(*(tmp_path / name for name in pair)).headline
+        assert head is not None
+        assert (head.kind, head.unplaced) == ("same_tensors", unplaced)
+
+
 def test_independent_operations_in_another_order_are_the_same_program(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     nodes = [node("a = Relu x"), node("b = Neg x"), node("y = Sub a b")]
