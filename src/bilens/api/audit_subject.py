@@ -23,8 +23,8 @@ from bilens.api.options import AuditOptions
 from bilens.api.provenance import (
     data_sha256,
     files_with_tensors,
-    is_hashed,
     is_of_weights,
+    parts_in,
     read_beside,
     reading_of,
     unseen_in,
@@ -193,7 +193,7 @@ def cover_model(subject: AuditSubject) -> Coverage:
     own = files_with_tensors(model) if beside else set()
     other = (n for n, path in beside.items() if path not in own and is_of_weights(path))
     folders = unseen_in(Path(model.source)) if model.source else {}
-    large = tuple(name for name, one in folders.items() if not is_hashed(one))
+    large = tuple(name for name, one in folders.items() if not parts_in(one)[1])
     return structs.replace(found, other_files=tuple(other), not_hashed=large)
 
 

@@ -274,40 +274,37 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
     Of more than MOST_BYTES it is of where each file lies and when it changed, so that no copy has
     the same; with more than MOST_FILES, or one that cannot be read, it is another each time.
     """
+    parts, is_hashed = parts_in(folder)
     with suppress(OSError):
-        if (parts := parts_in(folder)) is not None and is_small(parts):
+        if is_hashed:
             told = [(n, hash_file(x) if isinstance(x, Path) else x) for n, x in parts]
             return key_of({"files": told})
-        if parts is not None:
+        if parts:
             files = (x for _, x in parts if isinstance(x, Path))
             return key_of({"marks": [(os.path.realpath(x), mark_of(x)) for x in files]})
     return uuid4().hex
 
 
-def is_hashed(folder: Path) -> bool:
-    """Tell whether `folder_key` is of the bytes in a folder."""
-    with suppress(OSError):
-        return (parts := parts_in(folder)) is not None and is_small(parts)
-    return False
+def parts_in(folder: Path) -> tuple[list[tuple[str, Path | str]], bool]:
+    """Return what lies in a folder by name, and whether it is hashed; nothing of more than is read.
 
-
-def parts_in(folder: Path) -> list[tuple[str, Path | str]] | None:
-    """Return what lies in a folder by name, links followed; None for more than MOST_FILES."""
+    Links are followed.
+    """
     parts, known, todo = list[tuple[str, Path | str]](), dict[Path, str](), [folder]
-    while todo and len(parts) + len(known) < MOST_FILES:
-        path = todo.pop()
-        name = path.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
-        real = Path(os.path.realpath(path))
-        if path.is_dir() and real not in known:
-            known[real] = name
-            todo += sorted(path.iterdir())
-        else:  # a folder that was met, or what is no file, by name
-            parts.append((name, path if path.is_file() else known.get(real, "no file")))
-    return None if todo else parts
-
-
-def is_small(parts: Sequence[tuple[str, Path | str]]) -> bool:
-    return sum(x.stat().st_size for _, x in parts if isinstance(x, Path)) <= MOST_BYTES
+    with suppress(OSError):
+        while todo and len(parts) + len(known) < MOST_FILES:
+            path = todo.pop()
+            name = path.relative_to(folder).as_posix().encode(errors="backslashreplace").decode()
+            real = Path(os.path.realpath(path))
+            if path.is_dir() and real not in known:
+                known[real] = name
+                todo += sorted(path.iterdir())
+            else:  # a folder that was met, or what is no file, by name
+                parts.append((name, path if path.is_file() else known.get(real, "no file")))
+        if not todo:
+            size = sum(path.stat().st_size for _, path in parts if isinstance(path, Path))
+            return parts, size <= MOST_BYTES
+    return [], False
 
 
 def files_with_tensors(model: LoadedModel) -> set[Path]:

@@ -47,8 +47,6 @@ def read_onnx_contents(path: Path) -> Contents:
         graph = graphs.pop(0)
         for proto in getattr(graph, "initializer", ()):
             add_onnx_tensor(found, path, proto, proto.name, kinds)
-        for sparse in getattr(graph, "sparse_initializer", ()):
-            add_onnx_tensor(found, path, sparse.values, sparse.values.name, kinds)
         made = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
             name = node.op_type
@@ -82,7 +80,7 @@ def read_onnx_contents(path: Path) -> Contents:
 # about it, what inner values are, which the operations tell, and tensors, which are where they are
 # read.
 LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
-LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
+LEFT_OUT |= {"model_version", "value_info", "initializer"}
 # Names, and what is put in the place of names and lists in no order.
 OTHERWISE = {
     "ModelProto": {"domain", "graph", "functions", "opset_import"},
@@ -160,8 +158,6 @@ class OnnxProgram:
         scope = outer | {name: Name(name, id(graph)) for name in (*ends["input"], *made)}
         for proto in getattr(graph, "initializer", ()):
             scope[proto.name] = self.value(proto, scope, f"{home}{proto.name}{self.ending}")
-        for proto in getattr(graph, "sparse_initializer", ()):
-            scope[proto.values.name] = self.fields(proto, scope)
         for one in graph.node:
             if (held := constant_in(one)) is not None:  # as if it was an initializer
                 label = f"{home}{one.output[0]}{self.ending}"

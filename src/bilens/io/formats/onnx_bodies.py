@@ -6,6 +6,7 @@ begin with the name of that node and of the body, so that two bodies may use the
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,37 +15,31 @@ import numpy as np
 from bilens.base.errors import optional_package
 
 TURN = "turn"  # of a loop, or a slice of a scan: what a body is given each time
-MOST_DENSE = 1 << 26  # numbers of a tensor of which those that are not zero are stored
+MOST_DENSE = 1 << 28  # numbers of a tensor of which some are stored
 
 
 def fill_sparse(model: Any, folder: str) -> None:
-    """Write sparse tensors of a model with their zeros, but for those of very many numbers."""
+    """Write the sparse tensors of a model with their zeros."""
     onnx = optional_package("onnx", "onnx", "reading an ONNX file")
+    dense = partial(dense_tensor, onnx.numpy_helper, folder)
     graphs = [model.graph, *model.functions]
     for graph in graphs:  # which grows
-        for node in graph.node:
-            for part in node.attribute:
-                graphs += [*([part.g] if part.HasField("g") else []), *part.graphs]
-                if part.name == "sparse_value" and is_small(part.sparse_tensor):
-                    held = dense_tensor(onnx, part.sparse_tensor, folder)
-                    part.CopyFrom(onnx.helper.make_attribute("value", held))
-        stored = getattr(graph, "sparse_initializer", [])
-        for at in reversed(range(len(stored))):
-            if is_small(stored[at]):
-                graph.initializer.append(dense_tensor(onnx, stored[at], folder))
-                del stored[at]
+        for part in (one for node in graph.node for one in node.attribute):
+            graphs += [*([part.g] if part.HasField("g") else []), *part.graphs]
+            if part.name == "sparse_value":
+                part.CopyFrom(onnx.helper.make_attribute("value", dense(part.sparse_tensor)))
+        if sparse := [*getattr(graph, "sparse_initializer", ())]:
+            graph.initializer.extend(map(dense, sparse))
+            del graph.sparse_initializer[:]
 
 
-def is_small(sparse: Any) -> bool:
-    return bool(0 < prod(sparse.dims) <= MOST_DENSE)
-
-
-def dense_tensor(onnx: Any, sparse: Any, folder: str) -> Any:
-    read = onnx.numpy_helper.to_array
-    values, places = (read(one, folder) for one in (sparse.values, sparse.indices))
+def dense_tensor(numpy_helper: Any, folder: str, sparse: Any) -> Any:
+    if prod(sparse.dims) > MOST_DENSE:
+        raise ValueError(f"a sparse tensor of {prod(sparse.dims)} numbers")
+    values, at = (numpy_helper.to_array(one, folder) for one in (sparse.values, sparse.indices))
     found = np.zeros(tuple(sparse.dims), values.dtype)
-    found[tuple(places.T) if places.ndim > 1 else np.unravel_index(places, found.shape)] = values
-    return onnx.numpy_helper.from_array(found, sparse.values.name)
+    found[tuple(at.T) if at.ndim > 1 else np.unravel_index(at, found.shape)] = values
+    return numpy_helper.from_array(found, sparse.values.name)
 
 
 def without_bodies(model: Any) -> tuple[Any, dict[str, str]]:
@@ -92,7 +87,6 @@ def flattened(
 def named_in(body: Any, prefix: str) -> dict[str, str]:
     """Return name in a body → its name beside the other nodes."""
     names = [one.name for one in (*body.input, *body.initializer)]
-    names += [one.values.name for one in body.sparse_initializer]
     names += [name for node in body.node for name in node.output]
     return {name: f"{prefix}{name}" for name in names if name}
 
@@ -103,9 +97,6 @@ def move_tensors(graph: Any, body: Any, called: Mapping[str, str]) -> None:
         for one in getattr(body, kind):
             one.name = called.get(one.name, one.name)
         getattr(graph, kind).extend(getattr(body, kind))
-    for one in body.sparse_initializer:
-        one.values.name = called[one.values.name]
-    graph.sparse_initializer.extend(body.sparse_initializer)
     for one in (*body.input, *body.output):
         known = graph.value_info.add()
         known.CopyFrom(one)

@@ -48,9 +48,6 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and message of every tensor of a graph and its nodes."""
     yield from ((proto.name, proto) for proto in graph.initializer)
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name, sparse.values
-        yield f"{sparse.values.name}.indices", sparse.indices
     for node in graph.node:
         for part in node.attribute:
             name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
