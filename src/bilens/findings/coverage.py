@@ -28,14 +28,14 @@ def measure_coverage(
         for name, count in layer.tensors.items():
             read[name][ended[layer.name]] += count
 
-    def count(members: Iterable[str], *ends: str) -> int:  # one that layers share is read once
+    def counted(members: Iterable[str], *ends: str) -> int:  # one that layers share is read once
         return sum(min(sum(read[one][end] for end in ends), sizes[one]) for one in members)
 
     groups = []
     for name, members in fold_names(sizes).items():
         total = sum(sizes[member] for member in members)
-        exact, both = count(members, "exact"), count(members, "exact", "approximate")
-        whys = {why: count(members, why) for why in ("broken", "refused", "assumed")}
+        exact, both = counted(members, "exact"), counted(members, "exact", "approximate")
+        whys = {why: counted(members, why) for why in ("broken", "refused", "assumed")}
         whys["unread"] = total - both - sum(whys.values())  # that of most parameters is told
         reason = "" if both == total else max(whys, key=lambda why: whys[why])
         groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))

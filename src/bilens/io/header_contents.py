@@ -91,7 +91,7 @@ def read_gguf_contents(path: Path) -> Contents:
     found.program = program
     found.left_out = [k for k in {**said, **header.arrays} if ABOUT_GGUF.fullmatch(k)]
     found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
-    gguf = None
+    names, blocks = dict[int, str](), dict[int, tuple[int, int]]()
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
     found.said |= {k: said[f"{architecture}.{k}"] for k in sizes if f"{architecture}.{k}" in said}
     with suppress(MissingExtraError):
@@ -100,10 +100,9 @@ def read_gguf_contents(path: Path) -> Contents:
         names = {int(one): plain.get(one.name, one.name) for one in gguf.GGMLQuantizationType}
         blocks = {int(one): size for one, size in gguf.GGML_QUANT_SIZES.items()}
     for name, one in header.tensors.items():
-        known = gguf is not None and one.kind in blocks
-        numbers, length = blocks[one.kind] if known else (1, 0)
+        numbers, length = blocks.get(one.kind, (1, 0))
         size = prod(one.shape) // numbers * length
-        dtype = names.get(one.kind, "") if gguf is not None else ""
+        dtype = names.get(one.kind, "")
         place = TensorBytes(path, one.offset, one.offset + size)
         if place.stop > path.stat().st_size:
             raise ValueError(f"{name} ends behind the end of the file")

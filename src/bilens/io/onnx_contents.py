@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
-from bilens.io.formats.onnx_bodies import fill_sparse
+from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse
 from bilens.io.tensor_names import INLINED
 from bilens.records.inventory import Port
 
@@ -61,8 +62,7 @@ def read_onnx_contents(path: Path) -> Contents:
                 if part.t.data_type:
                     own = "" if name == "Constant" else f".{part.name}"
                     add_onnx_tensor(found, path, part.t, f"{node.output[0]}{own}", kinds)
-                graphs += [part.g] if part.HasField("g") else []
-                graphs += part.graphs
+                graphs += bodies_in(part)
     held = {one.name for one in found.tensors}
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
@@ -231,11 +231,8 @@ def bytes_of(onnx: Any, proto: Any, folder: str) -> bytes:
 def names_read(node: Any) -> Iterator[str]:
     """Yield what a node reads, and what the bodies in it do."""
     yield from node.input
-    for part in node.attribute:
-        for body in [*([part.g] if part.HasField("g") else []), *part.graphs]:
-            for one in body.node:
-                yield from names_read(one)
-            yield from (one.name for one in body.output)
+    for body in chain(*map(bodies_in, node.attribute)):
+        yield from chain(*map(names_read, body.node), (one.name for one in body.output))
 
 
 def in_order(nodes: Sequence[Any], ends: Sequence[str]) -> list[Any]:

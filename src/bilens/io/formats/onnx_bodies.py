@@ -25,12 +25,17 @@ def fill_sparse(model: Any, folder: str) -> None:
     graphs = [model.graph, *model.functions]
     for graph in graphs:  # which grows
         for part in (one for node in graph.node for one in node.attribute):
-            graphs += [*([part.g] if part.HasField("g") else []), *part.graphs]
+            graphs += bodies_in(part)
             if part.name == "sparse_value":
                 part.CopyFrom(onnx.helper.make_attribute("value", dense(part.sparse_tensor)))
         if sparse := [*getattr(graph, "sparse_initializer", ())]:
             graph.initializer.extend(map(dense, sparse))
             del graph.sparse_initializer[:]
+
+
+def bodies_in(part: Any) -> list[Any]:
+    """Return the graphs of an attribute of a node."""
+    return [*([part.g] if part.HasField("g") else []), *part.graphs]
 
 
 def dense_tensor(numpy_helper: Any, folder: str, sparse: Any) -> Any:
@@ -63,7 +68,7 @@ def flattened(
         name = next(filter(None, node.output), node.name)
         ends: list[str] = []
         for part in node.attribute:
-            for number, body in enumerate([part.g] if part.HasField("g") else part.graphs):
+            for number, body in enumerate(bodies_in(part)):
                 index = f".{number}" if part.graphs else ""
                 own = f"{prefix}{name}.{part.name}{index}."
                 inner = {**called, **named_in(body, own)}
@@ -76,7 +81,7 @@ def flattened(
                 bodies[own] = when_run(node.op_type, name, part.name)
                 yield from flattened(graph, [*body.node], own, inner, bodies)
                 ends += [inner.get(one.name, one.name) for one in body.output]
-        kept = [one for one in node.attribute if not one.HasField("g") and not one.graphs]
+        kept = [one for one in node.attribute if not bodies_in(one)]
         del node.attribute[:]
         node.attribute.extend(kept)
         node.input[:] = [called.get(one, one) for one in node.input] + ends
