@@ -16,7 +16,6 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
-    COMPANION,
     files_with_tensors,
     folders_unseen,
     is_of_weights,
@@ -216,18 +215,10 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
     """Return the vocabulary of a language model; tokens without a tokenizer are numbers."""
     name: Callable[[int], str] = "#{}".format
-    if path := (companions(model) or {}).get(TOKENIZER):
+    if path := (all_beside(model) or {}).get(TOKENIZER):
         with suppress(BilensError):
             name = load_tokenizer(path).token
     return vocabulary_of(model, name)
-
-
-def companions(model: LoadedModel) -> dict[str, Path] | None:
-    """Return the files beside the weights by name, an adapter's before its base's; None without."""
-    files = all_beside(model)
-    if files is None:
-        return None
-    return {name: one for name, one in files.items() if COMPANION.fullmatch(one.name)}
 
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:
