@@ -1,5 +1,6 @@
 """The page of `bench.real_models`."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -89,10 +90,13 @@ def change_row(item: dict[str, Any]) -> list[str]:
 def within(items: list[dict[str, Any]]) -> str:
     """In how many layers the R² that was told of a fit is that of rows that it has not seen."""
     fits = [item for item in items if item["fit_r2"] is not None and item["fresh_r2"] is not None]
-    close = [one for one in fits if abs(one["fresh_r2"] - one["fit_r2"]) <= 2 * one["fit_error"]]
+    pairs = [(x["fresh_r2"] - x["fit_r2"], x["fit_error"], x["fresh_error"]) for x in fits]
+    close = sum(abs(away) <= 2 * error for away, error, _ in pairs)
+    both = sum(abs(away) <= 2 * math.hypot(*errors) for away, *errors in pairs)
     return (
-        f"Of {len(fits)} fits to recorded rows, R² on rows that the fit has not seen lies within "
-        f"two standard errors of the one told in {len(close)}."
+        f"Of {len(fits)} fits to recorded rows, R² on other rows of the same recordings, which the "
+        f"fit has not seen, lies within two standard errors of the one told in {close}; within two "
+        f"of the difference, as what is measured has an error, too, in {both}."
     )
 
 
@@ -103,7 +107,7 @@ def recorded_row(item: dict[str, Any]) -> list[str]:
         f"{item['told_duplicates']} / {item['same']}",
     ]
     told = number(item["told_r2"], 3) + (", as seen" if item["told_passes"] else "")
-    fresh = number(item["fresh_r2"], 3)
+    fresh = f"{number(item['fresh_r2'], 3)} ± {number(item['fresh_error'], 3)}"
     fit = f"{number(item['fit_r2'], 3)} ± {number(item['fit_error'], 3)}"
     false = ", ".join(item["false"]) or "—"
     return [

@@ -17,6 +17,7 @@ from torch import Tensor
 
 import bilens as bl
 from bench.real_inputs import FEEDS, Array, Feeds
+from bilens.algebra.approximation.r_squared import r_squared_on
 
 ROWS = 1_000  # of each layer and feed that are kept
 LAYERS = 8  # of a file, evenly among all
@@ -43,6 +44,7 @@ class Recorded:
     fit_r2: float | None  # told of a fit to half the rows, on rows held out from the fit
     fit_error: float | None
     fresh_r2: float | None  # of that map, on the other half
+    fresh_error: float | None  # of that
     fit_rows: int
 
     @property
@@ -144,6 +146,9 @@ def measure_layer(
     mine, fresh = rows[order[::2]], rows[order[1::2]]
     fitted = bl.quadratic_fit(view, data=mine) if len(mine) > 50 else None
     assumed = bl.quadratic_fit(view)
+    score = None
+    if fitted is not None and float(layer(fresh).std(0).sum()) > 0:
+        score = r_squared_on(layer(fresh), fitted.quadratic_map(fresh))
     return Recorded(
         file=file,
         layer=reading["name"],
@@ -160,7 +165,8 @@ def measure_layer(
         r2=r_squared(assumed.quadratic_map, layer, rows),
         fit_r2=None if fitted is None else fitted.r_squared.quadratic.overall,
         fit_error=None if fitted is None else fitted.r_squared.quadratic.standard_error,
-        fresh_r2=None if fitted is None else r_squared(fitted.quadratic_map, layer, fresh),
+        fresh_r2=None if score is None else score.overall,
+        fresh_error=None if score is None else score.standard_error,
         fit_rows=len(mine),
     )
 

@@ -375,7 +375,7 @@ def every_ending() -> dict[str, Any]:
     exact["values"] |= {"value": 1.0, "threshold": 0.0}
     document["verdict"] += [exact, *coverage_endings()]
     document["coverage"] = to_json(
-        make_coverage(70, "broken", layout="guessed", other_files=("a.pt",))
+        make_coverage(70, "broken", layout="guessed", other_files=("a.pt",), not_hashed=("old",))
     )
     return document
 

@@ -164,12 +164,16 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     assert graph_change(tmp_path / "same.pt", tmp_path / "old.pt").settings == ()
     assert graph_change(tmp_path / "new.pt", tmp_path / "old.pt").settings != ()
     gguf = pytest.importorskip("gguf")
-    for name, epsilon, tokens in (
-        ("old", 1e-5, "ab"),
-        ("new", 1e-3, "ab"),
-        ("swapped", 1e-5, "ba"),
+    for name, epsilon, tokens, more in (
+        ("old", 1e-5, "ab", {}),
+        ("new", 1e-3, "ab", {}),
+        ("swapped", 1e-5, "ba", {}),
+        ("sampled", 1e-5, "ab", {"general.sampling.temp": "2"}),
+        ("renamed", 1e-5, "ab", {"general.name": "other"}),
     ):
         writer = gguf.GGUFWriter(tmp_path / f"{name}.gguf", "mamba")
+        for key, value in more.items():
+            writer.add_string(key, value)
         writer.add_layer_norm_rms_eps(epsilon)
         writer.add_token_list([*tokens])
         writer.add_tensor("a", np.ones((2, 32), np.float32))
@@ -180,9 +184,12 @@ def test_the_program_of_an_archive_and_the_header_of_a_gguf_are_compared(tmp_pat
     for name, key in (
         ("new", "mamba.attention.layer_norm_rms_epsilon"),
         ("swapped", "tokenizer.ggml.tokens"),
+        ("sampled", "general.sampling.temp"),
     ):
         found = graph_change(tmp_path / f"{name}.gguf", tmp_path / "old.gguf")
         assert [one.setting for one in found.settings or ()] == [key]
+    whole = difference_of(tmp_path / "renamed.gguf", tmp_path / "old.gguf")
+    assert (whole.not_compared, whole.headline.graph.settings) == (("general.name",), ())  # type: ignore[union-attr]
 
 
 CHECKPOINT = {
@@ -241,6 +248,47 @@ def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> N
         found = graph_change(tmp_path / f"{path}.h5", tmp_path / "old.h5")
         assert found.settings is not None
         assert bool(found.settings) == (path != "same")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told", "left_out"),
+    [
+        ({"act": "silu"}, {"act": "gelu"}, "metadata: act silu → gelu", ()),
+        ({"format": "pt"}, {"act": "gelu"}, "metadata: act – → gelu", ()),
+        ({"act": "silu"}, None, "metadata: act silu → –", ()),
+        ({"format": "pt", "act": "silu"}, {"act": "silu"}, "", ()),
+        (None, {"format": "pt"}, "", ()),
+        ({"spec.date": "1", "ss_seed": "2"}, {"epoch": "3"}, "", ("epoch", "spec.date", "ss_seed")),
+    ],
+)
+def test_words_in_a_header_of_tensors_are_compared(
+    tmp_path: Path, before: Any, after: Any, told: str, left_out: tuple[str, ...]
+) -> None:
+    for name, said in (("old", before), ("new", after)):
+        save_file({"w": torch.ones(2, 3)}, tmp_path / f"{name}.safetensors", said)
+    whole = difference_of(tmp_path / "new.safetensors", tmp_path / "old.safetensors")
+    graph = whole.headline and whole.headline.graph
+    settings = [str(one).strip() for one in (graph and graph.settings) or ()]
+    assert settings == ([told] if told else [])
+    assert whole.not_compared == left_out
+
+
+def test_words_of_every_shard_are_compared(tmp_path: Path) -> None:
+    said = {"old": ("a", "b"), "cut otherwise": ("a", "b", "b"), "new": ("a", "c")}
+    for folder, words in said.items():
+        (tmp_path / folder).mkdir()
+        names = [f"model-{at:05}-of-{len(words):05}.safetensors" for at in range(1, len(words) + 1)]
+        places = {f"w{at}": name for at, name in enumerate(names)}
+        index = tmp_path / folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": places}))
+        for (tensor, name), word in zip(places.items(), words, strict=True):
+            about = {"first" if tensor == "w0" else "more": word}
+            save_file({tensor: torch.ones(2, 3)}, tmp_path / folder / name, about)
+    same, other = (graph_change(tmp_path / x, tmp_path / "old") for x in ("cut otherwise", "new"))
+    assert (same.settings, [str(one) for one in other.settings or ()]) == (
+        (),
+        ["metadata: more b → c"],
+    )
 
 
 def test_words_that_a_graph_is_used_by_are_compared(tmp_path: Path) -> None:
@@ -498,6 +546,81 @@ def test_a_weight_inside_a_body_is_compared_at_its_place(tmp_path: Path, place: 
         assert head is not None
         assert (head.kind, head.differing, head.graph == GraphChange((), ())) == said, changed
         assert (head.unread, head.unplaced == 0) == ((0, 0), said[2]), changed
+
+
+def stored_as(kind: str, table: np.ndarray, path: Path) -> Path:
+    """Write x → relu(x A) with A in an initializer, or in a node, and stored dense or sparse."""
+    from onnx import helper, numpy_helper, save
+
+    how, _, home = kind.partition(" in a ")
+    places = np.argwhere(table) if how == "places" else np.flatnonzero(table)
+    parts = (table[table != 0], "A"), (places, "at")
+    held = numpy_helper.from_array(table, "A")
+    if how in ("sparse", "places"):
+        held = helper.make_sparse_tensor(
+            *(numpy_helper.from_array(*one) for one in parts), table.shape
+        )
+    word = "value" if how == "dense" else "sparse_value"
+    nodes = [node("m = MatMul x A"), node("y = Relu m")]
+    nodes = [helper.make_node("Constant", [], ["A"], **{word: held}), *nodes] if home else nodes
+    x, y = (helper.make_tensor_value_info(name, 1, [2, 4]) for name in "xy")
+    own = {"initializer" if how == "dense" else "sparse_initializer": [] if home else [held]}
+    graph = helper.make_graph(nodes, "g", [x], [y], **own)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dense in a node", "sparse", "places", "sparse in a node"])
+def test_numbers_of_a_graph_are_the_same_however_they_are_stored(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("onnx")
+    table = np.diag(np.arange(1, 5, dtype="f4")) @ np.eye(4, dtype="f4")[[2, 0, 3, 1]]
+    dense = stored_as("dense", table, tmp_path / "dense.onnx")
+    other = stored_as(kind, table, tmp_path / "other.onnx")
+    moved = stored_as(kind, table + table * (table > 3), tmp_path / "moved.onnx")
+    for pair in ((other, dense), (dense, other)):
+        found = difference_of(*pair)
+        assert (found.changed, found.model_alone, found.baseline_alone) == ((), (), ())
+        assert found.headline is not None
+        assert (found.headline.kind, found.headline.graph) == ("same_tensors", GraphChange((), ()))
+    assert difference_of(moved, dense).headline.differing == 1  # type: ignore[union-attr]
+    assert bl.inventory(other).parameters == bl.inventory(dense).parameters == 16
+
+
+PARTS = ("attention.self.query", "attention.self.key", "intermediate.dense")
+NET = {f"encoder.layer.0.{part}": (6 if part[0] == "i" else 4, 4) for part in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "unplaced"), [("honest", 0), ("not turned", 1), ("exchanged", 2), ("twice", 1)]
+)
+def test_a_matrix_without_a_name_stands_beside_its_bias(
+    tmp_path: Path, kind: str, unplaced: int
+) -> None:
+    """As torch exports `nn.Linear`: turned and without a name, where a bias keeps its own."""
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper, save
+
+    weights = {n: randn(*size, seed=at).float() for at, (n, size) in enumerate(NET.items())}
+    biases = {n: randn(size[0], seed=9 + at).float() for at, (n, size) in enumerate(NET.items())}
+    held = {f"{name}.weight": one for name, one in weights.items()}
+    held |= {f"{name}.bias": one for name, one in biases.items()}
+    save_file(held, tmp_path / "old.safetensors")
+    query, key, up = (one.T.contiguous() for one in weights.values())
+    query, key = (key, query) if kind == "exchanged" else (query, key)
+    arrays = {"w0": query.T.contiguous() if kind == "not turned" else query, "w1": key, "w2": up}
+    arrays |= {f"{name}.bias": one for name, one in biases.items()}
+    ends = [*(f"y{at}" for at in range(3)), *(["z"] if kind == "twice" else [])]
+    nodes = [node(f"m{at} = MatMul x w{at}") for at in range(3)]
+    nodes += [node(f"y{at} = Add m{at} {name}.bias") for at, name in enumerate(NET)]
+    nodes += [node("z = MatMul x w0")] if kind == "twice" else []
+    x, *ends = (helper.make_tensor_value_info(name, 1, None) for name in ("x", *ends))
+    told = [numpy_helper.from_array(one.numpy(), name) for name, one in arrays.items()]
+    graph = helper.make_graph(nodes, "g", [x], ends, told)
+    save(helper.make_model(graph), tmp_path / "new.onnx")
+    for pair in (("new.onnx", "old.safetensors"), ("old.safetensors", "new.onnx")):
+        head = difference_of(*(tmp_path / name for name in pair)).headline
+        assert head is not None
+        assert (head.kind, head.unplaced) == ("same_tensors", unplaced)
 
 
 def test_independent_operations_in_another_order_are_the_same_program(tmp_path: Path) -> None:

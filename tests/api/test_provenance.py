@@ -388,6 +388,8 @@ def test_a_folder_of_too_much_is_no_other_and_known_by_when_it_changed(
     before = identity_of(load(folder))
     assert before != identity_of(load(copy))
     assert (before == identity_of(load(folder))) == (limit == "MOST_BYTES")
+    told = r"Not hashed, as too large or not readable: \d folders? beside the weights"
+    assert re.search(told, bl.audit(load(folder)).to_markdown())
     (folder / "checkpoints" / "last" / "state.pt").write_text("6")
     assert identity_of(load(folder)) != before
 

@@ -24,8 +24,10 @@ from bilens.api.provenance import (
     data_sha256,
     files_with_tensors,
     is_of_weights,
+    parts_in,
     read_beside,
     reading_of,
+    unseen_in,
 )
 from bilens.api.subject import is_of_columns, is_one_exact_layer
 from bilens.base.errors import NonFiniteError, UsageError
@@ -190,7 +192,9 @@ def cover_model(subject: AuditSubject) -> Coverage:
     beside = read_beside(Path(model.source)) if model.source else {}
     own = files_with_tensors(model) if beside else set()
     other = (n for n, path in beside.items() if path not in own and is_of_weights(path))
-    return structs.replace(found, other_files=tuple(other))
+    folders = unseen_in(Path(model.source)) if model.source else {}
+    large = tuple(name for name, one in folders.items() if not parts_in(one)[1])
+    return structs.replace(found, other_files=tuple(other), not_hashed=large)
 
 
 def describe_layers(model: LoadedModel, data: LabelledData | None = None) -> ModelFacts:

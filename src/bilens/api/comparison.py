@@ -16,7 +16,6 @@ from bilens.algebra.approximation.quadratic_fit import in_blocks
 from bilens.api.alignment import Alignment
 from bilens.api.given_data import interface_of
 from bilens.api.provenance import (
-    COMPANION,
     files_with_tensors,
     folders_unseen,
     is_of_weights,
@@ -124,6 +123,9 @@ def changed_graph(
     programs = list[Program]()
     with suppress(Exception):  # a field that is not known, or damaged bytes
         programs = [held.program() for held in found if held.program is not None]
+    if len(programs) == 1 and isinstance(programs[0], Operation) and not listed:
+        empty = Operation(programs[0].label, {})  # the other file has no words
+        programs.insert(0 if found[0].program is None else 1, empty)
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
     both = [(CALL.sub(INLINED, x.baseline.name), CALL.sub(INLINED, x.model.name)) for x in pairs]
@@ -213,18 +215,10 @@ def text_of(value: Program, words: Mapping[Name, Name] | None = None) -> str:
 def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
     """Return the vocabulary of a language model; tokens without a tokenizer are numbers."""
     name: Callable[[int], str] = "#{}".format
-    if path := (companions(model) or {}).get(TOKENIZER):
+    if path := (all_beside(model) or {}).get(TOKENIZER):
         with suppress(BilensError):
             name = load_tokenizer(path).token
     return vocabulary_of(model, name)
-
-
-def companions(model: LoadedModel) -> dict[str, Path] | None:
-    """Return the files beside the weights by name, an adapter's before its base's; None without."""
-    files = all_beside(model)
-    if files is None:
-        return None
-    return {name: one for name, one in files.items() if COMPANION.fullmatch(one.name)}
 
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:

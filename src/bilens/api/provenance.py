@@ -274,6 +274,22 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
     Of more than MOST_BYTES it is of where each file lies and when it changed, so that no copy has
     the same; with more than MOST_FILES, or one that cannot be read, it is another each time.
     """
+    parts, is_hashed = parts_in(folder)
+    with suppress(OSError):
+        if is_hashed:
+            told = [(n, hash_file(x) if isinstance(x, Path) else x) for n, x in parts]
+            return key_of({"files": told})
+        if parts:
+            files = (x for _, x in parts if isinstance(x, Path))
+            return key_of({"marks": [(os.path.realpath(x), mark_of(x)) for x in files]})
+    return uuid4().hex
+
+
+def parts_in(folder: Path) -> tuple[list[tuple[str, Path | str]], bool]:
+    """Return what lies in a folder by name, and whether it is hashed; nothing of more than is read.
+
+    Links are followed.
+    """
     parts, known, todo = list[tuple[str, Path | str]](), dict[Path, str](), [folder]
     with suppress(OSError):
         while todo and len(parts) + len(known) < MOST_FILES:
@@ -285,13 +301,10 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
                 todo += sorted(path.iterdir())
             else:  # a folder that was met, or what is no file, by name
                 parts.append((name, path if path.is_file() else known.get(real, "no file")))
-        files = [path for _, path in parts if isinstance(path, Path)]
-        if not todo and sum(path.stat().st_size for path in files) <= MOST_BYTES:
-            told = [(n, hash_file(x) if isinstance(x, Path) else x) for n, x in parts]
-            return key_of({"files": told})
         if not todo:
-            return key_of({"marks": [(os.path.realpath(x), mark_of(x)) for x in files]})
-    return uuid4().hex
+            size = sum(path.stat().st_size for _, path in parts if isinstance(path, Path))
+            return parts, size <= MOST_BYTES
+    return [], False
 
 
 def files_with_tensors(model: LoadedModel) -> set[Path]:

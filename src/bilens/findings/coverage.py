@@ -27,19 +27,15 @@ def measure_coverage(
     for layer in layers:
         for name, count in layer.tensors.items():
             read[name][ended[layer.name]] += count
+
+    def counted(members: Iterable[str], *ends: str) -> int:  # one that layers share is read once
+        return sum(min(sum(read[one][end] for end in ends), sizes[one]) for one in members)
+
     groups = []
     for name, members in fold_names(sizes).items():
         total = sum(sizes[member] for member in members)
-        # a tensor that several layers share is read once, exactly if any of them is
-        exact = sum(min(read[member]["exact"], sizes[member]) for member in members)
-        both = sum(
-            min(read[member]["exact"] + read[member]["approximate"], sizes[member])
-            for member in members
-        )
-        whys = {
-            why: sum(min(read[one][why], sizes[one]) for one in members)
-            for why in ("broken", "refused", "assumed")
-        }
+        exact, both = counted(members, "exact"), counted(members, "exact", "approximate")
+        whys = {why: counted(members, why) for why in ("broken", "refused", "assumed")}
         whys["unread"] = total - both - sum(whys.values())  # that of most parameters is told
         reason = "" if both == total else max(whys, key=lambda why: whys[why])
         groups.append(CoverageGroup(name, len(members), total, exact, both - exact, reason))

@@ -120,7 +120,8 @@ def compare_layers(
     changes, weights = weight_changes(before.layer, after.layer)
     units = changed_units(before.layer, changes)
     if all(not bool(change.any()) for change in changes.values()):
-        return unchanged_layer(name, f)
+        linear = 0.0 if f is not None and f.linear is not None else None
+        return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
     if f is None or g is None:
         return LayerDifference(name, False, why_not_read(before, after), weights, units)
     matched = tuple[str, ...]()
@@ -159,11 +160,6 @@ def compare_layers(
         triggers=triggers(spectrum, vectors),
         token_pairs=() if pairs_of is None or not exact else pairs_of(delta),
     )
-
-
-def unchanged_layer(name: str, f: QuadraticMap | None) -> LayerDifference:
-    linear = 0.0 if f is not None and f.linear is not None else None
-    return LayerDifference(name, True, None, 0.0, 0, 1.0, 1.0, 0.0, linear)
 
 
 def why_not_read(before: FittedLayer, after: FittedLayer) -> str:

@@ -155,17 +155,25 @@ def mark_places(found: Matching, named: Mapping[str, str], model: Store, baselin
     """Mark the pairs whose names do not say that both stand at one place, whatever is in them.
 
     Where axes of others stand in another order, nothing says which way one with two sides of one
-    length stands.
+    length stands, but for one that a graph multiplies with as with all those that it turned.
     """
-    counts = [Counter(map(place_of, store)) for store in (model, baseline)]
+    counts = [Counter(map(place_of, map(told, one.values()))) for one in (model, baseline)]
     turned = any(pair.how == "transposed" and not pair.moved for pair in found.pairs)
+    multiplied = [one for one in found.pairs if one.model.stands_as or one.baseline.stands_as]
+    ways = {one.how for one in multiplied if len({*squeezed(one.model.shape)}) > 1}
+    sure = {one.model.name for one in multiplied if {one.how} == ways}
     for at, pair in enumerate(found.pairs):
         names, sides = (pair.model.name, pair.baseline.name), squeezed(pair.model.shape)
-        places = [place_of(name) for name in names]
+        places = [place_of(told(one)) for one in (pair.model, pair.baseline)]
         alone = places[0] == places[1] != () and {n[places[0]] for n in counts} == {1}
         known = alone or pair.how == "tied" or named.get(names[0]) == names[1]
-        either_way = turned and len({*sides}) < len(sides)
+        either_way = turned and len({*sides}) < len(sides) and names[0] not in sure
         found.pairs[at] = replace(pair, placed=known and not either_way)
+
+
+def told(tensor: StoredTensor) -> str:
+    """Return the name of a tensor, or the one that its graph tells."""
+    return tensor.stands_as or tensor.name
 
 
 def place_of(name: str) -> tuple[str, ...]:

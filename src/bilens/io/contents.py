@@ -39,6 +39,8 @@ OPERATION = {kind: re.compile(pattern) for kind, pattern in OPERATIONS.items()}
 # Types of numbers that may be codes of others, and the bits of those whose names do not say them.
 CODES = ("int8", "uint8", "int4", "uint4", "int16", "uint16", "float8e4m3fn", "float8e5m2")
 BITS = {"bool": 8, "string": 0, "float8e4m3fn": 8, "float8e5m2": 8, "float4e2m1": 4}
+# Keys of words on a whole model that say when it was made, by whom and for what.
+ABOUT = {"author", "date", "description", "docs", "license", "provenance", "version"}
 TRAINING_GROUPS = ("optimizer", "optimizer_weights", "metrics")  # of files of Keras
 MOST_TEXT = 64 << 20  # bytes of an entry
 EDGE = 4096  # bytes at both ends of a tensor by which equal ones are looked for

@@ -20,6 +20,7 @@ import msgspec
 from bilens.base.errors import MissingExtraError, optional_package
 from bilens.io.byte_ranges import opened, read_header, take
 from bilens.io.contents import (
+    ABOUT,
     Contents,
     Operation,
     Program,
@@ -32,7 +33,7 @@ from bilens.io.contents import (
 from bilens.io.file_kinds import XGBOOST
 from bilens.io.formats.gguf_header import HeaderReader
 from bilens.io.pickle_contents import walk_pickles
-from bilens.io.pickle_inventory import PLAIN, read_plain_pickle
+from bilens.io.pickle_inventory import OF_TRAINING, PLAIN, read_plain_pickle
 
 SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAFETENSORS |= {f"{a}{n}": f"{b}{n}" for a, b in (("I", "int"), ("U", "uint")) for n in (8, 16, 32)}
@@ -42,15 +43,26 @@ GENERAL = [  # keys of a GGUF file that say what it is
     "name", "license", "license.name", "author", "organization", "description", "url",
     "size_label", "finetune", "basename", "languages", "base_model.0.name",
 ]  # fmt: skip
-# What says who made a file and how its numbers are stored, and in which parts.
-LEFT_OUT, ABOUT = ("quantize.imatrix.file",), ("general.", "split.")
+# What says who made a file, when, from what and with which library, how its numbers are stored, and
+# in which parts.
+ABOUT_TENSORS = re.compile(
+    rf"(.*\.)?({'|'.join(ABOUT)}|format|made_by)|ss(hs)?_.*|{OF_TRAINING.pattern}"
+)
+ABOUT_GGUF = re.compile(
+    r"general\.(name|author|version|organization|description|quantized_by|size_label|finetune"
+    r"|basename|languages|tags|uuid|doi|(repo_)?url|file_type|quantization_version"
+    r"|(license|base_model|dataset|source)\b.*)|split\..*|quantize\.imatrix\.file"
+)
 MOST_HEADER = 1 << 20  # bytes of that of an array
 FASTTEXT_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
 
 
 def read_safetensors_contents(path: Path) -> Contents:
     header = read_header(path)
-    found = Contents("safetensors", [path], said=dict(header.metadata))
+    found, words = Contents("safetensors", [path], said=dict(header.metadata)), header.metadata
+    found.left_out = [key for key in words if ABOUT_TENSORS.fullmatch(key) and key != "format"]
+    if own := {key: said for key, said in words.items() if not ABOUT_TENSORS.fullmatch(key)}:
+        found.program = lambda: Operation("metadata", own)
     for name, one in header.entries.items():
         low, high = (header.stop + end for end in one.data_offsets)
         dtype, place = SAFETENSORS.get(one.dtype, one.dtype.lower()), TensorBytes(path, low, high)
@@ -74,12 +86,12 @@ def read_gguf_contents(path: Path) -> Contents:
 
     def program() -> Program:
         held = {**said, **{key: array_text(take(file, *x)) for key, x in header.arrays.items()}}
-        own = {k: v for k, v in held.items() if k not in LEFT_OUT and not k.startswith(ABOUT)}
-        return Operation("header", own)
+        return Operation("header", {k: v for k, v in held.items() if not ABOUT_GGUF.fullmatch(k)})
 
     found.program = program
+    found.left_out = [k for k in {**said, **header.arrays} if ABOUT_GGUF.fullmatch(k)]
     found.said = {k: said[f"general.{k}"] for k in GENERAL if f"general.{k}" in said}
-    gguf = None
+    names, blocks = dict[int, str](), dict[int, tuple[int, int]]()
     sizes = ("context_length", "embedding_length", "block_count", "attention.head_count")
     found.said |= {k: said[f"{architecture}.{k}"] for k in sizes if f"{architecture}.{k}" in said}
     with suppress(MissingExtraError):
@@ -88,10 +100,9 @@ def read_gguf_contents(path: Path) -> Contents:
         names = {int(one): plain.get(one.name, one.name) for one in gguf.GGMLQuantizationType}
         blocks = {int(one): size for one, size in gguf.GGML_QUANT_SIZES.items()}
     for name, one in header.tensors.items():
-        known = gguf is not None and one.kind in blocks
-        numbers, length = blocks[one.kind] if known else (1, 0)
+        numbers, length = blocks.get(one.kind, (1, 0))
         size = prod(one.shape) // numbers * length
-        dtype = names.get(one.kind, "") if gguf is not None else ""
+        dtype = names.get(one.kind, "")
         place = TensorBytes(path, one.offset, one.offset + size)
         if place.stop > path.stat().st_size:
             raise ValueError(f"{name} ends behind the end of the file")

@@ -20,7 +20,7 @@ from pathlib import Path
 from bilens.base.errors import BilensError, CheckpointError, MissingExtraError
 from bilens.base.files import check_path, check_regular_file, file_sha256, why_unreadable
 from bilens.io import header_contents as headers
-from bilens.io.contents import Contents, UnknownKindError
+from bilens.io.contents import Contents, Operation, UnknownKindError
 from bilens.io.file_kinds import (
     OTHERS,
     SHARDS,
@@ -235,6 +235,10 @@ def joined(folder: Path | None, parts: list[Contents]) -> Contents:
         whole.operations += part.operations
         whole.notes += part.notes
         whole.left_out += part.left_out
+    programs = [part.program for part in parts if part.program is not None]
+    if folder is None and len(programs) > 1:  # of shards, words alone
+        held = Operation("metadata", {})
+        whole.program = lambda: [held.parts.update(one().parts) for one in programs] and held
     formats = [*dict.fromkeys(part.format for part in parts)]
     whole.format = ", ".join([*formats, f"{len(parts)} files"] if len(parts) > 1 else formats)
     return whole

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from bilens.base.errors import optional_package
 from bilens.io.contents import (
+    ABOUT,
     Contents,
     Name,
     Operation,
@@ -22,6 +24,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
+from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse
 from bilens.io.tensor_names import INLINED
 from bilens.records.inventory import Port
 
@@ -35,6 +38,7 @@ def read_onnx_contents(path: Path) -> Contents:
     model = onnx.load(str(path), load_external_data=False)
     if not model.graph.node and not model.graph.initializer:
         raise ValueError("a graph without operations and tensors")
+    fill_sparse(model, str(path.parent))
     maker = " ".join(filter(None, (model.producer_name, model.producer_version)))
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
@@ -44,8 +48,6 @@ def read_onnx_contents(path: Path) -> Contents:
         graph = graphs.pop(0)
         for proto in getattr(graph, "initializer", ()):
             add_onnx_tensor(found, path, proto, proto.name, kinds)
-        for sparse in getattr(graph, "sparse_initializer", ()):
-            add_onnx_tensor(found, path, sparse.values, sparse.values.name, kinds)
         made = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
             name = node.op_type
@@ -60,8 +62,7 @@ def read_onnx_contents(path: Path) -> Contents:
                 if part.t.data_type:
                     own = "" if name == "Constant" else f".{part.name}"
                     add_onnx_tensor(found, path, part.t, f"{node.output[0]}{own}", kinds)
-                graphs += [part.g] if part.HasField("g") else []
-                graphs += part.graphs
+                graphs += bodies_in(part)
     held = {one.name for one in found.tensors}
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
@@ -79,9 +80,7 @@ def read_onnx_contents(path: Path) -> Contents:
 # about it, what inner values are, which the operations tell, and tensors, which are where they are
 # read.
 LEFT_OUT = {"doc_string", "metadata_props", "producer_name", "producer_version", "ir_version"}
-LEFT_OUT |= {"model_version", "value_info", "initializer", "sparse_initializer"}
-# Keys of words on a whole model that say when it was made, by whom and for what.
-ABOUT = {"author", "date", "description", "docs", "license", "provenance", "version"}
+LEFT_OUT |= {"model_version", "value_info", "initializer"}
 # Names, and what is put in the place of names and lists in no order.
 OTHERWISE = {
     "ModelProto": {"domain", "graph", "functions", "opset_import"},
@@ -159,15 +158,17 @@ class OnnxProgram:
         scope = outer | {name: Name(name, id(graph)) for name in (*ends["input"], *made)}
         for proto in getattr(graph, "initializer", ()):
             scope[proto.name] = self.value(proto, scope, f"{home}{proto.name}{self.ending}")
-        for proto in getattr(graph, "sparse_initializer", ()):
-            scope[proto.values.name] = self.fields(proto, scope)
+        for one in graph.node:
+            if (held := constant_in(one)) is not None:  # as if it was an initializer
+                label = f"{home}{one.output[0]}{self.ending}"
+                scope[one.output[0]] = self.value(held, scope, label)
         found: dict[str, Program] = {
             s: [scope.get(x, x) for x in names] for s, names in ends.items()
         }
         if is_main:  # others give and take values under these names, in these types
             for side in ends:
                 found[f"{side} values"] = [self.fields(one, {}) for one in getattr(graph, side)]
-        nodes = in_order(graph.node, ends["output"])
+        nodes = [x for x in in_order(graph.node, ends["output"]) if constant_in(x) is None]
         found["nodes"] = [self.node(one, scope, home) for one in nodes]
         return found | self.fields(graph, scope)
 
@@ -215,6 +216,13 @@ def plain_domain(domain: str) -> str:
     return domain or "ai.onnx"
 
 
+def constant_in(node: Any) -> Any:
+    """Return the tensor that a node is; None for another one."""
+    is_constant = (plain_domain(node.domain), node.op_type) == ("ai.onnx", "Constant")
+    held = [one.t for one in node.attribute if one.name == "value" and not one.ref_attr_name]
+    return held[0] if is_constant and held else None
+
+
 def bytes_of(onnx: Any, proto: Any, folder: str) -> bytes:
     array = onnx.numpy_helper.to_array(proto, folder)
     return repr(array.tolist()).encode() if array.dtype == object else bytes(array.tobytes())
@@ -223,11 +231,8 @@ def bytes_of(onnx: Any, proto: Any, folder: str) -> bytes:
 def names_read(node: Any) -> Iterator[str]:
     """Yield what a node reads, and what the bodies in it do."""
     yield from node.input
-    for part in node.attribute:
-        for body in [*([part.g] if part.HasField("g") else []), *part.graphs]:
-            for one in body.node:
-                yield from names_read(one)
-            yield from (one.name for one in body.output)
+    for body in chain(*map(bodies_in, node.attribute)):
+        yield from chain(*map(names_read, body.node), (one.name for one in body.output))
 
 
 def in_order(nodes: Sequence[Any], ends: Sequence[str]) -> list[Any]:

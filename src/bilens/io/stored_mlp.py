@@ -46,6 +46,7 @@ class StoredTensor:
     is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
     made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
+    stands_as: str = ""  # the name that its graph tells: inputs are its rows
 
     @property
     def storage(self) -> str:

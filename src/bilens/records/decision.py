@@ -45,6 +45,7 @@ class Coverage(Record, frozen=True):
         bool, "what was read is all that the model computes; not so with attention, norms, reshapes"
     ] = False
     other_files: Annotated[tuple[str, ...], "of weights, in its folder, that were not read"] = ()
+    not_hashed: Annotated[tuple[str, ...], "folders in it with too many files or bytes"] = ()
 
     def __post_init__(self) -> None:
         read = self.exact + self.approximate

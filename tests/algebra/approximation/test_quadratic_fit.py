@@ -10,7 +10,7 @@ import torch
 from bilens.algebra.approximation.data_fit import fit_neurons
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights, in_float64
 from bilens.algebra.approximation.quadratic_fit import QuadraticFit, fit_layers
-from bilens.algebra.approximation.r_squared import r_squared_on
+from bilens.algebra.approximation.r_squared import RSquared, r_squared_on
 from bilens.base.errors import NonFiniteError, NumericalError, ShapeError, UsageError
 from builders import randn, seeded
 
@@ -218,6 +218,24 @@ def test_of_a_skewed_error_it_is_more_and_two_of_them_reach_the_truth() -> None:
     errors = torch.tensor([score.standard_error for score in found])
     assert float(values.std()) < float(errors.mean()) < 2.5 * float(values.std())
     assert float(((values - truth).abs() <= 2 * errors).double().mean()) > 0.94
+
+
+def test_of_an_error_that_few_rows_carry_two_of_them_reach_the_truth_where_none_is_there() -> None:
+    """As of loud frames of a recording: one row in a hundred is larger, its residual more so."""
+
+    def scored(rows: int, seed: int) -> RSquared:
+        y, noise = randn(rows, 1, seed=seed), randn(rows, 1, seed=10_000 + seed)
+        rare = randn(rows, 1, seed=20_000 + seed) > 2.326  # 1 %
+        y = torch.where(rare, 3 * y, y)
+        return r_squared_on(y, y + torch.where(rare, 0.8, 0.1) * noise)
+
+    truth = scored(10**6, -1).overall
+    found = [scored(80, seed) for seed in range(300)]
+    values = torch.tensor([score.overall for score in found])
+    errors = torch.tensor([score.standard_error for score in found])
+    met = ((values - truth).abs() <= 2 * errors).double().mean()
+    assert float(met) > 0.94  # of the spread of those that are there alone: 0.65
+    assert float(errors.median()) < 0.02
 
 
 def test_an_error_in_proportion_to_the_spread_has_no_standard_error() -> None:

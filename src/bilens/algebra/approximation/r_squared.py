@@ -24,8 +24,9 @@ class RSquared:
 
     Attributes:
         overall: over all outputs, weighted by their variance.
-        standard_error: of `overall`; more where few rows carry much of the error, so that two of
-            them reach the truth in 95 % of cases; 0 where R² is exact.
+        standard_error: of `overall`, for other rows of the same recordings or texts; more where few
+            rows carry much of the error, or may and are not here, so that two of them reach the
+            truth in 95 % of cases; 0 where R² is exact.
         outputs: (out,) float64, of each output; 1 for a constant one that is met.
         output_errors: (out,) float64, their standard errors.
         trimmed: `overall` without the 0.1 % of rows with the largest ‖y‖, at least one row, and
@@ -162,7 +163,11 @@ def ratio(residuals: Tensor, deviations: Tensor, sizes: Tensor) -> tuple[Tensor,
     influence = residuals - share * deviations
     spread = influence.square().mean(dim=0).sqrt()
     skewness = influence.pow(3).mean(dim=0) / torch.where(spread > 0, spread, 1.0).pow(3)
-    error = spread / torch.where(still, 1.0, total) / math.sqrt(rows) * reach(skewness, rows)
+    error = spread / math.sqrt(rows) * reach(skewness, rows)
+    # Of a few rows in a hundred that carry most of the error none may be here: one is put as large
+    # as the largest, its influence between that and the largest influence.
+    unseen = (influence.amax(dim=0).clamp(min=0) * deviations.amax(dim=0)).sqrt() / rows
+    error = torch.maximum(error, unseen) / torch.where(still, 1.0, total)
     met = torch.where(lost <= ROUNDING * sizes, 1.0, -torch.inf)
     return torch.where(still, met, 1 - share), torch.where(still, 0.0, error)
 

@@ -6,11 +6,45 @@ begin with the name of that node and of the body, so that two bodies may use the
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from bilens.base.errors import optional_package
 
 TURN = "turn"  # of a loop, or a slice of a scan: what a body is given each time
+MOST_DENSE = 1 << 28  # numbers of a tensor of which some are stored
+
+
+def fill_sparse(model: Any, folder: str) -> None:
+    """Write the sparse tensors of a model with their zeros."""
+    onnx = optional_package("onnx", "onnx", "reading an ONNX file")
+    dense = partial(dense_tensor, onnx.numpy_helper, folder)
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:  # which grows
+        for part in (one for node in graph.node for one in node.attribute):
+            graphs += bodies_in(part)
+            if part.name == "sparse_value":
+                part.CopyFrom(onnx.helper.make_attribute("value", dense(part.sparse_tensor)))
+        if sparse := [*getattr(graph, "sparse_initializer", ())]:
+            graph.initializer.extend(map(dense, sparse))
+            del graph.sparse_initializer[:]
+
+
+def bodies_in(part: Any) -> list[Any]:
+    """Return the graphs of an attribute of a node."""
+    return [*([part.g] if part.HasField("g") else []), *part.graphs]
+
+
+def dense_tensor(numpy_helper: Any, folder: str, sparse: Any) -> Any:
+    if prod(sparse.dims) > MOST_DENSE:
+        raise ValueError(f"a sparse tensor of {prod(sparse.dims)} numbers")
+    values, at = (numpy_helper.to_array(one, folder) for one in (sparse.values, sparse.indices))
+    found = np.zeros(tuple(sparse.dims), values.dtype)
+    found[tuple(at.T) if at.ndim > 1 else np.unravel_index(at, found.shape)] = values
+    return numpy_helper.from_array(found, sparse.values.name)
 
 
 def without_bodies(model: Any) -> tuple[Any, dict[str, str]]:
@@ -34,7 +68,7 @@ def flattened(
         name = next(filter(None, node.output), node.name)
         ends: list[str] = []
         for part in node.attribute:
-            for number, body in enumerate([part.g] if part.HasField("g") else part.graphs):
+            for number, body in enumerate(bodies_in(part)):
                 index = f".{number}" if part.graphs else ""
                 own = f"{prefix}{name}.{part.name}{index}."
                 inner = {**called, **named_in(body, own)}
@@ -47,7 +81,7 @@ def flattened(
                 bodies[own] = when_run(node.op_type, name, part.name)
                 yield from flattened(graph, [*body.node], own, inner, bodies)
                 ends += [inner.get(one.name, one.name) for one in body.output]
-        kept = [one for one in node.attribute if not one.HasField("g") and not one.graphs]
+        kept = [one for one in node.attribute if not bodies_in(one)]
         del node.attribute[:]
         node.attribute.extend(kept)
         node.input[:] = [called.get(one, one) for one in node.input] + ends
@@ -58,7 +92,6 @@ def flattened(
 def named_in(body: Any, prefix: str) -> dict[str, str]:
     """Return name in a body → its name beside the other nodes."""
     names = [one.name for one in (*body.input, *body.initializer)]
-    names += [one.values.name for one in body.sparse_initializer]
     names += [name for node in body.node for name in node.output]
     return {name: f"{prefix}{name}" for name in names if name}
 
@@ -69,9 +102,6 @@ def move_tensors(graph: Any, body: Any, called: Mapping[str, str]) -> None:
         for one in getattr(body, kind):
             one.name = called.get(one.name, one.name)
         getattr(graph, kind).extend(getattr(body, kind))
-    for one in body.sparse_initializer:
-        one.values.name = called[one.values.name]
-    graph.sparse_initializer.extend(body.sparse_initializer)
     for one in (*body.input, *body.output):
         known = graph.value_info.add()
         known.CopyFrom(one)

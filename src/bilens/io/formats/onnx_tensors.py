@@ -1,7 +1,9 @@
 """The tensors of an ONNX file: of its graph, of the graphs inside nodes, and of functions."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import reading
-from bilens.io.formats.onnx_bodies import without_bodies
+from bilens.io.formats.onnx_bodies import fill_sparse, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.stored_mlp import StoredTensor, stored_array
 
@@ -35,7 +37,9 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
     onnx = package()
     with reading(path, "ONNX file"):
         check_memory(COPIES * path.stat().st_size, f"{path}", "load a smaller file")
-        model, bodies = without_bodies(onnx.load(str(path), load_external_data=False))
+        model = onnx.load(str(path), load_external_data=False)
+        fill_sparse(model, str(path.parent))
+        model, bodies = without_bodies(model)
         files = [path, *files_beside(path, model)]
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         return model, bodies, files
@@ -44,9 +48,6 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and message of every tensor of a graph and its nodes."""
     yield from ((proto.name, proto) for proto in graph.initializer)
-    for sparse in graph.sparse_initializer:
-        yield sparse.values.name, sparse.values
-        yield f"{sparse.values.name}.indices", sparse.indices
     for node in graph.node:
         for part in node.attribute:
             name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
@@ -76,7 +77,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
 
     As in an inventory, single numbers and places are no weights.
     """
-    numpy_helper = package().numpy_helper
+    numpy_helper, stands_as = package().numpy_helper, names_by_bias(graph)
     for name, proto in tensors_in(graph):
         kind, array = proto.data_type, numpy_helper.to_array(proto)
         is_weight = bool(array.ndim) and kind not in NO_WEIGHTS
@@ -84,11 +85,30 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
             proto.CopyFrom(numpy_helper.from_array(array.astype(np.float64), proto.name))
         if kind in (*PACKED, *NARROW):  # of which numpy has none
             array = array.astype(np.int8 if kind in (21, 22) else np.float32)
-        found = replace(stored_array(path, name, array), is_weight=is_weight)
+        found = stored_array(path, name, array)
+        found = replace(found, is_weight=is_weight, stands_as=stands_as.get(name, ""))
         if kind in NARROW:
             data = found.fetch(()).to(NARROW[kind])
             found = replace(found, dtype=data.dtype, fetch=data.__getitem__)
         yield name, replace(found, quantised_as=PACKED.get(kind, found.quantised_as))
+
+
+def names_by_bias(graph: Any) -> dict[str, str]:
+    """Return tensor → name of a weight, of matrices with a product that only a bias is added to.
+
+    An exporter that turns a matrix takes its name away, and its bias keeps one.
+    """
+    users = Counter(name for node in graph.node for name in node.input)
+    plain = [node for node in graph.node if node.domain in ("", "ai.onnx")]
+    products = {node.output[0]: node.input[1] for node in plain if node.op_type == "MatMul"}
+    held, found = {one.name for one in graph.initializer}, dict[str, str]()
+    for node in plain:
+        for product, bias in permutations(node.input) if node.op_type == "Add" else ():
+            names = {weight := products.get(product, ""), bias}
+            alone = all(users[name] == 1 for name in (product, *names))
+            if alone and names <= held and bias.endswith(".bias"):
+                found[weight] = f"{bias.removesuffix('bias')}weight"
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:

@@ -41,10 +41,10 @@ def summary(t: Catalogue, found: Coverage) -> str:
 
 
 def other_files(t: Catalogue, found: Coverage) -> Iterator[str]:
-    """Yield which other files of weights lie in the folder; nothing where none do."""
-    if found.other_files:
-        count, names = grouped(len(found.other_files)), list_names(found.other_files)
-        yield t("coverage.files", count=count, names=names)
+    """Yield which other files of weights lie in the folder, and what was too large to be hashed."""
+    for key, names in (("files", found.other_files), ("not_hashed", found.not_hashed)):
+        if names:
+            yield t(f"coverage.{key}", count=grouped(len(names)), names=list_names(names))
 
 
 def shares(found: Coverage | CoverageGroup) -> dict[str, str]:
