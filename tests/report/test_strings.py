@@ -296,6 +296,10 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         view_page(explorer_documents.MODEL, "en", "", view)
         view_page(explorer_documents.UNKNOWN, "en", "", view)
     model_page(structs.replace(explorer_documents.MODEL, unread=True), "en", "")
+    row = explorer_documents.MODEL.model
+    last = structs.replace(row.last, files=(("model.safetensors", "0" * 64),))
+    known = structs.replace(row, state="audited", last=last)
+    model_page(structs.replace(explorer_documents.MODEL, model=known), "en", "")
     for run in explorer_documents.RUNS:
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     RefusedError("none")  # which a page says in other words
