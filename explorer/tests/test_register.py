@@ -383,6 +383,16 @@ def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
     assert papers(root) == wanted | others | {"forged.json": ("others", 0)}
 
 
+def test_a_report_of_an_earlier_audit_says_that_there_is_a_later_one(root: Path) -> None:
+    (root / "m" / "own.json").write_text(json.dumps(bl.History(root).document(1)))
+    said = T("explorer.standing.earlier", number=2, day="")[:-2]
+    with client_of(ServedFolder(root)) as client:
+        assert said not in client.get(f"/reports/{id_of('m/own.json')}").text
+        later = bl.AuditReport(bl.History(root).document(1)).record
+        bl.History(root).add(replace(later, reproduce=replace(later.reproduce, date="2027-01-02")))
+        assert said in client.get(f"/reports/{id_of('m/own.json')}").text
+
+
 def test_a_clock_that_is_put_back_revives_no_acceptance(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,13 +43,17 @@ def audit_or_fail(
     __tracebackhide__ = True  # the line of the test is what a reader wants to see
     from bilens.api.audit_model import audit
     from bilens.base.errors import BilensError, UsageError
+    from bilens.base.files import check_path
     from bilens.io.any_model import open_pair
     from bilens.io.loaded_model import ReadOptions
 
     reading = {*vars(ReadOptions())} - {"base", "wanted"}
     how = {name: options.pop(name) for name in reading & options.keys()}
-    pair = [Path(one) if isinstance(one, str) else one for one in (model, baseline)]
     try:
+        pair = [
+            check_path(name, one) if isinstance(one, str) else one
+            for name, one in (("model", model), ("baseline", baseline))
+        ]
         if how and not any(isinstance(one, Path) for one in pair):
             raise UsageError(f"assert_audit: {', '.join(how)} is of a file, and no path is given.")
         opened, before = open_pair(pair[0], pair[1], ReadOptions(**how))

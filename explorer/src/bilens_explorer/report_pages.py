@@ -39,8 +39,12 @@ def audit_page(served: ServedFolder, number: Number) -> ShownReport:
 
 
 def report_page(served: ServedFolder, key: Key) -> ShownReport:
-    """A report that lies in the folder, and what it is."""
-    return ShownReport(served.report(key), paper=served.paper(key))
+    """A report that lies in the folder, and what it is; of an audit also how its model stands."""
+    row = served.paper(key)
+    audits = [one for each in served.past().audits.values() for one in each]
+    names = [one.model for one in audits if one.number == row.audit]
+    model = served.model(id_of(names[0])).model if names else None
+    return ShownReport(served.report(key), model, row, row.audit)
 
 
 def draw_report(found: ShownReport, lang: str, _secret: str) -> str:
@@ -49,14 +53,11 @@ def draw_report(found: ShownReport, lang: str, _secret: str) -> str:
 
 def note(t: Catalogue, found: ShownReport) -> str:
     """Return the banner above a report: whose weights it is of, and whether it was made here."""
-    if found.paper is not None:
-        return paper(t, found.paper)
-    row = displayable(found.model)
-    assert row is not None, "an audit is of a model"
-    if row.last is None or row.last.number == found.number:
-        return standing(t, row)
+    row, said = displayable(found.model), [] if found.paper is None else [paper(t, found.paper)]
+    if row is None or row.last is None or row.last.number == found.number:
+        return " ".join(said or [standing(t, row)] if row else said)
     told = {"number": row.last.number, "day": row.last.date[:10]}
-    return f"{t('explorer.standing.earlier', **told)} {standing(t, row)}"
+    return " ".join([*said, t("explorer.standing.earlier", **told), standing(t, row)])
 
 
 def last_audit(served: ServedFolder, key: Key) -> ShownReport:

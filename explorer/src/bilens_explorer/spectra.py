@@ -254,8 +254,10 @@ def layer_row(opened: OpenModel, name: str, view: LayerView, said: LayerReading 
 
 
 def audits_of(served: ServedFolder, key: str) -> list[PastAudit]:
-    """Return the audits of a model with the files that it has now, the last one first."""
+    """Return the audits of a model with its files of now, read as in the last one, last first."""
     past = served.history.audits(served.name_of(require_found(served.last_walk().models.get(key))))
+    read = {one.number: one.identity and one.identity.reading for one in past}
+    past = [one for one in past if read[one.number] == read[past[0].number]]
     return [one for one in past if served.is_open_as(key, one.weights_sha256, dict(one.files))]
 
 

@@ -28,7 +28,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """Return a path, or refuse an argument that is none."""
+    """Return a path, or refuse an argument that is none; an empty one would be this folder."""
+    if value == "":
+        raise UsageError(f"{name} is empty; expected a path, and . for the current folder.")
     if not isinstance(value, str | os.PathLike):
         raise UsageError(f"{name} is a {type(value).__name__}; expected a text or a Path.")
     return value if isinstance(value, Path) else Path(value)

@@ -5,6 +5,7 @@ Beside those of bilens stand the commands that other distributions bring: entry 
 their distribution, without importing them.
 """
 
+import re
 from collections.abc import Callable
 from functools import cached_property, partial
 from operator import attrgetter
@@ -43,7 +44,16 @@ class DeferredCommand(TyperCommand):
         return typer.main.get_command(alone)
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
-        """Parse the command line with the options of the command itself, which then runs."""
+        """Parse the command line with the options of the command itself, which then runs.
+
+        An empty value, as of a variable that is not set, would stand for the current folder.
+        """
+        words = more["args"] if "args" in more else arguments[1]
+        if empty := [word for word in words if re.fullmatch(r"(--[\w-]+=)?", word)]:
+            raise UsageError(
+                f"an argument of `bilens {self.name}` is empty{empty[0] and f', {empty[0]}'}: is a "
+                "variable of the shell not set? The current folder is written as a dot."
+            )
         return self.built.make_context(*arguments, **more)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path, PosixPath
 from typing import Any, TypeVar
 
 from bilens.base.errors import CheckpointError, UsageError
-from bilens.base.files import ADDRESS
+from bilens.base.files import ADDRESS, check_path
 from bilens.io.remote_stores import SCHEMES, Info, ObjectStore, no_access
 
 FILES = (".safetensors", ".gguf", ".json")  # what an address of a file ends in
@@ -178,7 +178,7 @@ def located(given: str | Path) -> Path:
     """Return a path of this machine, or an address that is read as one."""
     found = None if isinstance(given, RemotePath) else ADDRESS.match(str(given))
     if found is None:
-        return Path(given) if isinstance(given, str) else given
+        return check_path("path", given)
     scheme, rest = found[1], str(given)[found.end() :]
     if scheme == "file":
         return Path("/" + rest)

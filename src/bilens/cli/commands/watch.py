@@ -68,7 +68,7 @@ def watch(
     """Audit the models of a folder again, as before, whenever they changed.
 
     Exit code with --once: 0 nothing to object, 1 a rule fails that nobody accepted, else why a
-    model could not be audited again.
+    model could not be audited again, 2 where none was ever audited.
 
     Example: bilens watch runs --every 1d --webhook https://example.org/hooks/bilens
     """
@@ -90,6 +90,11 @@ def watch(
                     write_file(choices.out, document)
                 if address is not None:
                     post(address, document)
+                if all(one.state == "never" for one in found.models):
+                    raise UsageError(
+                        f"{folder}: none of its models was ever audited with --history {folder}, "
+                        "so that nothing is watched."
+                    )
                 if choices.once:
                     raise typer.Exit(found.code)
             except BilensError as error:
