@@ -44,13 +44,13 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
-    ("src/bilens/cli", "py"): (2_890, "a file a command, the watch too"),
+    ("src/bilens/cli", "py"): (2_905, "a file a command, the watch too"),
     ("src/bilens/sklearn", "py"): (545, "estimators for tables"),
-    ("explorer/src", "py"): (5_610, "the explorer, with its register; the aim is 4,000"),
+    ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
     ("tests", "py"): (91_620, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (7_135, "of the explorer"),
+    ("explorer/tests", "py"): (7_145, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 
