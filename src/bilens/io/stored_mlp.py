@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bilens.algebra.approximation.activation import CLAMPED, Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_loaded
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, Span, soon_read
 from bilens.io.tensors import check_all_finite, read_codes, tensor_of
@@ -136,8 +137,23 @@ def module_tensors(module: nn.Module) -> Store:
             seen.add(id(tensor))
             plain = tensor.dequantize() if tensor.is_quantized else tensor
             path, shape = Path(type(module).__name__), tuple(tensor.shape)
-            found[name] = StoredTensor(path, name, shape, plain.dtype, partial(block_of, plain))
+            fetch: Callable[[Block], Tensor] = partial(block_of, plain)
+            if isinstance(tensor, nn.Parameter):
+                fetch = partial(block_now, module, name, tensor)
+            found[name] = StoredTensor(path, name, shape, plain.dtype, fetch)
     return found
+
+
+def block_now(module: nn.Module, name: str, tensor: Tensor, block: Block) -> Tensor:
+    """Return a block of a parameter; UsageError if another has its name by now."""
+    try:
+        now = attrgetter(name)(module)
+    except AttributeError:  # a module may name its tensors otherwise
+        now = module.state_dict(keep_vars=True).get(name)
+    if now is not tensor:
+        kind = type(module).__name__
+        raise UsageError(f"{name} of the {kind} was replaced since it was read: read it again.")
+    return block_of(tensor, block)
 
 
 def block_of(tensor: Tensor, block: Block) -> Tensor:
