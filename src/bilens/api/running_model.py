@@ -265,10 +265,8 @@ class RunningPlace:
         numbers = [one for one in map(as_integer, given) if one is not None]
         if len(numbers) < len(given):
             raise UsageError(f"positions are {positions!r}; expected a whole number, or several.")
-        if any(
-            isinstance(part, nn.MultiheadAttention | nn.RNNBase) and not part.batch_first
-            for part in self.module.modules()
-        ):
+        kinds = (nn.MultiheadAttention, nn.RNNBase)
+        if not all(one.batch_first for one in self.module.modules() if isinstance(one, kinds)):
             raise UsageError(
                 f"the {type(self.module).__name__} has parts with batch_first=False, whose last "
                 "axis but one is the batch: leave out positions, or build it with batch_first=True."

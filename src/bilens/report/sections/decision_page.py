@@ -94,8 +94,8 @@ def because(t: Catalogue, record: Audit) -> list[str]:
 
 def answers_compared(record: Audit) -> bool:
     """Tell whether the answers of the model and its baseline to some rows were compared."""
-    seen = [record.column_changes, record.difference and record.difference.answers]
-    return any(one is not None and one.rows for one in seen)
+    rows = 0 if record.column_changes is None else record.column_changes.rows
+    return rows > 0 or (record.difference is not None and record.difference.answers is not None)
 
 
 def told_in_part(t: Catalogue, record: Audit) -> Iterator[str]:
