@@ -553,6 +553,13 @@ def variants() -> dict[str, dict[str, Any]]:
             for kind in ("identical", "same_tensors", "not_compared", "differ")
             for number, few in enumerate(FEW_COMPARED)
         },
+        "not placed, with answers": {
+            **make_layer_audit(),
+            "difference": {
+                **headlined("identical", **FEW_COMPARED[0]),
+                "answers": every_change()["answers"],
+            },
+        },
         "same files": {
             **make_layer_audit(),
             "difference": few_changes([SAME], every_change()["whole"]["changed"][0]),

@@ -47,14 +47,16 @@ ROWS = [
 ]
 
 
-def train_with_transformers(folder: Path, *, watched: bool, **how: Any) -> tuple[Any, Any]:
+def train_with_transformers(
+    folder: Path, *, watched: bool, logging_strategy: str = "no", **how: Any
+) -> tuple[Any, Any]:
     library = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     torch.manual_seed(0)
     model = Block()
     arguments = library.TrainingArguments(
         str(folder), num_train_epochs=4, per_device_train_batch_size=8, report_to=[], use_cpu=True,
-        save_strategy="no", logging_strategy="no", disable_tqdm=True, seed=1,
+        save_strategy="no", logging_strategy=logging_strategy, disable_tqdm=True, seed=1,
     )  # fmt: skip
     trainer = library.Trainer(model=model, args=arguments, train_dataset=ROWS)
     if watched:
@@ -79,6 +81,15 @@ def test_a_training_ends_at_the_same_bits_and_logs_numbers(tmp_path: Path) -> No
     norm = torch.cat([one.flatten() for one in weights]).norm()
     assert lines[1][f"bilens/{layer}/norm"] == pytest.approx(float(norm), rel=1e-6)
     assert lines[0][f"bilens/{layer}/norm"] != lines[1][f"bilens/{layer}/norm"]
+
+
+def test_losses_of_an_epoch_are_logged_as_without_it(tmp_path: Path) -> None:
+    def losses(watched: bool) -> list[tuple[int, float]]:
+        _, trainer = train_with_transformers(tmp_path, watched=watched, logging_strategy="epoch")
+        return [(one["step"], one["loss"]) for one in trainer.state.log_history if "loss" in one]
+
+    assert [step for step, _ in losses(True)] == [3, 6, 9, 12]
+    assert losses(True) == losses(False)
 
 
 def test_a_tracker_is_told_instead(tmp_path: Path) -> None:
@@ -123,6 +134,23 @@ def test_reading_leaves_random_numbers_and_flags(caplog: pytest.LogCaptureFixtur
     assert all(one.grad is None and one.requires_grad for one in model.parameters())
     assert len(logged) == 1
     assert not caplog.records
+
+
+def test_another_model_and_replaced_parameters_are_read_anew() -> None:
+    reader, told = EpochReader(None, 1, None, bl.from_module, again=False), list[Any]()
+    first, second = Block(), Block()
+
+    def check_norm(model: nn.Module) -> None:
+        reader.read_epoch(model, 1, 1, told.append)
+        (norm,) = [value for name, value in told[-1].items() if name.endswith("/norm")]
+        weights = torch.cat([one.detach().flatten() for one in model.parameters()])
+        assert norm == pytest.approx(float(weights.norm()), rel=1e-6)
+
+    check_norm(first)
+    check_norm(second)
+    larger = {name: 5 * value for name, value in second.state_dict().items()}
+    second.load_state_dict(larger, assign=True)
+    check_norm(second)
 
 
 def test_every_is_checked() -> None:

@@ -40,6 +40,7 @@ class EpochReader:
     open_model: Callable[[Any], LoadedModel]
     again: bool  # whether a model is opened each time, or its layers are those of the moment
     opened: LoadedModel | None = None
+    seen: list[Any] = field(default_factory=list)  # the model that was opened, and its parameters
     said: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -65,8 +66,9 @@ class EpochReader:
             self.say_once(type(model).__name__, f"is not read: {first_line(error)}")
 
     def numbers_of(self, model: Any) -> dict[str, float]:
-        if self.opened is None or self.again:
-            self.opened = self.open_model(model)
+        seen = [model] if self.again else [model, *model.parameters()]
+        if self.opened is None or self.again or [*map(id, seen)] != [*map(id, self.seen)]:
+            self.opened, self.seen = self.open_model(model), seen
         known, found = self.opened.layers, dict[str, float]()
         wanted = [*known] if self.layers is None else self.layers
         if missing := [name for name in wanted if name not in known]:
@@ -107,10 +109,12 @@ def transformers(
 
     class TransformersWeights(library.TrainerCallback):  # type: ignore[misc, name-defined]
         def on_epoch_end(
-            self, _args: Any, state: Any, _control: Any, model: Any = None, **_: Any
+            self, _args: Any, state: Any, control: Any, model: Any = None, **_: Any
         ) -> None:
+            wanted = control.should_log  # a log takes it back, and the loss of the epoch is behind
             if state.is_world_process_zero:
                 reader.read_epoch(model, round(state.epoch), state.global_step, trainer.log)
+            control.should_log = wanted
 
     return TransformersWeights()
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import bilens as bl
+from bilens.api.running_model import random_basis
 from bilens.base.errors import NonFiniteError, ShapeError, UsageError
 
 
@@ -187,6 +188,76 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(functional.relu(self.up(x))) + self.other(functional.gelu(self.up(x)))
+
+
+def replace_parameter(model: Blocks) -> None:
+    model.second[0].weight = nn.Parameter(torch.randn(9, 6, dtype=torch.float64))
+
+
+def assign_state(model: Blocks) -> None:
+    model.load_state_dict({name: 2 * x for name, x in model.state_dict().items()}, assign=True)
+
+
+def replace_module(model: Blocks) -> None:
+    model.second[2] = nn.Linear(9, 6).double()
+
+
+def normalise_weight(model: Blocks) -> None:
+    nn.utils.parametrizations.weight_norm(model.second[0])
+
+
+@pytest.mark.parametrize(
+    "replace", [replace_parameter, assign_state, replace_module, normalise_weight]
+)
+def test_replaced_parameters_are_read_anew_or_refused(
+    model: Blocks, replace: Callable[[Blocks], None]
+) -> None:
+    read = bl.from_module(model)
+    with torch.no_grad():
+        model.second[0].bias.add_(1)  # in place: of the moment
+    replace(model)
+    for look in (
+        read.layers["second"].read,
+        lambda: bl.ablate(read, "second", D).__enter__(),
+        lambda: bl.record(read, "second").__enter__(),
+    ):
+        with pytest.raises(UsageError, match=r"second.* was replaced since it was read: read it"):
+            look()
+    changed = "second.2.weight" if replace is replace_module else "second.0.weight"
+    with pytest.raises(UsageError, match="was replaced since it was read: read it"):
+        read.tensors[changed].read_tensor()
+    rows = X.flatten(0, 1)
+    with bl.record(model, "second", at="output") as seen:
+        model.second(rows)
+    now = bl.from_module(model).layers["second"].read()
+    torch.testing.assert_close(now(rows), seen.rows)
+
+
+def test_positions_of_modules_with_the_batch_second_are_refused() -> None:
+    x = torch.randn(5, 3, 8)
+    for batch_first in (True, False):
+        host = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first).eval()
+        read = bl.from_module(host)
+        change = bl.steer(read, next(iter(read.layers)), torch.ones(8), 3.0, positions=-1)
+        if batch_first:
+            before = host(x).detach()
+            with change:
+                changed = (host(x) - before).detach().abs().amax(dim=-1) > 1e-6
+            assert changed.nonzero()[:, 1].unique().tolist() == [2]
+        else:
+            with pytest.raises(UsageError, match="parts with batch_first=False"), change:
+                host(x)
+
+
+def test_a_module_without_weights_is_refused() -> None:
+    planned = Blocks().to("meta")
+    with pytest.raises(UsageError, match=r"'second' are on the meta device, .*dispatch=True"):
+        bl.ablate(planned, "second", D).__enter__()
+
+
+def test_a_control_leans_to_no_side() -> None:
+    turned = torch.stack([random_basis(torch.eye(1, 5), seed)[0] for seed in range(200)])
+    assert turned.mean(dim=0).abs().max() < 0.15  # of a uniform unit vector: 0.03 and seldom 0.1
 
 
 def test_what_no_hook_can_change_is_refused(model: Blocks) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 import bilens as bl
+from bilens.base.errors import UsageError
 
 transformers = pytest.importorskip("transformers")
 lens = pytest.importorskip("transformer_lens.model_bridge", reason="`make test-peers` installs it")
@@ -124,6 +125,31 @@ def test_a_planted_direction_has_one_effect_in_all_hosts(kind: str, tmp_path: Pa
             torch.testing.assert_close(logits, ours[name], rtol=0, atol=1e-5, msg=f"{host} {name}")
     effect = {name: (ours[""] - ours[name])[..., PLANTED].abs().mean() for name in CHANGES}
     assert effect["ablate"] > 3 * effect["control"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bridge_whose_weights_were_processed_is_read_again(kind: str, tmp_path: Path) -> None:
+    bridge, _, planted = in_host("TransformerLens", kind, tmp_path)
+    read = bl.from_module(bridge)
+    bridge.enable_compatibility_mode()
+    for look in (
+        read.layers["blocks.1.mlp"].read,
+        lambda: bl.ablate(read, "blocks.1.mlp", planted).__enter__(),
+    ):
+        with pytest.raises(UsageError, match="was replaced since it was read: read it again"):
+            look()
+    assert bl.from_module(bridge).layers["blocks.1.mlp"].read()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_nnsight_that_is_not_loaded_is_refused(kind: str, tmp_path: Path) -> None:
+    model, planted = language_model(kind)
+    model.save_pretrained(tmp_path)
+    words = tokenizer(tmp_path)
+    lazy = nnsight.TransformersModel(str(tmp_path), task="text-generation", tokenizer=words)
+    layer = [*bl.from_module(model).layers][1]
+    with pytest.raises(UsageError, match=r"not loaded yet, .*dispatch=True"):
+        bl.ablate(lazy, layer, planted).__enter__()
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -29,21 +29,34 @@ bl.train_image(images, labels, "runs/one", resume=True, **how)
 """
 
 
+BESIDE = """
+import json, sys, torch, bilens as bl
+library = __import__(sys.argv[1])
+mine = library.init(project="mine", name="mine")
+mine.log({"x": 0})
+images = torch.rand(90, 16, 16, generator=torch.Generator().manual_seed(0))
+how = dict(epochs=3, d_hidden=8, batch_size=30, tracker=sys.argv[1])
+bl.train_image(images, torch.arange(90) % 3, "runs/one", **how)
+library.log({"x": 1})
+library.finish()
+"""
+
+
 @pytest.fixture
 def trained(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     """Train, stop and go on in processes of their own, without a network; return the folder."""
-    name = request.param
+    name, _, script = request.param.partition(" ")
     pytest.importorskip(name, reason='`pip install "bilens[tracking]"` installs it')
     quiet = {"WANDB_MODE": "offline", "TRACKIO_DIR": str(tmp_path / "trackio"), "CI": "1"}
     quiet |= {"MLFLOW_TRACKING_URI": f"file:{tmp_path / 'mlruns'}", "MLFLOW_ALLOW_FILE_STORE": "1"}
     environment = {**os.environ, **quiet, "GIT_PYTHON_REFRESH": "quiet", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-c", TRAIN, name]
+    command = [sys.executable, "-c", BESIDE if script else TRAIN, name]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout == ""
+    assert script or done.stdout == ""
     return tmp_path
 
 
@@ -81,21 +94,47 @@ def records_in(content: bytes) -> Iterator[bytes]:
             record = b""
 
 
-@pytest.mark.parametrize("trained", ["wandb"], indirect=True)
-def test_wandb(trained: Path) -> None:
+def rows_of_wandb(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each run of W&B, by the name of its file."""
     from wandb.proto import wandb_internal_pb2
 
-    found: list[tuple[int, float]] = []
-    pictures = 0
-    for path in sorted(trained.glob("wandb/offline-run-*/*.wandb")):
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
         for data in records_in(path.read_bytes()):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
             if record.WhichOneof("record_type") == "history":
                 row = {one.key or "/".join(one.nested_key): json.loads(one.value_json)
                        for one in record.history.item}  # fmt: skip
-                found.append((row["_step"], row["train_loss"]))
-                pictures += any(name.startswith("eigenvectors") for name in row)
+                found.setdefault(str(path), []).append(row)
+    return found
+
+
+@pytest.mark.parametrize("trained", ["wandb beside"], indirect=True)
+def test_a_run_of_wandb_that_is_open_stays_open(trained: Path) -> None:
+    runs = [[(one.get("x"), one.get("train_loss")) for one in rows]
+            for rows in rows_of_wandb(trained).values()]  # fmt: skip
+    ours = [(None, one["train_loss"]) for one in history(trained)]
+    assert sorted(runs, key=len) == [[(0, None), (1, None)], ours]
+
+
+@pytest.mark.parametrize("trained", ["trackio beside"], indirect=True)
+def test_a_run_of_trackio_that_is_open_stays_open(trained: Path) -> None:
+    found = {}
+    for project in ("mine", "bilens"):
+        with sqlite3.connect(trained / f"trackio/{project}.db") as base:
+            rows = base.execute("select metrics from metrics order by step").fetchall()
+        found[project] = [json.loads(text) for (text,) in rows]
+    assert [one.get("x") for one in found["mine"]] == [0, 1]
+    losses = [one["train_loss"] for one in history(trained)]
+    assert [one["train_loss"] for one in found["bilens"]] == losses
+
+
+@pytest.mark.parametrize("trained", ["wandb"], indirect=True)
+def test_wandb(trained: Path) -> None:
+    rows = [row for each in rows_of_wandb(trained).values() for row in each]
+    found = [(row["_step"], row["train_loss"]) for row in rows]
+    pictures = sum(any(name.startswith("eigenvectors") for name in row) for row in rows)
     assert found == [(one["epoch"], one["train_loss"]) for one in history(trained)]
     assert pictures == 3
 

@@ -8,10 +8,10 @@ import pytest
 from bilens.records.audit import Audit
 from bilens.report.markdown import audit_markdown
 from bilens.report.reports import AuditReport
-from bilens.report.sections.decision_page import basis_of, decision_of, looked_lines
+from bilens.report.sections.decision_page import basis_of, because, decision_of, looked_lines
 from bilens.report.terminal import verdict_lines
 from bilens.report.text import LANGUAGES, load_catalogue
-from layer_audit_documents import PAGES, make_page
+from layer_audit_documents import PAGES, make_page, variants
 from report_documents import page_of
 
 DECIDED = {
@@ -50,6 +50,16 @@ def test_every_page_says_what_can_be_decided_and_by_whom(kind: str, lang: str) -
         assert words in audit_markdown(record, lang)
     others = [t(f"decision.basis.{other}") for other in PAGES if other != kind]
     assert not [words for words in others if words in page or words in terminal]
+
+
+def test_no_answers_are_asked_for_that_were_measured() -> None:
+    found, t = variants(), load_catalogue("en")
+    for kind, measured in (("few of identical 0", False), ("not placed, with answers", True)):
+        record = AuditReport(found[kind]).record
+        assert basis_of(record) == "not_placed"
+        said = " ".join(because(t, record))
+        assert "what was not compared" in said
+        assert ("Measure the answers of both" in said) == (not measured)
 
 
 def test_what_was_not_read_has_a_colour_of_its_own() -> None:

@@ -97,6 +97,24 @@ def test_a_run_that_goes_on_tells_no_line_twice(tmp_path: Path, told: bool) -> N
     assert read_json(folder / "tracking.json")["Fake"]["step"] == 4
 
 
+def test_two_trackers_of_one_class_are_both_told(tmp_path: Path) -> None:
+    first, second = Fake(), Fake()
+    train(tmp_path / "run", [first, second])
+    assert first.steps == second.steps == [1, 2, 3]
+    assert [*read_json(tmp_path / "run/tracking.json")] == ["Fake", "Fake 2"]
+
+
+def test_a_new_tracker_is_told_a_finished_run(tmp_path: Path, named: "list[Named]") -> None:
+    train(tmp_path / "run", "wandb")
+    fake = Fake()
+    train(tmp_path / "run", ["wandb", fake], resume=True)
+    assert fake.steps == [1, 2, 3]
+    assert len(named) == 1  # it knows all, and is not opened again
+    again = Fake()
+    train(tmp_path / "run", again, resume=True)
+    assert again.steps == []
+
+
 def test_an_epoch_that_is_repeated_is_not_told_again(tmp_path: Path) -> None:
     fake, say = Fake(), list[str]()
     for _ in range(2):  # the second time after a process that was killed

@@ -95,7 +95,8 @@ def ablate(
         directions: (width,) or (k, width), linearly independent.
         at: which end of the layer.
         mean: (width,), what the coordinates along the directions are set to; None for zero.
-        positions: of the last axis but one, from the end where negative; None for all.
+        positions: of the last axis but one of what stands there, which is that of the tokens where
+            the batch is the first one; from the end where negative; None for all.
         control: seed of a random turn; then the same change of each row is made in a random
             subspace of as many dimensions, equal in norm.
 
@@ -264,6 +265,12 @@ class RunningPlace:
         numbers = [one for one in map(as_integer, given) if one is not None]
         if len(numbers) < len(given):
             raise UsageError(f"positions are {positions!r}; expected a whole number, or several.")
+        kinds = (nn.MultiheadAttention, nn.RNNBase)
+        if not all(one.batch_first for one in self.module.modules() if isinstance(one, kinds)):
+            raise UsageError(
+                f"the {type(self.module).__name__} has parts with batch_first=False, whose last "
+                "axis but one is the batch: leave out positions, or build it with batch_first=True."
+            )
         if x.ndim < 3:
             raise UsageError(
                 f"what stands at the {self.at} of {self.layer!r} has shape {tuple(x.shape)}, "
@@ -353,8 +360,9 @@ def random_basis(basis: Tensor, seed: int) -> Tensor:
     """Return orthonormal rows of a random subspace of as many dimensions, (k, width)."""
     generator = torch.Generator().manual_seed(check_seed(seed))
     drawn = torch.randn(basis.T.shape, generator=generator, dtype=torch.float64)
-    basis_of_columns: Tensor = torch.linalg.qr(drawn).Q
-    return basis_of_columns.T
+    columns, triangle = torch.linalg.qr(drawn)
+    turned: Tensor = columns * triangle.diagonal().sign()  # or the first would lean to one side
+    return turned.T
 
 
 def open_place(model: Host, layer: str, at: Side) -> RunningPlace:
@@ -382,5 +390,11 @@ def open_place(model: Host, layer: str, at: Side) -> RunningPlace:
         raise UsageError(
             f"no module has just the {at} of {layer!r} as its own: it is computed between modules, "
             "or shared with another layer."
+        )
+    points.check_not_replaced(module)
+    if any(one.is_meta for one in points.tensors.values()):
+        raise UsageError(
+            f"the weights of {layer!r} are on the meta device, not loaded yet, and what runs later "
+            "is another module: load them first (a model of nnsight with dispatch=True)."
         )
     return RunningPlace(module, layer, at, paths, points.sizes[at == "output"])

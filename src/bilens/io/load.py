@@ -40,7 +40,7 @@ from bilens.io.tensors import sha256_of_module
 from bilens.nn.layer_view import LayerView
 from bilens.nn.mlp_search.compare_run import check_layer_now, compare_with_module
 from bilens.nn.mlp_search.find_mlps import FoundMLPs, find_mlps
-from bilens.nn.mlp_search.hook_points import hook_points
+from bilens.nn.mlp_search.hook_points import HookPoints, hook_points
 from bilens.nn.real_run import ONE_AT_A_TIME, hooked_parts
 
 __all__ = ["FORMATS", "PEFT", "LayerView", "LoadedModel", "ReadOptions", "load", "load_layers"]
@@ -246,7 +246,8 @@ def from_module(
 
     Args:
         module: any module, or a wrapper of nnsight with one; its weights are read when they are
-            asked for, so that layers of a module that is trained on are those of the moment.
+            asked for, so that layers of a module that is trained on are those of the moment. Where
+            a parameter became another object since, its layer is refused: read the module again.
         example: an input, a tuple of arguments or a mapping of keyword arguments, which the module
             is run on without gradients; None for random rows.
         output_names: of its outputs in their order, such as classes.
@@ -263,12 +264,13 @@ def from_module(
         found = compare_with_module(module, find_mlps(module, example), example)
     kind, config = type(module).__name__, getattr(module, "config", None)
     content = {} if config is None or not hasattr(config, "to_dict") else config.to_dict()
+    points = hook_points(module, found.places)
     loaded = LoadedModel(
         None,
         f"the {kind}",
         sha256 := sha256_of_module(module),
         provenance={"format": f"PyTorch module {kind}"},
-        views=views_of_now(module, found, example, content),
+        views=views_of_now(module, found, points, example, content),
         stored=module_tensors(module),
         load_report=report_of_module(module, found),
         original=module,
@@ -276,19 +278,24 @@ def from_module(
         module_sha256=sha256,
         ends=ends_of(content),
         entries=entries_of(found.places, module),
-        hook_points=hook_points(module, found.places),
+        hook_points=points,
         runner=partial(open_module, module),
     )
     return with_output_names(loaded, output_names)
 
 
 def views_of_now(
-    module: nn.Module, found: FoundMLPs, example: object, content: Mapping[str, Any]
+    module: nn.Module,
+    found: FoundMLPs,
+    points: Mapping[str, HookPoints],
+    example: object,
+    content: Mapping[str, Any],
 ) -> dict[str, LayerView]:
     """Return the layers of a module, each of which is compared with it when it is read."""
     return {
         name: replace(
             view,
+            read=partial(points[name].read_layer, module, view.read),
             compare=partial(check_layer_now, module, found, name, example),
             about_input=view.about_input or said_input(content, view.tensors),
         )

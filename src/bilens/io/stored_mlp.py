@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial, reduce
 from math import prod
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from bilens.algebra.approximation.activation import CLAMPED, Activation
 from bilens.algebra.approximation.layer_weights import GLUWeights, Layer, MLPWeights
 from bilens.algebra.bilinear_tensor import FactorSizes
 from bilens.base.checks import check_loaded
-from bilens.base.errors import CheckpointError
+from bilens.base.errors import CheckpointError, UsageError
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, Span, soon_read
 from bilens.io.tensors import check_all_finite, read_codes, tensor_of
@@ -127,8 +128,7 @@ def headers_of(store: Store) -> dict[str, str]:
 
 def module_tensors(module: nn.Module) -> Store:
     """Return every parameter and buffer of a module in memory, one that is shared once."""
-    found: dict[str, StoredTensor] = {}
-    seen: set[int] = set()
+    found, seen = dict[str, StoredTensor](), set[int]()
     state = module.state_dict(keep_vars=True).items()
     pairs = [(f"{n}.{k}", one) for n, v in state if type(v) is tuple for k, one in enumerate(v)]
     for name, tensor in [*state, *pairs]:  # quantised weights stand in pairs with their biases
@@ -136,8 +136,20 @@ def module_tensors(module: nn.Module) -> Store:
             seen.add(id(tensor))
             plain = tensor.dequantize() if tensor.is_quantized else tensor
             path, shape = Path(type(module).__name__), tuple(tensor.shape)
-            found[name] = StoredTensor(path, name, shape, plain.dtype, partial(block_of, plain))
+            fetch = partial(block_now, module, name, tensor, plain)
+            found[name] = StoredTensor(path, name, shape, plain.dtype, fetch)
     return found
+
+
+def block_now(module: nn.Module, name: str, tensor: Tensor, plain: Tensor, block: Block) -> Tensor:
+    """Return a block of a tensor; UsageError if it is a parameter whose name another has by now."""
+    try:
+        now = attrgetter(name)(module)
+    except AttributeError:  # a module may name its tensors otherwise
+        now = module.state_dict(keep_vars=True).get(name)
+    if now is not tensor and isinstance(tensor, nn.Parameter):
+        raise UsageError(f"{name} of the module was replaced since it was read: read it again.")
+    return block_of(plain, block)
 
 
 def block_of(tensor: Tensor, block: Block) -> Tensor:

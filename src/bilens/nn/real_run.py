@@ -59,7 +59,7 @@ def in_evaluation(module: nn.Module) -> Iterator[None]:
                     del now[name]
                 now.update(then)
             for one, values in kept:
-                if not torch.equal(one, values):
+                if not one.is_meta and not torch.equal(one, values):
                     one.copy_(values)
 
 

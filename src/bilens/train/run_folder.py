@@ -99,13 +99,17 @@ def run_in_folder(
         history = resume_run(folder, task, run, say) if resume else []
         ended = run.epoch == task.epochs or task.stopped(run)
         if ended and task.finished(folder):
+            last = max((line.place for line in history), default=-1)
+            with tracked(folder, trackers, task.about["recipe"], say, last) as telling:
+                for line in history:  # to a tracker that is new
+                    telling.log(line.place, line.to_dict())
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
         if group.first:
             write_file(folder / RUN_NAME, json.dumps(dict(task.about), indent=2).encode())
             write_history(folder, history)
         # the first epoch is kept at once; what a run that has ended was loaded from is kept already
-        last, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, run.epoch
+        kept, saved = time.monotonic() if found_checkpoints(folder) else -math.inf, run.epoch
         with (
             tracked(folder, trackers, task.about["recipe"], say) as telling,
             interruptible() as interrupted,
@@ -125,9 +129,9 @@ def run_in_folder(
                     write_history(folder, history)
                 on_epoch(line)
                 telling.log(line.place, line.to_dict(), partial(figures, run.model))
-                if group.any(group.first and time.monotonic() - last > SECONDS_BETWEEN_CHECKPOINTS):
+                if group.any(group.first and time.monotonic() - kept > SECONDS_BETWEEN_CHECKPOINTS):
                     save_checkpoint(folder, run)
-                    last, saved = time.monotonic(), run.epoch
+                    kept, saved = time.monotonic(), run.epoch
         if saved != run.epoch:  # what was trained outlives a model that cannot be saved
             save_checkpoint(folder, run)
         run.model = group.gather_model(run.model, run.blank)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextvars import Context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, get_args
@@ -68,8 +71,10 @@ class WandbTracker:
         self.run = run or f"{folder.name}-{uuid4().hex[:8]}"
         project = os.environ.get(f"{self.package.upper()}_PROJECT", PROJECT)
         how = {"name": self.run, "config": dict(recipe), "resume": "allow"}
-        how |= {"id": self.run} if self.package == "wandb" else {}
-        self.open: Any = self.library.init(project=project, **how)
+        if self.package == "wandb":  # a run that is open in this process stays as it is
+            how |= {"id": self.run, "reinit": "create_new"}
+        # in a context of its own trackio sees no open run that it would finish
+        self.open: Any = Context().run(self.library.init, project=project, **how)
 
     def log(self, step: int, numbers: Mapping[str, float], figures: Mapping[str, Picture]) -> None:
         images = {name: self.library.Image(picture) for name, picture in figures.items()}
@@ -85,7 +90,7 @@ class TrackioTracker(WandbTracker):
     package = "trackio"
 
     def close(self, _status: str) -> None:
-        self.library.finish()
+        self.open.finish()
 
 
 class MLflowTracker:
@@ -181,17 +186,26 @@ def tracked(
     given: Sequence[TrackerName | Tracker],
     recipe: Mapping[str, Any],
     say: Callable[[str], None],
+    last: float = math.inf,
 ) -> Iterator[Telling]:
-    """Open trackers for the run in a folder, and close those that were named, however it ends."""
+    """Open trackers for the run in a folder, and close those that were named, however it ends.
+
+    Those that were told the step `last` already stay closed.
+    """
     path = folder / TRACKING_NAME
     told = read_json(path) if given and path.exists() else {}
     telling = Telling(folder, say, {}, told)
-    status, opened = "FAILED", list[Any]()
+    status, opened, counts = "FAILED", list[Any](), Counter[str]()
     with ExitStack() as stack:
         stack.callback(lambda: close_all(opened, status, say))
         for one in given:
             name = one if isinstance(one, str) else type(one).__name__
+            counts[name] += 1
+            if counts[name] > 1:  # of one class, in their order
+                name = f"{name} {counts[name]}"
             known = told.setdefault(name, {"run": "", "step": -1})
+            if known["step"] >= last:
+                continue
             telling.open[name] = one
             if isinstance(one, str):
                 made = open_tracker(one, folder, recipe, known["run"])

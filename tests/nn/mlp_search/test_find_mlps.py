@@ -334,6 +334,11 @@ def test_weights_that_are_not_there_are_asked_for() -> None:
         find_mlps(Ordinary(torch.relu).to("meta"), torch.zeros(1, 4))
 
 
+def test_buffers_on_the_meta_device_are_no_obstacle_to_a_plan() -> None:
+    layers = [nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)]
+    assert [*bl.from_module(nn.Sequential(*layers).to("meta")).layers] == ["0"]
+
+
 def test_a_module_on_the_meta_device_is_read_as_a_plan() -> None:
     model = bl.from_module(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).to("meta"))
     (view,) = model.layers.values()

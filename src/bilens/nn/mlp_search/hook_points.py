@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter
+from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
+from bilens.algebra.approximation.layer_weights import Layer
+from bilens.base.errors import UsageError
 from bilens.nn.mlp_search.compare_run import seen_where
 from bilens.nn.mlp_search.expression import Applied, Neurons, Total, Tree, ValueSource
 from bilens.nn.mlp_search.find_mlps import Place, below
@@ -24,6 +28,35 @@ class HookPoints(NamedTuple):
     gives: str | None  # path of the module whose output it is; None where there is none
     sizes: tuple[int, int]  # of a row that it reads, and of one that it gives
     reads_patches: bool = False  # of an image, which overlap
+    made_of: tuple[str, ...] = ()  # paths of the modules and parameters that the layer is made of
+    tensors: Mapping[str, Tensor] = {}  # that were there when it was read, by name
+
+    def check_not_replaced(self, module: nn.Module) -> None:
+        """Refuse a module in which a tensor of the layer is another object than it was."""
+        now = tensors_at(module, self.made_of)
+        if other := [name for name, one in self.tensors.items() if now.get(name) is not one]:
+            raise UsageError(
+                f"{other[0]} of the {type(module).__name__} was replaced since it was read: read "
+                "it again with bl.from_module."
+            )
+
+    def read_layer(self, module: nn.Module, read: Callable[[], Layer]) -> Layer:
+        """Return a layer whose tensors are still those of the module."""
+        self.check_not_replaced(module)
+        return read()
+
+
+def tensors_at(module: nn.Module, paths: Sequence[str]) -> dict[str, Tensor]:
+    """Return the parameters and buffers at paths of modules, and of parameters, by name."""
+    found = dict[str, Tensor]()
+    for path in paths:
+        with suppress(AttributeError):  # it is not there any more
+            part: Any = attrgetter(path)(module) if path else module
+            own = [("", part)]
+            if isinstance(part, nn.Module):
+                own = [*part.named_parameters(), *part.named_buffers()]
+            found |= {below(path, name): one for name, one in own}
+    return found
 
 
 def hook_points(module: nn.Module, places: Mapping[str, Place]) -> dict[str, HookPoints]:
@@ -33,16 +66,18 @@ def hook_points(module: nn.Module, places: Mapping[str, Place]) -> dict[str, Hoo
     """
     firsts = {name: first_modules(module, place) for name, place in places.items()}
     counts = Counter(path for paths in firsts.values() for path in paths)
-    found = {}
+    points = {}
     for name, place in places.items():
         paths = firsts[name] if all(counts[path] == 1 for path in firsts[name]) else ()
         left = [
             path for path, side in seen_where(module, place, place.layer.location) if side == "left"
         ]
         sizes, patch = place.layer.sizes, place.layer.source.patch
-        gives = left[0] if left else None
-        found[name] = HookPoints(paths, gives, (sizes.d_in, sizes.d_out), patch is not None)
-    return found
+        gives, ends = left[0] if left else None, (sizes.d_in, sizes.d_out)
+        own = tuple(below(place.path, path) for path in place.layer.paths)
+        tensors = tensors_at(module, own)
+        points[name] = HookPoints(paths, gives, ends, patch is not None, own, tensors)
+    return points
 
 
 def first_modules(module: nn.Module, place: Place) -> tuple[str, ...]:

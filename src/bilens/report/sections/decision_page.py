@@ -86,8 +86,16 @@ def because(t: Catalogue, record: Audit) -> list[str]:
     reasons = [reason for reason in found.reasons if reason != "partial" or not told]
     known = [f"decision.because.{reason}{ends.get(reason, '')}" for reason in reasons]
     if (basis := basis_of(record)) != "new" or found.answer == "not_read":
+        if basis == "not_placed" and answers_compared(record):
+            basis += ".measured"
         known.insert(0, f"decision.basis.{basis}")
     return [*told_in_part(t, record), *(t(key, share=share) for key in known if t.has(key))]
+
+
+def answers_compared(record: Audit) -> bool:
+    """Tell whether the answers of the model and its baseline to some rows were compared."""
+    rows = 0 if record.column_changes is None else record.column_changes.rows
+    return rows > 0 or (record.difference is not None and record.difference.answers is not None)
 
 
 def told_in_part(t: Catalogue, record: Audit) -> Iterator[str]:
