@@ -112,4 +112,14 @@ def test_a_table_of_numbers_goes_to_onnx_with_the_names_of_its_inputs(
     assert found["files"] == ["m.onnx"]
     assert found["agreement"]["relative_error"] < 1e-6
     assert_one_line(bilens(*line, tmp_path / "m"), USAGE, ["a name that ends in .onnx"])
-    assert bilens("audit", tmp_path / "m.onnx", "--baseline", model).code == 0
+    for changed in (False, True):  # an ONNX file does not say that its outputs are logits
+        if changed:
+            other = tiny.classifier(d_input=2)
+            with torch.no_grad():
+                other.head.weight[0] += 0.1
+            model = bl.save(other, tmp_path / "other", input_names=["age", "city=a"])
+        for pair in ((tmp_path / "m.onnx", model), (model, tmp_path / "m.onnx")):
+            told = bilens("audit", pair[0], "--baseline", pair[1], "--json").json()
+            (layer,) = told["difference"]["layers"]
+            assert layer["refused"] is None
+            assert (layer["change"] > 0.01) == changed

@@ -282,7 +282,8 @@ class Alignment:
                 view = view.before(torch.tensor([[-1.0, 1.0]]).double(), "outputs")
             elif (self.outputs.reordered or self.outputs.units) and self.outputs.complete:
                 view = view.before(self.outputs.back, view.gives)
-        return view
+        # a file may not say that its outputs are logits, which are read less their mean
+        return replace(view, gives=self.model.layers[name].gives)
 
 
 def lacking(what: str, axis: AlignedAxis) -> str:
