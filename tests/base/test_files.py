@@ -82,6 +82,20 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_device_or_a_pipe_is_written_to_where_it_is(tmp_path: Path) -> None:
+    """A file in the place of /dev/null would take it from every program."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(BilensError, match="cannot be written"):  # nobody reads it
+        write_files({pipe: b"a report"})
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_files({pipe: b"a report", tmp_path / "file": b"another"})
+    assert os.read(reader, 99) == b"a report"
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert {*tmp_path.iterdir()} == {pipe, tmp_path / "file"}
+
+
 @pytest.mark.parametrize("code", FAILURES, ids=errno.errorcode.get)
 @pytest.mark.parametrize(("owner", "name", "call"), EARLY, ids=str)
 def test_a_write_that_fails_leaves_the_old_model_and_nothing_else(

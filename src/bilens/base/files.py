@@ -157,11 +157,20 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def write_files(contents: Mapping[Path, bytes]) -> None:
-    """Write whole files: all are staged beside their targets and synced before any is renamed."""
+    """Write whole files: all are staged beside their targets and synced before any is renamed.
+
+    A device or a pipe, as /dev/null, is written to where it is: a file must not take its place.
+    """
     staged: dict[Path, Path] = {}
     path = Path()
     try:
         for path, data in contents.items():
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)  # a pipe without a reader
+                os.set_blocking(descriptor, True)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
             staged[path] = Path(name)
@@ -172,7 +181,7 @@ def write_files(contents: Mapping[Path, bytes]) -> None:
             staged[path].chmod(0o666 & ~current_umask())  # mkstemp makes files private
         for path, temporary in staged.items():
             temporary.replace(path)
-        for folder in {path.parent for path in contents}:
+        for folder in {path.parent for path in staged}:
             sync_folder(folder)
     except OSError as error:
         replaced = [target for target, temporary in staged.items() if not temporary.exists()]
