@@ -11,7 +11,7 @@ FILES = 431  # of the library; the last three are the hub's: cards, push, its co
 # raises the number here with the reason.
 BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/base", "py"): (
-        1_365,
+        1_375,
         "errors, checks, options as keywords, files, tables of results, cards of models",
     ),
     ("src/bilens/records", "py"): (3_625, "every field of every document with its description"),
@@ -49,7 +49,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (91_830, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (91_845, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (7_145, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
