@@ -40,7 +40,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/report", "py"): (9_445, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (
-        9_895,
+        9_905,
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),

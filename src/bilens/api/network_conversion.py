@@ -87,22 +87,15 @@ def convert_network(
         parts = split(source, data, reads, options.held_out, recipe.seed)
         fitted, measured, targets, about = parts
         seen = row_fingerprints(fitted)
-        units: Units | None = None
-        if not source.network:
-            host, shape = open_host(Path(source.source)), reads.input_shape or ()
+        host, units, targets = open_network(source, reads, fitted, targets)
+        if units is None:
             side = host.config.image_size // host.config.patch_size
             recipe = replace(recipe, n_ctx=side * side + 1)
+            shape = reads.input_shape or ()
             fitted, measured = (x.reshape(-1, *shape) for x in (fitted, measured))
         else:
             check_all_learn(recipe)
-            targets = None if reads.link else targets  # they are means, the outputs logarithms
-            host, units = chain_of(source, fitted, targets)
-            if reads.link:
-                host = replace(host, notes=(*host.notes, LOGARITHMS))
             fitted, measured = ((x - units[0]) / units[1] for x in (fitted, measured))
-        if targets is not None and host.gives == "numbers":
-            targets = answers_in_units(source, units, targets)
-            host = host if targets is not None else replace(host, notes=(*host.notes, UNUSED))
         host.module.to(group.device)
         rows = Rows(fitted, measured, about.name, recipe.seed, recipe.n_ctx)
         recipe, folder = recipe.resolved(group.device), check_path("folder", folder)
@@ -122,6 +115,27 @@ def convert_network(
             tracker=trackers,
         )
         return run.start(options.resume, options.overwrite)
+
+
+def open_network(
+    source: LoadedModel, reads: ModelInterface, rows: Tensor, targets: Tensor | None
+) -> tuple[Host, Units | None, Tensor | None]:
+    """Open an image encoder whole, or a network as a chain of layers with units of its numbers.
+
+    The targets that come back are in these units; None where they are no numbers of its kind.
+    """
+    units: Units | None = None
+    if not source.network:
+        host = open_host(Path(source.source))
+    elif reads.link:  # targets are means, the outputs logarithms
+        host, units = chain_of(source, rows, None)
+        return replace(host, notes=(*host.notes, LOGARITHMS)), units, None
+    else:
+        host, units = chain_of(source, rows, targets)
+    if targets is not None and host.gives == "numbers":
+        targets = answers_in_units(source, units, targets)
+        host = host if targets is not None else replace(host, notes=(*host.notes, UNUSED))
+    return host, units, targets
 
 
 def check_all_learn(recipe: ConversionRecipe) -> None:

@@ -286,7 +286,7 @@ def folder_key(folder: Path, hash_file: Callable[[Path], str | None] = file_sha2
 
 
 def parts_in(folder: Path) -> tuple[list[tuple[str, Path | str]], bool]:
-    """Return what lies in a folder by name, and whether it is hashed; nothing of more than is read.
+    """List the files of a folder by name, and whether all of it is hashed; too much is not read.
 
     Links are followed.
     """

@@ -131,12 +131,11 @@ def compare_layers(
             return LayerDifference(name, False, OTHER_STREAM, weights, units)
         f, matched = turned
     delta = map_difference(f, g)
-    spectrum = hosvd(delta)
-    base, size = float(f.tensor.norm()), math.sqrt(float(spectrum.frobenius_squared))
+    spectrum, base = hosvd(delta), float(f.tensor.norm())
+    size = math.sqrt(float(spectrum.frobenius_squared))
     # hidden units in another order cancel, and leave more than those that stand in their places
     same = nearly_zero(delta, f, after.layer, REWRITTEN if weights > CLOSE else ROUNDED)
-    on_rows = None if rows is None or matched else compare_on_rows(before, after, rows)
-    cosine_of_rows, change_of_rows = on_rows or (None, None)
+    alike, change_of_rows = compare_on_rows(before, after, None if matched else rows)
     found = LayerDifference(
         name=name,
         identical=False,
@@ -148,7 +147,7 @@ def compare_layers(
         gaussian=cosine(f, g, "gaussian"),
         change=size / base if base > 0 else None,
         linear_change=linear_change(f, delta),
-        row_similarity=cosine_of_rows,
+        row_similarity=alike,
         row_change=change_of_rows,
         map_change=None if same or change_of_rows is not None else map_change(f, delta),
     )
@@ -196,12 +195,14 @@ def with_modes(
 
 
 def compare_on_rows(
-    before: FittedLayer, after: FittedLayer, rows: Tensor
+    before: FittedLayer, after: FittedLayer, rows: Tensor | None
 ) -> tuple[float | None, float | None]:
     """Return how alike two layers answer to rows, of logits but for what all have in common.
 
     Math: with μ the mean of f, the cosine between f − μ and g − μ, and ‖g − f‖ / ‖f − μ‖.
     """
+    if rows is None:
+        return None, None
     f, g = (one.layer(rows.double()) for one in (before, after))
     if after.classes:
         f, g = (one - one.mean(dim=1, keepdim=True) for one in (f, g))

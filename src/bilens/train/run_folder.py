@@ -91,18 +91,15 @@ def run_in_folder(
     """
     folder, group, trackers = check_path("folder", folder), task.group, check_trackers(tracker)
     if not group.first:
-        on_epoch = say = silent
-        trackers = ()
+        on_epoch, say, trackers = silent, silent, ()
     group.on_first(lambda: check_folder(folder, task.about, resume, overwrite, task.data_noun))
     run = task.start()
     with written_by_first(folder, group, resume):
         history = resume_run(folder, task, run, say) if resume else []
-        ended = run.epoch == task.epochs or task.stopped(run)
-        if ended and task.finished(folder):
+        if (run.epoch == task.epochs or task.stopped(run)) and task.finished(folder):
             last = max((line.place for line in history), default=-1)
             with tracked(folder, trackers, task.about["recipe"], say, last) as telling:
-                for line in history:  # to a tracker that is new
-                    telling.log(line.place, line.to_dict())
+                telling.log_lines(history)
             say(f"{folder} is finished: nothing is left to do.")
             return TrainingResult(folder, tuple(history))
         if group.first:
@@ -115,8 +112,7 @@ def run_in_folder(
             interruptible() as interrupted,
             last_state_named(folder),
         ):
-            for line in history:  # that a tracker may not know yet
-                telling.log(line.place, line.to_dict())
+            telling.log_lines(history)
 
             def after_step(run: TrainingRun[Model]) -> None:
                 if group.any(interrupted.is_set()):

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from contextvars import Context
 from dataclasses import dataclass
@@ -175,6 +175,11 @@ class Telling:
             else:
                 self.told[name]["step"] = step
                 self.remember()
+
+    def log_lines(self, lines: Iterable[Any]) -> None:
+        """Tell the lines of a history, of which a tracker that is new knows none."""
+        for line in lines:
+            self.log(line.place, line.to_dict())
 
     def remember(self) -> None:
         write_file(self.folder / TRACKING_NAME, json.dumps(self.told, indent=2).encode())

@@ -92,7 +92,7 @@ def open_torchscript(path: Path, entries: Mapping[str, LayerEntry]) -> Runner:
             "in place, and cannot be had: leave --data out."
         )
     try:
-        run = graph.whole([one.location for one in kept.values()])
+        run = graph.run_to([one.location for one in kept.values()])
     except LookupError as error:
         raise UsageError(
             f"{path}: its program keeps a state ({error}): leave --data out."
@@ -245,7 +245,7 @@ class ScriptGraph:
             made: Tensor = run(given)
         return made
 
-    def whole(self, names: Sequence[str]) -> Any:
+    def run_to(self, names: Sequence[str]) -> Any:
         """Return a function of all inputs that gives values of the graph."""
         part: Any = torch._C.Graph()
         copies = {one.debugName(): part.addInput() for one in [*self.script.graph.inputs()][1:]}
