@@ -129,14 +129,18 @@ def headers_of(store: Store) -> dict[str, str]:
 def module_tensors(module: nn.Module) -> Store:
     """Return every parameter and buffer of a module in memory, one that is shared once."""
     found, seen = dict[str, StoredTensor](), set[int]()
-    state = module.state_dict(keep_vars=True).items()
-    pairs = [(f"{n}.{k}", one) for n, v in state if type(v) is tuple for k, one in enumerate(v)]
-    for name, tensor in [*state, *pairs]:  # quantised weights stand in pairs with their biases
+    state = module.state_dict(keep_vars=True)
+    pairs = {
+        f"{n}.{k}": one for n, v in state.items() if type(v) is tuple for k, one in enumerate(v)
+    }
+    for name, tensor in {**state, **pairs}.items():  # quantised weights in pairs with their biases
         if isinstance(tensor, Tensor) and id(tensor) not in seen:
             seen.add(id(tensor))
             plain = tensor.dequantize() if tensor.is_quantized else tensor
             path, shape = Path(type(module).__name__), tuple(tensor.shape)
             fetch = partial(block_now, module, name, tensor, plain)
+            if name in pairs:  # which are unpacked anew at each look
+                fetch = partial(block_of, plain)
             found[name] = StoredTensor(path, name, shape, plain.dtype, fetch)
     return found
 
