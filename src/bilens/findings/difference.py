@@ -131,8 +131,8 @@ def compare_layers(
             return LayerDifference(name, False, OTHER_STREAM, weights, units)
         f, matched = turned
     delta = map_difference(f, g)
-    spectrum, base = hosvd(delta), float(f.tensor.norm())
-    size = math.sqrt(float(spectrum.frobenius_squared))
+    spectrum = hosvd(delta)
+    base, size = float(f.tensor.norm()), math.sqrt(float(spectrum.frobenius_squared))
     # hidden units in another order cancel, and leave more than those that stand in their places
     same = nearly_zero(delta, f, after.layer, REWRITTEN if weights > CLOSE else ROUNDED)
     alike, change_of_rows = compare_on_rows(before, after, None if matched else rows)
