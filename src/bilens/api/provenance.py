@@ -68,7 +68,9 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     files = {names.get(path) or name_below(model, path): path for path in read} | {
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
-    found = {name: file_sha256(path) for name, path in files.items()}
+    places = os.path.abspath(model.source), os.path.realpath(model.source)  # noqa: PTH100
+    own = {Path(one).name for one in places if Path(one).is_dir()}
+    found = {f"{OWN}{n}" if n in own else n: file_sha256(path) for n, path in files.items()}
     unseen = unseen_in(Path(model.source)) if read else {}
     found |= {f"{name}/": folder_key(path) for name, path in unseen.items()}
     check_unchanged(model)
@@ -194,6 +196,8 @@ WEIGHTS = (*MODELS, ".msgpack")
 MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
 JUDGED_CELLS = "unseen", "missing"  # by rules, and nothing is left of them in the inputs
 BELOW = "base: "  # how names of files of the model below an adapter begin
+# how names of files of a folder begin that would be taken for such ones, or for the model itself
+OWN = "./"
 
 
 def identity_of(
@@ -328,11 +332,17 @@ def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
 
     Those of the model below an adapter, too, where it is given.
     """
-    found = {name: path for name, path in files_below(folder).items() if not is_prose(path)}
+    found = {name: path for name, path in named_below(folder).items() if not is_prose(path)}
     if below is None:
         return found
     others = read_beside(below) if below.is_dir() else {below.name: below}
     return found | {f"{BELOW}{name}": path for name, path in others.items()}
+
+
+def named_below(folder: Path) -> dict[str, Path]:
+    """Return the files below a folder by names that are of no other model."""
+    files = files_below(folder).items()
+    return {f"{OWN}{name}" if name.startswith(BELOW) else name: path for name, path in files}
 
 
 def is_prose(path: Path) -> bool:
@@ -366,7 +376,7 @@ def unseen_in(folder: Path) -> dict[str, Path]:
 
     Those that tools hide are it where the modules of the model name them.
     """
-    found = files_below(folder) if folder.is_dir() else {}
+    found = named_below(folder) if folder.is_dir() else {}
     parts = folder / "modules.json"
     named = parts.read_text("utf-8", "replace") if found and parts.is_file() else ""
     unseen = {name: one for name, one in found.items() if one.is_dir()}

@@ -1,18 +1,22 @@
 """Compare what lies in a folder with the files that the last audit of a model read."""
 
+import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from bilens.api.history import now
-from bilens.api.provenance import BELOW, folder_key, read_beside, unseen_in
+from bilens.api.provenance import BELOW, OWN, folder_key, read_beside, unseen_in
 from bilens.base.errors import BilensError
 from bilens.base.files import file_sha256
 from bilens.io.formats.peft import named_base
 from bilens.io.load import load
 from bilens.records.history import FileDifference, ModelState
+
+UNREADABLE = BilensError, OSError, KeyError, ValueError
 
 
 class AuditedFiles(NamedTuple):
@@ -40,6 +44,8 @@ class RegisterState:
     differences: tuple[FileDifference, ...] = ()
     files: frozenset[tuple[str, str]] = frozenset()  # that were read, with their hashes
     read: str = ""  # when they were, UTC
+    # a hash of all that could be read, in whatever state; empty of what is gone
+    seen: str = field(default="", compare=False)
 
     @property
     def hashes(self) -> frozenset[str]:
@@ -64,30 +70,21 @@ def compare_with_audit(
         hash_model: returns the SHA-256 of the weights of a model that has to be opened.
     """
     path, read = audited.path, now()
-    then, found = dict(audited.files), dict[str, str | None]()
     if not os.path.lexists(path):
         return RegisterState("gone")
-    try:
-        if not then:
-            then, found = {path.name: audited.weights_sha256}, {path.name: hash_model(path)}
-        elif path.is_dir() == (path.name in then):  # a file where a folder was, or a folder
-            return RegisterState("changed", (FileDifference(path.name, "other"),), read=read)
-        else:
-            place = path if path.is_dir() else path.parent
-            base = audited.find_base()
-            if base is None and any(name.startswith(BELOW) for name in then):
-                return RegisterState("unread")  # nobody knows where it lies
-            lying = read_beside(path, base)
-            folders = {f"{name}/": folder for name, folder in unseen_in(path).items()}
-            for name in sorted({*then, *lying, *folders}):
-                if {"..", "/"} & {*Path(name).parts}:
-                    return RegisterState("unread")
-                if name in folders:
-                    found[name] = folder_key(folders[name], hash_file)
-                else:
-                    found[name] = hash_file(lying.get(name, place / name))
-    except (BilensError, OSError, KeyError, ValueError):
-        return RegisterState("unread")
+    if audited.files:
+        then = {own_name(name): sha256 for name, sha256 in audited.files}
+        found, is_sure = hash_lying(audited, then, hash_file)
+    else:
+        then, found, is_sure = {path.name: audited.weights_sha256}, {}, False
+        with suppress(*UNREADABLE):
+            found, is_sure = {path.name: hash_model(path)}, True
+    seen = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()
+    if audited.files and path.is_dir() == (path.name in dict(audited.files)):
+        # a file where a folder was, or a folder
+        return RegisterState("changed", (FileDifference(path.name, "other"),), read=read, seen=seen)
+    if not is_sure:
+        return RegisterState("unread", seen=seen)
     if not any(found.values()):  # of a folder that is empty
         return RegisterState("gone", read=read)
     differences = tuple(
@@ -97,4 +94,42 @@ def compare_with_audit(
     )
     state: ModelState = "changed" if differences else "audited"
     there = frozenset((name, sha256) for name, sha256 in found.items() if sha256 is not None)
-    return RegisterState(state, differences, there, read)
+    return RegisterState(state, differences, there, read, seen)
+
+
+def own_name(name: str) -> str:
+    """Return the name of a file without the mark that it is none of the model's own name."""
+    plain = name.removeprefix(OWN)
+    return name if plain.startswith(BELOW) else plain
+
+
+def hash_lying(
+    audited: AuditedFiles, then: Iterable[str], hash_file: Callable[[Path], str | None]
+) -> tuple[dict[str, str | None], bool]:
+    """Return the SHA-256 of what lies there and of what was read; None of what is missing.
+
+    And whether that is all of it: what cannot be read, or leads elsewhere, is left out.
+    """
+    path, is_sure = audited.path, False
+    place = path if path.is_dir() else path.parent
+    lying, folders, found = dict[str, Path](), dict[str, Path](), dict[str, str | None]()
+    with suppress(*UNREADABLE):
+        base = audited.find_base()
+        lying = read_beside(path, base)
+        folders = {f"{name}/": folder for name, folder in unseen_in(path).items()}
+        # else nobody knows where the base lies
+        is_sure = base is not None or not any(name.startswith(BELOW) for name in then)
+    for name in sorted({*then, *lying, *folders}):
+        if {"..", "/"} & {*Path(name).parts}:
+            is_sure = False
+            continue
+        try:
+            if name in folders:
+                found[name] = folder_key(folders[name], hash_file)
+            elif name in lying or not name.startswith(BELOW):
+                found[name] = hash_file(lying.get(name, place / name))
+            else:
+                found[name] = None
+        except UNREADABLE:
+            is_sure = False
+    return found, is_sure
