@@ -26,7 +26,7 @@ from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
-from bilens.io.file_kinds import HIDDEN, MODELS, files_below, is_known, mark_of
+from bilens.io.file_kinds import BELOW, HIDDEN, MODELS, OWN, files_below, is_known, mark_of
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import CHANGED, WEIGHTS_NAME
@@ -195,9 +195,6 @@ REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
 JUDGED_CELLS = "unseen", "missing"  # by rules, and nothing is left of them in the inputs
-BELOW = "base: "  # how names of files of the model below an adapter begin
-# how names of files of a folder begin that would be taken for such ones, or for the model itself
-OWN = "./"
 
 
 def identity_of(
@@ -332,17 +329,11 @@ def read_beside(folder: Path, below: Path | None = None) -> dict[str, Path]:
 
     Those of the model below an adapter, too, where it is given.
     """
-    found = {name: path for name, path in named_below(folder).items() if not is_prose(path)}
+    found = {name: path for name, path in files_below(folder).items() if not is_prose(path)}
     if below is None:
         return found
     others = read_beside(below) if below.is_dir() else {below.name: below}
     return found | {f"{BELOW}{name}": path for name, path in others.items()}
-
-
-def named_below(folder: Path) -> dict[str, Path]:
-    """Return the files below a folder by names that are of no other model."""
-    files = files_below(folder).items()
-    return {f"{OWN}{name}" if name.startswith(BELOW) else name: path for name, path in files}
 
 
 def is_prose(path: Path) -> bool:
@@ -376,7 +367,7 @@ def unseen_in(folder: Path) -> dict[str, Path]:
 
     Those that tools hide are it where the modules of the model name them.
     """
-    found = named_below(folder) if folder.is_dir() else {}
+    found = files_below(folder) if folder.is_dir() else {}
     parts = folder / "modules.json"
     named = parts.read_text("utf-8", "replace") if found and parts.is_file() else ""
     unseen = {name: one for name, one in found.items() if one.is_dir()}

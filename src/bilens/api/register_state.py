@@ -2,16 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from bilens.api.history import now
-from bilens.api.provenance import BELOW, OWN, folder_key, read_beside, unseen_in
+from bilens.api.provenance import folder_key, read_beside, unseen_in
 from bilens.base.errors import BilensError
 from bilens.base.files import file_sha256
+from bilens.io.file_kinds import BELOW, OWN
 from bilens.io.formats.peft import named_base
 from bilens.io.load import load
 from bilens.records.history import FileDifference, ModelState
@@ -44,8 +45,7 @@ class RegisterState:
     differences: tuple[FileDifference, ...] = ()
     files: frozenset[tuple[str, str]] = frozenset()  # that were read, with their hashes
     read: str = ""  # when they were, UTC
-    # a hash of all that could be read, in whatever state; empty of what is gone
-    seen: str = field(default="", compare=False)
+    seen: str = field(default="", compare=False)  # a hash of all that could be read
 
     @property
     def hashes(self) -> frozenset[str]:
@@ -72,16 +72,15 @@ def compare_with_audit(
     path, read = audited.path, now()
     if not os.path.lexists(path):
         return RegisterState("gone")
-    if audited.files:
-        then = {own_name(name): sha256 for name, sha256 in audited.files}
-        found, is_sure = hash_lying(audited, then, hash_file)
+    then, found, is_sure = dict(audited.files), dict[str, str | None](), False
+    if then:
+        found, is_sure = hash_lying(audited, hash_file)
     else:
-        then, found, is_sure = {path.name: audited.weights_sha256}, {}, False
+        then = {path.name: audited.weights_sha256}
         with suppress(*UNREADABLE):
             found, is_sure = {path.name: hash_model(path)}, True
-    seen = hashlib.sha256(repr(sorted(found.items(), key=str)).encode()).hexdigest()
-    if audited.files and path.is_dir() == (path.name in dict(audited.files)):
-        # a file where a folder was, or a folder
+    seen = hashlib.sha256(repr([*found.items()]).encode()).hexdigest()
+    if audited.files and path.is_dir() == (path.name in then):  # a file now, or a folder
         return RegisterState("changed", (FileDifference(path.name, "other"),), read=read, seen=seen)
     if not is_sure:
         return RegisterState("unread", seen=seen)
@@ -97,34 +96,25 @@ def compare_with_audit(
     return RegisterState(state, differences, there, read, seen)
 
 
-def own_name(name: str) -> str:
-    """Return the name of a file without the mark that it is none of the model's own name."""
-    plain = name.removeprefix(OWN)
-    return name if plain.startswith(BELOW) else plain
-
-
 def hash_lying(
-    audited: AuditedFiles, then: Iterable[str], hash_file: Callable[[Path], str | None]
+    audited: AuditedFiles, hash_file: Callable[[Path], str | None]
 ) -> tuple[dict[str, str | None], bool]:
-    """Return the SHA-256 of what lies there and of what was read; None of what is missing.
-
-    And whether that is all of it: what cannot be read, or leads elsewhere, is left out.
-    """
-    path, is_sure = audited.path, False
-    place = path if path.is_dir() else path.parent
+    """Return the SHA-256 of all that can be read, None of what is missing; and if that is all."""
+    path, then = audited.path, dict(audited.files)
+    place, is_sure = path if path.is_dir() else path.parent, False
     lying, folders, found = dict[str, Path](), dict[str, Path](), dict[str, str | None]()
     with suppress(*UNREADABLE):
         base = audited.find_base()
         lying = read_beside(path, base)
+        lying = {OWN + n if OWN + n in then else n: file for n, file in lying.items()}
         folders = {f"{name}/": folder for name, folder in unseen_in(path).items()}
         # else nobody knows where the base lies
         is_sure = base is not None or not any(name.startswith(BELOW) for name in then)
     for name in sorted({*then, *lying, *folders}):
-        if {"..", "/"} & {*Path(name).parts}:
-            is_sure = False
-            continue
         try:
-            if name in folders:
+            if {"..", "/"} & {*Path(name).parts}:
+                is_sure = False
+            elif name in folders:
                 found[name] = folder_key(folders[name], hash_file)
             elif name in lying or not name.startswith(BELOW):
                 found[name] = hash_file(lying.get(name, place / name))

@@ -23,13 +23,9 @@ from bilens.records.history import UNNAMED, PastAudit, WatchedModel, WatchReport
 from bilens.version import VERSION
 
 FAILED, UNEXPECTED = 1, 70  # exit codes: a condition failed, an audit that left nothing
-AT_ADDRESS = (
-    "it lies at an address, which is not looked at: whether it is what was audited is not known. "
-    "Audit it by hand."
-)
+AT_ADDRESS = "it lies at an address, where nobody looks for what changed: audit it by hand."
 MEANWHILE = (
-    "it changed while it was audited, or reads otherwise each time: it is audited again at the "
-    "next look."
+    "it changed meanwhile, or reads otherwise each time: it is audited again at the next look."
 )
 WATCH = "bilens watch"  # who says so
 LIMIT = 6 * 3600.0  # seconds that an audit may take
