@@ -79,7 +79,9 @@ def compare_with_audit(
         then = {path.name: audited.weights_sha256}
         with suppress(*UNREADABLE):
             found, is_sure = {path.name: hash_model(path)}, True
-    seen = hashlib.sha256(repr([*found.items()]).encode()).hexdigest()
+    there = frozenset((name, sha256) for name, sha256 in found.items() if sha256 is not None)
+    told = sorted((name.removeprefix(OWN), sha256) for name, sha256 in there)
+    seen = hashlib.sha256(repr(told).encode()).hexdigest()
     if audited.files and path.is_dir() == (path.name in then):  # a file now, or a folder
         return RegisterState("changed", (FileDifference(path.name, "other"),), read=read, seen=seen)
     if not is_sure:
@@ -92,7 +94,6 @@ def compare_with_audit(
         if sha256 != then.get(name)
     )
     state: ModelState = "changed" if differences else "audited"
-    there = frozenset((name, sha256) for name, sha256 in found.items() if sha256 is not None)
     return RegisterState(state, differences, there, read, seen)
 
 
