@@ -177,8 +177,7 @@ def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
 def address_in(given: str | Path) -> str:
     """Return an address as it is written, also from a `Path` of it; empty of any other path."""
     found = ADDRESS.match(text := str(given))
-    known = found is not None and found[1] in SCHEMES
-    return f"{found[1]}://{text[found.end() :]}" if found and known else ""
+    return f"{found[1]}://{text[found.end() :]}" if found and found[1] in SCHEMES else ""
 
 
 def located(given: str | Path) -> Path:
