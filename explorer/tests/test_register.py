@@ -31,7 +31,10 @@ from bilens.api.watch import watch_folder
 from bilens.base.errors import UsageError
 from bilens.base.files import file_sha256
 from bilens.cli.app import app
+from bilens.records.audit import Audit
+from bilens.records.base import read_document
 from bilens.records.common import Identity
+from bilens.records.performance import Answer
 from bilens.report.text import load_catalogue
 from bilens_explorer import folder as folders, register
 from bilens_explorer.app import build_app
@@ -624,6 +627,38 @@ def test_what_the_walk_does_not_find_is_not_gone(root: Path) -> None:
         "out": "unread",
         str(root.parent / "outside"): "unread",
     }
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_a_model_at_an_address_is_not_gone_and_is_told_by_it(root: Path, lang: str) -> None:
+    """Seen red: gone from the folder."""
+    record, name = audit_of(root / "m").record, "https://example.org/m.gguf"
+    bl.History(root).add(replace(record, source=replace(record.source, path=name)))
+    served, about = ServedFolder(root), {"lang": lang}
+    assert row(served, name).state == "unread"
+    with client_of(served) as client:
+        home = html.unescape(client.get("/", params=about).text).replace("<wbr>", "")
+        page = client.get(f"/models/{id_of(name)}", params=about).text
+    assert name in home
+    assert name in page
+    assert {"en": "at an address", "ja": "アドレス"}[lang] in main_of(page)
+    assert BADGE not in main_of(page)
+    models = ServedFolder(root, exporting=True).overview().models
+    assert [one.name for one in models] == ["m"]  # of readers elsewhere
+
+
+def test_wrong_answers_are_those_of_the_audit_that_decides(root: Path) -> None:
+    """An audit without data has none: then its model has no such page (docs/explorer.md)."""
+    record = read_document(Audit, bl.History(root).document(1))
+    wrong = Answer(index=0, name="", target=0, predicted=1, confidence=0.9, image=None)
+    answers = replace(record.performance, mistakes=(wrong,))  # type: ignore[type-var]
+    bl.History(root).add(replace(record, performance=answers))
+    assert "mistakes" in ServedFolder(root).model(id_of("m")).views
+    bl.History(root).add(replace(record, performance=None, data=None))
+    assert "mistakes" not in ServedFolder(root).model(id_of("m")).views
+    with client_of(ServedFolder(root)) as client:
+        assert client.get(f"/models/{id_of('m')}/mistakes").status_code == 404
+        assert client.get("/audits/2").status_code == 200
 
 
 def test_an_empty_folder_is_gone_for_home_and_watch(root: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from safetensors.torch import save_file
 from starlette.testclient import TestClient
 
 import bilens as bl
@@ -24,7 +25,9 @@ from bilens.interp.traced_layer import eigenvector_tokens
 from bilens.io.load import load
 from bilens_explorer import folder as folders, spectra
 from bilens_explorer.folder import id_of
+from checkpoints import official_state
 from commands import model_folder
+from explorer_folder import run
 from explorer_server import client_of
 from report_documents import audit_of, make_document
 
@@ -206,6 +209,38 @@ def test_measurements_are_of_these_weights_alone(tmp_path: Path) -> None:
         found = ask(client, "mnist", "truncation").json()
         points = make_document()["classes"]["truncation"]
         assert (found["audit"], found["points"]) == (2, points)
+
+
+def test_measurements_are_of_the_reading_that_is_drawn_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: with the accuracy of a model without its residual connections."""
+    root, images = tmp_path / "runs", tiny.images(name="mnist")
+    root.mkdir()
+    model = root / "w.safetensors"
+    save_file(official_state(1, sizes=(tiny.SIDE**2, 8, 3), seed=7), model)
+    data = "--data", tiny.write_idx(root / "idx", images), "--dataset", "mnist"
+
+    def measured(reading: str, *data: object) -> tuple[int | None, float | None]:
+        """Return of which audit the curve is, and its last accuracy, once one more was made."""
+        rotations = "--null-samples", str(tiny.ROTATIONS)
+        words = ["audit", str(model), "--history", str(root), reading, *map(str, data), *rotations]
+        monkeypatch.setattr("sys.argv", ["bilens", *words])  # which the audit says of itself
+        run(*words)
+        with client_of(root) as client:
+            found = ask(client, "w.safetensors", "truncation").json()
+        return found["audit"], found["points"][-1]["accuracy"] if found["points"] else None
+
+    def accuracy(*, residual: bool) -> float:
+        answers = load(model, residual=residual).module(images.test_images.flatten(1).float())
+        return float((answers.argmax(1) == images.test_labels).double().mean())
+
+    without, within = accuracy(residual=False), accuracy(residual=True)
+    assert abs(without - within) > 0.01, "else nothing is shown"
+    assert measured("--no-residual", *data) == (1, pytest.approx(without))
+    assert measured("--residual") == (None, None)
+    assert measured("--residual", *data) == (3, pytest.approx(within))
+    assert measured("--no-residual") == (1, pytest.approx(without))
 
 
 def test_layers_say_what_their_last_audit_says(tmp_path: Path) -> None:

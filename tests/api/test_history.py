@@ -72,6 +72,8 @@ def test_a_model_has_one_name_wherever_it_is_asked_from(
     (tmp_path / "link").symlink_to(tmp_path / "runs")
     assert history.name_of(tmp_path / "link" / "mnist") == "link/mnist"
     assert history.name_of("") == "(from memory)"
+    for one in ("https://example.org/m", Path("https://example.org/m")):  # seen red: a path
+        assert history.name_of(one) == "https://example.org/m"
 
 
 def audited(history: bl.History, name: str = "m", document: Any = None) -> None:

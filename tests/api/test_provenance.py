@@ -221,6 +221,54 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
     assert compare_with_audit(nothing) == RegisterState("gone")
 
 
+@pytest.mark.parametrize("name", ["m", "base: x", "base: model.safetensors", "base: d/x"])
+@pytest.mark.parametrize("at", ["m", ".", "link"])
+def test_no_file_of_a_folder_is_taken_for_the_folder_or_for_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: str
+) -> None:
+    """Seen red: never known to be what was read, with other weights not told."""
+    path = model_folder(tmp_path / "m", tiny.classifier())
+    (tmp_path / "link").symlink_to(path)
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text("x")
+    monkeypatch.chdir(path if at == "." else tmp_path)
+    model = load(Path(at))
+    files = tuple(files_read(model).items())
+    audited = AuditedFiles(tmp_path / at if at == "link" else path, model.weights_sha256, files)
+    assert compare_with_audit(audited).state == "audited"
+    (path / name).write_text("y")
+    found = compare_with_audit(audited)
+    assert [(one.name, one.state) for one in found.differences] == [(f"./{name}", "other")]
+    (path / name).unlink()
+    assert [one.state for one in compare_with_audit(audited).differences] == ["missing"]
+    (path / name).write_text("x")
+    (path / "model.safetensors").write_bytes(b"others")
+    found = compare_with_audit(audited)
+    assert [one.name for one in found.differences] == ["model.safetensors"]
+
+
+def test_no_file_beside_an_adapter_is_taken_for_one_of_its_base(tmp_path: Path) -> None:
+    """Seen red: what the base had lost was taken from the folder of the adapter."""
+    path = write_adapter(tmp_path)
+    (tmp_path / "base" / "x.py").write_text("pass")
+    model = load(path)
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    (tmp_path / "base" / "x.py").rename(path / "base: x.py")
+    found = {(one.name, one.state) for one in compare_with_audit(audited).differences}
+    assert found == {("base: x.py", "missing"), ("./base: x.py", "new")}
+
+
+def test_what_can_be_read_is_told_apart_in_every_state(tmp_path: Path) -> None:
+    """Seen red: nothing was read of what was not known, or of a folder in place of a file."""
+    path = model_folder(tmp_path / "m", tiny.classifier())
+    for files in ((("base: x", "0"),), (("../x", "0"),), (("m", "0"),)):
+        audited = AuditedFiles(path, "0", files)
+        before, again = compare_with_audit(audited), compare_with_audit(audited)
+        (path / "config.json").write_text(files[0][0])
+        after = compare_with_audit(audited)
+        assert before.seen == again.seen != after.seen, before.state
+
+
 def test_an_adapter_is_another_where_its_base_is(tmp_path: Path) -> None:
     """Seen red: with the weights of an adapter alone compared."""
     path = write_adapter(tmp_path)

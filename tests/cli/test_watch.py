@@ -163,6 +163,63 @@ def test_an_audit_that_leaves_a_model_changed_is_told_and_not_made_for_ever(
     assert {one.author for one in bl.History(folder).entries("m")} == {"bilens watch"}
 
 
+@pytest.mark.parametrize("unreadable", ["base: x", "../x"])
+def test_what_no_audit_can_confirm_is_never_said_to_be_as_approved(
+    bilens: Shell, folder: Path, keep: Keep, unreadable: str
+) -> None:
+    """Seen red: exit code 0 at the first look, and then other weights that nobody audited."""
+    steps = remember("m", folder)
+    source = steps[0][1]["source"]
+    source["files"] = {"model.safetensors": "0" * 64, unreadable: "0" * 64}
+    keep("m", *steps)
+    for audits, weights in (
+        (2, b"as they were"),
+        (2, b"as they were"),
+        (3, b"others"),
+        (3, b"others"),
+    ):
+        (folder / "m" / "model.safetensors").write_bytes(weights)
+        code, found = look(bilens, folder)
+        assert (code, found["m"]["code"]) == (70, 70)
+        assert f"Right after audit {audits}, " in found["m"]["said"]
+        assert len(bl.History(folder).audits("m")) == audits
+
+
+def test_what_changes_while_it_is_audited_is_audited_at_the_next_look(
+    bilens: Shell, folder: Path, keep: Keep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: with the exit code of an audit of what lies there no longer."""
+    keep("m", *remember("m", folder))
+    run = watching.run_audit
+
+    def changed(*given: Any) -> tuple[int, str]:
+        found = run(*given)
+        (folder / "m" / "tokenizer.json").write_text("[]")
+        return found
+
+    monkeypatch.setattr(watching, "run_audit", changed)
+    code, found = look(bilens, folder)
+    assert (code, found["m"]["code"], found["m"]["audit"]) == (70, 70, 2)
+    assert "at the next look" in found["m"]["said"]
+    code, found = look(bilens, folder)
+    assert (code, found["m"]["state"], found["m"]["audit"]) == (0, "changed", 3)
+
+
+@pytest.mark.parametrize("name", ["s3://bucket/m", "https://example.org/m.gguf", "hf:/a/b"])
+def test_an_address_is_not_gone_and_not_looked_at(
+    bilens: Shell, folder: Path, keep: Keep, name: str
+) -> None:
+    """Seen red: taken for a path, which is gone, with exit code 0."""
+    keep("a")
+    record = audit_of(folder / "a").record
+    bl.History(folder).add(replace(record, source=replace(record.source, path=name)))
+    code, found = look(bilens, folder)
+    told = found[name.replace("hf:/a", "hf://a")]
+    assert (code, told["state"], told["code"], told["audit"]) == (2, "unread", 2, 0)
+    assert "address" in told["said"]
+    assert found["a"]["code"] == 0
+
+
 def test_a_row_that_cannot_be_read_is_told_of_its_model(
     bilens: Shell, folder: Path, keep: Keep
 ) -> None:

@@ -16,7 +16,7 @@ from msgspec import structs
 from bilens import History
 from bilens.api import RegisterState
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
-from bilens.io import mark_of
+from bilens.io import address_in, mark_of
 from bilens.records import UNKNOWN, Entry, Identity, Measured, ModelState, PastAudit, People
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import Approval, ModelRow, Overview, ReportRow, id_of
@@ -101,7 +101,7 @@ class Past:
 
 def is_inside(model: str) -> bool:
     """Tell whether a model lies in the folder of its history, by its name there."""
-    return not Path(model).is_absolute()
+    return not Path(model).is_absolute() and not address_in(model)
 
 
 def mark_of_history(history: History) -> Hashable:

@@ -23,7 +23,7 @@ from bilens import (
     TraceReport,
 )
 from bilens.data import FILE_NAME as TOKENIZER
-from bilens.io import MARKS, is_listed
+from bilens.io import MARKS, address_in, is_listed
 from bilens.records import EARLIER_KINDS, ReadAs, kind_of
 from bilens.report import SavedReport, SweepReport
 from bilens_explorer.inside import opened
@@ -129,7 +129,7 @@ def place_of(folder: Path, name: str) -> Path | None:
     """Return where a model of a history lies; None where its name or a link leads out."""
     path = folder / name
     with suppress(ValueError, OSError):  # what no path can be: too long, a null byte
-        inside = Path(os.path.realpath(path)).is_relative_to(folder)
+        inside = Path(os.path.realpath(path)).is_relative_to(folder) and not address_in(name)
         path.exists()  # which a name that is too long cannot
         return path if inside and not {"..", "/"} & {*Path(name).parts} else None
     return None

@@ -43,6 +43,7 @@ from bilens.findings.rules.judgements import (
     words_on,
 )
 from bilens.findings.rules.registry import REGISTRY
+from bilens.io.remote import address_in
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, Record, json_text, to_json
 from bilens.records.common import Identity
@@ -95,11 +96,13 @@ class History:
     def name_of(self, model: str | Path) -> str:
         """Return how the history names a model at a path.
 
-        Its path from the folder where it lies in it, by a link too; else the path without links. A
-        model from memory has no path.
+        Its path from the folder where it lies in it, by a link too; else the path without links, or
+        its address. A model from memory has no path.
         """
         if not str(model):
             return UNNAMED
+        if address := address_in(model):
+            return address
         path = absolute(model)
         real = path.resolve()
         for place, folder in ((path, self.given), (path, self.folder), (real, self.folder)):

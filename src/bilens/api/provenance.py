@@ -26,7 +26,7 @@ from bilens.base.files import file_sha256
 from bilens.data.images import ImageDataset
 from bilens.data.model_interface import LabelledData
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY
-from bilens.io.file_kinds import HIDDEN, MODELS, files_below, is_known, mark_of
+from bilens.io.file_kinds import BELOW, HIDDEN, MODELS, OWN, files_below, is_known, mark_of
 from bilens.io.formats.safetensors_folder import INDEX_NAME, files_of, shards
 from bilens.io.load import LoadedModel
 from bilens.io.loaded_model import CHANGED, WEIGHTS_NAME
@@ -68,7 +68,9 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     files = {names.get(path) or name_below(model, path): path for path in read} | {
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
-    found = {name: file_sha256(path) for name, path in files.items()}
+    places = os.path.abspath(model.source), os.path.realpath(model.source)  # noqa: PTH100
+    own = {Path(one).name for one in places if Path(one).is_dir()}
+    found = {f"{OWN}{n}" if n in own else n: file_sha256(path) for n, path in files.items()}
     unseen = unseen_in(Path(model.source)) if read else {}
     found |= {f"{name}/": folder_key(path) for name, path in unseen.items()}
     check_unchanged(model)
@@ -193,7 +195,6 @@ REPORTS = {kind_of(one): one for one in WRITTEN}
 WEIGHTS = (*MODELS, ".msgpack")
 MOST_FILES, MOST_BYTES = 20_000, 1 << 34  # of a folder that is not gone through, which are hashed
 JUDGED_CELLS = "unseen", "missing"  # by rules, and nothing is left of them in the inputs
-BELOW = "base: "  # how names of files of the model below an adapter begin
 
 
 def identity_of(

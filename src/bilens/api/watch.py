@@ -1,6 +1,5 @@
 """The watch of a folder: models that changed since their last audit are audited again as before."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -17,12 +16,17 @@ from bilens.base.errors import BilensError, CheckpointError, MemoryLimitError, U
 from bilens.base.files import shortened
 from bilens.io.file_kinds import MARKS, is_listed
 from bilens.io.formats.peft import named_base
+from bilens.io.remote import address_in
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, read_document
 from bilens.records.history import UNNAMED, PastAudit, WatchedModel, WatchReport
 from bilens.version import VERSION
 
 FAILED, UNEXPECTED = 1, 70  # exit codes: a condition failed, an audit that left nothing
+AT_ADDRESS = "it lies at an address, where nobody looks for what changed: audit it by hand."
+MEANWHILE = (
+    "it changed meanwhile, or reads otherwise each time: it is audited again at the next look."
+)
 WATCH = "bilens watch"  # who says so
 LIMIT = 6 * 3600.0  # seconds that an audit may take
 DEEPEST, MOST_FOLDERS = 6, 20_000  # below the folder; that are looked into
@@ -79,6 +83,8 @@ def look_at(
     """Return how a model stands, audited again where it changed."""
     if last is None:
         return WatchedModel(name, "never")
+    if address_in(name):
+        return WatchedModel(name, "unread", code=UsageError.exit_code, said=AT_ADDRESS)
     path, told = history.folder / name, Path(name).name if Path(name).is_absolute() else name
     if history.name_of(path) != name or not lies_in(path, (history.folder, *inputs)):
         said = str(RefusedError("outside", told))
@@ -111,8 +117,10 @@ def look_at(
     if not new:
         return structs.replace(model, code=code or UNEXPECTED, said=said)
     model, now = describe_audit(history, new[0], model), compare(new[0])
-    if now.state in ("audited", "gone") or now.hashes != found.hashes:  # it changed meanwhile
+    if now.state in ("audited", "gone"):
         return model
+    if now.seen != found.seen:
+        return structs.replace(model, code=UNEXPECTED, said=MEANWHILE)
     why = still_unlike(new[0], now)
     history.say("note", name, "model", why, WATCH)
     return structs.replace(model, code=UNEXPECTED, said=why)
@@ -120,7 +128,7 @@ def look_at(
 
 def still_unlike(audit: PastAudit, now: RegisterState) -> str:
     """Say that what was just audited is not what lies there, which one more audit cannot mend."""
-    there = hashlib.sha256(repr(sorted(now.hashes)).encode()).hexdigest()[:12]
+    there = now.seen[:12]
     names = shortened([one.name for one in now.differences]) or "nobody can read all of it"
     return (
         f"Right after audit {audit.number}, what lay there ({there}) was not known to be what it "

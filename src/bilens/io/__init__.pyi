@@ -10,4 +10,5 @@ from .file_kinds import (
 from .formats.peft import named_base as named_base
 from .host import Host as Host, open_host as open_host, tokenizer_at as tokenizer_at
 from .loaded_model import LoadedModel as LoadedModel, is_of_numbers as is_of_numbers
+from .remote import address_in as address_in
 from .vocabulary import vocabulary_of as vocabulary_of

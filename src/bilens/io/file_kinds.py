@@ -61,6 +61,9 @@ NOT_READ = {
 READABLE = ("sklearn.neural_network", "bilens.")
 OF_TRAINING = re.compile(r"checkpoint|ckpt", re.IGNORECASE)  # how folders of other states begin
 HIDDEN = (".git", ".cache", ".huggingface", ".ipynb_checkpoints")  # which no model is made of
+# How names begin of files of the model below an adapter, and of own files that would be taken for
+# such ones, or for the model itself.
+BELOW, OWN = "base: ", "./"
 LATER = re.compile(r"(.*-)(?!00001)\d{5}(-of-\d{5}\.gguf)")  # a part of a file behind the first
 # Fifty numbers by words, in an object of JSON in another one.
 SCORES = re.compile(rb'\s*\{\s*"[^"\\]*"\s*:\s*\{(\s*"(\\.|[^"\\])*"\s*:\s*-?\d[-+.\deE]*\s*,){50}')
@@ -191,10 +194,12 @@ def files_below(folder: Path) -> dict[str, Path]:
             if path.is_dir() and within and not skipped:
                 todo.append(path)
             elif path.is_dir() or path.is_file():
-                name = path.relative_to(folder).as_posix().encode(errors="backslashreplace")
-                if name.decode() in found:
-                    raise CheckpointError(f"{folder}: has two files that are written {name!r}.")
-                found[name.decode()] = path
+                name = path.relative_to(folder).as_posix()
+                name = f"{OWN}{name}" if name.startswith(BELOW) else name
+                name = name.encode(errors="backslashreplace").decode()
+                if name in found:
+                    raise CheckpointError(f"{folder}: has two files that are written {name!a}.")
+                found[name] = path
     return dict(sorted(found.items()))
 
 

@@ -174,6 +174,12 @@ def at_once(function: Callable[[S], T], items: Sequence[S]) -> list[T]:
         return [*pool.map(function, items)]
 
 
+def address_in(given: str | Path) -> str:
+    """Return an address as it is written, also from a `Path` of it; empty of any other path."""
+    found = ADDRESS.match(text := str(given))
+    return f"{found[1]}://{text[found.end() :]}" if found and found[1] in SCHEMES else ""
+
+
 def located(given: str | Path) -> Path:
     """Return a path of this machine, or an address that is read as one."""
     found = None if isinstance(given, RemotePath) else ADDRESS.match(str(given))
