@@ -20,7 +20,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_850, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_825,
+        13_835,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named; what stands beside "
         "tensors in GGUF, checkpoints, TensorFlow Lite and HDF5, which is compared",
@@ -40,7 +40,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/report", "py"): (9_445, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (
-        9_905,
+        9_945,
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
@@ -49,8 +49,8 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (91_845, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (7_145, "of the explorer"),
+    ("tests", "py"): (91_955, "1.04 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (7_215, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 
