@@ -6,7 +6,6 @@ taken for a report, a stale report left there, a file that others changed taken 
 """
 
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -276,8 +275,8 @@ def test_the_documented_push_of_the_demo_goes_through(
     lines = {*re.findall(r"bilens push runs/[^`\n]*", text)}
     assert len(lines) == 3
     for line in sorted(lines):
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
         with pytest.raises(SystemExit) as ended:
-            monkeypatch.setattr(sys, "argv", shlex.split(line))
             main()
         assert ended.value.code == 0, line
     assert "report.json" in hub.files("owner/digits")
@@ -320,22 +319,6 @@ def test_what_is_not_known_to_be_of_these_weights_is_refused(
         bl.push(audited / "a", NAME, reports=[audited / "a.json", path])
     assert str(path) in str(caught.value)
     assert hub.seen == []
-
-
-def test_a_model_read_in_place_is_known_by_its_files(
-    hub: FakeHub, tmp_path: Path, audited: Path
-) -> None:
-    """It has no SHA-256 of weights, and no more has a report of another one."""
-    folder = tmp_path / "llama"
-    transformer().save_huggingface(folder)
-    bl.audit(bl.load(folder), null_samples=39).to_json(tmp_path / "own.json")
-    content = json.loads((tmp_path / "own.json").read_text())
-    content["source"]["files"] = {}
-    (tmp_path / "bare.json").write_text(json.dumps(content))
-    assert bl.push(folder, NAME, reports=[tmp_path / "own.json"]).url
-    if not content["source"]["weights_sha256"]:
-        with pytest.raises(UsageError, match="is a report of other weights"):
-            bl.push(folder, NAME, reports=[tmp_path / "bare.json"])
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "a.json"])
@@ -381,7 +364,7 @@ def test_scores_that_contradict_each_other_are_refused(
 def test_a_card_has_one_licence(hub: FakeHub, folder: Path) -> None:
     text = (folder / "README.md").read_text()
     (folder / "README.md").write_text(text.replace("tags:", "license: mit\ntags:"))
-    with pytest.raises(UsageError, match="its licence is mit, not apache-2.0: change one"):
+    with pytest.raises(UsageError, match=r"its licence is mit, not apache-2\.0: change one"):
         bl.push(folder, NAME, license="apache-2.0")
     bl.push(folder, NAME)
     assert "| Licence | mit |" in hub.files(NAME)["README.md"].decode()

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import structs
 from torch import nn
 
-from bilens.api.provenance import AUDITS, LOADED, check_unchanged, name_below, weight_files_of
+from bilens.api.provenance import AUDITS, LOADED, check_unchanged, weight_files_of
 from bilens.base import silent
 from bilens.base.errors import BilensError, CheckpointError, UsageError, optional_package
 from bilens.base.files import file_sha256
@@ -240,9 +240,7 @@ def report_of(path: Path, model: LoadedModel) -> Any:
     home, told = Path(model.source), record.source.files
     home = home if home.is_dir() else home.parent
     other = {n for n, s in told.items() if (home / n).is_file() and file_sha256(home / n) != s}
-    if not model.weights_sha256:  # read in place: known by its files alone
-        other |= {name_below(model, path) for path in weight_files_of(model)} - {*told}
-    if other or record.source.weights_sha256 != model.weights_sha256:
+    if other or record.source.weights_sha256 != (model.weights_sha256 or None):
         raise UsageError(f"{path}: is a report of other weights than {model.source}: audit these.")
     return record
 
