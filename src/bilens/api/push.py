@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import structs
 from torch import nn
 
-from bilens.api.provenance import AUDITS, LOADED, check_unchanged, weight_files_of
+from bilens.api.provenance import LOADED, check_unchanged, weight_files_of
 from bilens.base import silent
 from bilens.base.errors import BilensError, CheckpointError, UsageError, optional_package
 from bilens.base.files import file_sha256
@@ -26,9 +26,8 @@ from bilens.io.model_folder import save
 from bilens.io.remote_stores import attempt
 from bilens.records.audit import Audit
 from bilens.records.base import kind_of, read_document
-from bilens.records.network_reading import NetworkReading
-from bilens.records.sweep_report import SweepSummary
 from bilens.report.evidence import evidence_files
+from bilens.report.html import PAGES
 from bilens.report.markdown import audit_markdown
 from bilens.report.sections.overview import document_sha256
 from bilens.report.text import LANGUAGES
@@ -36,7 +35,7 @@ from bilens.report.text import LANGUAGES
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 LICENCES = re.compile(r"(licen[cs]e|copying|notice)\b[^.]*(\.(txt|md))?", re.IGNORECASE)
 OF_REPORTS = (".json", ".sarif", ".xml", ".md", ".html")
-REPORTS = {kind_of(one): one for one in (*AUDITS, NetworkReading, SweepSummary)}
+REPORTS = {kind_of(one): one for one in PAGES}
 DOCUMENT = re.compile(r'<script type="application/json" id="bilens-[\w ]+">(.*?)</script>')
 SENT = "<!-- bilens sent {} {} -->\n"  # in a card: what the next push may take away
 SENT_LINE = re.compile(SENT.format("(.+)", "([0-9a-f]{64})"))
@@ -118,18 +117,13 @@ def push(
         say(f"Stays here: {', '.join(found.left_here) or 'nothing'}.")
         message = message or f"A model of bilens: {loaded.weights_sha256[:12]}"
         send = partial(send_files, hub, found, files, message, say)
-        return found if dry_run else attempt_sending(repository, send)
-
-
-def attempt_sending(repository: str, send: Callable[[], PushedModel]) -> PushedModel:
-    """Send a model, some times where the hub is not reached; an error says what to do."""
-    try:
-        return attempt(f"hf://{repository}", send, "sent")
-    except (FileNotFoundError, PermissionError):
-        raise CheckpointError(
-            f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
-            "with a token that may write there."
-        ) from None
+        try:
+            return found if dry_run else attempt(f"hf://{repository}", send, "sent")
+        except (FileNotFoundError, PermissionError):
+            raise CheckpointError(
+                f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
+                "with a token that may write there."
+            ) from None
 
 
 def model_files(model: LoadedModel) -> dict[str, Path]:
