@@ -225,6 +225,8 @@ def commit(asked: Handler, body: bytes, name: str, _: str) -> Answer:
             files[value["path"]] = base64.b64decode(value["content"])
         elif line["key"] == "lfsFile":
             files[value["path"]] = asked.server.blobs[value["oid"]]
+        elif line["key"] == "deletedFile":
+            del files[value["path"]]
     sha = found.commit(files, message)
     url = f"{asked.server.url}/{name}/commit/{sha}"
     return 200, {"success": True, "commitOid": sha, "commitUrl": url}, {}

@@ -13,6 +13,7 @@ import tiny
 from bilens.api import train as demo_module
 from bilens.api.train import DEMO_RECIPE, run_demo
 from bilens.base.errors import DiskError, InterruptedRunError, OutputExistsError
+from bilens.base.files import file_sha256
 from bilens.io.load import load
 from bilens.report.reports import AuditReport
 
@@ -58,6 +59,7 @@ def test_a_demo_leaves_model_report_and_plate(earlier: Path) -> None:
     report = json.loads((earlier / "report.json").read_text())
     assert report["source"]["weights_sha256"] == model.weights_sha256
     assert report["source"]["path"] == str(earlier)  # and not the folder it was made in
+    assert report["source"]["files"]["model.safetensors"] == model.weights_sha256
     assert report["performance"]["classification"]["accuracy"]["total"] == tiny.NUM_TEST
     assert "</html>" in (earlier / "report.html").read_text()
     assert (earlier / "eigenvectors.svg").read_text().startswith("<svg")
@@ -76,6 +78,8 @@ def test_an_earlier_demo_is_replaced(folder: Path) -> None:
     assert said[0] == f"{folder} holds an earlier demo: it is replaced when this one is done."
     assert set(snapshot(folder)) == FILES
     assert snapshot(folder)["model.safetensors"] != before["model.safetensors"]
+    files = json.loads(snapshot(folder)["report.json"])["source"]["files"]
+    assert files["model.safetensors"] == file_sha256(folder / "model.safetensors")
     assert [item.name for item in folder.parent.iterdir()] == ["demo"]
 
 

@@ -1,11 +1,15 @@
 """A pushed model comes back bit for bit, with nothing else of its folder, and no key on the way.
 
 Broken once: run.json sent, a report of other weights taken, a public repository taken for private,
-a miss remembered after the push, the hash of the weights not looked at in the card.
+a miss remembered after the push, the hash of the weights not looked at in the card, a page or rows
+taken for a report, a stale report left there, a file that others changed taken away.
 """
 
 import hashlib
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +20,11 @@ import pytest
 import torch
 
 import bilens as bl
+import tiny
 import tiny_language_models
+from bilens.api.train import run_demo
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
+from bilens.cli import main
 from bilens.io.converted_folder import save_converted
 from bilens.io.host import host_of
 from bilens.io.loaded_model import LoadedModel
@@ -27,6 +34,7 @@ from tiny import classifier
 hub_package = pytest.importorskip("huggingface_hub")
 pytest.importorskip("fsspec")
 NAME = "me/digits"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -239,6 +247,148 @@ def test_a_card_of_other_weights_is_refused(folder: Path) -> None:
     assert (folder / "README.md").read_text() == card  # what people wrote is kept
     with pytest.raises(UsageError, match=r"README.md: is the card of other weights"):
         bl.push(folder, NAME)
+
+
+# ---- reports
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, `a` and `b`, and reports of `a`."""
+    place = tmp_path_factory.mktemp("audited")
+    for seed, name in enumerate("ab"):
+        report = bl.audit(bl.load(bl.save(classifier(seed=seed), place / name)), null_samples=39)
+        report.to_json(place / f"{name}.json")
+        report.to_html(place / f"{name}.html")
+        report.to_markdown(place / f"{name}.md")
+        report.to_evidence(place / f"evidence of {name}", lang="ja")
+    return place
+
+
+def test_the_documented_push_of_the_demo_goes_through(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_demo(Path("runs/demo"), tiny.images(), recipe=tiny.RECIPE, null_samples=tiny.ROTATIONS)
+    pages = (ROOT / "docs" / "hub.md", ROOT / "README.md")
+    text = "".join(page.read_text("utf-8") for page in pages)
+    lines = {*re.findall(r"bilens push runs/[^`\n]*", text)}
+    assert len(lines) == 3
+    for line in sorted(lines):
+        monkeypatch.setattr(sys, "argv", shlex.split(line))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0, line
+    assert "report.json" in hub.files("owner/digits")
+
+
+def test_reports_of_these_weights_go(hub: FakeHub, audited: Path) -> None:
+    named = [audited / name for name in ("a.json", "a.html", "a.md", "evidence of a")]
+    sent = bl.push(audited / "a", NAME, reports=named).files
+    assert {"a.json", "a.html", "a.md", "evidence of a/junit.xml"} <= sent.keys()
+    card = hub.files(NAME)["README.md"].decode()
+    assert card.count("## bilens audit: digits") == 1  # the document is there twice
+    document = hashlib.sha256((audited / "a.json").read_bytes()).hexdigest()
+    assert f"SHA-256 of the JSON document: `{document}`" in card
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("b.json", None, "is a report of other weights"),
+        ("b.html", None, "is a report of other weights"),
+        ("b.md", None, "nothing tells of which weights it is"),
+        ("evidence of b/audit.sarif", None, "nothing tells of which weights"),
+        ("rows.json", b'[{"name": "Ann", "income": 3}]', "nothing tells of which weights"),
+        ("rows.json", b'{"kind": "rows"}', "nothing tells of which weights"),
+        ("page.html", b"<p>accuracy 100%</p>", "nothing tells of which weights"),
+        ("broken.json", b'{"a":', "is no report that can be read"),
+        ("deep.json", b"[" * 100_000, "is no report that can be read"),
+        ("latin.json", b'"caf\xe9"', "is no report that can be read"),
+        ("half.json", b'{"kind": "audit", "schema_version": 2}', "is no report that can be read"),
+        ("plate.svg", b"<svg/>", "is no file of a report"),
+    ],
+)
+def test_what_is_not_known_to_be_of_these_weights_is_refused(
+    hub: FakeHub, audited: Path, tmp_path: Path, name: str, content: bytes | None, said: str
+) -> None:
+    path = audited / name if content is None else tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        bl.push(audited / "a", NAME, reports=[audited / "a.json", path])
+    assert str(path) in str(caught.value)
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json", "a.json"])
+def test_no_report_takes_the_name_of_another_file(
+    hub: FakeHub, audited: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copy(audited / "a.json", tmp_path / name)
+    with pytest.raises(UsageError, match=f"another file is sent or read as {name}: rename it"):
+        bl.push(audited / "a", NAME, reports=[audited / "a.json", tmp_path / name])
+    assert hub.seen == []
+
+
+def test_reports_of_an_earlier_push_go_with_its_weights(hub: FakeHub, audited: Path) -> None:
+    said = list[str]()
+    bl.push(audited / "a", NAME, reports=[audited / "a.json", audited / "a.html"])
+    there = hub.files(NAME) | {"a.html": b"changed there", "notes.md": b"of people"}
+    hub.repositories[NAME].commit(there, "by people")
+    bl.push(audited / "b", NAME, reports=[audited / "b.json"], say=said.append)
+    kept = {"a.html", "notes.md", ".gitattributes"}
+    own = {"README.md", "config.json", "model.safetensors", "b.json"}
+    assert hub.files(NAME).keys() == own | kept
+    assert "a.json: a report of an earlier push, goes from there." in said
+
+
+# ---- a card says one thing
+
+
+def test_scores_that_contradict_each_other_are_refused(
+    hub: FakeHub, folder: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    x, y = torch.rand(60, 36), torch.arange(60) % 3
+    for name, labels in (("one", y), ("other", y.flip(0).roll(7))):
+        bl.audit(bl.load(folder), data=(x, labels), null_samples=39).to_json(tmp_path / name)
+        (tmp_path / name).rename(tmp_path / f"{name}.json")
+    named = [tmp_path / "one.json", tmp_path / "other.json"]
+    with pytest.raises(UsageError, match=r"accuracy on unnamed is 0.\d+, and 0.\d+ in the card"):
+        bl.push(folder, NAME, reports=named)
+    bl.push(folder, NAME, reports=named[:1])
+    assert "Nothing was measured" not in hub.files(NAME)["README.md"].decode()
+
+
+def test_a_card_has_one_licence(hub: FakeHub, folder: Path) -> None:
+    text = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(text.replace("tags:", "license: mit\ntags:"))
+    with pytest.raises(UsageError, match=r"its licence is mit, not apache-2\.0: change one"):
+        bl.push(folder, NAME, license="apache-2.0")
+    bl.push(folder, NAME)
+    assert "| Licence | mit |" in hub.files(NAME)["README.md"].decode()
+
+
+@pytest.mark.parametrize(
+    "card",
+    [b"caf\xe9", b"---\nlibrary_name: [\n---\nhi", b"---\n- a\n---\n", b"---\ntags: 3\n---\n"],
+)
+def test_a_card_that_cannot_be_read_is_one_sentence(
+    hub: FakeHub, folder: Path, card: bytes
+) -> None:
+    (folder / "README.md").write_bytes(card)
+    with pytest.raises(UsageError, match=r"README.md: cannot be read \(.*\)\.$"):
+        bl.push(folder, NAME, license="mit")
+    assert hub.seen == []
+
+
+@pytest.mark.parametrize("token", [TOKEN, "my_hf_" + "Z" * 34, "api_org_" + "Z" * 34])
+def test_no_token_stands_in_the_message(hub: FakeHub, folder: Path, token: str) -> None:
+    with pytest.raises(UsageError, match="the message: holds what looks like a key") as caught:
+        bl.push(folder, NAME, message=f"as {token}")
+    assert token not in str(caught.value)
+    assert hub.seen == []
 
 
 # ---- refusals

@@ -3,12 +3,12 @@
 import copy
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from bilens.api.audit_model import audit
@@ -280,8 +280,9 @@ def run_demo(
         with new_folder(folder) as work:
             train_in_folder(work, data, recipe, provenance=provenance(), on_epoch=on_epoch, say=say)
             shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)  # a demo starts anew
-            model = replace(load(work), source=str(folder))  # where it will be when all is done
-            report = audit(model, data, null_samples=null_samples, progress=progress)
+            record = audit(load(work), data, null_samples=null_samples, progress=progress).record
+            source = replace(record.source, path=str(folder))  # where it will be when all is done
+            report = AuditReport(replace(record, source=source))
             report.to_json(work / REPORT_JSON)
             report.to_html(work / REPORT_NAME, lang=lang)
             write_file(work / PLATE_NAME, eigenvector_plate(report.record).encode())

@@ -50,7 +50,7 @@ def card_file(
     rows |= {"SHA-256 of the weights": weights_sha256, "Written by": f"bilens {VERSION}"}
     text = files("bilens.base").joinpath("cards", f"{template}.md").read_text("utf-8")
     base = "".join(f"base_model: {json.dumps(name)}\n" for name in bases[:1])
-    table = "".join(f"| {cell(name)} | {cell(value)} |\n" for name, value in rows.items())
+    table = "".join(f"| {cell(name)} | {cell(value)} |\n" for name, value in rows.items() if value)
     return {CARD_NAME: sealed(text.format(base=base, rows=table, **words)).encode()}
 
 
