@@ -40,7 +40,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/report", "py"): (9_445, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (
-        9_945,
+        10_000,
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
@@ -49,7 +49,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (91_955, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (92_110, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (7_215, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
