@@ -33,10 +33,10 @@ ROOT = "home|Users|root|tmp|var|mnt|media|srv|opt|private|Volumes|content|kaggle
 ROOT += r"|workspace|projects?|storage|shared?|fsx|efs|dbfs|cluster|(?:scratch|nfs|gpfs|lustre)\w*"
 LETTER, BETWEEN = r"(?:[^\s/\\'\"<>|]|(?<=\w)'(?=\w))+", r"[/\\]+"
 PART = rf"{LETTER}(?:(?<![,;:.]) (?![-~]){LETTER}){{,4}}{BETWEEN}"
-DRIVE = (
-    rf"(?<![\w./\\~])(?:~(?:[A-Za-z_]\w*)?(?=/)|[A-Za-z]:(?={BETWEEN}{PART})|\\\\\w[\w.-]*(?=\\))"
+DRIVE = rf"~(?:[A-Za-z_]\w*)?(?=/)|[A-Za-z]:(?={BETWEEN}{PART})|\\\\\w[\w.-]*(?=\\)"
+PLACE = re.compile(
+    rf"(?:{START}\\?/(?:{ROOT})(?=[/\\])|(?<![\w./\\~])(?:{DRIVE})){BETWEEN}(?:{PART})*{LETTER}"
 )
-PLACE = re.compile(rf"(?:{START}\\?/(?:{ROOT})(?=[/\\])|{DRIVE}){BETWEEN}(?:{PART})*{LETTER}")
 WHOLE = TO_THE_END, ELSEWHERE, PLACE
 # What is cut of a field that is a path or names one in a sentence, and of what files say; all else
 # may be a fact, of which a `PLACE` is cut.
@@ -157,18 +157,15 @@ def command_told(command: str, folder: Path) -> str:
 
 def cut_paths(record: Cut, folder: Path) -> Cut:
     """Return a record with the paths of machines cut, this one's and those that others name."""
-    return structs.replace(
-        record, **{name: field_told(name, one, folder) for name, one in record.fields().items()}
-    )
+    told = {name: field_told(name, one, folder) for name, one in record.fields().items()}
+    return structs.replace(record, **told)
 
 
 def field_told(name: str, value: Any, folder: Path) -> Any:
     match value:
         case Record():
             return cut_paths(value, folder)
-        case (float(), *_):
-            return value
-        case tuple():
+        case tuple() if value and not isinstance(value[0], float):
             return tuple(field_told(name, one, folder) for one in value)
         case dict():
             named = ((key, key if key == "command" else name, one) for key, one in value.items())

@@ -54,12 +54,11 @@ class Past:
         for one in history.measured(after=self.rows[0][0].number if grown else 0):
             measured.setdefault(one.audit, {})[one.rule] = one
         judged = [one for one in entries if one.action in JUDGED]
+        place = history.folder
+        told = [structs.replace(one, command=command_told(one.command, place)) for one in audits]
         return Past(
             rows=rows,
-            audits=grouped_by(
-                (one.model, structs.replace(one, command=command_told(one.command, history.folder)))
-                for one in audits
-            ),
+            audits=grouped_by((one.model, one) for one in told),
             entries=grouped_by((one.model, one) for one in entries),
             judged=grouped_by((one.identity.weights, one) for one in judged if one.identity),
             measured={**self.measured, **measured} if grown else measured,

@@ -6,7 +6,6 @@ says it is of against those that lie there; it decides nothing.
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable
-from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -22,6 +21,8 @@ from bilens.report import SavedReport
 from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ReportRow
 from bilens_explorer.register import Register
+
+LONGEST = 3600.0  # seconds, where no page waits
 
 
 class Papers:
@@ -47,8 +48,7 @@ class Papers:
             sha256 = source.weights_sha256
             asked = [one for each in audits for one in each if one.weights_sha256 == sha256]
             asked = sorted(asked, key=lambda one: -one.number)
-            patience = self._register.patience
-            until = monotonic() + (inf if patience is None else patience)
+            until = monotonic() + (self._register.patience or LONGEST)
             number = next((one.number for one in asked if digest in self._digests(one, until)), 0)
         except BilensError:
             return structs.replace(row, state="unread")
