@@ -54,8 +54,7 @@ class Past:
         for one in history.measured(after=self.rows[0][0].number if grown else 0):
             measured.setdefault(one.audit, {})[one.rule] = one
         judged = [one for one in entries if one.action in JUDGED]
-        place = history.folder
-        told = [structs.replace(one, command=command_told(one.command, place)) for one in audits]
+        told = [structs.replace(a, command=command_told(a.command, history.folder)) for a in audits]
         return Past(
             rows=rows,
             audits=grouped_by((one.model, one) for one in told),

@@ -22,6 +22,7 @@ from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ReportRow
 from bilens_explorer.register import Register
 
+Audits = Iterable[tuple[PastAudit, ...]]  # of each model
 LONGEST = 3600.0  # seconds, where no page waits
 
 
@@ -36,11 +37,7 @@ class Papers:
         self._recorded: dict[PastAudit, tuple[str, str]] = {}  # digests
 
     def describe(
-        self,
-        row: ReportRow,
-        path: Path,
-        models: Collection[Path],
-        audits: Iterable[tuple[PastAudit, ...]],
+        self, row: ReportRow, path: Path, models: Collection[Path], audits: Audits
     ) -> ReportRow:
         """Return a report with what it is: of which audit, and whether of what lies beside it."""
         try:
@@ -64,8 +61,8 @@ class Papers:
         else:
             wanted = {f"{row.id}/{one.name}": AuditedFiles(one, sha256, files) for one in here}
             found = {one.state for one in self._register.look(wanted).values()}
-            state = "unread" if "unread" in found else "others"
-            state = "these" if "audited" in found else state
+            other = "unread" if "unread" in found else "others"
+            state = "these" if "audited" in found else other
         if state == "these":
             state = "audit" if number else "these" if files else "weights"
         return structs.replace(row, state=state, audit=number)
