@@ -22,6 +22,8 @@ import tiny
 from bilens.api import RefusedError
 from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
+from bilens.records.attention_edges import AttentionEdges
+from bilens.records.base import Record
 from bilens.records.inventory import CardField, TensorGroup
 from bilens.records.layer_readings import BaselineSource, Difference
 from bilens.records.tensor_changes import TensorChange, WholeDifference
@@ -175,6 +177,12 @@ def test_a_command_is_cut_word_by_word(folder: Path) -> None:
         assert command_told(command, folder) == wanted
 
 
+class Holder(Record, frozen=True):
+    """A record that holds a place in a field whose name says nothing."""
+
+    edges: AttentionEdges
+
+
 def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
     document = make_document()
     document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private/x --json b/c"
@@ -204,6 +212,9 @@ def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
     whole = WholeDifference(1, (changed,), model_alone=("/a/b",))
     found = cut_paths(Difference(BaselineSource("/srv/Ada L/base", ""), (), whole), folder)
     assert (found.baseline.path, found.whole) == ("base", whole)
+    edges = AttentionEdges("mlp.in", "/acme/Ada L/sae", "", 4, 1, 1, (), (), 9, 0.05, "")
+    assert cut_paths(edges, folder).path == "sae"
+    assert cut_paths(Holder(edges), folder).edges.path == "sae"  # seen red: wherever it stands
 
 
 NAMES = (
