@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import bilens as bl
 import tiny
@@ -304,6 +306,22 @@ def test_rows_of_data_are_in_the_file_where_they_are_wanted(
     assert (pixels in text, passage in text) == (with_data, with_data)
     assert ("No row of test data is in it" in text) == (not with_data)
     assert ("テストデータの行（画像" in text) == with_data
+
+
+def test_no_folder_of_any_machine_is_in_the_file(tmp_path: Path) -> None:
+    """Seen red: what the files of a model say of it named the folders of whoever trained it."""
+    secret, path = "/home/ada/client-x/run7", tmp_path / "m" / "model.safetensors"
+    path.parent.mkdir()
+    torch.manual_seed(0)
+    weights = {"up.weight": torch.randn(9, 6), "down.weight": torch.randn(3, 9)}
+    save_file(weights, path, metadata={"ss_output_dir": secret, "note": f"see {secret}, please"})
+    model = bl.load(path, activation="relu")
+    bl.History(tmp_path).add(bl.audit(model, null_samples=tiny.ROTATIONS).record)
+    served = ServedFolder(tmp_path, exporting=True)
+    text = unpacked(export(served, "en").html)
+    assert "ss_output_dir" in text
+    assert "see run7, please" in text
+    assert not [place for place in ("client-x", str(tmp_path)) if place in text]
 
 
 def test_a_history_is_not_made(tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ import tiny
 from bilens.api import RefusedError
 from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
+from bilens.records.attention_edges import AttentionEdges
+from bilens.records.base import Record
+from bilens.records.inventory import CardField, TensorGroup
 from bilens.records.layer_readings import BaselineSource, Difference
 from bilens.records.tensor_changes import TensorChange, WholeDifference
 from bilens.report.reports import AuditReport
@@ -174,6 +177,12 @@ def test_a_command_is_cut_word_by_word(folder: Path) -> None:
         assert command_told(command, folder) == wanted
 
 
+class Holder(Record, frozen=True):
+    """A record that holds a place in a field whose name says nothing."""
+
+    edges: AttentionEdges
+
+
 def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
     document = make_document()
     document["reproduce"]["command"] = "bilens audit a --data-dir /srv/private/x --json b/c"
@@ -203,6 +212,46 @@ def test_of_a_document_places_are_cut_and_no_facts(folder: Path) -> None:
     whole = WholeDifference(1, (changed,), model_alone=("/a/b",))
     found = cut_paths(Difference(BaselineSource("/srv/Ada L/base", ""), (), whole), folder)
     assert (found.baseline.path, found.whole) == ("base", whole)
+    edges = AttentionEdges("mlp.in", "/acme/Ada L/sae", "", 4, 1, 1, (), (), 9, 0.05, "")
+    assert cut_paths(edges, folder).path == "sae"
+    assert cut_paths(Holder(edges), folder).edges.path == "sae"  # seen red: wherever it stands
+
+
+NAMES = (
+    *("/mlp/left/weight", "/model/layers.0/mlp/MatMul_output_0", "encoder/tmp/x:0", "text/plain"),
+    *("meta-llama/Llama-2-7b", "https://x.example/home/a/b", "s3://home/a/b", "hf://datasets/a/b"),
+    *("and/or ~3/4", "price (/kg)", "<root>a</root>", "model.home/x", r"\s\p{L}+", "Q: a/b"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/home/alice/client-x/run7", "run7"),
+        ("/mnt/Ada L/secret client/m.pt", "m.pt"),
+        ("trained in /home/Ada L/the client/x.csv, in 3/4 h", "trained in x.csv, in 3/4 h"),
+        ("t.py --data=/scratch2/a/b.csv --out runs/c", "t.py --data=b.csv --out runs/c"),
+        ("{'d': '/data2/acme/x', 'e': 'q/r'}", "{'d': 'x', 'e': 'q/r'}"),
+        (r"C:\Users\Ada L\x\m.pt", "m.pt"),
+        ("D:/client/y.bin", "y.bin"),
+        (r"\\srv\share\a b\c.bin", "c.bin"),
+        (r"C:\\a\\b", "b"),
+        (r"\/home\/ada\/m.pt", "m.pt"),
+        ("~/client/x.pt or ~ada/client/y.pt", "x.pt or y.pt"),
+        ("file:///home/ada/m.pt", "m.pt"),
+        *((name, name) for name in NAMES),
+    ],
+)
+def test_of_what_a_model_says_no_place_of_any_machine_is_told(
+    folder: Path, text: str, told: str
+) -> None:
+    """Seen red: metadata of a model told the folders of whoever trained it to everybody."""
+    group = TensorGroup(text, 1, "", 1, "float32", 4)
+    assert cut_paths(group, folder).name == told
+    assert cut_paths(CardField(text, "here", ""), folder).name == told
+    if text not in NAMES[:2]:  # which of a file's words would be places
+        assert cut_paths(CardField("x", text, ""), folder).value == told
+    assert cut_paths(CardField("x", "/any/where/y", ""), folder).value == "y"
 
 
 @pytest.mark.parametrize("named", ["{out}", "../../base", "../base", "link", "\0", "a/model"])

@@ -7,6 +7,7 @@ its base, a paper without files.
 """
 
 import html
+import itertools
 import json
 import os
 import re
@@ -384,6 +385,22 @@ def test_only_a_report_that_was_made_here_is_an_audit(root: Path) -> None:
     swap(root)
     others = dict.fromkeys(("own.json", "told.json"), ("others", 1))
     assert papers(root) == wanted | others | {"forged.json": ("others", 0)}
+
+
+def test_a_report_is_held_against_every_audit_of_its_weights(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen red: behind twenty later audits it was called made elsewhere."""
+    first = bl.AuditReport(bl.History(root).document(1))
+    (root / "m" / "own.json").write_text(first.to_json())
+    for day in range(1, 23):
+        run = replace(first.record.reproduce, date=f"2027-01-{day:02}")
+        bl.History(root).add(replace(first.record, reproduce=run))
+    assert papers(root) == {"own.json": ("audit", 1)}
+    served = ServedFolder(root, patience=9.5)
+    monkeypatch.setattr("bilens_explorer.papers.monotonic", itertools.count().__next__)
+    found = [served.paper(id_of("m/own.json")).state for _ in range(3)]
+    assert found == ["unread", "unread", "audit"], "a page waits for nine, and goes on from there"
 
 
 def test_a_report_of_an_earlier_audit_says_that_there_is_a_later_one(root: Path) -> None:

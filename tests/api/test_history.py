@@ -19,16 +19,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from msgspec.structs import replace
+from safetensors.torch import save_file
 
 import bilens as bl
+import tiny
 from bilens.api import history as histories
 from bilens.api.history import now
 from bilens.api.history_file import APPLICATION, LARGEST, MIGRATIONS, NAME, statements
 from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.findings.rules.decision import decision_of
 from bilens.findings.rules.judgements import failed_rules
+from bilens.findings.rules.progress import changes
 from bilens.records.common import Identity
+from bilens.records.history import Measured
 from bilens.report.reports import AuditReport
 from bilens.report.sections.decision_page import looked_lines
 from bilens.report.sections.people import judged_lines
@@ -609,3 +614,31 @@ def test_a_model_that_nobody_can_accept_is_accepted_by_nobody(history: bl.Histor
         history.say("accept", "m", "rule:decision", "trust me", "Ada")
     with pytest.raises(UsageError, match="never audited"):
         history.say("accept", "unknown", "rule:decision", "trust me", "Ada")
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({"activation": "relu"}, "elsewhere"),
+        ({"activation": "gelu", "roles": {"down": "0.weight", "up": "2.weight"}}, "elsewhere"),
+        ({"activation": "gelu", "roles": {"down": "2.weight", "up": "0.weight"}}, "better"),
+    ],
+)
+def test_a_model_that_is_read_otherwise_is_neither_better_nor_worse(
+    history: bl.History, asked: dict[str, Any], expected: str
+) -> None:
+    """Seen red: with another activation, R² was called worse; a retrained model is compared."""
+    path, roles = history.folder / "m.safetensors", {"up": "0.weight", "down": "2.weight"}
+    found = []
+    for width, how in ((12, {"activation": "gelu", "roles": roles}), (16, asked)):
+        torch.manual_seed(width)
+        shapes = {"0.weight": (width, 9), "2.weight": (9, width)}
+        save_file({name: torch.randn(shape) for name, shape in shapes.items()}, path)
+        record = bl.audit(
+            bl.load(path, transposed=False, **how), null_samples=tiny.ROTATIONS
+        ).record
+        found.append(history.add(record))
+    before, now = found
+    judged = {"r2": Measured(1, "r2", "info", 0.5, asked=False)}
+    last = {"r2": Measured(2, "r2", "info", 0.6, asked=False)}
+    assert [one.direction for one in changes(before, judged, now, last)] == [expected]

@@ -154,12 +154,9 @@ def openapi(endpoints: Iterable[Endpoint]) -> dict[str, Any]:
         "page": {"type": "apiKey", "in": "header", "name": HEADER},
         "script": {"type": "http", "scheme": "bearer", "description": BEARER},
     }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "bilens explorer", "version": __version__},
-        "paths": paths,
-        "components": {"schemas": schemas, "securitySchemes": schemes},
-    }
+    about = {"title": "bilens explorer", "version": __version__}
+    parts = {"schemas": schemas, "securitySchemes": schemes}
+    return {"openapi": "3.1.0", "info": about, "paths": paths, "components": parts}
 
 
 def responses(one: Endpoint, known: Mapping[type, Any]) -> dict[str, Any]:
@@ -167,11 +164,8 @@ def responses(one: Endpoint, known: Mapping[type, Any]) -> dict[str, Any]:
     schema = answers[0] if len(answers) == 1 else {"anyOf": answers}
     status, told = ("201", "It is kept.") if one.adds else ("200", "What was asked for.")
     failure = {"description": "Why not, in a sentence.", "content": content(known[Failure])}
-    return {
-        status: {"description": told, "content": content(schema)},
-        "4XX": failure,
-        "5XX": failure,
-    }
+    answer = {"description": told, "content": content(schema)}
+    return {status: answer, "4XX": failure, "5XX": failure}
 
 
 def content(schema: Any) -> dict[str, Any]:

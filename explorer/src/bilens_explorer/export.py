@@ -90,7 +90,10 @@ class Exported:
         """Yield the pages, linked inside the file; `told` says on the first one what is in it."""
         held = {path for path, _ in self.pages} | {key.partition("@")[0] for key in self.embedded}
         for (path, lang), main in self.pages.items():
-            text = linked(as_copy(main, lang), held, lang)
+            t = load_catalogue(lang)
+            copy = quiet(t("explorer.file.copy", day=now()[:10]))  # in place of: it is only read
+            main = main.replace(str(quiet(t("explorer.read_only"))), str(copy))
+            text = linked(main, held, lang)
             if path == "/":
                 text = text.replace("</h1>", f"</h1>{told[lang]}", 1)
             yield path, lang, Markup(text)  # noqa: S704
@@ -144,8 +147,8 @@ def export(served: ServedFolder, lang: str, report: Report = lambda *_: None) ->
     file.left_out = [*dict.fromkeys(file.left_out)]
     inside = served.overview(), served.shows_rows, len(file.left_out)
     told = {each: inside_told(each, *inside) for each in LANGUAGES}
-    pages = [*file.linked_pages(told)]
-    file.html = template.render(**frame, pages=pages, embedded=file.embedded)
+    pages = file.linked_pages(told)
+    file.html = template.render(**frame, pages=[*pages], embedded=file.embedded)
     return file
 
 
@@ -155,8 +158,7 @@ def inside_told(lang: str, found: Overview, shows_rows: bool, left_out: int) -> 
     counts = {"models": len(found.models), "audits": audits, "reports": len(found.reports)}
     lines = [t("explorer.file.inside", **{key: grouped(one) for key, one in counts.items()})]
     lines.append(t(f"explorer.file.{'rows' if shows_rows else 'no_rows'}"))
-    if left_out:
-        lines.append(t("explorer.file.left_out", count=grouped(left_out)))
+    lines += [t("explorer.file.left_out", count=grouped(left_out))] if left_out else []
     return paragraph(t("sentence.gap").join(lines), class_="callout")
 
 
@@ -273,13 +275,6 @@ def linked(main: str, held: set[str], lang: str) -> str:
         )
 
     return LINK.sub(link, main)
-
-
-def as_copy(main: str, lang: str) -> str:
-    """Return a page that says what it is, in place of that it may only be read."""
-    t = load_catalogue(lang)
-    told = quiet(t("explorer.file.copy", day=now()[:10]))
-    return main.replace(str(quiet(t("explorer.read_only"))), str(told))
 
 
 def bundle() -> str:

@@ -160,8 +160,7 @@ def report_list(t: Catalogue, listed: Sequence[ReportRow]) -> Markup:
     for row in listed:
         address = f"/reports/{row.id}{VIEW_OF.get(row.kind, '')}"
         name = page_link(t, address, displayable(row.name))
-        told = [paper(t, row)] if opened else []
-        rows.append((name, t(f"explorer.kind.{row.kind}"), *told))
+        rows.append((name, t(f"explorer.kind.{row.kind}"), *([paper(t, row)] if opened else [])))
     heads = ("file", "what", *(["paper"] if opened else []))
     columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
     listing = table(t, t("explorer.reports_caption"), columns, rows)

@@ -26,12 +26,22 @@ State = tuple[tuple[object, ...], ...]
 START = r"(?<![\w./~<)\]}])(?<!:(?=//))"
 TO_THE_END = re.compile(rf"{START}(?<![^\s=:])/.+", re.DOTALL)
 ELSEWHERE = re.compile(rf"{START}(?:(?<=')/[^'\n]+(?=')|(?<=\")/[^\"\n]+(?=\")|/\S+)")
-ABOVE = re.compile(r"\A/+[^\s/].*/(?=[^/]*\w)", re.DOTALL)
-# Fields of documents that name places, or hold such fields.
-PARTS = {"source", "data", "difference", "baseline", "saes", "reproduce", "provenance"}
-PARTS |= {"options", "reasons"}  # of a sweep
-PARTS |= {"inventory", "inputs", "test", "train"}
-FIELDS = PARTS | {"path", "folder", "command", "activations", "reason"}
+ABOVE = re.compile(r"\A(?:/+[^\s/]|[~\\]|\w:).*[/\\](?=[^/\\]*\w)", re.DOTALL)
+# A path below a folder that machines have at their root, a drive, a share or a home: the name of a
+# tensor may begin with "/", and not so. Blanks in it stand before a further part.
+ROOT = "home|Users|root|tmp|var|mnt|media|srv|opt|private|Volumes|content|kaggle|data[0-9]*|work"
+ROOT += r"|workspace|projects?|storage|shared?|fsx|efs|dbfs|cluster|(?:scratch|nfs|gpfs|lustre)\w*"
+LETTER, BETWEEN = r"(?:[^\s/\\'\"<>|]|(?<=\w)'(?=\w))+", r"[/\\]+"
+PART = rf"{LETTER}(?:(?<![,;:.]) (?![-~]){LETTER}){{,4}}{BETWEEN}"
+DRIVE = rf"~(?:[A-Za-z_]\w*)?(?=/)|[A-Za-z]:(?={BETWEEN}{PART})|\\\\\w[\w.-]*(?=\\)"
+PLACE = re.compile(
+    rf"(?:{START}\\?/(?:{ROOT})(?=[/\\])|(?<![\w./\\~])(?:{DRIVE})){BETWEEN}(?:{PART})*{LETTER}"
+)
+WHOLE = TO_THE_END, ELSEWHERE, PLACE
+# What is cut of a field that is a path or names one in a sentence, and of what files say; all else
+# may be a fact, of which a `PLACE` is cut.
+FIELDS = {"value": (PLACE, ELSEWHERE), **dict.fromkeys(("path", "folder", "activations"), WHOLE)}
+FIELDS |= dict.fromkeys(("source", "baseline", "provenance", "reason"), WHOLE)
 NOWHERE = ".../"  # for folders of a path in a command: no other file is meant by its end
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
@@ -122,16 +132,16 @@ def opened(folder: Path, path: Path) -> Iterator[BinaryIO]:
         os.close(here)
 
 
-def without_paths(text: str, folder: Path, *, ends: bool = False, instead: str = "") -> str:
+def without_paths(text: str, folder: Path, *paths: re.Pattern[str], instead: str = "") -> str:
     """Return a text with each path of the machine cut: from the folder on, else its last part.
 
-    A space ends a path that is not quoted; or, with `ends`, nothing but the end of the text does.
-    `instead` stands for what is cut.
+    A space ends a path that is not quoted, unless `paths` say otherwise. `instead` stands for what
+    is cut.
     """
     here = rf"{START}{re.escape(str(folder))}(?![.-]*\w)"
     text = re.sub(here, lambda _: f"{instead}{folder.name}", URL.sub("", text))
-    for path in (TO_THE_END, ELSEWHERE) if ends else (ELSEWHERE,):
-        text = path.sub(lambda found: ABOVE.sub(instead, found[0]), text)
+    for path in paths or (ELSEWHERE, PLACE):
+        text = path.sub(lambda found: ABOVE.sub(lambda _: instead, found[0]), text)
     return text
 
 
@@ -141,28 +151,29 @@ def command_told(command: str, folder: Path) -> str:
         words = shlex.split(command)
     except ValueError:  # an open quotation
         return without_paths(command, folder, instead=NOWHERE)
-    told = [without_paths(word, folder, ends=True, instead=NOWHERE) for word in words]
+    told = [without_paths(word, folder, *WHOLE, instead=NOWHERE) for word in words]
     return command if told == words else shlex.join(told)
 
 
 def cut_paths(record: Cut, folder: Path) -> Cut:
-    """Return a record with the paths of the machine cut in `FIELDS`; all else may be a fact."""
-    named = FIELDS.intersection(record.__struct_fields__)
-    return structs.replace(
-        record, **{name: field_told(name, getattr(record, name), folder) for name in named}
-    )
+    """Return a record with the paths of machines cut, this one's and those that others name."""
+    told = {name: field_told(name, one, folder) for name, one in record.fields().items()}
+    return structs.replace(record, **told)
 
 
 def field_told(name: str, value: Any, folder: Path) -> Any:
     match value:
         case Record():
             return cut_paths(value, folder)
-        case tuple():
+        case tuple() if value and not isinstance(value[0], float):
             return tuple(field_told(name, one, folder) for one in value)
         case dict():
-            return {key: field_told(key, one, folder) for key, one in value.items()}
+            named = ((key, key if key == "command" else name, one) for key, one in value.items())
+            return {
+                field_told("", key, folder): field_told(n, one, folder) for key, n, one in named
+            }
         case str() if name == "command":
             return command_told(value, folder)
-        case str():
-            return without_paths(value, folder, ends=True)
+        case str() if "/" in value or "\\" in value:
+            return without_paths(value, folder, *FIELDS.get(name, (PLACE,)))
     return value

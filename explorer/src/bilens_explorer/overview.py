@@ -18,7 +18,7 @@ from bilens.api import RegisterState
 from bilens.findings import JUDGED, AuditedModel, changes, judgements, words_on
 from bilens.io import address_in, mark_of
 from bilens.records import UNKNOWN, Entry, Identity, Measured, ModelState, PastAudit, People
-from bilens_explorer.inside import cut_paths
+from bilens_explorer.inside import command_told
 from bilens_explorer.records.models import Approval, ModelRow, Overview, ReportRow, id_of
 from bilens_explorer.register import UNREAD
 from bilens_explorer.walk import FolderContents
@@ -54,9 +54,10 @@ class Past:
         for one in history.measured(after=self.rows[0][0].number if grown else 0):
             measured.setdefault(one.audit, {})[one.rule] = one
         judged = [one for one in entries if one.action in JUDGED]
+        told = [structs.replace(a, command=command_told(a.command, history.folder)) for a in audits]
         return Past(
             rows=rows,
-            audits=grouped_by((one.model, cut_paths(one, history.folder)) for one in audits),
+            audits=grouped_by((one.model, one) for one in told),
             entries=grouped_by((one.model, one) for one in entries),
             judged=grouped_by((one.identity.weights, one) for one in judged if one.identity),
             measured={**self.measured, **measured} if grown else measured,

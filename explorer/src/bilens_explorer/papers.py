@@ -7,13 +7,14 @@ says it is of against those that lie there; it decides nothing.
 import hashlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from msgspec import structs
 
 from bilens import AuditReport, History
 from bilens.api import AuditedFiles
-from bilens.base.errors import BilensError
+from bilens.base.errors import BilensError, FileError
 from bilens.io import mark_of
 from bilens.records import Audit, PastAudit, Record, Source, json_text
 from bilens.report import SavedReport
@@ -21,7 +22,8 @@ from bilens_explorer.inside import cut_paths
 from bilens_explorer.records.models import ReportRow
 from bilens_explorer.register import Register
 
-MOST = 20  # audits that one report is held against, the last ones
+Audits = Iterable[tuple[PastAudit, ...]]  # of each model
+LONGEST = 3600.0  # seconds, where no page waits
 
 
 class Papers:
@@ -35,19 +37,16 @@ class Papers:
         self._recorded: dict[PastAudit, tuple[str, str]] = {}  # digests
 
     def describe(
-        self,
-        row: ReportRow,
-        path: Path,
-        models: Collection[Path],
-        audits: Iterable[tuple[PastAudit, ...]],
+        self, row: ReportRow, path: Path, models: Collection[Path], audits: Audits
     ) -> ReportRow:
         """Return a report with what it is: of which audit, and whether of what lies beside it."""
         try:
             source, digest = self._facts(row.id, path)
             sha256 = source.weights_sha256
             asked = [one for each in audits for one in each if one.weights_sha256 == sha256]
-            asked = sorted(asked, key=lambda one: -one.number)[:MOST]
-            number = next((one.number for one in asked if digest in self._digests(one)), 0)
+            asked = sorted(asked, key=lambda one: -one.number)
+            until = monotonic() + (self._register.patience or LONGEST)
+            number = next((one.number for one in asked if digest in self._digests(one, until)), 0)
         except BilensError:
             return structs.replace(row, state="unread")
         here = [one for one in models if path.parent in (one, one.parent)]
@@ -62,8 +61,8 @@ class Papers:
         else:
             wanted = {f"{row.id}/{one.name}": AuditedFiles(one, sha256, files) for one in here}
             found = {one.state for one in self._register.look(wanted).values()}
-            state = "unread" if "unread" in found else "others"
-            state = "these" if "audited" in found else state
+            other = "unread" if "unread" in found else "others"
+            state = "these" if "audited" in found else other
         if state == "these":
             state = "audit" if number else "these" if files else "weights"
         return structs.replace(row, state=state, audit=number)
@@ -75,9 +74,11 @@ class Papers:
             self._told[key] = mark, record.source, digest_of(record)
         return self._told[key][1:]
 
-    def _digests(self, audit: PastAudit) -> tuple[str, str]:
+    def _digests(self, audit: PastAudit, until: float) -> tuple[str, str]:
         """Return the digests of the document of an audit, and of what the explorer tells of it."""
         if audit not in self._recorded:
+            if monotonic() > until:  # the next look goes on from here
+                raise FileError("not all audits of these weights are read yet.")
             record = AuditReport(self._history.document(audit.number)).record
             told = cut_paths(record, self._history.folder)
             self._recorded[audit] = digest_of(record), digest_of(told)

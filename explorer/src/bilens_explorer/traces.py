@@ -80,9 +80,8 @@ def graph(served: ServedFolder, key: Key, number: Number) -> CircuitGraph:
 
 
 def traces(served: ServedFolder) -> Iterator[str]:
-    for key, (_, kind) in served.last_walk().reports.items():
-        if kind == "trace":
-            yield key
+    reports = served.last_walk().reports.items()
+    yield from (key for key, (_, kind) in reports if kind == "trace")
 
 
 def graphs_held(served: ServedFolder) -> Iterator[Arguments]:

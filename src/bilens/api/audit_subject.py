@@ -71,11 +71,12 @@ class AuditSubject:
         """The options that change numbers of the audit, for its identity."""
         asked, inputs = self.asked, self.asked.inputs
         names = ("null_samples", "seed", "threshold", "try_words")
-        return {name: getattr(asked, name) for name in names} | {
+        found = {name: getattr(asked, name) for name in names} | {
             "labels": [asked.labels, asked.train_labels],
             "train_data": data_sha256(self.training),
             "inputs": inputs and {k: v for k, v in inputs.about.items() if k not in OF_THE_MODEL},
         }
+        return found | {"read": dict(self.given.asked)} if self.given.asked else found
 
     @cached_property
     def alignment(self) -> Alignment | None:

@@ -154,7 +154,9 @@ def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
     about = {**model.provenance, **hub_origin(str(path))}
-    return replace(model, marks={**marks, **model.marks}, provenance=about).keep_as_read()
+    marks = {**marks, **model.marks}
+    model = replace(model, marks=marks, provenance=about, asked=options.reading())
+    return model.keep_as_read()
 
 
 def read_in_format(path: Path, options: ReadOptions) -> LoadedModel:

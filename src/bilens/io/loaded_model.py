@@ -82,6 +82,7 @@ class LoadedModel:
         as_read: its fields of `ABOUT` as they were read from files; empty of a model from memory.
         compare: compares the first and the last layer, as they were read from files, with their
             source; None where the module is the source.
+        asked: the options by which a caller said how it is read.
     """
 
     module: Module | None
@@ -111,6 +112,7 @@ class LoadedModel:
     hook_points: Mapping[str, HookPoints] = field(default_factory=dict)
     runner: OpenRunner | None = None
     as_read: Mapping[str, object] = field(default_factory=dict)
+    asked: Mapping[str, object] = field(default_factory=dict)
 
     @cached_property
     def layers(self) -> Mapping[str, LayerView]:
@@ -320,6 +322,12 @@ class ReadOptions:
             name: value for name, value in said if value is not silent[name] and name != "wanted"
         }
         return told if self.base is None else {**told, "base": str(self.base)}
+
+    def reading(self) -> dict[str, object]:
+        """Return the options that say what function the tensors are, in one order."""
+        names = "residual", "roles", "activation", "transposed", "module_class"
+        told = {name: value for name, value in self.given_options().items() if name in names}
+        return told if self.roles is None else {**told, "roles": dict(sorted(self.roles.items()))}
 
     @property
     def name_roles(self) -> bool:
