@@ -20,7 +20,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_850, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_835,
+        13_845,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named; what stands beside "
         "tensors in GGUF, checkpoints, TensorFlow Lite and HDF5, which is compared",
@@ -49,8 +49,8 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (92_110, "1.04 times what is tested; the aim is .8"),
-    ("explorer/tests", "py"): (7_215, "of the explorer"),
+    ("tests", "py"): (92_140, "1.04 times what is tested; the aim is .8"),
+    ("explorer/tests", "py"): (7_300, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
 
