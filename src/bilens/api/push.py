@@ -99,15 +99,10 @@ def push(
         loaded = given if isinstance(given, LoadedModel) else load(given)
         place = Path(loaded.source)
         if not place.exists() or not loaded.is_as_read:
-            raise UsageError(
-                f"{loaded.source}: lies in no file here as it is: save it, and pass that."
-            )
-        own = model_files(loaded)
-        named = report_files(reports, own)
-        files: dict[str, Path | bytes] = {**own, **named}
-        files[CARD_NAME] = card_for(hub, loaded, named, repository, license).encode()
-        said = {**files, "the message": message.encode()}
-        check_secrets(said, str(hub.get_token() or "").encode())
+            raise UsageError(f"{place}: lies in no file here as it is: save it, and pass that.")
+        files = files_to_send(hub, loaded, reports, repository, license)
+        token = str(hub.get_token() or "").encode()
+        check_secrets({**files, "the message": message.encode()}, token)
         check_unchanged(loaded)
         inside = {one.name for one in place.iterdir()} if place.is_dir() else set()
         sizes = {n: len(x) if isinstance(x, bytes) else x.stat().st_size for n, x in files.items()}
@@ -124,6 +119,16 @@ def push(
                 f"hf://{repository}: may not be written: check the name, and run `hf auth login` "
                 "with a token that may write there."
             ) from None
+
+
+def files_to_send(
+    hub: Any, model: LoadedModel, reports: Sequence[str | Path], repository: str, license: str
+) -> dict[str, Path | bytes]:
+    """Return the files of a model and its reports by name, with its card."""
+    own = model_files(model)
+    named = report_files(reports, own)
+    card = card_for(hub, model, named, repository, license)
+    return {**own, **named, CARD_NAME: card.encode()}
 
 
 def model_files(model: LoadedModel) -> dict[str, Path]:

@@ -98,10 +98,8 @@ class StoredTensor:
         return first, second
 
     def wrong_shape(self, expected: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path}: tensor {self.name!r} has shape {self.shape}; expected {expected}: use "
-            "the files that were saved together."
-        )
+        said = f"{self.path}: tensor {self.name!r} has shape {self.shape}; expected {expected}"
+        return CheckpointError(f"{said}: use the files that were saved together.")
 
 
 def columns(fetch: Callable[[Block], Tensor], part: slice, block: Block) -> Tensor:
@@ -130,17 +128,14 @@ def module_tensors(module: nn.Module) -> Store:
     """Return every parameter and buffer of a module in memory, one that is shared once."""
     found, seen = dict[str, StoredTensor](), set[int]()
     state = module.state_dict(keep_vars=True)
-    pairs = {
-        f"{n}.{k}": one for n, v in state.items() if type(v) is tuple for k, one in enumerate(v)
-    }
+    pairs = {f"{n}.{k}": x for n, v in state.items() if type(v) is tuple for k, x in enumerate(v)}
     for name, tensor in {**state, **pairs}.items():  # quantised weights in pairs with their biases
         if isinstance(tensor, Tensor) and id(tensor) not in seen:
             seen.add(id(tensor))
             plain = tensor.dequantize() if tensor.is_quantized else tensor
             path, shape = Path(type(module).__name__), tuple(tensor.shape)
             fetch = partial(block_now, module, name, tensor, plain)
-            if name in pairs:  # which are unpacked anew at each look
-                fetch = partial(block_of, plain)
+            fetch = partial(block_of, plain) if name in pairs else fetch  # unpacked at each look
             found[name] = StoredTensor(path, name, shape, plain.dtype, fetch)
     return found
 
