@@ -100,15 +100,12 @@ def write_language_models(root: Path) -> None:
     save_file(tensors, adapter / "adapter_model.safetensors")
     about = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "../base"}
     (adapter / "adapter_config.json").write_text(json.dumps(about))
-    texts = "\n\n".join(" ".join(WORDS[(3 * i + 5 * j) % 24] for j in range(60)) for i in range(60))
+    texts = "\n\n".join(" ".join(WORDS[(3 * i + 5 * j) % 24] for j in range(60)) for i in range(300))
     (root / "corpus.txt").write_text(texts)
     (root / "stories.txt").write_text(texts)
     traced_models.write_model(root / "runs/stories", n_layer=2)
-    for folder in ("runs/sae/blocks.0", "saes"):
-        joined = "/" if folder == "saes" else "."
-        for point, short in (("mlp_in", "in"), ("mlp_out", "out")):
-            end = short if folder == "saes" else point
-            traced_models.write_sae(root / f"{folder}{joined}{end}", point)
+    for end in ("in", "out"):
+        traced_models.write_sae(root / "saes" / end, f"mlp_{end}", hook=f"blocks.1.mlp_{end}")
 
 
 def gguf_tensors(saved: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +163,11 @@ def small_detector() -> list[nn.Module]:
     return [nn.Linear(36, 16), nn.ReLU(), nn.Linear(16, 2)]
 
 
+def named_file(root: Path) -> None:
+    shapes = {"fc1.weight": (8, 4), "fc2.weight": (2, 8)}
+    save_file({n: torch.randn(*s) for n, s in shapes.items()}, root / "mlp.safetensors")
+
+
 def deep_file(root: Path) -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 2))
     named = {f"net.{name}": one for name, one in net.state_dict().items()}
@@ -179,6 +181,7 @@ def gated_file(root: Path) -> None:
 
 # Words of a line → what lies there under the name of the file, of which a page shows several.
 BEFORE: dict[str, Callable[[Path], None]] = {
+    "--map up=fc1.weight": named_file,
     "--map up.0=net.0.weight": deep_file,
     "--map gate=w1 ": gated_file,
 }

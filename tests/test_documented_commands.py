@@ -19,6 +19,9 @@ from test_docs import PAGES, REPOSITORY, command_lines, named, shell_lines
 README = REPOSITORY / "README.md"
 # Words of a command → why it is not run here.
 NOT_RUN = {
+    "--install-completion": "writes to the shell of who runs it",
+    "^bilens train image$": "is cut short",
+    r"^bilens (--help)?$": "names the program",
     r"://|hf://|^bilens push ": "asks another machine; tests/cli/test_push.py, tests/io/test_remote.py",
     r"^bilens serve ": "runs until Ctrl-C; explorer/tests",
     r"--every ": "runs until Ctrl-C; tests/cli/test_watch.py",
