@@ -18,6 +18,7 @@ import onnx_files
 import tiny
 import traced_models
 from commands import with_data
+from explorer_folder import run
 from polynomial.test_reading import ROLES, transformer
 from tools.net.foreign import write_gguf
 
@@ -52,12 +53,10 @@ def write_digits(root: Path) -> None:
     with_data(root / "data", replace(tiny.images(name="mnist"), **parts, class_names=(*LABELS,)))
     cells = (tiny.SIDE, tiny.SIDE)
     np.savez(root / "mnist.npz", x_test=x_test.numpy().reshape(-1, *cells), y_test=y_test.numpy())
-    options = bl.TrainImageOptions(d_hidden=16, epochs=8, batch_size=40, learning_rate=0.02)
-    for name, layers in (("mnist", 1), ("demo", 1), ("deep", 2)):
-        bl.train_image(
-            x, y, root / "runs" / name, test=(x_test, y_test), class_names=LABELS,
-            options=replace(options, n_layers=layers),
-        )  # fmt: skip
+    for name, layers in (("mnist", 1), ("demo", 1), ("deep", 2), ("a", 1), ("b", 1)):
+        line = ["--data-dir", root / "data", "--out", root / "runs" / name, "--layers", layers]
+        line += ["--hidden=16", "--epochs=8", "--batch-size=40", "--learning-rate=0.02"]
+        run("--quiet", "train", "image", *line)
     for name in ("good", "scratched"):
         (root / "photos/test" / name).mkdir(parents=True)
         for number in range(4):
@@ -100,7 +99,8 @@ def write_language_models(root: Path) -> None:
     save_file(tensors, adapter / "adapter_model.safetensors")
     about = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": "../base"}
     (adapter / "adapter_config.json").write_text(json.dumps(about))
-    texts = "\n\n".join(" ".join(WORDS[(3 * i + 5 * j) % 24] for j in range(60)) for i in range(300))
+    drawn = np.random.default_rng(0).choice(WORDS, (420, 80))
+    texts = "\n\n".join(" ".join(words) for words in drawn)
     (root / "corpus.txt").write_text(texts)
     (root / "stories.txt").write_text(texts)
     traced_models.write_model(root / "runs/stories", n_layer=2)
@@ -127,6 +127,8 @@ def write_tables(root: Path) -> None:
     frame["cultivar"] = np.where(x[:, 0] * x[:, 1] > 0, "a", "b")
     frame.to_csv(root / "wine.csv", index=False)
     frame.to_csv(root / "wine_test.csv", index=False)
+    line = [root / "wine.csv", "--target", "cultivar", "--out", root / "runs/wine"]
+    run("--quiet", "train", "table", *line)
     rows = pd.DataFrame(x, columns=list("abcd"))
     rows["grade"] = (x[:, 0] > 0).astype(int)
     rows.to_csv(root / "rows.csv", index=False)
