@@ -1,6 +1,6 @@
-"""An empty argument, as of a variable that is not set, is refused: it never is the current folder.
+"""An empty argument, as of a variable that is not set, is refused, and never is this folder.
 
-Broken once: with the command line and `check_path` of before, which audited the folder they were in.
+Broken once: with the command line and `check_path` of before, for which it was this folder.
 """
 
 from pathlib import Path

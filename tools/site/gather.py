@@ -86,7 +86,7 @@ def mathml(formula: str, display: str) -> str:
 
 
 def notebook_page(notebook: Mapping[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
-    """Return a notebook as a page; pictures and reports that it shows, by the names of their files."""
+    """Return a notebook as a page, and pictures and reports in it by the names of their files."""
     parts, pictures = [], dict[str, bytes]()
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
