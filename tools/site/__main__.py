@@ -1,6 +1,6 @@
 """Builds the documentation as a site, looks at every page of it, and says what was found.
 
-`make site` runs it; with `SITE_URL=https://host/folder/` there is a 404 page for that server. MkDocs
+`make site` runs it; with `SITE_URL=https://host/folder/` it has a 404 page for there. MkDocs
 fails on a link or a page that is not there (`--strict`); broken links, requests to other machines,
 and tasks that are farther than two clicks from the first page end it with 1. Without a Chromium
 pages are not opened, which is said.
