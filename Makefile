@@ -83,9 +83,9 @@ fuzz: demo .venv/test            ## thousands of drawn requests at the explorer,
 docs: demo .venv/test            ## the generated pages, and the picture of the README
 	$(BIN)/python -m tools.docs
 
-site: .venv/test                 ## all pages as a site in build/site, each opened and looked at
+site: .venv/test                 ## all pages as a site in build/site, each looked at (SITE_URL=https://host/folder/, of a 404 page)
 	$(PIP) -e '.[docs]'
-	$(BIN)/python -m tools.site
+	SITE_URL="$(SITE_URL)" $(BIN)/python -m tools.site
 
 dist: .venv/test                 ## wheels and source archives in dist/, built and checked (REPOSITORY=https://…)
 	$(BIN)/python -m tools.dist dist $(if $(REPOSITORY),--repository $(REPOSITORY))

@@ -141,6 +141,43 @@ def test_a_bilens_command_to_be_typed_is_whole(
     command.make_context("bilens", rest)
 
 
+JAPANESE = sorted((REPOSITORY / "docs/ja").glob("*.md"))
+
+
+def use(words: list[str]) -> tuple[str, ...]:
+    """What a command is an example of: its words before options, as many, and which options.
+
+    Pages and conditions may be others: reports in Japanese are the point of these pages.
+    """
+    if words[0] != "bilens":
+        return tuple(words)
+    options = {word.split("=")[0] for word in words if word.startswith("--")}
+    return (words[1], *sorted(options - {"--html", "--lang", "--fail-on", "--labels"}))
+
+
+@pytest.mark.parametrize("page", JAPANESE, ids=named)
+def test_a_command_of_a_japanese_page_is_one_of_an_english_page(page: Path) -> None:
+    english = {use(words) for one in PAGES if one not in JAPANESE for words in all_of(one)}
+    assert not [shlex.join(words) for words in all_of(page) if use(words) not in english]
+
+
+def all_of(page: Path) -> list[list[str]]:
+    """The commands of a page with those of its sentences that install something."""
+    spans = [shlex.split(one) for one in CODE_SPAN.findall(prose(page)) if one.startswith("pip ")]
+    return [words for words in [*command_lines(page), *spans] if words]
+
+
+def test_the_first_japanese_page_installs_as_the_first_page_does() -> None:
+    first, japanese = REPOSITORY / "README.md", REPOSITORY / "docs/ja/start.md"
+    english, own = (
+        {shlex.join(words) for words in all_of(page) if words[0] in ("make", "pip")}
+        for page in (first, japanese)
+    )
+    others = {"make explore", "make site", "make docs"}  # told of further down
+    assert own == english - others
+    assert ("about a minute on two cores" in prose(first)) == ("2コアで約1分" in prose(japanese))
+
+
 @pytest.mark.parametrize("words", cases("make"))
 def test_a_target_of_make_exists_and_is_phony(words: list[str]) -> None:
     """Folders called docs and bench would make a target of that name look up to date."""

@@ -13,11 +13,13 @@ import pytest
 
 from chromium import needs_browser
 from test_docs import BUILT, PAGES, REPOSITORY, anchors_of, prose
+from tools.page_parts import MOST_BYTES
 from tools.site.__main__ import build_site
 from tools.site.gather import notebook_page, site_text
 from tools.site.look import (
     CLICKS,
     TASKS,
+    Page,
     broken_links,
     clicks_to,
     outside_requests,
@@ -70,6 +72,18 @@ def test_a_notebook_becomes_a_page_with_all_that_it_shows() -> None:
     assert all(picture.startswith(b"\x89PNG") for picture in pictures.values())
 
 
+@pytest.mark.parametrize(
+    "path", sorted(REPOSITORY.glob("docs/notebooks/*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_page_of_a_notebook_is_no_longer_than_others(path: Path) -> None:
+    """A whole report that a cell shows is a file of its own, in a frame."""
+    page, files = notebook_page(json.loads(path.read_text("utf-8")), path.stem)
+    assert len(page.encode()) <= MOST_BYTES
+    assert "srcdoc" not in page
+    assert all(f'"{name}"' in page for name in files if name.endswith(".html"))
+    assert all(files[name].startswith(b"<!doctype") for name in files if name.endswith(".html"))
+
+
 def test_what_a_code_host_lacks_is_a_link_in_the_site() -> None:
     page = REPOSITORY / "docs/history.md"
     text = "See `docs/reference/rules.md`, [it](notebooks/a.ipynb#x), [this](notebooks/b.ipynb).\n"
@@ -113,6 +127,33 @@ def test_the_site_is_whole(site: Path) -> None:
     assert {name for name, page in pages.items() if '<html lang="ja"' in page.text} == {
         f"docs/ja/{page.stem}.html" for page in JAPANESE.glob("*.md")
     }
+
+
+def test_a_link_from_the_root_of_the_server_is_broken_where_the_site_lies_in_a_folder(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "index.html").write_text("")
+    for link, root, right in (
+        ("/index.html", "/", False),  # where the site lies is not known
+        ("/bilens/index.html", "/bilens/", True),
+        ("/bilens/.", "/bilens/", True),
+        ("/index.html", "/bilens/", False),
+        ("/bilens/none.html", "/bilens/", False),
+    ):
+        pages = {"404.html": Page(f'<a href="{link}">')}
+        assert (broken_links(tmp_path, pages, root) == []) == right, link
+
+
+@pytest.mark.slow
+def test_a_site_in_a_folder_of_a_server_has_a_404_page_with_its_links(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not (site / "404.html").exists()
+    monkeypatch.setenv("SITE_URL", "https://example.org/bilens/")
+    found = build_site(tmp_path)
+    (page,) = (page for name, page in read_site(found).items() if name == "404.html")
+    assert page.links
+    assert broken_links(found, {"404.html": page}, "/bilens/") == []
 
 
 @pytest.mark.slow  # `make site` does the same

@@ -6,8 +6,10 @@ in `tests/frozen_fields.json`, for the releases with the same first two numbers.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
 import re
 import typing
 from pathlib import Path
@@ -16,39 +18,27 @@ from typing import Any
 
 import msgspec
 
+import bilens.records
 from bilens.findings.rules.registry import REGISTRY
 from bilens.findings.rules.rule import Rule
-from bilens.records.attack import Attack
 from bilens.records.audit import Audit
 from bilens.records.base import Document, Record, default_of, kind_of
-from bilens.records.bilinear_conversion import Conversion
-from bilens.records.decision import AuditIndex
-from bilens.records.decomposition import LayerDecomposition
-from bilens.records.guarantees import Certificate
-from bilens.records.history import WatchReport
-from bilens.records.mlp_trace import Trace
-from bilens.records.network_reading import NetworkReading
-from bilens.records.sweep import Manifest, SweepResult
-from bilens.records.sweep_report import SweepSummary
 from bilens.records.view import records_in, schemas_of, views
 from bilens.version import VERSION
 from tools.page_parts import split_page
 
 FROZEN = Path(__file__).parent.parent / "tests" / "frozen_fields.json"
-DOCUMENTS: tuple[type[Document], ...] = (
-    Audit,
-    WatchReport,
-    AuditIndex,
-    Certificate,
-    Attack,
-    Trace,
-    Conversion,
-    NetworkReading,
-    LayerDecomposition,
-    Manifest,
-    SweepResult,
-    SweepSummary,
-)
+
+
+def documents() -> tuple[type[Document], ...]:
+    """Return every document of bilens, the audit first: each record with a `kind` of its own."""
+    for module in pkgutil.iter_modules(bilens.records.__path__):
+        importlib.import_module(f"bilens.records.{module.name}")
+    found = [one for one in Document.__subclasses__() if one.__module__.startswith("bilens.")]
+    return tuple(sorted(found, key=lambda one: (one is not Audit, kind_of(one))))
+
+
+DOCUMENTS = documents()
 WORDS = {
     int: "integer",
     float: "number",

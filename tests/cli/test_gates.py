@@ -16,7 +16,8 @@ import yaml
 
 import tiny
 from bilens.findings.rules.registry import parse_conditions
-from commands import FILE, Result, Shell, model_folder
+from bilens.io.file_kinds import LISTED, MODELS, NAMED
+from commands import FILE, USAGE, Result, Shell, model_folder
 from github_runner import REPOSITORY, Ended, action, run_action
 from test_docs import blocks
 from test_pytest_plugin import run_pytest
@@ -132,6 +133,34 @@ def test_a_model_that_cannot_be_read_says_so_and_fails_with_its_code(checkout: P
     assert "a comment" not in none.said, "there is no pull request"
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"model": ""}, "an argument of 'bilens audit' is empty"),
+        ({"model": "models/base", "watch": "models"}, "give 'model' or 'watch', not both"),
+    ],
+    ids=["neither", "both"],
+)
+def test_a_model_or_a_folder_to_watch_is_given(
+    checkout: Path, given: dict[str, str], words: str
+) -> None:
+    """Nothing is audited: neither the checkout itself, nor one of the two in the other's place."""
+    ended = run_action(checkout, given | {"comment": "false"})
+    assert ended.code == USAGE, ended.said
+    assert "Nothing was audited (exit code 2)" in ended.summary
+    (line,) = (line for line in ended.summary.splitlines() if words in line)
+    assert line.startswith("error: ")
+    assert "Traceback" not in ended.said
+
+
+def test_a_folder_without_a_history_is_no_green_check(checkout: Path) -> None:
+    ended = run_action(checkout, {"watch": "models", "comment": "false"})
+    assert ended.code == USAGE, ended.said
+    for name in ("gates", "history"):
+        page = (REPOSITORY / f"docs/{name}.md").read_text("utf-8")
+        assert "nothing was ever audited ends with exit code 2" in " ".join(page.split())
+
+
 def test_no_script_of_the_action_holds_an_expression() -> None:
     told = action()
     for step in told["runs"]["steps"]:
@@ -176,8 +205,12 @@ def test_hooks_are_as_pre_commit_wants_them() -> None:
     assert MANIFEST_SCHEMA is not None
     assert [one["id"] for one in found] == ["bilens-inspect", "bilens-audit"]
     assert all(one["require_serial"] and one["language"] == "python" for one in found)
-    for name in ("m.safetensors", "a/b.pt", "x.keras", "model-q8.gguf"):
-        assert all(re.search(one["files"], name) for one in found), name
+    for ending in MODELS:
+        for name in (f"m{ending}", f"a/b{ending.upper()}"):
+            assert all(re.search(one["files"], name) for one in found), name
+    inspect = re.compile(found[0]["files"])
+    for ending in {*LISTED, *NAMED, ".npy", ".npz", ".pt2", ".sav", ".dill"} - {".json"}:
+        assert inspect.search(f"m{ending}"), ending
     for name in ("README.md", "pt", "model.py", "a.pt.txt", "config.json"):
         assert not any(re.search(one["files"], name) for one in found), name
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from bilens.records.base import kind_of
 from bilens.records.view import records_in
 from tools.schema import DOCUMENTS, FROZEN, describe_fields
 
@@ -51,6 +52,12 @@ def frozen() -> Fields:
 
 def test_fields_are_a_promise(frozen: Fields) -> None:
     assert [*losses(frozen, describe_fields())] == []
+
+
+def test_every_document_of_bilens_is_on_the_list(frozen: Fields) -> None:
+    """Whatever has a `kind`, found among the records; those of the explorer are its own affair."""
+    assert {"explanation", "quadratic fit", "inventory"} <= frozen["documents"].keys()
+    assert frozen["documents"].keys() == {kind_of(document) for document in DOCUMENTS}
 
 
 def test_what_is_added_has_a_default(frozen: Fields) -> None:

@@ -1,8 +1,9 @@
 """Builds the documentation as a site, looks at every page of it, and says what was found.
 
-`make site` runs it. MkDocs fails on a link or a page that is not there (`--strict`); broken links,
-requests to other machines, and tasks that are farther than two clicks from the first page end it
-with 1. Without a Chromium pages are not opened, which is said.
+`make site` runs it; with `SITE_URL=https://host/folder/` it has a 404 page for there. MkDocs
+fails on a link or a page that is not there (`--strict`); broken links, requests to other machines,
+and tasks that are farther than two clicks from the first page end it with 1. Without a Chromium
+pages are not opened, which is said.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tools.docs import ROOT
 from tools.site.gather import gather_pages
@@ -29,6 +31,8 @@ def build_site(root: Path) -> Path:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(config)]
     quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     subprocess.run(command, cwd=root, check=True, env=quiet)  # noqa: S603 - our own pages
+    if not os.environ.get("SITE_URL"):  # links of this page begin at the root of a server
+        (site / "404.html").unlink()
     for path in site.glob("docs/ja/*.html"):
         text = path.read_text("utf-8")
         path.write_text(text.replace('<html lang="en"', '<html lang="ja"', 1), "utf-8")
@@ -42,7 +46,7 @@ def main() -> int:
     words = sorted(page.words for page in pages.values())
     middle, most = words[len(words) // 2], words[-1]
     print(f"pages: {len(pages)}; words a page: median {middle:,}, most {most:,}")
-    broken = broken_links(folder, pages)
+    broken = broken_links(folder, pages, urlsplit(os.environ.get("SITE_URL", "")).path or "/")
     print(f"broken links: {len(broken)}", *broken, sep="\n  ")
     faults = len(broken)
     for task, (path, anchor) in TASKS.items():

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)\s#:]+)")
 NOTEBOOK_LINK = re.compile(r"(\]\([^)\s]+)\.ipynb\)")
 BUILT_NAME = re.compile(r"`(docs/(?:reference|schema)/[\w.]+)`")
+REPORT = re.compile(r' srcdoc="([^"]*)"')  # a whole page in a frame of a cell's output
 BLOCK_FORMULA = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 FORMULA = re.compile(r"\$`(.+?)`\$")
 
@@ -84,7 +86,7 @@ def mathml(formula: str, display: str) -> str:
 
 
 def notebook_page(notebook: Mapping[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
-    """Return a notebook as a page, and its pictures by the names of their files."""
+    """Return a notebook as a page, and pictures and reports in it by the names of their files."""
     parts, pictures = [], dict[str, bytes]()
     for cell in notebook["cells"]:
         source = "".join(cell["source"])
@@ -99,7 +101,12 @@ def notebook_page(notebook: Mapping[str, Any], name: str) -> tuple[str, dict[str
                 pictures[picture] = base64.b64decode(data["image/png"])
                 parts.append(f"![What the cell draws]({picture})")
             elif "text/html" in data:
-                lines = "".join(data["text/html"]).splitlines()
+                html = "".join(data["text/html"])
+                if report := REPORT.search(html):
+                    shown = f"{name}_report_{len(pictures)}.html"
+                    pictures[shown] = unescape(report[1]).encode()
+                    html = html.replace(report[0], f' src="{shown}"')
+                lines = html.splitlines()
                 parts.append("\n".join(line.strip() for line in lines if line.strip()))
             else:
                 text = "".join(output.get("text") or data["text/plain"]).rstrip()

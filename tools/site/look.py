@@ -65,18 +65,22 @@ class Page(HTMLParser):
 def read_site(folder: Path) -> dict[str, Page]:
     """Return the pages of a site by their paths."""
     files = sorted(folder.rglob("*.html"))
-    return {
-        path.relative_to(folder).as_posix(): Page(path.read_text("utf-8"))
-        for path in files
-        if path.name != "404.html"  # its links begin at the root of a server
-    }
+    return {path.relative_to(folder).as_posix(): Page(path.read_text("utf-8")) for path in files}
 
 
-def targets(name: str, links: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield path and anchor of the links of a page that lead to files of the site."""
+def targets(name: str, links: Iterable[str], root: str = "/") -> Iterator[tuple[str, str]]:
+    """Yield path and anchor of the links of a page that lead to files of the site.
+
+    `root` is where the site begins on its server. A link from that server's own root that leads
+    out of it stays as it is, and is no file of the site.
+    """
     for link in links:
         if not SCHEME.match(link):
             path, _, anchor = unquote(link).partition("#")
+            if path.startswith("/"):
+                inside = path.removeprefix(root) if root != "/" else path
+                yield FIRST if inside in ("", ".") else inside, anchor
+                continue
             parts: list[str] = []
             for part in [*name.split("/")[:-1], *path.split("/")] if path else name.split("/"):
                 if part == "..":
@@ -86,12 +90,12 @@ def targets(name: str, links: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield "/".join(parts) or FIRST, anchor
 
 
-def broken_links(folder: Path, pages: dict[str, Page]) -> list[str]:
+def broken_links(folder: Path, pages: dict[str, Page], root: str = "/") -> list[str]:
     """Return the links that lead to no file, or to no heading of a page."""
     return [
         f"{name}: {path}#{anchor}"
         for name, page in pages.items()
-        for path, anchor in targets(name, page.links)
+        for path, anchor in targets(name, page.links, root)
         if not (folder / path).is_file()
         or (anchor and path in pages and anchor not in pages[path].anchors | {"__top"})
     ]
