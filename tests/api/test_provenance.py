@@ -121,15 +121,11 @@ def test_the_name_comes_from_the_model_where_it_says_it(tmp_path: Path) -> None:
     assert found.class_names[0] == "T-shirt/top"
 
 
-def test_a_folder_that_nothing_names_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [{}, {"data_name": "own images"}])
+def test_a_folder_that_nothing_names_is_refused(named: dict[str, str], tmp_path: Path) -> None:
     tiny.write_idx(tmp_path, OTHERS)
-    with pytest.raises(UsageError, match=r"does not say what it was trained on.*--dataset mnist"):
-        find(data_dir=tmp_path)
-
-
-def test_a_name_that_no_loader_knows_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'my own' is not a known data set"):
-        find(data_dir=tmp_path, data_name="my own")
+    with pytest.raises(UsageError, match=r"does not say which data set.*--dataset mnist"):
+        find(data_dir=tmp_path, **named)
 
 
 def test_a_folder_without_the_files_is_an_error_and_not_replaced_by_digits(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ DATA_CASES: Cases = {
     "data that nothing names": (
         data_that_nothing_names,
         USAGE,
-        ["/model does not say what it was trained on", "--dataset mnist or"],
+        ["/model does not say which data set it was trained on", "--dataset mnist or"],
     ),
 }
 

@@ -20,7 +20,7 @@ from bilens.api.subject import check_on_rows
 from bilens.base.errors import DataError, MissingExtraError, UsageError
 from bilens.base.files import file_sha256
 from bilens.base.option_rules import AT_A_PATH, NO_IDX, refuse_idle
-from bilens.data.images import ImageDataset, embedded_digits, load_images
+from bilens.data.images import CLASS_NAMES, ImageDataset, embedded_digits, load_images
 from bilens.data.labelled_data import as_array, labelled, read_labelled
 from bilens.data.model_interface import ClassIndex, ClassName, LabelledData, ModelInterface, Task
 from bilens.data.table_rows import FITTED_KEY, ROWS_KEY, known_rows
@@ -331,9 +331,9 @@ def find_test_data(
                     return digits
         say("No data given (--dataset, --data-dir): only the weights are read.")
         return None
-    if name is None:
+    if name is None or (dataset is None and name not in CLASS_NAMES):  # images of its own
         raise UsageError(
-            f"{model.source} does not say what it was trained on: name the data set in "
+            f"{model.source} does not say which data set it was trained on: name the one in "
             f"{data_dir} with --dataset mnist or --dataset fashion-mnist."
         )
     data = load_images(name, data_dir, report=say)
