@@ -182,7 +182,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
     r"|.*\.(?:(?:intoto|cdx)\.json|sarif)|junit\.xml"  # evidence
-    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints|bilens-watch\.lock)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints|bilens(?:-watch|\.db)\.lock)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
