@@ -111,7 +111,9 @@ def test_a_row_that_cannot_be_read(folder: Path, damage: str) -> None:
             assert (run["state"], run["why"]) == ("refused", "none")  # no command is blamed
 
 
-@pytest.mark.parametrize("damage", ["action = 'later'", "text = x'00'", "value = 9e999", "author = 'Eve'"])
+@pytest.mark.parametrize(
+    "damage", ["action = 'later'", "text = x'00'", "value = 9e999", "author = 'Eve'"]
+)
 def test_an_entry_that_cannot_be_read(folder: Path, damage: str) -> None:
     change(folder, f"UPDATE entries SET {damage} WHERE number = 1")  # noqa: S608
     with client_of(folder) as client:

@@ -176,9 +176,7 @@ def test_no_export_tells_where_a_model_outside_lies(root: Path) -> None:
     assert "adas-own" not in told
 
 
-@pytest.mark.parametrize(
-    ("lang", "said"), [("en", "were not recorded"), ("ja", "記録されてい")]
-)
+@pytest.mark.parametrize(("lang", "said"), [("en", "were not recorded"), ("ja", "記録されてい")])
 def test_an_audit_without_files_is_of_nothing_that_is_known(
     root: Path, lang: str, said: str
 ) -> None:

@@ -61,7 +61,7 @@ class Papers:
         else:
             wanted = {f"{row.id}/{one.name}": AuditedFiles(one, sha256, files) for one in here}
             lying = self._register.look(wanted).values()
-            found = {"audited" if not files and sha256 in one.hashes else one.state for one in lying}
+            found = {"audited" if not files and sha256 in x.hashes else x.state for x in lying}
             other = "unread" if "unread" in found else "others"
             state = "these" if "audited" in found else other
         if state == "these":

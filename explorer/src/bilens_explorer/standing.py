@@ -17,7 +17,6 @@ from bilens.report import (
     joined,
     paragraph,
     polyline,
-    quiet,
     rule_number,
     section,
     table,
@@ -89,7 +88,7 @@ def decision_box(t: Catalogue, row: ModelRow) -> Markup:
     """Return the decision, what it is of, and who approved it."""
     lines = approved(t, row) or [t("explorer.not_approved")]
     people = [paragraph(line) for line in lines] if row.answered else []
-    told = quiet(standing(t, row)) if row.answered else paragraph(standing(t, row), class_="callout")
+    told = paragraph(standing(t, row), class_="quiet" if row.answered else "callout")
     return joined(paragraph(sign(t, row), class_="overall"), told, *people)
 
 
