@@ -23,7 +23,7 @@ from bilens.api.provenance import (
 )
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
-from bilens.api.wiring import compare_wiring, hooks_of_both
+from bilens.api.wiring import MOST_SETTINGS, compare_programs, compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
@@ -58,7 +58,6 @@ from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, 
 TOKENIZER = "tokenizer.json"
 WHOLE = ("name", "content", "tied")  # ways in which a tensor is another one, its axes as they are
 SHARD = ".safetensors"
-MOST_SETTINGS = 100  # that are told
 NUMBER = "number"  # the one output of a model that gives no classes
 
 
@@ -96,6 +95,9 @@ def whole_difference(
     source = BaselineSource(baseline.source, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs, whole)
     notes = (*around, *hooks_of_both(alignment), *alignment.notes)
+    if (head := whole.headline) is not None and head.graph is None:
+        program = compare_programs(alignment, layers, files, whole, around)
+        whole = structs.replace(whole, headline=structs.replace(head, graph=program))
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
     return Difference(source, layers, whole, trial, notes, answers)
 

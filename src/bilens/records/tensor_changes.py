@@ -61,7 +61,8 @@ class SettingChange(Record, frozen=True):
     after: Annotated[str, "in the model"]
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.setting} {self.before or '–'} → {self.after or '–'}"
+        values = f" {self.before or '–'} → {self.after or '–'}" if self.before or self.after else ""
+        return ": ".join(filter(None, (self.operation, self.setting))) + values
 
 
 class GraphChange(Record, frozen=True):
