@@ -50,7 +50,8 @@ def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     yield from ((proto.name, proto) for proto in graph.initializer)
     for node in graph.node:
         for part in node.attribute:
-            name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
+            name = next(filter(None, node.output), node.name)
+            name += "" if node.op_type == "Constant" else f".{part.name}"
             if part.t.data_type:
                 yield name, part.t
             if len(part.floats) > 1:  # the trees and linear models of scikit-learn
@@ -79,7 +80,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
     """
     numpy_helper, stands_as = package().numpy_helper, names_by_bias(graph)
     for name, proto in tensors_in(graph):
-        kind, array = proto.data_type, numpy_helper.to_array(proto)
+        kind, array, called = proto.data_type, numpy_helper.to_array(proto), proto.doc_string
         is_weight = bool(array.ndim) and kind not in NO_WEIGHTS
         if kind in DTYPES:
             proto.CopyFrom(numpy_helper.from_array(array.astype(np.float64), proto.name))
@@ -87,6 +88,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
             array = array.astype(np.int8 if kind in (21, 22) else np.float32)
         found = stored_array(path, name, array)
         found = replace(found, is_weight=is_weight, stands_as=stands_as.get(name, ""))
+        found = replace(found, called="" if called == name else called)
         if kind in NARROW:
             data = found.fetch(()).to(NARROW[kind])
             found = replace(found, dtype=data.dtype, fetch=data.__getitem__)
