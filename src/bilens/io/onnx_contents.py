@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,7 +25,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
-from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse
+from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse, tensors_below
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -42,12 +43,12 @@ def read_onnx_contents(path: Path) -> Contents:
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
     graphs = [model.graph, *model.functions]
-    users, called = set[str](), dict[str, set[str]]()  # name → names of tensors, in bodies and all
+    users = set[str]()
+    for graph in graphs:
+        for _, proto in tensors_below(graph, ""):
+            add_onnx_tensor(found, path, proto, kinds)
     while graphs:  # graphs inside If and Loop, and functions, stand behind
         graph = graphs.pop(0)
-        for proto in getattr(graph, "initializer", ()):
-            add_onnx_tensor(found, path, proto, kinds)
-            called.setdefault(proto.name, set()).add(proto.doc_string)
         made = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
             name = node.op_type
@@ -59,16 +60,14 @@ def read_onnx_contents(path: Path) -> Contents:
                 found.parts["trees"] += len(trees)
             users |= {*node.input} if name.startswith(QUANTISED) else set()
             for part in node.attribute:
-                if part.t.data_type:
-                    add_onnx_tensor(found, path, part.t, kinds)
-                    called.setdefault((*node.output, "")[0], set()).add(part.t.doc_string)
                 graphs += bodies_in(part)
     held = {one.name for one in found.tensors}
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
             if value.name not in held:
                 found.ports.append(onnx_port(side, value, kinds))
-    found.mark_codes({one for name in users for one in called.get(name, ())})
+    ends = {name: {name[at.end() :] for at in re.finditer(r"^|\.", name)} for name in held}
+    found.mark_codes([name for name in held if ends[name] & users])  # in bodies, too
     found.said = {entry.key: entry.value for entry in model.metadata_props}
     versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
     found.said |= {"opset": ", ".join(versions)}

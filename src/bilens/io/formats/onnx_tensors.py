@@ -13,7 +13,7 @@ import torch
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import reading
-from bilens.io.formats.onnx_bodies import fill_sparse, without_bodies
+from bilens.io.formats.onnx_bodies import fill_sparse, tensors_below, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.stored_mlp import StoredTensor, stored_array
 
@@ -47,14 +47,11 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
 
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and message of every tensor of a graph and its nodes."""
-    yield from ((proto.name, proto) for proto in graph.initializer)
+    yield from tensors_below(graph, "")
     for node in graph.node:
         for part in node.attribute:
-            name = next(filter(None, node.output), node.name)
-            name += "" if node.op_type == "Constant" else f".{part.name}"
-            if part.t.data_type:
-                yield name, part.t
             if len(part.floats) > 1:  # the trees and linear models of scikit-learn
+                name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
                 yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
 
 
