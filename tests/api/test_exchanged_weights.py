@@ -159,7 +159,7 @@ def test_weights_called_as_by_an_exporter_are_told_where_they_exchange(
 def test_weights_of_two_functions_are_told_where_they_exchange(
     tmp_path: Path, names: tuple[str, str]
 ) -> None:
-    """Of one name, too; and functions that are called in another order are no news."""
+    """Of one name, too; a copy of another maker is no news."""
     pytest.importorskip("onnx")
     places, tables = ["function", "function"], tables_of(2)
     old = layers(tmp_path / "old.onnx", places, [*names], tables)
