@@ -787,6 +787,24 @@ def test_what_else_changed_beside_a_normalisation_is_told(changed_one: str) -> N
     assert head.kind == "differ"
 
 
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_weights_with_gains_of_both_signs_in_them_are_not_unrelated(kind: str) -> None:
+    """Whatever else changed in them; those of another network are."""
+    signs = torch.where(torch.arange(16) % 2 == 0, 1.0, -1.0)
+    apart, whole = with_norm(kind, "weight bias running_mean running_var", True, 1e-5)
+    shift, bias = apart["net.1.bias"], whole["net.0.bias"]
+    apart["net.1.weight"] = signs * apart["net.1.weight"]
+    turned = signs.reshape(-1, *[1] * (whole["net.0.weight"].ndim - 1)) * whole["net.0.weight"]
+    made = {"net.0.weight": turned.clone(), "net.0.bias": signs * (bias - shift) + shift}
+    del apart["net.3.weight"]
+    other = {n: randn(*x.shape, seed=at).float() for at, (n, x) in enumerate(made.items())}
+    assert told(compare_tensors(store(made), store(apart)))[0] == "folded"
+    made["net.0.weight"].flatten()[3] *= 1.01
+    for news, kind_told in ((made, "differ"), (other, "unrelated")):
+        for both in ((news, apart), (apart, news)):
+            assert told(compare_tensors(*map(store, both)))[0] == kind_told
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("planted", ["nothing", "signs", "rank", "bias"])
 def test_a_normalisation_in_half_precision_hides_nothing(planted: str, dtype: torch.dtype) -> None:

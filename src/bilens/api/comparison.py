@@ -43,7 +43,6 @@ from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, 
 from bilens.io.file_kinds import files_below
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.tensor_names import CALL, INLINED
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
@@ -130,7 +129,8 @@ def changed_graph(
         programs.insert(0 if found[0].program is None else 1, empty)
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
-    both = [(CALL.sub(INLINED, x.baseline.name), CALL.sub(INLINED, x.model.name)) for x in pairs]
+    two = ([x.baseline for x in pairs], [x.model for x in pairs])
+    both = [*zip(*([one.called or one.name for one in side] for side in two), strict=True)]
     known = {*compress(both, (x.how in WHOLE and not x.moved for x in pairs))}
     renamed = {name for old, new in known if old != new for name in (old, new)}
     named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +30,6 @@ from bilens.io.load import PEFT, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.remote import RemotePath, located
 from bilens.io.stored_mlp import Store, StoredTensor, stored_array, stored_codes
-from bilens.io.tensor_names import CALL
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 COPIES = 3  # of the bytes of an archive of arrays
@@ -168,9 +166,8 @@ def tensors_beside(store: Store, held: Contents, error: BilensError) -> Store:
     names = {one.name for one in held.tensors}
     others = [name for name in store if name not in names]
     there = Counter(name for name in store if name in names)
-    there += Counter({name for one in store.values() for name in one.made_of if name not in store})
-    plain = {CALL.sub("", name) for name in others}  # of all calls of a function
-    there += Counter(name[m.end() :] for name in plain for m in re.finditer(r"^|\.", name))
+    held_in = {name for one in store.values() for name in (*one.made_of, one.called)}
+    there += Counter(name for name in held_in if name and name not in store)
     shapes = Counter(sides_of(store[name].shape) for name in others if not there)
     counted, found = {one.name for one in held.weights()}, dict[str, StoredTensor]()
     for one in held.tensors:

@@ -48,6 +48,7 @@ class StoredTensor:
     readable: bool = True  # or its name and shape alone are known
     made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
     stands_as: str = ""  # the name that its graph tells: inputs are its rows
+    called: str = ""  # by its file, where a function that it is in is called under another name
 
     @property
     def storage(self) -> str:
