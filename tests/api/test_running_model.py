@@ -323,16 +323,17 @@ def test_values_put_in_place_are_not_written_to_by_what_comes_behind(whole: bool
     class InPlace(nn.Module):
         def __init__(self) -> None:
             super().__init__()
+            self.norm = nn.LayerNorm(6)
             self.mlp = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6))
 
         def forward(self, x: Tensor) -> Tensor:
-            made = self.mlp(x)
+            made = self.mlp(self.norm(x))
             made += x
             return made
 
-    net = InPlace().double().eval()
+    net = nn.Sequential(InPlace(), nn.Identity()).double().eval()
     values = torch.ones_like(X) if whole else torch.ones(6, dtype=X.dtype)
-    with torch.no_grad(), bl.patch(net, "mlp", values, at="output"):
+    with torch.no_grad(), bl.patch(net, "0.mlp", values, at="output"):
         runs = net(X), net(X)
     assert all(torch.equal(made, 1 + X) for made in runs)
     assert bool((values == 1).all())
