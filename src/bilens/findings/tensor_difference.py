@@ -1,7 +1,7 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import torch
@@ -30,6 +30,7 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.findings.tensor_matching import call_moved_renamed, match_tensors
 from bilens.findings.tensor_parts import match_folded
+from bilens.io.contents import Contents
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.tensor_changes import FileChange, GraphChange, TensorChange, WholeDifference
@@ -62,15 +63,17 @@ def compare_tensors(
     unseen: tuple[str, ...] = (),
     same_file: bool = False,
     graph: Callable[[Sequence[TensorPair]], GraphChange | None] | None = None,
+    headers: Mapping[str, Contents | None] | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
     `files` are those beside the weights, `unseen` folders there; `same_file` says that these have
-    the same SHA-256; `graph` compares operations, which read tensors that are matched in pairs.
+    the same SHA-256; `graph` compares operations, which read tensors that are matched in pairs;
+    `headers` are those of "model" and "baseline".
     """
     found = match_tensors(model, baseline, progress)
-    changes = match_folded(found)
+    changes = match_folded(found, {n: one for n, one in (headers or {}).items() if one})
     changed = None if graph is None else graph(found.pairs)
     renamed = call_moved_renamed(found.pairs)
     if graph is not None and renamed and graph(renamed) == GraphChange((), ()):

@@ -103,7 +103,8 @@ class AuditedModels(NamedFile):
             if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
-                paths += models_in(path, any_kind=True) or [path]
+                found = models_in(path, any_kind=True)
+                paths += found if len(found) > 1 else [path]  # whose other files are of the one
             else:
                 paths.append(path)
         if len(paths) == 1:
