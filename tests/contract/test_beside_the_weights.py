@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 import bilens as bl
 from bilens.api.comparison import compare_files
-from bilens.api.provenance import describe_source, files_read, identity_of
 from bilens.api.history import History
-from bilens.api.watch import watch_folder
+from bilens.api.provenance import describe_source, files_read, identity_of
 from bilens.api.word_trial import changed_host
 from bilens.base.errors import CheckpointError
 from bilens.findings.rules.changes import kind_of_change
@@ -479,22 +478,3 @@ def test_a_folder_that_was_named_is_all_that_lies_in_it(tmp_path: Path) -> None:
     write(tmp_path / "a", "labels.json", "[]")
     with pytest.raises(CheckpointError, match=r"labels.json: changed since it was opened"):
         files_read(first)
-
-
-def test_an_acceptance_of_a_folder_is_of_its_files_too(tmp_path: Path) -> None:
-    weights = {"gate.weight_hh_l0": torch.eye(4)}  # of which no layer is read
-    for name in ("a", "b"):
-        write(tmp_path / name, "labels.txt", name)
-        (tmp_path / name / "net.safetensors").write_bytes(save(weights))
-    command = ("audit", "--history", str(tmp_path))
-    assert main([*command, str(tmp_path / "a")]) == 0
-    history = History(tmp_path)
-    until = date.today().replace(year=date.today().year + 1, day=1).isoformat()
-    history.say("accept", "a", "rule:decision", "tried", author="Ada", until=until)
-    assert main([*command, str(tmp_path / "b")]) == 0
-    assert [*history.accepted("a")] == ["decision"]
-    assert not history.accepted("b")
-    assert {one.name: one.state for one in watch_folder(tmp_path).models} == {
-        "a": "audited",
-        "b": "audited",
-    }

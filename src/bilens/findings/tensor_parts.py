@@ -237,7 +237,9 @@ def match_norm(
         farther = ((gain + steps[0]) / low).square() - (norm[3] - steps[3])
         least, most = float(nearer.max()), float(farther.min())
         # in float32 one is off by less than a millionth of it
-        fits = (one for one in said or USUAL_EPSILONS if least - 1e-6 * one <= one <= most + 1e-6 * one)
+        fits = (
+            one for one in said or USUAL_EPSILONS if least - 1e-6 * one <= one <= most + 1e-6 * one
+        )
         epsilon = next(fits, None)
         if epsilon is None or bool((low > high).any()) or not rows.any():
             continue

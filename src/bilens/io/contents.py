@@ -25,8 +25,9 @@ OF_OTHERS = ("o", "k", "v", "gate", "down")  # matrices beside the one that is c
 RECURRENT = re.compile(r"(?:^|[._])w(?:eight)?_hh(?:_l\d+)?(?:_reverse)?$|recurrent_kernel$")
 READS_INPUT = re.compile(r"(?:^|[._])w(?:eight)?_ih(?:_l\d+)?(?:_reverse)?$")  # beside one of them
 BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
-# In a program of TorchScript, the last number, or the last but one.
+# In a program of TorchScript: of a call the last number, or the last but one; of a class its own.
 BATCH_NORM_CALL = re.compile(r"batch_norm\([^()]* (\d[\d.e-]*)(?:, \w+)?,? *\)")
+EPSILON_OF_CLASS = re.compile(r"\beps : Final\[float\] = (\d[\d.e-]*)")
 GATES = {4: "lstm", 3: "gru", 1: "rnn"}
 # Operations and layers that are parts by themselves, whatever their tensors are called.
 OPERATIONS = {
@@ -143,8 +144,10 @@ class Contents:
         while todo:
             one = todo.pop()
             if isinstance(one, Operation):
-                said = one.parts.get("epsilon") if BATCH_NORM.search(one.label) else None
-                found |= {said} if isinstance(said, float) else set()
+                if BATCH_NORM.search(one.label):
+                    said = one.parts.get("epsilon")
+                    found |= {said} if isinstance(said, float) else set()
+                    found |= {float(text) for text in EPSILON_OF_CLASS.findall(str(one.parts))}
                 todo.append(one.parts)
             elif isinstance(one, dict):
                 todo += one.values()
