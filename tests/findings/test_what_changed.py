@@ -839,7 +839,9 @@ def test_a_normalisation_that_is_multiplied_in_is_told(
         )
 
 
-@pytest.mark.parametrize(("epsilon", "stated"), [(1e-5, 1e-3), (3e-4, 3e-4), (0.1, None), (0.0, None)])
+@pytest.mark.parametrize(
+    ("epsilon", "stated"), [(1e-5, 1e-3), (3e-4, 3e-4), (0.1, None), (0.0, None)]
+)
 def test_a_normalisation_adds_what_a_file_says_or_what_is_usual(
     epsilon: float, stated: float | None
 ) -> None:

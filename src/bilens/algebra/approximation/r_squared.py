@@ -107,7 +107,8 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     """Return a 95 % interval of R² whose rows depend on each other within a file.
 
     It is of other files whose inputs are no larger than the largest of these; a polynomial may be
-    any distance off on larger ones, and nothing here shows how far. None for one file, and where outputs are constant, up to rounding, or are without one of them.
+    any distance off on larger ones, and nothing here shows how far. None for one file, and where
+    outputs are constant, up to rounding, or are without one of them.
 
     Math: the jackknife over files of l = log(1 − R²), whose errors lie alike on both sides,
         se² = (n − 1)/n Σ (l₋ᵢ − mean)², l₋ᵢ without file i, and Student's t of n − 1 degrees of
