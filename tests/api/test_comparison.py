@@ -252,6 +252,7 @@ def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("place", ["/", "a", "a/w"])
 def test_attributes_of_an_hdf5_file_of_others_are_compared(place: str, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
     for name, value in (("old", "relu"), ("same", "relu"), ("new", "gelu")):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["a/w"] = np.arange(4.0)
