@@ -261,15 +261,18 @@ def every_change() -> dict[str, Any]:
     sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5, "entries": 9, "size": 2.0}
     sizes |= {"baseline_name": "a", "correlation": 0.5, "rounded_to": "", "baseline_rounded_to": ""}
     sizes |= {"blocks_off": 0, "places": [], "norm": "", "residual": None}
+    sizes |= {"epsilon": None, "assumed": False}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
     states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
     states += ("quantised", "reordered", "moved", "permuted")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
     off = {"kind": "up", "layer": 2, "state": "codes", "blocks_off": 2, "places": ["[0, 0:32]"]}
     changed.append({**one, **off})
-    changed.append(
+    changed += [
         {**one, "kind": "conv", "layer": 3, "state": "folded", "norm": "bn", "residual": 1e-7}
-    )
+        | {"epsilon": epsilon, "assumed": epsilon == 1e-5}
+        for epsilon in (1e-3, 1e-5)
+    ]
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(
         {**one, "kind": "norm", "layer": 30, "state": "changed", "change": None, "full": 0}

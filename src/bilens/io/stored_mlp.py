@@ -47,8 +47,7 @@ class StoredTensor:
     is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
     made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
-    # of codes in blocks of 32 the lowest level of each block and the step, (…, blocks, 2)
-    grid: Callable[[Block], Tensor] | None = None
+    grid: Callable[[Block], Tensor] | None = None  # of 32 codes each the lowest level and the step
     stands_as: str = ""  # the name that its graph tells: inputs are its rows
 
     @property
