@@ -326,7 +326,9 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     types = {"types": ["float16"], "baseline_types": ["float32"]}
     others = {"names": [], "unread": [0, 0], "graph": None, "other_shape": 0, "unplaced": 0}
     head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
-    found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
+    one, *more_ones = every_change()["whole"]["changed"]
+    folded = [other for other in more_ones if other["norm"]]
+    found = few_changes([SAME], {**one, "rounded_to": "float16"}, *folded)
     unseen = ["checkpoint"] if head["ways"] == ["unseen"] else []
     return {**found, "whole": {**found["whole"], "headline": head, "unseen": unseen}}
 
