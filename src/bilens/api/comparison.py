@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -81,9 +82,9 @@ def whole_difference(
     folders = folders_unseen(model), folders_unseen(baseline)
     alike = {name for name, keys in folders[0].items() if keys == folders[1].get(name)}
     unseen = tuple(sorted({*folders[0], *folders[1]} - alike))
-    whole = compare_tensors(
-        *tensors, files, unseen=unseen, same_file=same, graph=graph, progress=progress
-    )
+    told = {"model": held[0], "baseline": held[1]}
+    how: dict[str, Any] = {"unseen": unseen, "same_file": same, "graph": graph, "headers": told}
+    whole = compare_tensors(*tensors, files, **how, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
@@ -91,7 +92,7 @@ def whole_difference(
     if files is not None:
         left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
     whole = structs.replace(whole, not_compared=tuple(sorted(left)))
-    source = BaselineSource(baseline.source, baseline.weights_sha256)
+    source = BaselineSource(baseline.home, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs, whole)
     notes = (*around, *hooks_of_both(alignment), *alignment.notes)
     if (head := whole.headline) is not None and head.graph is None:
@@ -225,7 +226,7 @@ def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     """Return all files of a model by name, an adapter before its base; None without a folder."""
-    folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
+    folders = [Path(one) for one in (model.below, model.home) if one and Path(one).is_dir()]
     if not folders:
         return None
     return {name: file for folder in folders for name, file in files_below(folder).items()}

@@ -20,7 +20,7 @@ from bilens.base.errors import BilensError, CheckpointError, NoLayersError, Usag
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, opened
 from bilens.io.contents import Contents, Tensor as Listed, UnknownKindError
-from bilens.io.file_kinds import find_model, kind_of, mark_files
+from bilens.io.file_kinds import find_model, folder_around, kind_of, mark_files
 from bilens.io.formats.gguf import parts_of, stored_tensors as tensors_of_gguf
 from bilens.io.formats.keras import read_hdf5
 from bilens.io.formats.named_roles import open_tensors
@@ -72,7 +72,8 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     """Return the tensors of a model of which no layer is read, and why; raise where it is none."""
     try:
         path = find_model(given, any_kind=True)
-        marks = mark_files(path)
+        folder = folder_around(given, path)
+        marks = mark_files(folder or path)
         held = None if isinstance(path, RemotePath) else contents_at(path)
     except CheckpointError as why:
         known = isinstance(error, NoLayersError) and not isinstance(why, UnknownKindError)
@@ -98,7 +99,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
         store = {**store, **tensors_beside(store, held, error)}
     files = () if held is None else tuple(held.files)
     model = LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
-    return replace(model, marks=marks)
+    return replace(model, marks=marks, folder=str(folder or ""))
 
 
 # ---- tensors of files of which no layer is read

@@ -47,6 +47,7 @@ class StoredTensor:
     is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
     made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
+    grid: Callable[[Block], Tensor] | None = None  # of 32 codes each the lowest level and the step
     stands_as: str = ""  # the name that its graph tells: inputs are its rows
     called: str = ""  # by its file, where a function that it is in is called under another name
 

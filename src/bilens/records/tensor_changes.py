@@ -39,6 +39,10 @@ class TensorChange(Record, frozen=True):
     residual: Annotated[
         float | None, View("‖W − W of the norm multiplied out‖ / ‖W‖", "quantity")
     ] = None
+    epsilon: Annotated[float | None, "that the norm adds to variances"] = None
+    assumed: Annotated[
+        bool, "whether no file says that one: a usual one, which the weights allow"
+    ] = False
 
 
 class CountChange(Record, frozen=True):
