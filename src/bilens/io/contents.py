@@ -137,7 +137,7 @@ class Contents:
         ]
 
     def epsilons(self) -> set[float]:
-        """Return what is added to variances of batch normalisations, as far as the file says it."""
+        """List the ε of the batch normalisations of a file, as far as it says them."""
         found, todo = set[float](), list[Program]()
         with suppress(Exception):  # a field that is not known, or damaged bytes
             todo = [] if self.program is None else [self.program()]
