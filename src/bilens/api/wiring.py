@@ -78,8 +78,8 @@ def compare_programs(
     """Compare what is computed with the tensors of two models, where no file says it as a program.
 
     Of modules the code and the settings of their parts, of folders the configuration, and of equal
-    tensors the layers made of them. None where nothing was found to differ, and where tensors are of
-    other shapes.
+    tensors the layers made of them. None where nothing was found to differ, and where shapes of
+    tensors differ.
     """
     both = alignment.model, alignment.baseline
     if whole.model_alone or whole.baseline_alone or whole.other_shape:
