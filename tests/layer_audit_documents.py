@@ -261,15 +261,18 @@ def every_change() -> dict[str, Any]:
     sizes = {"change": 0.25, "rank": 2, "full": 3, "top_share": 0.5, "entries": 9, "size": 2.0}
     sizes |= {"baseline_name": "a", "correlation": 0.5, "rounded_to": "", "baseline_rounded_to": ""}
     sizes |= {"blocks_off": 0, "places": [], "norm": "", "residual": None}
+    sizes |= {"epsilon": None, "assumed": False}
     one = {"name": "a", "dtype": "bfloat16", "baseline_dtype": "float32", **sizes}
     states = ("low_rank", "changed", "rescaled", "noise", "rounding", "not_finite")
     states += ("quantised", "reordered", "moved", "permuted")
     changed = [{**one, "kind": "q", "layer": 1, "state": state} for state in states]
     off = {"kind": "up", "layer": 2, "state": "codes", "blocks_off": 2, "places": ["[0, 0:32]"]}
     changed.append({**one, **off})
-    changed.append(
+    changed += [
         {**one, "kind": "conv", "layer": 3, "state": "folded", "norm": "bn", "residual": 1e-7}
-    )
+        | {"epsilon": epsilon, "assumed": epsilon == 1e-5}
+        for epsilon in (1e-3, 1e-5)
+    ]
     changed += [{**one, "kind": kind, "layer": None, "state": "changed"} for kind in KINDS]
     changed.append(
         {**one, "kind": "norm", "layer": 30, "state": "changed", "change": None, "full": 0}
@@ -323,7 +326,9 @@ def headlined(kind: str, **more: Any) -> dict[str, Any]:
     types = {"types": ["float16"], "baseline_types": ["float32"]}
     others = {"names": [], "unread": [0, 0], "graph": None, "other_shape": 0, "unplaced": 0}
     head = {"kind": kind, **numbers, "chance": 0.03, **named, **types, **others, **more}
-    found = few_changes([SAME], {**every_change()["whole"]["changed"][0], "rounded_to": "float16"})
+    one, *more_ones = every_change()["whole"]["changed"]
+    folded = [other for other in more_ones if other["norm"]]
+    found = few_changes([SAME], {**one, "rounded_to": "float16"}, *folded)
     unseen = ["checkpoint"] if head["ways"] == ["unseen"] else []
     return {**found, "whole": {**found["whole"], "headline": head, "unseen": unseen}}
 

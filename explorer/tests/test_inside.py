@@ -24,8 +24,9 @@ from bilens.base.errors import FileError
 from bilens.io.loaded_model import LoadedModel
 from bilens.records.attention_edges import AttentionEdges
 from bilens.records.base import Record
+from bilens.records.common import Finding
 from bilens.records.inventory import CardField, TensorGroup
-from bilens.records.layer_readings import BaselineSource, Difference
+from bilens.records.layer_readings import AlignmentNote, BaselineSource, Difference
 from bilens.records.tensor_changes import TensorChange, WholeDifference
 from bilens.report.reports import AuditReport
 from bilens_explorer import open_models, playground
@@ -246,12 +247,22 @@ def test_of_what_a_model_says_no_place_of_any_machine_is_told(
     folder: Path, text: str, told: str
 ) -> None:
     """Seen red: metadata of a model told the folders of whoever trained it to everybody."""
-    group = TensorGroup(text, 1, "", 1, "float32", 4)
-    assert cut_paths(group, folder).name == told
-    assert cut_paths(CardField(text, "here", ""), folder).name == told
     if text not in NAMES[:2]:  # which of a file's words would be places
         assert cut_paths(CardField("x", text, ""), folder).value == told
     assert cut_paths(CardField("x", "/any/where/y", ""), folder).value == "y"
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, "/content/news", "/shared/up", "~/x/y", r"\\PC1\CPU(0)\%"]
+)
+def test_no_name_is_cut_to_that_of_another(folder: Path, name: str) -> None:
+    """Seen red: a layer showed the numbers of another, and two categories had one name."""
+    group = TensorGroup(name, 1, "", 1, "float32", 4)
+    finding = Finding("changed_layers", "fail", {"layers": name})
+    notes = (AlignmentNote("outputs_alone", (name,)),)
+    assert cut_paths(group, folder) == group
+    assert cut_paths(finding, folder) == finding
+    assert cut_paths(notes[0], folder) == notes[0]
 
 
 @pytest.mark.parametrize("named", ["{out}", "../../base", "../base", "link", "\0", "a/model"])

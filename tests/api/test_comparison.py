@@ -250,6 +250,19 @@ def test_the_order_in_which_keras_reads_weights_is_compared(tmp_path: Path) -> N
         assert bool(found.settings) == (path != "same")
 
 
+@pytest.mark.parametrize("place", ["/", "a", "a/w"])
+def test_attributes_of_an_hdf5_file_of_others_are_compared(place: str, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    for name, value in (("old", "relu"), ("same", "relu"), ("new", "gelu")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["a/w"] = np.arange(4.0)
+            file[place].attrs["act"] = value
+            file["a"].attrs["scales"] = [1.0, 2.0]
+    for name in ("same", "new"):
+        found = graph_change(tmp_path / f"{name}.h5", tmp_path / "old.h5")
+        assert bool(found.settings) == (name == "new")
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told", "left_out"),
     [

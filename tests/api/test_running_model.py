@@ -314,3 +314,26 @@ def test_other_mistakes_are_one_sentence(model: Blocks, tmp_path: Any) -> None:
         assert loaded.module is not None
         loaded.module(torch.ones(2, 6))
     assert len(found.rows) == 2
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_values_put_in_place_are_not_written_to_by_what_comes_behind(whole: bool) -> None:
+    """Seen red: `h += x` behind a patched layer overwrote the recording that it came from."""
+
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(6)
+            self.mlp = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            made = self.mlp(self.norm(x))
+            made += x
+            return made
+
+    net = nn.Sequential(InPlace(), nn.Identity()).double().eval()
+    values = torch.ones_like(X) if whole else torch.ones(6, dtype=X.dtype)
+    with torch.no_grad(), bl.patch(net, "0.mlp", values, at="output"):
+        runs = net(X), net(X)
+    assert all(torch.equal(made, 1 + X) for made in runs)
+    assert bool((values == 1).all())

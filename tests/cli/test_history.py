@@ -1,11 +1,17 @@
 """`bilens audit --history`: every audit is kept, and what was accepted fails nothing for a time."""
 
 import json
+from datetime import date, timedelta
 from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
 
 import bilens as bl
 import tiny
 from bilens.api.history import NAME
+from bilens.api.watch import watch_folder
 from commands import FILE, Shell, assert_one_line, model_folder
 
 
@@ -38,3 +44,24 @@ def test_a_history_that_cannot_be_kept_is_told_before_any_work(
     folder = model_folder(tmp_path / "model", tiny.classifier())
     (tmp_path / NAME).write_bytes(b"something else" * 100)
     assert_one_line(bilens("audit", folder, "--history", tmp_path), FILE, ["no history"])
+
+
+@pytest.mark.parametrize("labels", ["labels.txt", "labels.json", "params.yml"])
+def test_what_is_accepted_of_a_folder_is_of_its_files_too(
+    bilens: Shell, tmp_path: Path, labels: str
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / labels).write_text(f'["{name}"]')
+        save_file({"rnn.weight_hh_l0": torch.eye(4)}, tmp_path / name / "net.safetensors")
+    history = bl.History(tmp_path)
+    assert bilens("audit", tmp_path / "a", "--history", tmp_path).code == 0
+    history.say(
+        "accept", "a", "rule:decision", "tried", "Ada", until=str(date.today() + timedelta(1))
+    )
+    result = bilens("audit", tmp_path / "b", "--history", tmp_path, "--baseline", tmp_path / "a")
+    assert "in the baseline, bit for bit, beside other" in result.out
+    assert [*history.accepted("a")] == ["decision"]
+    assert not history.accepted("b")
+    told = {one.model: one.state for one in watch_folder(tmp_path).models}
+    assert told == {"a": "audited", "b": "audited"}

@@ -21,13 +21,16 @@ from torch import Tensor, nn
 import bilens as bl
 from bilens.api.comparison import compare_files
 from bilens.api.history import History
+from bilens.api.provenance import describe_source, files_read, identity_of
 from bilens.api.word_trial import changed_host
+from bilens.base.errors import CheckpointError
 from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.judgements import AuditedModel, judgements
 from bilens.findings.rules.registry import Condition, parse_conditions
 from bilens.io.any_model import open_any
 from bilens.io.host import open_host
 from bilens.io.loaded_model import ReadOptions
+from bilens.records.tensor_changes import FileChange
 from contract.table import cell
 from io_mapped import pair
 
@@ -450,3 +453,28 @@ def test_other_right_answers_are_other_data(tmp_path: Path) -> None:
     assert one.data.sha256 != other.data.sha256
     assert one.reproduce.identity.data != other.reproduce.identity.data
     assert trained.reproduce.identity != trained_otherwise.reproduce.identity
+
+
+def test_a_folder_that_was_named_is_all_that_lies_in_it(tmp_path: Path) -> None:
+    weights = {"up.weight": torch.eye(4), "down.weight": torch.ones(2, 4)}
+    for name, labels in (("a", '["cat", "dog"]'), ("b", '["dog", "cat"]')):
+        write(tmp_path / name, "labels.json", labels)
+        (tmp_path / name / "net.safetensors").write_bytes(save(weights))
+    shutil.copytree(tmp_path / "a", tmp_path / "copy")
+    write(tmp_path / "copy", "README.md", "Of animals.")
+    first, other, copy = (
+        open_any(tmp_path / name, ReadOptions(activation="relu")) for name in ("a", "b", "copy")
+    )
+    assert compare_files(other, first) == (FileChange("labels.json", "changed"),)
+    assert identity_of(other) != identity_of(first) == identity_of(copy)
+    assert [*files_read(first)] == ["net.safetensors", "labels.json"]
+    assert describe_source(first).path == str(tmp_path / "a")
+    alone = [
+        open_any(tmp_path / name / "net.safetensors", ReadOptions(activation="relu"))
+        for name in ("a", "b")
+    ]
+    assert compare_files(*alone) is None
+    assert identity_of(alone[0]) == identity_of(alone[1])
+    write(tmp_path / "a", "labels.json", "[]")
+    with pytest.raises(CheckpointError, match=r"labels.json: changed since it was opened"):
+        files_read(first)

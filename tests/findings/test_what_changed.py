@@ -20,9 +20,10 @@ from bilens.findings.rules.registry import Condition, find_rule, judge_condition
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
 from bilens.findings.tensor_matching import place_of
-from bilens.io.any_model import tensors_beside
-from bilens.io.contents import Contents, Tensor as HeldTensor, TensorBytes
+from bilens.io.any_model import tensors_beside, tensors_of_parts
+from bilens.io.contents import Contents, Operation, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
+from bilens.io.inventory import contents_at
 from bilens.io.load import load
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.records.layer_readings import LayerDifference
@@ -686,6 +687,63 @@ def test_blocks_of_llama_cpp_are_the_same_weights_but_for_codes(kind: str, plain
         assert (head.kind, head.differing) == ("quantised", 0)
 
 
+BLOCK_KINDS = {"Q4_0": 2, "Q4_1": 4, "Q5_0": 6, "Q5_1": 8}  # bytes before the codes of a block
+SHAPES_OF_BLOCKS = {
+    "normal": lambda x: x,
+    "heavy": lambda x: x * (2 * x[:, :1]).exp(),
+    "tiny": lambda x: 3e-7 * x,
+    "huge": lambda x: 1e4 * x,
+    "shifted": lambda x: x / 9 + 5,
+    "flat": lambda x: x.clamp(-0.1, 0.1).round(decimals=1),
+    "zero": lambda x: 0 * x,
+    "half": lambda x: x.half().float(),
+    "through": lambda x: x,
+}
+
+
+def in_blocks_of(
+    folder: Path, kind: str, exact: Tensor, through: bool = False, moved: int | None = None
+) -> Store:
+    """Return a tensor as a GGUF file holds it, the code of one number a step away."""
+    quants, gguf = pytest.importorskip("gguf.quants"), pytest.importorskip("gguf")
+    code = gguf.GGMLQuantizationType[kind]
+    given = exact.bfloat16().float() if through else exact
+    packed = quants.quantize(given.numpy(), code).copy()
+    if moved is not None:
+        codes = packed.reshape(-1, packed.shape[-1] // (exact.shape[1] // 32))
+        at, low = moved % len(codes), BLOCK_KINDS[kind] + moved % 16
+        codes[at, low] ^= 1
+    writer = gguf.GGUFWriter(folder / "w.gguf", "llama")
+    writer.add_tensor(UP, packed, raw_dtype=code)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors_of_parts(folder / "w.gguf")
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+@pytest.mark.parametrize("numbers", SHAPES_OF_BLOCKS)
+def test_each_code_is_the_nearest_of_the_grid_of_its_own_block(
+    kind: str, numbers: str, tmp_path: Path
+) -> None:
+    exact = SHAPES_OF_BLOCKS[numbers](randn(256, 64).float())
+    packed = in_blocks_of(tmp_path, kind, exact, through=numbers == "through")
+    for one, other in ((packed, store({UP: exact})), (store({UP: exact}), packed)):
+        found = compare_tensors(one, other)
+        assert [one.state for one in found.changed] in ([], ["quantised"], ["rounding"])
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+def test_a_code_that_is_a_step_away_is_named(kind: str, tmp_path: Path) -> None:
+    exact = randn(64, 64).float()
+    for moved in range(40):
+        packed = in_blocks_of(tmp_path, kind, exact, moved=moved)
+        (found,) = compare_tensors(packed, store({UP: exact})).changed
+        row, start = divmod(moved % 128, 2)
+        assert found.places == (f"[{row}, {32 * start}:{32 * start + 32}]",), moved
+
+
 def eight_bits(tensor: Tensor) -> Tensor:
     """Return a tensor as llama.cpp packs it: blocks of 32, each with a scale in float16."""
     quants, gguf = pytest.importorskip("gguf.quants"), pytest.importorskip("gguf")
@@ -775,6 +833,37 @@ def test_a_normalisation_that_is_multiplied_in_is_told(
         (change,) = [one for one in found.changed if one.state == "folded"]
         assert change.residual is not None
         assert change.residual < 1e-6
+        assert (change.epsilon, change.assumed) == (epsilon, True)
+        assert f"No file says which ε batch normalisations add to variances: {epsilon:g} was" in (
+            words
+        )
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "stated"), [(1e-5, 1e-3), (3e-4, 3e-4), (0.1, None), (0.0, None)]
+)
+def test_a_normalisation_adds_what_a_file_says_or_what_is_usual(
+    epsilon: float, stated: float | None
+) -> None:
+    apart, whole = with_norm("conv", "weight bias running_mean running_var", True, epsilon)
+    norm = Operation("BatchNormalization", {"epsilon": stated})
+    said = Contents("ONNX", [], program=lambda: [norm, Operation("Sum", {"epsilon": epsilon})])
+    headers = {"baseline": said} if stated else {}
+    found = compare_tensors(store(whole), store(apart), headers=headers)
+    assert told(found)[0] == ("folded" if epsilon == stated else "differ")
+    if epsilon == stated:
+        assert told(found)[2].endswith(
+            "Batch normalisations add ε = 0.0003 to variances, as the file says."
+        )
+
+
+@pytest.mark.parametrize(
+    "make", [torch.jit.script, lambda one: torch.jit.trace(one, torch.ones(1, 3, 5))]
+)
+def test_a_program_says_what_its_normalisations_add(make: Any, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4, eps=3e-4), nn.LayerNorm(3)).eval()
+    make(module).save(tmp_path / "m.pt")
+    assert contents_at(tmp_path / "m.pt").epsilons() == {0.00029999999999999997}
 
 
 @pytest.mark.parametrize("changed_one", ["net.0.weight", "net.0.bias", "net.3.weight"])
@@ -785,6 +874,24 @@ def test_what_else_changed_beside_a_normalisation_is_told(changed_one: str) -> N
     head = compare_tensors(store(other), store(apart)).headline
     assert head is not None
     assert head.kind == "differ"
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_weights_with_gains_of_both_signs_in_them_are_not_unrelated(kind: str) -> None:
+    """Whatever else changed in them; those of another network are."""
+    signs = torch.where(torch.arange(16) % 2 == 0, 1.0, -1.0)
+    apart, whole = with_norm(kind, "weight bias running_mean running_var", True, 1e-5)
+    shift, bias = apart["net.1.bias"], whole["net.0.bias"]
+    apart["net.1.weight"] = signs * apart["net.1.weight"]
+    turned = signs.reshape(-1, *[1] * (whole["net.0.weight"].ndim - 1)) * whole["net.0.weight"]
+    made = {"net.0.weight": turned.clone(), "net.0.bias": signs * (bias - shift) + shift}
+    del apart["net.3.weight"]
+    other = {n: randn(*x.shape, seed=at).float() for at, (n, x) in enumerate(made.items())}
+    assert told(compare_tensors(store(made), store(apart)))[0] == "folded"
+    made["net.0.weight"].flatten()[3] *= 1.01
+    for news, kind_told in ((made, "differ"), (other, "unrelated")):
+        for both in ((news, apart), (apart, news)):
+            assert told(compare_tensors(*map(store, both)))[0] == kind_told
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -420,6 +420,12 @@ def test_equal_constants_are_not_tied_and_equal_matrices_are(tmp_path: Path) -> 
     save_file({**state, "d": same + 1e-6}, tmp_path / "n.safetensors")
     found = [bl.inventory(tmp_path / f"{name}.safetensors") for name in "mn"]
     assert [one.tied for one in found] == [(("c", "d"),), ()]
+    views = {**state, "d": same, "e": torch.randn(3, 3), "ones": torch.ones(2000, 3)}
+    views |= {"turned": views["e"].T, "f": views["e"].clone(), "again": torch.ones(2000, 3)}
+    half = torch.arange(2000) < 1000
+    views |= {name: half[:, None] * torch.ones(2000, 3) for name in "xy"}
+    torch.save(views, tmp_path / "m.pt")
+    assert bl.inventory(tmp_path / "m.pt").tied == (("c", "d"), ("e", "f"), ("x", "y"))
 
 
 def test_every_file_of_a_folder_is_listed_with_what_became_of_it(tmp_path: Path) -> None:

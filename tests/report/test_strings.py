@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import get_args
 
 import pytest
+from markupsafe import Markup
 from msgspec import structs
 from msgspec.structs import replace
 
@@ -79,7 +80,7 @@ from bilens.report.terminal_readings import (
 )
 from bilens.report.text import LANGUAGES, Catalogue, load_catalogue
 from bilens_explorer.compare_page import compare_page
-from bilens_explorer.export import as_copy, inside_told, linked
+from bilens_explorer.export import Exported, inside_told
 from bilens_explorer.inside import Told
 from bilens_explorer.pages import (
     DRAWN,
@@ -271,7 +272,8 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(f"bilens_explorer.{module}.load_catalogue", lambda _lang: recorder)
     for why in WHYS:
         reason_text(recorder, why)
-    linked(as_copy("", "en"), set(), "en")
+    file = Exported(pages={("/", "en"): "<h1></h1>"})
+    assert [*file.linked_pages({"en": Markup()})]
     for shows_rows in (True, False):
         inside_told("en", explorer_documents.OVERVIEW, shows_rows, 2)
     for answers in (explorer_documents.WRONG, explorer_documents.WRONG_NUMBERS):

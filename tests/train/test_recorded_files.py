@@ -276,11 +276,12 @@ def test_an_interval_leaves_out_one_file_at_a_time() -> None:
         lost = float((y[kept] - predicted[kept]).square().sum())
         return 1 - lost / float((y[kept] - y[kept].mean(dim=0)).square().sum())
 
-    without = np.array([r2(files != one) for one in range(7)])
+    without = np.array([np.log(1 - r2(files != one)) for one in range(7)])
     error = np.sqrt(6 / 7 * ((without - without.mean()) ** 2).sum())
     found, whole = interval_over_files(y, predicted, files), r2(files >= 0)
-    ends = whole - 2.4469 * error, min(whole + 2.4469 * error, 1.0)
-    assert found == pytest.approx(ends, rel=1e-4)
+    ends = (1 - (1 - whole) * np.exp(sign * 2.4469 * error) for sign in (1, -1))
+    assert found == pytest.approx((*ends,), rel=1e-4)
+    assert interval_over_files(y, y, files) == (1, 1)
     assert interval_over_files(y, predicted, torch.zeros(60)) is None
     predicted = predicted[:, :3] * 0.9
     for still in (files >= 0, files > 0, files < 0):  # all, all but one, none: each with its noise

@@ -37,11 +37,12 @@ DRIVE = rf"~(?:[A-Za-z_]\w*)?(?=/)|[A-Za-z]:(?={BETWEEN}{PART})|\\\\\w[\w.-]*(?=
 PLACE = re.compile(
     rf"(?:{START}\\?/(?:{ROOT})(?=[/\\])|(?<![\w./\\~])(?:{DRIVE})){BETWEEN}(?:{PART})*{LETTER}"
 )
-WHOLE = TO_THE_END, ELSEWHERE, PLACE
-# What is cut of a field that is a path or names one in a sentence, and of what files say; all else
-# may be a fact, of which a `PLACE` is cut.
-FIELDS = {"value": (PLACE, ELSEWHERE), **dict.fromkeys(("path", "folder", "activations"), WHOLE)}
-FIELDS |= dict.fromkeys(("source", "baseline", "provenance", "reason"), WHOLE)
+WHOLE: tuple[re.Pattern[str], ...] = (TO_THE_END, ELSEWHERE, PLACE)
+# What is cut of a field that is a path or names one in a sentence, and of what files say. All else
+# may be a name, of a layer or a class: one that is cut may be that of another.
+PATHS = "path", "folder", "activations", "source", "baseline", "provenance", "reason"
+FIELDS: dict[str, tuple[re.Pattern[str], ...]] = dict.fromkeys(PATHS, WHOLE)
+FIELDS |= dict.fromkeys(("value", "said"), (PLACE, ELSEWHERE))
 NOWHERE = ".../"  # for folders of a path in a command: no other file is meant by its end
 URL = re.compile(r"\b(?:file:/*(?:localhost)?|\w+://)(?=/)", re.IGNORECASE)  # of a file here
 Wanted = TypeVar("Wanted")
@@ -169,11 +170,9 @@ def field_told(name: str, value: Any, folder: Path) -> Any:
             return tuple(field_told(name, one, folder) for one in value)
         case dict():
             named = ((key, key if key == "command" else name, one) for key, one in value.items())
-            return {
-                field_told("", key, folder): field_told(n, one, folder) for key, n, one in named
-            }
+            return {key: field_told(n, one, folder) for key, n, one in named}
         case str() if name == "command":
             return command_told(value, folder)
-        case str() if "/" in value or "\\" in value:
-            return without_paths(value, folder, *FIELDS.get(name, (PLACE,)))
+        case str() if name in FIELDS:
+            return without_paths(value, folder, *FIELDS[name])
     return value

@@ -25,7 +25,7 @@ from bilens.base.option_rules import (
     refuse_idle,
 )
 from bilens.findings.column_effects import ExactTable
-from bilens.findings.coverage import find_not_finite
+from bilens.findings.coverage import find_nan_buffers, find_not_finite
 from bilens.findings.exact_classifier import twins_of
 from bilens.findings.layer_reading import ReadingOptions, fit_layer
 from bilens.findings.layer_walk import read_one_layer
@@ -151,7 +151,10 @@ def gather_evidence(
         evidence["layers"] = reader.walk.readings
         if not subject.model.headers:  # of what is read in place, layers alone are
             views = subject.model.layers.values()
-            evidence["others"] = find_not_finite(subject.model.tensors, views)
+            looked, broken = find_not_finite(subject.model.tensors, views)
+            module = subject.model.original or subject.model.module
+            lost = [] if module is None else find_nan_buffers(module)
+            evidence["others"] = looked + len(lost), (*broken, *lost)
     elif isinstance(reader, ExactTable):
         evidence |= {"effects": found["columns"].outputs, "largest_part": reader.largest_part}
         evidence |= {"reading": reader.read, "done": None if data is None else data.done}

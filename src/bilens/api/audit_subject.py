@@ -190,10 +190,10 @@ def cover_model(subject: AuditSubject) -> Coverage:
     connected = bool(model.network) or not isinstance(reader, LayerReader)
     layers = model.layers.values()
     found = measure_coverage(model.tensors, layers, ended, layout, check, connected)
-    beside = read_beside(Path(model.source)) if model.source else {}
+    beside = read_beside(Path(model.home)) if model.source else {}
     own = files_with_tensors(model) if beside else set()
     other = (n for n, path in beside.items() if path not in own and is_of_weights(path))
-    folders = unseen_in(Path(model.source)) if model.source else {}
+    folders = unseen_in(Path(model.home)) if model.source else {}
     large = tuple(name for name, one in folders.items() if not parts_in(one)[1])
     return structs.replace(found, other_files=tuple(other), not_hashed=large)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import chain, compress
 from pathlib import Path
+from typing import Any
 
 import torch
 from msgspec import structs
@@ -23,7 +24,7 @@ from bilens.api.provenance import (
 )
 from bilens.api.quadratic_fit import check_chain, network_of
 from bilens.api.subject import check_on_rows, is_of_columns
-from bilens.api.wiring import compare_wiring, hooks_of_both
+from bilens.api.wiring import MOST_SETTINGS, compare_programs, compare_wiring, hooks_of_both
 from bilens.base import Progress
 from bilens.base.errors import BilensError, CheckpointError, UsageError
 from bilens.base.files import file_sha256, read_json
@@ -43,7 +44,6 @@ from bilens.io.contents import Contents, Name, Operation, Program, WeightPlace, 
 from bilens.io.file_kinds import files_below
 from bilens.io.formats.safetensors_folder import INDEX_NAME
 from bilens.io.loaded_model import LoadedModel
-from bilens.io.tensor_names import CALL, INLINED
 from bilens.io.vocabulary import Vocabulary, vocabulary_of
 from bilens.records.column_readings import ColumnChanges
 from bilens.records.layer_readings import (
@@ -58,7 +58,6 @@ from bilens.records.tensor_changes import CountChange, FileChange, GraphChange, 
 TOKENIZER = "tokenizer.json"
 WHOLE = ("name", "content", "tied")  # ways in which a tensor is another one, its axes as they are
 SHARD = ".safetensors"
-MOST_SETTINGS = 100  # that are told
 NUMBER = "number"  # the one output of a model that gives no classes
 
 
@@ -83,9 +82,9 @@ def whole_difference(
     folders = folders_unseen(model), folders_unseen(baseline)
     alike = {name for name, keys in folders[0].items() if keys == folders[1].get(name)}
     unseen = tuple(sorted({*folders[0], *folders[1]} - alike))
-    whole = compare_tensors(
-        *tensors, files, unseen=unseen, same_file=same, graph=graph, progress=progress
-    )
+    told = {"model": held[0], "baseline": held[1]}
+    how: dict[str, Any] = {"unseen": unseen, "same_file": same, "graph": graph, "headers": told}
+    whole = compare_tensors(*tensors, files, **how, progress=progress)
     if not any(one.provenance.get("format", "")[:4] == "GGUF" for one in (model, baseline)):
         found = update_directions(*tensors, whole, vocabulary_of_model(model), progress)
         whole = structs.replace(whole, directions=found)
@@ -93,9 +92,12 @@ def whole_difference(
     if files is not None:
         left |= names_not_compared(model, baseline) - alike - {one.name for one in files}
     whole = structs.replace(whole, not_compared=tuple(sorted(left)))
-    source = BaselineSource(baseline.source, baseline.weights_sha256)
+    source = BaselineSource(baseline.home, baseline.weights_sha256)
     around = compare_wiring(alignment, files, None if data is None else data.inputs, whole)
     notes = (*around, *hooks_of_both(alignment), *alignment.notes)
+    if (head := whole.headline) is not None and head.graph is None:
+        program = compare_programs(alignment, layers, files, whole, around)
+        whole = structs.replace(whole, headline=structs.replace(head, graph=program))
     answers = None if data is None or is_of_columns(model) else answer_changes(alignment, data)
     return Difference(source, layers, whole, trial, notes, answers)
 
@@ -128,7 +130,8 @@ def changed_graph(
         programs.insert(0 if found[0].program is None else 1, empty)
     if len(programs) < 2:
         return GraphChange(operations) if listed or any(one.program for one in found) else None
-    both = [(CALL.sub(INLINED, x.baseline.name), CALL.sub(INLINED, x.model.name)) for x in pairs]
+    two = ([x.baseline for x in pairs], [x.model for x in pairs])
+    both = [*zip(*([one.called or one.name for one in side] for side in two), strict=True)]
     known = {*compress(both, (x.how in WHOLE and not x.moved for x in pairs))}
     renamed = {name for old, new in known if old != new for name in (old, new)}
     named = [{*held.names(), *(names[side] for names in both)} for side, held in enumerate(found)]
@@ -223,7 +226,7 @@ def vocabulary_of_model(model: LoadedModel) -> Vocabulary | None:
 
 def all_beside(model: LoadedModel) -> dict[str, Path] | None:
     """Return all files of a model by name, an adapter before its base; None without a folder."""
-    folders = [Path(one) for one in (model.below, model.source) if one and Path(one).is_dir()]
+    folders = [Path(one) for one in (model.below, model.home) if one and Path(one).is_dir()]
     if not folders:
         return None
     return {name: file for folder in folders for name, file in files_below(folder).items()}

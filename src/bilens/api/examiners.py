@@ -32,7 +32,7 @@ READ = ("exact", "approximate")  # endings of a layer that was read
 def examine_inventory(subject: AuditSubject) -> Inventory:
     """Say what the model is: by its file, or by its tensors and modules where it is in memory."""
     model, read = subject.given, names_read(subject)
-    path = Path(model.source)
+    path = Path(model.home)
     if model.source and model.original is None and not isinstance(path, RemotePath):
         with suppress(BilensError):
             if path.exists():

@@ -135,7 +135,7 @@ class HistoryFile:
                 f"{self.path}: cannot be read or written ({error}): check the folder's permissions "
                 "and free space, or that nothing else holds it for long."
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of damaged words of SQL
             raise foreign(self.path, str(error)) from None
 
     def _connected(self, mode: str) -> sqlite3.Connection:

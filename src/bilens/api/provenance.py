@@ -63,15 +63,15 @@ def files_read(model: LoadedModel) -> dict[str, str]:
     check_unchanged(model)
     below = Path(model.below) if model.below else None
     read = [*weights, *sorted(tensor_files(model) - {*weights})]
-    beside = read_beside(Path(model.source), below) if read else {}
+    beside = read_beside(Path(model.home), below) if read else {}
     names = {path: name for name, path in beside.items()}
     files = {names.get(path) or name_below(model, path): path for path in read} | {
         name: path for name, path in beside.items() if not model.marks or path in model.marks
     }
-    places = os.path.abspath(model.source), os.path.realpath(model.source)  # noqa: PTH100
+    places = os.path.abspath(model.home), os.path.realpath(model.home)  # noqa: PTH100
     own = {Path(one).name for one in places if Path(one).is_dir()}
     found = {f"{OWN}{n}" if n in own else n: file_sha256(path) for n, path in files.items()}
-    unseen = unseen_in(Path(model.source)) if read else {}
+    unseen = unseen_in(Path(model.home)) if read else {}
     found |= {f"{name}/": folder_key(path) for name, path in unseen.items()}
     check_unchanged(model)
     return found
@@ -79,14 +79,14 @@ def files_read(model: LoadedModel) -> dict[str, str]:
 
 def name_below(model: LoadedModel, path: Path) -> str:
     """Return the path of a file from the folder of a model, or its name alone."""
-    place = Path(model.source)
+    place = Path(model.home)
     place = place if place.is_dir() else place.parent
     return path.relative_to(place).as_posix() if path.is_relative_to(place) else path.name
 
 
 def check_unchanged(model: LoadedModel) -> None:
     """Refuse a model of which a file changed, or went, since it was opened."""
-    own = {Path(place) for place in (model.source, model.below, *model.files) if place}
+    own = {Path(x) for x in (model.source, model.home, model.below, *model.files) if x}
     for path, mark in model.marks.items() if Path(model.source).exists() else ():
         is_own = not own.isdisjoint((path, *path.parents))
         if is_own and mark_of(path) != mark and not is_prose(path):
@@ -120,7 +120,7 @@ def describe_source(model: LoadedModel) -> Source:
     given = model.original if model.module is None else model.module
     of_class = "://" in model.source or (model.source and Path(model.source).exists())
     in_memory = CHANGED in model.provenance or (model.original is not None and not of_class)
-    path = "" if in_memory else model.source
+    path = "" if in_memory else model.home
     in_training = answers_otherwise_in_training(given)
     hooks = () if given is None else hooked_parts(given)
     return Source(path, model.weights_sha256, said | known, {}, in_training, hooks)
@@ -182,7 +182,7 @@ COMPANION = re.compile(  # configuration, tokenizer and code of a model
 PROSE = re.compile(
     r"(?:readme|licen[cs]es?|copying|notice|changelog|citation)\b[^.]*(?:\.(?:txt|cff|bib))?"
     r"|.*\.(?:(?:intoto|cdx)\.json|sarif)|junit\.xml"  # evidence
-    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints|bilens(?:-watch|\.db)\.lock)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
+    r"|\.(?:git.*|cache|huggingface|DS_Store|ipynb_checkpoints|bilens-watch\.lock|bilens\.db\.lock)|bilens\.db(?:-\w+)?|.*\.(?:md|rst|html?|pdf|png|jpe?g|gif|svg|webp|log)",
     re.IGNORECASE,
 )
 # JSON that a loader reads, whatever stands at its beginning
@@ -253,7 +253,7 @@ def files_beside(model: LoadedModel) -> dict[str, str]:
     These are left out where not even those that were read are known by their bytes. Folders that
     are not gone through are known by all that lies in them.
     """
-    places = [Path(place) for place in (model.source, model.below) if place]
+    places = [Path(place) for place in (model.home, model.below) if place]
     hashed = {*weight_files_of(model)}  # with the weights
     hashed |= {path for path in tensor_files(model) if {path, path.parent} & {*places[1:]}}
     own = {path for path in hashed if path.name != INDEX_NAME}
@@ -377,7 +377,7 @@ def unseen_in(folder: Path) -> dict[str, Path]:
 def folders_unseen(model: LoadedModel) -> dict[str, set[str]]:
     """Return the folders of a model that are not gone through, by name, and what lies in them."""
     found = defaultdict[str, set[str]](set)
-    for place in (model.below, model.source):
+    for place in (model.below, model.home):
         for name, path in (unseen_in(Path(place)) if place else {}).items():
             found[name].add(folder_key(path))
     return found

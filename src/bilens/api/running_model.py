@@ -178,7 +178,7 @@ def patch(
 
     def edit(x: Tensor) -> Tensor:
         try:
-            target = values.to(x).expand(x.shape)
+            target = values.to(x).expand(x.shape).clone()  # what comes behind may write to it
         except RuntimeError:
             raise ShapeError(
                 f"values have shape {tuple(values.shape)}; what is replaced at the {at} of "

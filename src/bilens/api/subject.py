@@ -109,6 +109,7 @@ def as_it_is_now(model: LoadedModel) -> LoadedModel:
         provenance={**model.provenance, CHANGED: model.source},
         stored={} if model.module is not None else model.stored,
         files=(),
+        folder="",
         compare=None,
         alone=None,
         module_sha256="",

@@ -45,7 +45,8 @@ def watch_folder(
     for audit in history.audits():
         last.setdefault(audit.model, audit)
     last.pop(UNNAMED, None)  # it lies nowhere
-    names = {*last, *models_below(history.folder)}
+    parts = {(Path(name) / file).as_posix() for name, one in last.items() for file, _ in one.files}
+    names = {*last} | ({*models_below(history.folder)} - parts)  # a part of one that was audited
     places = [one.resolve() for one in inputs]
     found = [look_at(history, name, last.get(name), places, say) for name in sorted(names)]
     code = max((one.code for one in found), default=0)

@@ -20,11 +20,12 @@ from bilens.io.loaded_model import LoadedModel
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import hooked_parts, in_evaluation, only_tensor
-from bilens.records.layer_readings import AROUND, AlignmentNote
-from bilens.records.tensor_changes import FileChange, GraphChange, WholeDifference
+from bilens.records.layer_readings import AROUND, AlignmentNote, LayerDifference
+from bilens.records.tensor_changes import FileChange, GraphChange, SettingChange, WholeDifference
 
 Files = Sequence[FileChange] | None  # beside the weights of both; None where one has no folder
 CONFIG = "config.json"
+MOST_SETTINGS = 100  # of programs, that are told
 STORAGE = ("torch_dtype", "dtype", "quantization_config")
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")  # one that is alone is told by name
 # Keys of a configuration.
@@ -67,6 +68,47 @@ def compare_wiring(
     return compare_answers_of_modules(model, baseline, data)
 
 
+def compare_programs(
+    alignment: Alignment,
+    layers: Sequence[LayerDifference],
+    files: Files,
+    whole: WholeDifference,
+    around: Sequence[AlignmentNote],
+) -> GraphChange | None:
+    """Compare what is computed with the tensors of two models, where no file says it as a program.
+
+    Of modules the code and the settings of their parts, of folders the configuration, and of equal
+    tensors the layers made of them. None where nothing was found to differ, and where shapes of
+    tensors differ.
+    """
+    both = alignment.model, alignment.baseline
+    if whole.model_alone or whole.baseline_alone or whole.other_shape:
+        return None  # sizes are settings, too, and tensors tell of them
+    given = [module_given(one) for one in both]
+    config = next((one for one in files or () if one.name == CONFIG), None)
+    keys = () if config is None else {*config.keys} - BESIDE_THE_FUNCTION
+    other = [(CONFIG, key) for key in sorted(keys)]
+    if isinstance(given[0], nn.Module) and isinstance(given[1], nn.Module):
+        other += [(name, "") for name in parts_of_other_code(given[0], given[1])]
+    others = () if whole.changed else layers
+    unlike = [one for one in others if not (one.identical or one.same_function)]
+    other += [(one.name, "outputs") for one in unlike if one.refused is None]
+    if not other and {note.kind for note in around} & {f"{AROUND}order", f"{AROUND}answers"}:
+        other = [("forward", "outputs")]
+    if other:
+        settings = tuple(SettingChange(name, setting, "", "") for name, setting in other)
+        return GraphChange(None, settings[:MOST_SETTINGS])
+    unknown = given.count(None) == 1 and not all(one.network for one in both)
+    hooked = any(one is not None and hooked_parts(one) for one in given)
+    return GraphChange() if unknown or hooked or unlike else None
+
+
+def module_given(model: LoadedModel) -> nn.Module | None:
+    """Return the module of a model as it was given, without what torch.compile puts around it."""
+    module = model.original or model.module
+    return getattr(module, "_orig_mod", module)
+
+
 def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
     """Yield the parts of each model with hooks, which may act on other inputs."""
     for kind, one in (("hooks", alignment.model), ("baseline_hooks", alignment.baseline)):
@@ -102,8 +144,7 @@ def compare_answers_of_modules(
 ) -> tuple[AlignmentNote, ...]:
     """Run both on the data and at several scales; the model with the weights of the other, too."""
     unknown, answers = ((AlignmentNote(f"{AROUND}{kind}", ()),) for kind in ("unknown", "answers"))
-    given = (one.original or one.module for one in (model, baseline))
-    mine, theirs = (getattr(one, "_orig_mod", one) for one in given)  # what torch.compile wraps
+    mine, theirs = module_given(model), module_given(baseline)
     if mine is None or theirs is None:
         return unknown
     x, own, other = inputs_of(mine, model, data), weights_of(mine), weights_of(theirs)
@@ -131,9 +172,27 @@ def parts_of_other_code(mine: nn.Module, theirs: nn.Module) -> tuple[str, ...]:
         if all(type(one) in WITHOUT_EFFECT for one in both):
             continue
         kinds = dict.fromkeys(type(one) for one in both)
-        if len(both) < 2 or len(kinds) > 1 or settings_of(both[0]) != settings_of(both[1]):
+        alike = len(both) == 2 and len(kinds) == 1 and settings_of(both[0]) == settings_of(both[1])
+        if not (alike and are_unsaved_equal(*both)):
             found.append(f"{path} ({', '.join(kind.__name__ for kind in kinds)})".strip())
     return tuple(found)
+
+
+def are_unsaved_equal(mine: nn.Module, theirs: nn.Module) -> bool:
+    """Tell whether two parts have the same buffers that no file of them holds."""
+    both = mine, theirs
+    names = {name for part in both for name in part._non_persistent_buffers_set}
+    buffers = [[dict(part.named_buffers(recurse=False)).get(n) for part in both] for n in names]
+    known = [one for one in buffers if one != [None, None]]
+    return all(a is not None and b is not None and are_one_tensor(a, b) for a, b in known)
+
+
+def are_one_tensor(mine: Tensor, theirs: Tensor) -> bool:
+    """Tell whether two tensors hold the same numbers, NaN at the same places."""
+    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype) or mine.is_meta or theirs.is_meta:
+        return mine.shape == theirs.shape and mine.is_meta and theirs.is_meta
+    theirs = theirs.to(mine.device)
+    return bool(((mine == theirs) | ((mine != mine) & (theirs != theirs))).all())
 
 
 def configuration_of(module: nn.Module) -> dict[str, object]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from math import prod
 
+from torch import nn
+
 from bilens.base.errors import BilensError
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import fold_names, holds_weights
@@ -75,6 +77,16 @@ def find_not_finite(tensors: Store, layers: Iterable[LayerView]) -> tuple[int, t
                 looked += 1
                 broken += [] if finite else [name]
     return looked, tuple(broken)
+
+
+def find_nan_buffers(module: nn.Module) -> list[str]:
+    """Name the buffers with NaN that no file of the module holds; infinity may stand in masks."""
+    saved = module.state_dict().keys()
+    return [
+        name
+        for name, one in module.named_buffers()
+        if name not in saved and not one.is_meta and bool(one.isnan().any())
+    ]
 
 
 def is_parameter(name: str, tensor: StoredTensor) -> bool:

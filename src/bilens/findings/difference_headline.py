@@ -4,7 +4,8 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 
-from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, is_beyond_chance
+from bilens.findings.tensor_likeness import HALF, Matching, TensorPair, are_scaled, is_beyond_chance
+from bilens.findings.tensor_parts import norms_in
 from bilens.io.stored_mlp import StoredTensor
 from bilens.io.tensor_names import holds_weights
 from bilens.records.tensor_changes import (
@@ -141,6 +142,10 @@ def is_unrelated(found: Matching, differing: Sequence[TensorChange]) -> bool:
         return False
     if not is_beyond_chance(HALF, sum(one.entries for one in matrices)):
         return False
+    if [*norms_in(found.model), *norms_in(found.baseline)]:  # may be in weights of the other file
+        names = {one.name for one in matrices}
+        if any(are_scaled(one) for one in found.pairs if one.model.name in names):
+            return False
     return not any(
         one.state in (*PLACES, "permuted", "low_rank")
         or one.correlation is None

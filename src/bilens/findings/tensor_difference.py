@@ -1,7 +1,7 @@
 """Compares every tensor of a model with the baseline's, readable as a layer or not."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import torch
@@ -30,6 +30,7 @@ from bilens.findings.tensor_likeness import (
 )
 from bilens.findings.tensor_matching import call_moved_renamed, match_tensors
 from bilens.findings.tensor_parts import match_folded
+from bilens.io.contents import Contents
 from bilens.io.stored_mlp import Store, StoredTensor
 from bilens.io.tensor_names import LAYER, is_stack, kind_of, paired
 from bilens.records.tensor_changes import FileChange, GraphChange, TensorChange, WholeDifference
@@ -62,15 +63,17 @@ def compare_tensors(
     unseen: tuple[str, ...] = (),
     same_file: bool = False,
     graph: Callable[[Sequence[TensorPair]], GraphChange | None] | None = None,
+    headers: Mapping[str, Contents | None] | None = None,
     progress: Progress = silent,
 ) -> WholeDifference:
     """Compare all tensors with a baseline's, one pair in memory at a time.
 
     `files` are those beside the weights, `unseen` folders there; `same_file` says that these have
-    the same SHA-256; `graph` compares operations, which read tensors that are matched in pairs.
+    the same SHA-256; `graph` compares operations, which read tensors that are matched in pairs;
+    `headers` are those of "model" and "baseline".
     """
     found = match_tensors(model, baseline, progress)
-    changes = match_folded(found)
+    changes = match_folded(found, {n: one for n, one in (headers or {}).items() if one})
     changed = None if graph is None else graph(found.pairs)
     renamed = call_moved_renamed(found.pairs)
     if graph is not None and renamed and graph(renamed) == GraphChange((), ()):
@@ -127,7 +130,7 @@ def compare_pair(pair: TensorPair) -> TensorChange:
     coded, summed = new.quantised_as != old.quantised_as, new.added_to or old.added_to
     if rounded or widened:
         found = replace(found, state="rounding", rank=0 if found.full else None)
-    elif coded and (off := blocks_off(before, after, new.quantised_as, old.quantised_as)) == ():
+    elif coded and (off := blocks_off(before, after, new, old)) == ():
         found = replace(found, state="quantised")
     elif coded and off is not None:
         found = replace(found, state="codes", blocks_off=len(off), places=off[:NAMED])
@@ -247,13 +250,20 @@ def matrices(name: str, tensor: Tensor) -> list[Tensor]:
 # ---- codes
 
 
-def blocks_off(one: Tensor, other: Tensor, new: str, old: str) -> tuple[str, ...] | None:
+def blocks_off(
+    one: Tensor, other: Tensor, new: StoredTensor, old: StoredTensor
+) -> tuple[str, ...] | None:
     """Return the blocks of codes that say other numbers than the nearest; None where most do.
 
-    Either tensor may be the one in codes, of the types `new` (of the other one) and `old`.
+    Either tensor may be the one in codes, as stored in `new` (of the other one) and `old`.
     """
-    for exact, levels, codes in ((one, other, new), (other, one, old)):
-        if codes == "Q8_0" and (off := eight_bit_blocks_off(exact, levels)) is not None:
+    for exact, levels, stored in ((one, other, new), (other, one, old)):
+        codes, off = stored.quantised_as, None
+        if codes == "Q8_0":
+            off = eight_bit_blocks_off(exact, levels)
+        elif stored.grid is not None:
+            off = grid_blocks_off(exact, levels, stored.grid(stored.block), codes)
+        if off is not None:
             if int(off.sum()) * 2 <= len(off):
                 starts = (
                     divmod(at * SCALED, levels.shape[-1]) for at in off.nonzero()[:, 0].tolist()
@@ -290,6 +300,36 @@ def eight_bit_blocks_off(exact: Tensor, levels: Tensor) -> Tensor | None:
         most = count * half + torch.where(largest, 0, (scale + half) / 2)
         most = torch.where(scale > 0, most, LARGEST * half)
         found.append((away > most * (1 + 1e-6) + 1e-6 * scale * count).any(1))
+    return min(found, key=lambda off: int(off.sum()))
+
+
+def grid_blocks_off(exact: Tensor, levels: Tensor, grid: Tensor, codes: str) -> Tensor | None:
+    """Tell of each block whether a number is further from its level than from another of the grid.
+
+    None where the levels are none of that grid, as of a tensor whose axes are turned.
+
+    Math: with the lowest level l and the step s, each rounded to float16 by as much as e(l), e(s),
+        a level l + q s is |q| e(s) + e(l) away from what was meant, and that (|s| + e(s)) / 2 from
+        the number; of types without a stored l, q counts from zero, and the largest number of the
+        other sign than s may be a step beyond the last level.
+    """
+    if grid.shape[:-1].numel() * SCALED != levels.numel():
+        return None
+    low, step = grid.double().reshape(-1, 2).T[:, :, None]
+    other, last = levels.reshape(-1, SCALED).double(), 2 ** int(codes[1]) - 1
+    code = torch.where(step == 0, 0, (other - low) / torch.where(step == 0, 1, step)).round()
+    if bool((((low + code * step) - other).abs() > 1e-6 * (low.abs() + step.abs() * last)).any()):
+        return None
+    is_stored, half = codes.endswith("1"), spacing(step.abs(), torch.float16) / 2
+    count = code if is_stored else (code - (last + 1) / 2).abs()
+    count = torch.where(step == 0, last, count)
+    most = (step.abs() + half) / 2 + count * half + 1e-6 * (low.abs() + step.abs() * last)
+    most = most + (spacing(low.abs(), torch.float16) / 2 if is_stored else 0)
+    found = list[Tensor]()
+    for dtype in (exact.dtype, torch.float16, torch.bfloat16):
+        away = (exact.to(dtype).reshape(-1, SCALED).double() - other) * torch.where(step < 0, -1, 1)
+        beyond = (code == last) & (away > 0) & (not is_stored)
+        found.append((away.abs() > most + beyond * step.abs() / 2).any(1))
     return min(found, key=lambda off: int(off.sum()))
 
 

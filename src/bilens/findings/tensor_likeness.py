@@ -132,6 +132,17 @@ def are_elsewhere(one: Tensor, other: Tensor) -> bool:
     return False
 
 
+def are_scaled(pair: TensorPair) -> bool:
+    """Tell whether most rows, along the first or last axis, differ by factors alone."""
+    both = [numbers_in(one).float() for one in (pair.model, pair.baseline)]
+    for axis in (0, -1):
+        first, second = (one.movedim(axis, 0).flatten(1) for one in both)
+        alike = float(torch.nn.functional.cosine_similarity(first, second).abs().median())
+        if alike >= NEARLY and is_beyond_chance(alike, first.shape[1]):
+            return True
+    return False
+
+
 def agree(one: Tensor, other: Tensor, *, exact: bool = False) -> bool:
     """Tell whether the numbers of two tensors of one shape say that they are the same one.
 

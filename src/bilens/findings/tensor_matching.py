@@ -67,6 +67,7 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
         new, old = model[name], baseline[other]
         if name in found.model and other in found.baseline and new.shape == old.shape:
             found.add(new, old, "name", range(len(squeezed(new.shape))))
+    match_contents(found, named, constants=True)  # in whose own places others are by now
     match_siblings(found)
     match_parts(found)
     match_copies(found)
@@ -244,8 +245,8 @@ def out_of_order(members: Sequence[Numbered], *, same_words: bool) -> list[int]:
 # ---- by content
 
 
-def match_contents(found: Matching, named: Mapping[str, str]) -> None:
-    """Pair what is left by the numbers in it, whatever the order of axes."""
+def match_contents(found: Matching, named: Mapping[str, str], *, constants: bool = False) -> None:
+    """Pair what is left by the numbers in it, whatever the order of axes; of names of both, too."""
     taken = {*named.values()}
     buckets = dict[tuple[int, ...], tuple[list[StoredTensor], list[StoredTensor]]]()
     for side, left in enumerate((found.model, found.baseline)):
@@ -264,7 +265,8 @@ def match_contents(found: Matching, named: Mapping[str, str]) -> None:
             if tries.setdefault(new.name, 0) >= TRIES or (own and is_unturned(order)):
                 continue
             tries[new.name] += 1
-            if agree(numbers_in(new), numbers_in(in_shape_of(new, old, order)), exact=exact):
+            both = numbers_in(new), numbers_in(in_shape_of(new, old, order))
+            if agree(*both, exact=exact) or (constants and same_bits(*both)):
                 how: How = "content" if is_unturned(order) else "transposed"
                 found.add(new, old, how, order, moved=exact)
 

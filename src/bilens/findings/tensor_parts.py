@@ -4,7 +4,7 @@ Rows lie one behind the other (q, k and v; a stack of experts), take turns (gate
 head by head, or are those of one tensor whose blocks stand in another order (gates of a GRU).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -27,6 +27,7 @@ from bilens.findings.tensor_likeness import (
     squeezed,
 )
 from bilens.io.byte_ranges import Block
+from bilens.io.contents import Contents
 from bilens.io.stored_mlp import StoredTensor
 from bilens.io.tensor_names import canonical
 from bilens.records.tensor_changes import TensorChange
@@ -39,7 +40,9 @@ NORMS = (
     ("gamma", "beta", "moving_mean", "moving_variance"),
     ("w_0", "b_0", "w_1", "w_2"),
 )
-LARGEST_EPSILON, FACTOR = 0.1, 1.5  # spacings that a factor is away: of a sum, a root, a product
+# What is added to a variance where no file says it, as torch and Keras do, Keras' ResNets, others.
+USUAL_EPSILONS = (1e-5, 1e-3, 1.001e-5, 1e-4, 1e-6)
+FACTOR = 1.5  # spacings that a factor is away: of a sum, a root, a product
 FEW = 4  # one row in so many may not be found behind the one before, or there is no order in them
 
 Part: TypeAlias = tuple[StoredTensor, StoredTensor, tuple[int, ...]]  # part, whose, order of axes
@@ -200,23 +203,24 @@ def read_rows(whole: StoredTensor, order: tuple[int, ...], rows: Tensor, block: 
 # ---- batch normalisations that are multiplied into the weights before them
 
 
-def match_folded(found: Matching) -> list[TensorChange]:
+def match_folded(found: Matching, held: Mapping[str, Contents]) -> list[TensorChange]:
     """Take normalisations of one file that are part of weights of the other out of a matching.
 
     Math: (W x + b − mean) γ / √(variance + ε) + β is one map again, s W and s (b − mean) + β with
         s = γ / √(variance + ε). All four tensors have to be left of one file alone;
-        ε is what W says.
+        ε is one that its header in `held` says, else a usual one, and one that s allows.
     """
     changes = list[TensorChange | None]()
     for side, other in (("baseline", "model"), ("model", "baseline")):
         if not [*norms_in(getattr(found, other))]:
             norms = [*norms_in(getattr(found, side))]
-            changes += (match_norm(found, names, side, other) for names in norms)
+            said = held[side].epsilons() if norms and side in held else ()
+            changes += (match_norm(found, names, side, other, said) for names in norms)
     return [one for one in changes if one is not None]
 
 
 def match_norm(
-    found: Matching, names: tuple[str, ...], side: str, other: str
+    found: Matching, names: tuple[str, ...], side: str, other: str, said: Collection[float]
 ) -> TensorChange | None:
     """Take a normalisation out of a matching, where weights of the other file have it in them."""
     stored = [getattr(found, side)[one] for one in names]
@@ -232,9 +236,13 @@ def match_norm(
         nearer = ((gain - steps[0]).clamp(min=0) / high).square() - (norm[3] + steps[3])
         farther = ((gain + steps[0]) / low).square() - (norm[3] - steps[3])
         least, most = float(nearer.max()), float(farther.min())
-        if bool((low > high).any()) or max(least, 0) > min(most, LARGEST_EPSILON) or not rows.any():
+        # in float32 one is off by less than a millionth of it
+        fits = (
+            one for one in said or USUAL_EPSILONS if least - 1e-6 * one <= one <= most + 1e-6 * one
+        )
+        epsilon = next(fits, None)
+        if epsilon is None or bool((low > high).any()) or not rows.any():
             continue
-        epsilon = (max(least, 0) + min(most, LARGEST_EPSILON)) / 2
         scale = norm[0] / (norm[3] + epsilon).sqrt()
         scale = sign * scale.abs().clamp(low, high)
         residual = float((scaled - scale[:, None] * rows).norm() / scaled.norm())
@@ -250,6 +258,7 @@ def match_norm(
                 name=new.name, kind="other", layer=None, dtype=new.storage, state="folded",
                 baseline_dtype=old.storage, baseline_name=old.name, entries=prod(new.shape),
                 norm=names[0].replace("/", ".").rpartition(".")[0], residual=residual,
+                epsilon=epsilon, assumed=not said,
                 full=min(rows.shape), rank=0,
                 size=float(whole[side == "model"].norm()),
             )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from bilens.base.errors import BilensError, CheckpointError, NoLayersError, Usag
 from bilens.base.memory import check_memory
 from bilens.io.byte_ranges import Block, Region, opened
 from bilens.io.contents import Contents, Tensor as Listed, UnknownKindError
-from bilens.io.file_kinds import find_model, kind_of, mark_files
+from bilens.io.file_kinds import find_model, folder_around, kind_of, mark_files
 from bilens.io.formats.gguf import parts_of, stored_tensors as tensors_of_gguf
 from bilens.io.formats.keras import read_hdf5
 from bilens.io.formats.named_roles import open_tensors
@@ -31,7 +30,6 @@ from bilens.io.load import PEFT, load_with
 from bilens.io.loaded_model import LoadedModel, ReadOptions
 from bilens.io.remote import RemotePath, located
 from bilens.io.stored_mlp import Store, StoredTensor, stored_array, stored_codes
-from bilens.io.tensor_names import CALL
 from bilens.nn.sparse_autoencoder import SparseAutoencoder
 
 COPIES = 3  # of the bytes of an archive of arrays
@@ -74,7 +72,8 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
     """Return the tensors of a model of which no layer is read, and why; raise where it is none."""
     try:
         path = find_model(given, any_kind=True)
-        marks = mark_files(path)
+        folder = folder_around(given, path)
+        marks = mark_files(folder or path)
         held = None if isinstance(path, RemotePath) else contents_at(path)
     except CheckpointError as why:
         known = isinstance(error, NoLayersError) and not isinstance(why, UnknownKindError)
@@ -100,7 +99,7 @@ def without_layers(given: Path, options: ReadOptions, error: BilensError) -> Loa
         store = {**store, **tensors_beside(store, held, error)}
     files = () if held is None else tuple(held.files)
     model = LoadedModel(None, str(path), sha256, provenance=about, stored=store, files=files)
-    return replace(model, marks=marks)
+    return replace(model, marks=marks, folder=str(folder or ""))
 
 
 # ---- tensors of files of which no layer is read
@@ -168,9 +167,8 @@ def tensors_beside(store: Store, held: Contents, error: BilensError) -> Store:
     names = {one.name for one in held.tensors}
     others = [name for name in store if name not in names]
     there = Counter(name for name in store if name in names)
-    there += Counter({name for one in store.values() for name in one.made_of if name not in store})
-    plain = {CALL.sub("", name) for name in others}  # of all calls of a function
-    there += Counter(name[m.end() :] for name in plain for m in re.finditer(r"^|\.", name))
+    held_in = {name for one in store.values() for name in (*one.made_of, one.called)}
+    there += Counter(name for name in held_in if name and name not in store)
     shapes = Counter(sides_of(store[name].shape) for name in others if not there)
     counted, found = {one.name for one in held.weights()}, dict[str, StoredTensor]()
     for one in held.tensors:

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -23,6 +24,10 @@ PARTS |= {name: name for name in ("norm", "embedding", "head")}
 OF_OTHERS = ("o", "k", "v", "gate", "down")  # matrices beside the one that is counted
 RECURRENT = re.compile(r"(?:^|[._])w(?:eight)?_hh(?:_l\d+)?(?:_reverse)?$|recurrent_kernel$")
 READS_INPUT = re.compile(r"(?:^|[._])w(?:eight)?_ih(?:_l\d+)?(?:_reverse)?$")  # beside one of them
+BATCH_NORM = re.compile(r"batch_?norm", re.IGNORECASE)
+# In a program of TorchScript: of a call the last number, or the last but one; of a class its own.
+BATCH_NORM_CALL = re.compile(r"batch_norm\([^()]* (\d[\d.e-]*)(?:, \w+)?,? *\)")
+EPSILON_OF_CLASS = re.compile(r"\beps : Final\[float\] = (\d[\d.e-]*)")
 GATES = {4: "lstm", 3: "gru", 1: "rnn"}
 # Operations and layers that are parts by themselves, whatever their tensors are called.
 OPERATIONS = {
@@ -130,6 +135,27 @@ class Contents:
         self.tensors = [
             one._replace(quantised=one.name in names and one.dtype in codes) for one in self.tensors
         ]
+
+    def epsilons(self) -> set[float]:
+        """List the ε of the batch normalisations of a file, as far as it says them."""
+        found, todo = set[float](), list[Program]()
+        with suppress(Exception):  # a field that is not known, or damaged bytes
+            todo = [] if self.program is None else [self.program()]
+        while todo:
+            one = todo.pop()
+            if isinstance(one, Operation):
+                if BATCH_NORM.search(one.label):
+                    said = one.parts.get("epsilon")
+                    found |= {said} if isinstance(said, float) else set()
+                    found |= {float(text) for text in EPSILON_OF_CLASS.findall(str(one.parts))}
+                todo.append(one.parts)
+            elif isinstance(one, dict):
+                todo += one.values()
+            elif isinstance(one, list):
+                code = " ".join(part for part in one if isinstance(part, str))
+                found |= {float(text) for text in BATCH_NORM_CALL.findall(code)}
+                todo += one
+        return found
 
     @property
     def parameters(self) -> int:

@@ -93,6 +93,13 @@ def find_model(given: Path, any_kind: bool = False) -> Path:
     return path
 
 
+def folder_around(given: Path, found: Path) -> Path | None:
+    """Return the folder that holds the one file that was found in what was named; else None."""
+    if isinstance(found, RemotePath) or given.is_file() or not found.is_file():
+        return None
+    return found.parent
+
+
 def cached(given: Path) -> Path:
     """Return the folder of a model in the cache of the Hugging Face hub."""
     said = "no such file or folder"

@@ -16,7 +16,7 @@ from bilens.base.errors import CheckpointError, NoLayersError, UsageError
 from bilens.base.files import check_path, why_unreadable
 from bilens.base.model_card import hub_origin
 from bilens.io.converted_folder import CONVERTED
-from bilens.io.file_kinds import find_model, mark_files
+from bilens.io.file_kinds import find_model, folder_around, mark_files
 from bilens.io.formats.circuit_tracer import CIRCUIT_TRACER
 from bilens.io.formats.ends import ends_of
 from bilens.io.formats.gguf import GGUF
@@ -142,20 +142,23 @@ def load(
 
 def load_with(path: str | Path, options: ReadOptions) -> LoadedModel:
     """Read a model with everything that a caller says about it; see `load`."""
-    path = find_model(located(path))
+    given = located(path)
+    path = find_model(given)
+    folder = folder_around(given, path)
     if options.base is not None and not PEFT.matches(path):
         raise UsageError(
             f"{path}: is no adapter of PEFT, and base={options.base} is what one is added to: "
             "leave it out."
         )
     try:
-        marks = mark_files(path)
+        marks = mark_files(folder or path)
         model = read_in_format(path, options)
     except OSError as error:
         raise CheckpointError(f"{path}: {why_unreadable(error)}") from error
     about = {**model.provenance, **hub_origin(str(path))}
     marks = {**marks, **model.marks}
     model = replace(model, marks=marks, provenance=about, asked=options.reading())
+    model = replace(model, folder=str(folder or ""))
     return model.keep_as_read()
 
 

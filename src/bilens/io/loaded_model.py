@@ -66,6 +66,7 @@ class LoadedModel:
         files: the files of the weights, where they are several beside each other.
         marks: the files that lay there when it was opened, each as it was; see `mark_of`.
         below: the model that an adapter is added to; None for no adapter.
+        folder: the folder that was named, where the model is a file of it; else empty.
         alone: reads the layers without the module, as of a model that no module can be.
         views: the layers, where they are not those of the module.
         load_report: what was taken for what, and how exactly, where that had to be found out.
@@ -102,6 +103,7 @@ class LoadedModel:
     files: tuple[Path, ...] = ()
     marks: Mapping[Path, tuple[int, ...] | None] = field(default_factory=dict)
     below: str | None = None
+    folder: str = ""
     alone: Callable[[], LoadedModel] | None = None
     original: nn.Module | None = None
     reread: Callable[[], LoadedModel] | None = None
@@ -178,6 +180,11 @@ class LoadedModel:
     def place(self) -> Path:
         """The path that the model was read from, beside its other files, even if changed since."""
         return Path(self.provenance.get(CHANGED, self.source))
+
+    @property
+    def home(self) -> str:
+        """The source as it was named: a folder is all that lies in it, a file is that alone."""
+        return self.folder or self.source
 
     @property
     def own_input_names(self) -> tuple[str, ...] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,8 +25,7 @@ from bilens.io.contents import (
     hash_of,
     shape_text,
 )
-from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse
-from bilens.io.tensor_names import INLINED
+from bilens.io.formats.onnx_bodies import bodies_in, fill_sparse, tensors_below
 from bilens.records.inventory import Port
 
 NUMBERS = {"float": "float32", "double": "float64"}  # as onnx calls them
@@ -43,11 +43,12 @@ def read_onnx_contents(path: Path) -> Contents:
     found = Contents(f"ONNX{f' of {maker}' if maker else ''}", [path], is_graph=True)
     kinds = onnx.TensorProto.DataType
     graphs = [model.graph, *model.functions]
-    users: set[str] = set()
+    users = set[str]()
+    for graph in graphs:
+        for _, proto in tensors_below(graph, ""):
+            add_onnx_tensor(found, path, proto, kinds)
     while graphs:  # graphs inside If and Loop, and functions, stand behind
         graph = graphs.pop(0)
-        for proto in getattr(graph, "initializer", ()):
-            add_onnx_tensor(found, path, proto, proto.name, kinds)
         made = {name: node for node in graph.node for name in node.output}
         for node in graph.node:
             name = node.op_type
@@ -59,16 +60,14 @@ def read_onnx_contents(path: Path) -> Contents:
                 found.parts["trees"] += len(trees)
             users |= {*node.input} if name.startswith(QUANTISED) else set()
             for part in node.attribute:
-                if part.t.data_type:
-                    own = "" if name == "Constant" else f".{part.name}"
-                    add_onnx_tensor(found, path, part.t, f"{node.output[0]}{own}", kinds)
                 graphs += bodies_in(part)
     held = {one.name for one in found.tensors}
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
             if value.name not in held:
                 found.ports.append(onnx_port(side, value, kinds))
-    found.mark_codes(users)
+    ends = {name: {name[at.end() :] for at in re.finditer(r"^|\.", name)} for name in held}
+    found.mark_codes([name for name in held if ends[name] & users])  # in bodies, too
     found.said = {entry.key: entry.value for entry in model.metadata_props}
     versions = (f"{one.domain or 'ai.onnx'} {one.version}" for one in model.opset_import)
     found.said |= {"opset": ", ".join(versions)}
@@ -100,13 +99,11 @@ class OnnxProgram:
         self.onnx, self.folder, self.model = onnx, str(path.parent), model
         self.functions = {(one.domain, one.name, one.overload): one for one in model.functions}
         self.called, self.domains = dict[Any, None](), set[str]()
-        self.ending = ""  # of names in a function, which is read where it is called
         self.opsets = {plain_domain(one.domain): one.version for one in model.opset_import}
 
     def tree(self) -> Program:
         graph = Operation("graph", self.graph(self.model.graph, {}, is_main=True))
         functions, done = list[Program](), set[Any]()
-        self.ending = INLINED
         while left := [key for key in (*self.called, *self.functions) if key not in done]:
             done.add(left[0])  # in the order in which they are called
             one = self.functions[left[0]]
@@ -134,22 +131,17 @@ class OnnxProgram:
                 found[field.name] = parts if many else parts[0]
         return found
 
-    def value(self, one: Any, scope: dict[str, Program], name: str = "") -> Program:
+    def value(self, one: Any, scope: dict[str, Program]) -> Program:
         kind = one.DESCRIPTOR.name if hasattr(one, "DESCRIPTOR") else ""
         if kind == "TensorProto":
             fetch = partial(bytes_of, self.onnx, one, self.folder)
-            return WeightPlace(name or one.name, (one.data_type, *one.dims), fetch)
+            return WeightPlace(one.doc_string, (one.data_type, *one.dims), fetch)
         if kind == "GraphProto":
-            return self.graph(one, scope, f"{name}.")
+            return self.graph(one, scope)
         return self.fields(one, scope) if kind else one
 
-    def graph(
-        self, graph: Any, outer: dict[str, Program], home: str = "", *, is_main: bool = False
-    ) -> Program:
-        """Return a graph, a body of a node or a function, whose names are its own.
-
-        Its weights are called as where the file is read, by the node that a body is in, too.
-        """
+    def graph(self, graph: Any, outer: dict[str, Program], *, is_main: bool = False) -> Program:
+        """Return a graph, a body of a node or a function, whose names are its own."""
         ends = {
             side: [getattr(one, "name", one) for one in getattr(graph, side)]
             for side in ("input", "output")
@@ -157,11 +149,10 @@ class OnnxProgram:
         made = [name for node in graph.node for name in node.output]
         scope = outer | {name: Name(name, id(graph)) for name in (*ends["input"], *made)}
         for proto in getattr(graph, "initializer", ()):
-            scope[proto.name] = self.value(proto, scope, f"{home}{proto.name}{self.ending}")
+            scope[proto.name] = self.value(proto, scope)
         for one in graph.node:
             if (held := constant_in(one)) is not None:  # as if it was an initializer
-                label = f"{home}{one.output[0]}{self.ending}"
-                scope[one.output[0]] = self.value(held, scope, label)
+                scope[one.output[0]] = self.value(held, scope)
         found: dict[str, Program] = {
             s: [scope.get(x, x) for x in names] for s, names in ends.items()
         }
@@ -169,10 +160,10 @@ class OnnxProgram:
             for side in ends:
                 found[f"{side} values"] = [self.fields(one, {}) for one in getattr(graph, side)]
         nodes = [x for x in in_order(graph.node, ends["output"]) if constant_in(x) is None]
-        found["nodes"] = [self.node(one, scope, home) for one in nodes]
+        found["nodes"] = [self.node(one, scope) for one in nodes]
         return found | self.fields(graph, scope)
 
-    def node(self, node: Any, scope: dict[str, Program], home: str) -> Operation:
+    def node(self, node: Any, scope: dict[str, Program]) -> Operation:
         domain, first = plain_domain(node.domain), (*node.output, "")[0]
         key = (node.domain, node.op_type, node.overload)
         own = key in self.functions
@@ -191,11 +182,9 @@ class OnnxProgram:
             schema = self.onnx.defs.get_schema(node.op_type, version, node.domain)
             for name, one in schema.attributes.items():
                 if one.default_value.type and not own:
-                    found[name] = self.attribute(one.default_value, scope, "")
+                    found[name] = self.attribute(one.default_value, scope)
         for one in sorted(node.attribute, key=lambda one: str(one.name)):
-            label = f"{home}{next(filter(None, node.output), node.name)}{self.ending}"
-            label += "" if node.op_type == "Constant" else f".{one.name}"
-            found[one.name] = self.attribute(one, scope, label)
+            found[one.name] = self.attribute(one, scope)
         for side in ("input", "output"):  # those at the end may be left out
             names = [*getattr(node, side)]
             while names and not names[-1]:
@@ -203,13 +192,13 @@ class OnnxProgram:
             found[f"{side}s"] = [scope.get(name, name) for name in names]
         return Operation(f"{node.op_type} {first}".strip(), found | self.fields(node, scope))
 
-    def attribute(self, one: Any, scope: dict[str, Program], name: str) -> Program:
+    def attribute(self, one: Any, scope: dict[str, Program]) -> Program:
         if one.ref_attr_name:
             return {"of the function": one.ref_attr_name}
         value = self.onnx.helper.get_attribute_value(one)
         if isinstance(value, list):
-            return [self.value(x, scope, f"{name}.{at}") for at, x in enumerate(value)]
-        return self.value(value, scope, name)
+            return [self.value(x, scope) for x in value]
+        return self.value(value, scope)
 
 
 def plain_domain(domain: str) -> str:
@@ -252,8 +241,8 @@ def in_order(nodes: Sequence[Any], ends: Sequence[str]) -> list[Any]:
     return [nodes[at] for at in found]
 
 
-def add_onnx_tensor(found: Contents, path: Path, proto: Any, name: str, kinds: Any) -> None:
-    dtype = kinds.Name(proto.data_type).lower()
+def add_onnx_tensor(found: Contents, path: Path, proto: Any, kinds: Any) -> None:
+    name, dtype = proto.doc_string, kinds.Name(proto.data_type).lower()
     dtype, shape = NUMBERS.get(dtype, dtype), tuple(proto.dims)
     said = {entry.key: entry.value for entry in proto.external_data}
     size, place, content = -(-bits_of(dtype) * prod(shape) // 8), None, None

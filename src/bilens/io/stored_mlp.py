@@ -47,7 +47,9 @@ class StoredTensor:
     is_weight: bool = True  # else it is compared with another file's alone, and never counted
     readable: bool = True  # or its name and shape alone are known
     made_of: tuple[str, ...] = ()  # other tensors of the file, such as the scales of codes
+    grid: Callable[[Block], Tensor] | None = None  # of 32 codes each the lowest level and the step
     stands_as: str = ""  # the name that its graph tells: inputs are its rows
+    called: str = ""  # by its file, where a function that it is in is called under another name
 
     @property
     def storage(self) -> str:
@@ -89,9 +91,8 @@ class StoredTensor:
         if not self.shape or self.shape[-1] % 2 != 0:
             raise self.wrong_shape("an even number of columns, half of them the gate's")
         half = self.shape[-1] // 2
-        parts = (slice(0, half), slice(half, None))
-        if in_turns:
-            parts = (slice(0, None, 2), slice(1, None, 2))
+        apart, turns = (slice(0, half), slice(half, None)), (slice(0, None, 2), slice(1, None, 2))
+        parts = turns if in_turns else apart
         fetches = (partial(columns, self.fetch, part) for part in parts)
         shape = (*self.shape[:-1], half)
         first, second = (replace(self, shape=shape, fetch=fetch) for fetch in fetches)

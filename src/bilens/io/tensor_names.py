@@ -9,8 +9,6 @@ ENDING = re.compile(r"\.(?:weight|bias)$")
 # in onnx::MatMul_282, val_12 and conv2d_251.w_0 an exporter counts.
 IN_BLOCK = r"(?:^|[._])(?:layers?|blocks?|blk|h)[._]"
 LAYER = re.compile(rf"(?:{IN_BLOCK}|^(?!.*{IN_BLOCK}\d+(?:\.|$))(?:.*?\.)?)(\d+)(?=\.)")
-# How onnx ends names of a function where that is called, with the number of the call, and any call.
-CALL, INLINED = re.compile(r"__\d+(?:_\d+)?(?=\.|$)"), "__"
 KINDS = {  # the first one that is found in a name counts
     "norm": r"norm|(?:^|[._])(?:ln|bn)_?\d*(?:_?f|$|\.)",
     "o": r"\bo_proj|out_proj|attn_output|att(?:entio)?n\.(?:output\.)?dense|attn\.c_proj"

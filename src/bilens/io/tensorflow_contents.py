@@ -343,6 +343,8 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
             found.program = lambda: keras_program(
                 json.loads(config or "null"), [*found.names()], placed
             )
+        else:
+            found.program = lambda: Operation("attributes", attributes_in(h5py, source))
 
         def add(name: str, one: Any) -> None:
             group, _, is_inside = name.partition("/")
@@ -354,6 +356,18 @@ def add_hdf5(found: Contents, source: Path | io.BytesIO) -> None:
                 found.tensors.append(Tensor(name, shape, dtype, one.dtype.itemsize * prod(shape)))
 
         file.visititems(add)
+
+
+def attributes_in(h5py: Any, source: Path | io.BytesIO) -> dict[str, Program]:
+    """Return the attributes of a file and of all that is in it."""
+    with h5py.File(source, "r") as file:
+        every: dict[str, Any] = {"": file}
+        file.visititems(every.__setitem__)
+        return {
+            f"{name}@{key}": value.tolist() if hasattr(value, "tolist") else value
+            for name, one in every.items()
+            for key, value in one.attrs.items()
+        }
 
 
 def paths_by_layer(file: Any) -> dict[str, list[str]]:

@@ -44,7 +44,7 @@ class FileInterval(Record, frozen=True):
     """How sure R² is where it is of rows from files that nothing was fitted to."""
 
     files: Annotated[Count, "that are held out"]
-    low: Annotated[float | None, "of a 95% interval (jackknife over files); null for one file"]
+    low: Annotated[float | None, "of a 95% interval over files with inputs no larger; null for one"]
     high: Annotated[float | None, "of the interval"]
 
 

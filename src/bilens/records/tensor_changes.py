@@ -39,6 +39,10 @@ class TensorChange(Record, frozen=True):
     residual: Annotated[
         float | None, View("‖W − W of the norm multiplied out‖ / ‖W‖", "quantity")
     ] = None
+    epsilon: Annotated[float | None, "that the norm adds to variances"] = None
+    assumed: Annotated[
+        bool, "whether no file says that one: a usual one, which the weights allow"
+    ] = False
 
 
 class CountChange(Record, frozen=True):
@@ -61,7 +65,8 @@ class SettingChange(Record, frozen=True):
     after: Annotated[str, "in the model"]
 
     def __str__(self) -> str:
-        return f"{self.operation}: {self.setting} {self.before or '–'} → {self.after or '–'}"
+        values = f" {self.before or '–'} → {self.after or '–'}" if self.before or self.after else ""
+        return ": ".join(filter(None, (self.operation, self.setting))) + values
 
 
 class GraphChange(Record, frozen=True):

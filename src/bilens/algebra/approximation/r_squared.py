@@ -14,6 +14,7 @@ ROUNDING = 1e-24  # of the mean square: what is left of the variance of a consta
 TOP = 0.001  # share of rows with the largest outputs that `trimmed` leaves out
 MASSIVE = 100  # median sizes of an output: rows beyond, as of sink tokens, are left out too
 VANISHING = 1e-6  # of the largest norm
+MOST = 700.0  # of a logarithm of a float64
 NORMAL_95 = 1.959964
 LEAST_SKEW = 1e-4  # below it a mean is normal, up to rounding
 
@@ -105,10 +106,13 @@ def r_squared_on(y: Tensor, predicted: Tensor) -> RSquared:
 def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[float, float] | None:
     """Return a 95 % interval of R² whose rows depend on each other within a file.
 
-    None for one file, and where outputs are constant, up to rounding, or are without one of them.
+    It is of other files whose inputs are no larger than the largest of these; a polynomial may be
+    any distance off on larger ones, and nothing here shows how far. None for one file, and where
+    outputs are constant, up to rounding, or are without one of them.
 
-    Math: the jackknife over files, se² = (n − 1)/n Σ (R²₋ᵢ − mean)², R²₋ᵢ without file i, and
-        Student's t of n − 1 degrees of freedom.
+    Math: the jackknife over files of l = log(1 − R²), whose errors lie alike on both sides,
+        se² = (n − 1)/n Σ (l₋ᵢ − mean)², l₋ᵢ without file i, and Student's t of n − 1 degrees of
+        freedom.
     """
     from scipy.special import stdtrit  # slow to import, needed only here
 
@@ -130,11 +134,11 @@ def interval_over_files(y: Tensor, predicted: Tensor, files: Tensor) -> tuple[fl
     still += len(y) * torch.finfo(y.dtype).eps * float(squares.sum())  # of a difference of sums
     if min(total, float(spread.min())) <= still:
         return None
-    without = 1 - (lost.sum() - lost) / spread
-    whole = 1 - float(lost.sum()) / total
+    without = ((lost.sum() - lost) / spread).clamp(min=torch.finfo(y.dtype).tiny).log()
+    whole = float(lost.sum()) / total
     error = math.sqrt((n - 1) / n * float((without - without.mean()).square().sum()))
     reach = float(stdtrit(n - 1, 0.975)) * error
-    return (whole - reach, min(whole + reach, 1.0)) if math.isfinite(reach) else None
+    return (1 - whole * math.exp(reach), 1 - whole * math.exp(-reach)) if reach < MOST else None
 
 
 def centred(y: Tensor, classes: bool) -> Tensor:

@@ -103,7 +103,8 @@ class AuditedModels(NamedFile):
             if path.is_dir():
                 from bilens.io.file_kinds import models_in
 
-                paths += models_in(path, any_kind=True) or [path]
+                found = models_in(path, any_kind=True)
+                paths += found if len(found) > 1 else [path]  # whose other files are of the one
             else:
                 paths.append(path)
         if len(paths) == 1:
@@ -209,10 +210,14 @@ def audit(
         return
     pages.check(overwrite, [source.model])
     report = read_and_judge(output, source, data, options)
-    for folder in (one for one in folders if one != source.model):
+    for folder in folders:
+        from bilens.io.file_kinds import models_in
         from bilens.report.terminal import file_lines
 
-        found = AuditIndex(models=(), files=(*files_of_models(folder, [source]),), version=VERSION)
+        own = models_in(folder, any_kind=True)
+        held = [replace(source, model=one) for one in own if one != folder]
+        listed = [*files_of_models(folder, held)] if held else []
+        found = AuditIndex(models=(), files=(*listed,), version=VERSION)
         for line in file_lines(found, pages.lang):
             output.say(line)
     pages.write(report, overwrite)

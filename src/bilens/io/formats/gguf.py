@@ -41,6 +41,8 @@ TURNED = (
     "smollm3", "arcee", "minicpm", "olmo",
 )  # fmt: skip
 QUERIES_OR_KEYS = re.compile(r"blk\.\d+\.attn_(q|k)\.(?:weight|bias)")
+# types of 32 numbers with one scale → scales that the lowest level is below 0; 0: it is stored
+LOWEST = {"Q4_0": 8, "Q4_1": 0, "Q5_0": 16, "Q5_1": 0}
 NORMS = ("ffn_norm", "ffn_post_norm", "post_ffw_norm")  # beside the MLP, not in it
 
 
@@ -209,9 +211,13 @@ def stored_tensors(header: GGUFHeader, file: Opened) -> Store:
                 "download is complete."
             )
         place = Region(file, entry.offset, (*entry.shape[:-1], row), torch.uint8)
+        kind, grid = name_of_type(entry.kind), None
         fetch, locate = partial(dequantised, place, entry.kind), place.spans
+        if kind in LOWEST:
+            grid = partial(levels_of, place, row * 32 // entry.width, LOWEST[kind])
         if heads := heads_turned(header, name):
             fetch, locate = partial(half_a_head_apart, fetch, heads), partial(whole_of, place)
+            grid = grid and partial(half_a_head_apart, grid, heads)
         store[name] = StoredTensor(
             path,
             name,
@@ -219,7 +225,8 @@ def stored_tensors(header: GGUFHeader, file: Opened) -> Store:
             torch.float32,
             fetch,
             locate=locate,
-            quantised_as=name_of_type(entry.kind),
+            quantised_as=kind,
+            grid=grid,
         )
     return store
 
@@ -278,6 +285,13 @@ def dequantised(place: Region, kind: int, block: Block) -> Tensor:
             "upgrade it with `pip install -U gguf`, or convert the model to F16."
         ) from error
     return torch.from_numpy(np.ascontiguousarray(found, dtype=np.float32))
+
+
+def levels_of(place: Region, size: int, below: int, block: Block) -> Tensor:
+    """Return the lowest level of each block of codes and the step to the next, of `size` bytes."""
+    raw = place.fetch(block)
+    said = raw.reshape(*raw.shape[:-1], -1, size)[..., :4].contiguous().view(torch.float16).float()
+    return torch.stack([-below * said[..., 0] if below else said[..., 1], said[..., 0]], dim=-1)
 
 
 def quantisation() -> Any:

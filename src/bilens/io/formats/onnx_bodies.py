@@ -19,7 +19,7 @@ MOST_DENSE = 1 << 28  # numbers of a tensor of which some are stored
 
 
 def fill_sparse(model: Any, folder: str) -> None:
-    """Write the sparse tensors of a model with their zeros."""
+    """Write the sparse tensors of a model with their zeros, and in each tensor its own name."""
     onnx = optional_package("onnx", "onnx", "reading an ONNX file")
     dense = partial(dense_tensor, onnx.numpy_helper, folder)
     graphs = [model.graph, *model.functions]
@@ -31,6 +31,29 @@ def fill_sparse(model: Any, folder: str) -> None:
         if sparse := [*getattr(graph, "sparse_initializer", ())]:
             graph.initializer.extend(map(dense, sparse))
             del graph.sparse_initializer[:]
+    taken = set[str]()
+    for graph in (model.graph, *model.functions):
+        home = "" if graph is model.graph else f"{graph.name}."
+        for name, tensor in tensors_below(graph, home):
+            while home and name in taken:
+                name = f"'{name}"
+            taken.add(name)
+            tensor.doc_string = name
+
+
+def tensors_below(graph: Any, home: str) -> Iterator[tuple[str, Any]]:
+    """Yield every tensor of a graph and of the bodies in it, which are called by their nodes."""
+    yield from ((f"{home}{one.name}", one) for one in getattr(graph, "initializer", ()))
+    for node in graph.node:
+        for part in node.attribute:
+            name = f"{home}{next(filter(None, node.output), node.name)}"
+            name += "" if node.op_type == "Constant" else f".{part.name}"
+            if part.t.data_type:
+                yield name, part.t
+            yield from ((f"{name}.{number}", one) for number, one in enumerate(part.tensors))
+            for number, body in enumerate(bodies_in(part)):
+                index = f".{number}" if part.graphs else ""
+                yield from tensors_below(body, f"{name}{index}.")
 
 
 def bodies_in(part: Any) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from bilens.base.errors import CheckpointError, optional_package
 from bilens.base.memory import check_memory
 from bilens.io.formats.graph_model import reading
-from bilens.io.formats.onnx_bodies import fill_sparse, without_bodies
+from bilens.io.formats.onnx_bodies import fill_sparse, tensors_below, without_bodies
 from bilens.io.formats.safetensors_folder import inside
 from bilens.io.stored_mlp import StoredTensor, stored_array
 
@@ -47,13 +47,11 @@ def open_graph(path: Path) -> tuple[Any, dict[str, str], list[Path]]:
 
 def tensors_in(graph: Any) -> Iterator[tuple[str, Any]]:
     """Yield name and message of every tensor of a graph and its nodes."""
-    yield from ((proto.name, proto) for proto in graph.initializer)
+    yield from tensors_below(graph, "")
     for node in graph.node:
         for part in node.attribute:
-            name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
-            if part.t.data_type:
-                yield name, part.t
             if len(part.floats) > 1:  # the trees and linear models of scikit-learn
+                name = node.output[0] + ("" if node.op_type == "Constant" else f".{part.name}")
                 yield name, package().numpy_helper.from_array(np.array(part.floats, "f4"))
 
 
@@ -79,7 +77,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
     """
     numpy_helper, stands_as = package().numpy_helper, names_by_bias(graph)
     for name, proto in tensors_in(graph):
-        kind, array = proto.data_type, numpy_helper.to_array(proto)
+        kind, array, called = proto.data_type, numpy_helper.to_array(proto), proto.doc_string
         is_weight = bool(array.ndim) and kind not in NO_WEIGHTS
         if kind in DTYPES:
             proto.CopyFrom(numpy_helper.from_array(array.astype(np.float64), proto.name))
@@ -87,6 +85,7 @@ def stored_tensors(path: Path, graph: Any) -> Iterator[tuple[str, StoredTensor]]
             array = array.astype(np.int8 if kind in (21, 22) else np.float32)
         found = stored_array(path, name, array)
         found = replace(found, is_weight=is_weight, stands_as=stands_as.get(name, ""))
+        found = replace(found, called="" if called == name else called)
         if kind in NARROW:
             data = found.fetch(()).to(NARROW[kind])
             found = replace(found, dtype=data.dtype, fetch=data.__getitem__)

@@ -148,6 +148,7 @@ def headline_sentence(t: Catalogue, found: WholeDifference) -> str:
         "rank": "",
         "folded": grouped(len(folded)),
         "norms": list_names([one.norm for one in folded]),
+        "epsilon": t.listing(sorted({f"{one.epsilon:g}" for one in folded if one.epsilon})),
         "residual": quantity(max((one.residual or 0.0 for one in folded), default=0.0)),
         "where": where,
         "names": list_names(found.other_weights),
@@ -186,6 +187,8 @@ def headline_parts(head: DifferenceHeadline, found: WholeDifference) -> list[str
     alike = head.graph is not None and not graph.is_other and head.kind != "unrelated"
     older = head.unplaced is None  # what was compared of a program then is not known
     more = {
+        "epsilon": any(one.epsilon and not one.assumed for one in found.changed),
+        "epsilon_assumed": any(one.epsilon and one.assumed for one in found.changed),
         "alone": head.alone > 0,
         "other_shape": head.other_shape > 0,
         "no_copy": head.no_copy,
