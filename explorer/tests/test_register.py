@@ -165,11 +165,11 @@ def test_no_forged_time_hides_what_is_opened(
     bl.History(root).add(replace(record, source=replace(source, files={})))
     served = ServedFolder(root)
     before = served.opened(id_of("m")).model.read_sha256
-    assert row(served).state == "audited"
+    assert row(served).state == "unread"  # of what lies beside them nothing was recorded
     if lying:  # a disk that tells no change at all
         for each in ("register", "inside"):
             monkeypatch.setattr(f"bilens_explorer.{each}.mark_of", lambda _: (0,))
-        assert row(served).state == "audited"
+        assert row(served).state == "unread"
     overwrite(root / "m" / "model.safetensors")
     served.looked_at(id_of("m"))
     assert row(served).state == "changed"
@@ -704,7 +704,8 @@ def test_a_history_that_is_copied_over_it_is_read_anew(root: Path) -> None:
 def test_files_of_which_no_layer_is_read_are_listed_and_audited_again(root: Path) -> None:
     """Seen red: not listed; once audited, without a button, and said to be gone."""
     (root / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(40))
-    (root / "trees.json").write_text('{"learner": {}}')
+    for name in ("trees.json", "config.json"):  # seen red: the second not on the first page
+        (root / name).write_text('{"learner": {}}')
     (root / "notes.json").write_text("{}")
     (root / "b.mlpackage").mkdir()
     np.savez(root / "c.npz", w=np.eye(2))
@@ -716,7 +717,7 @@ def test_files_of_which_no_layer_is_read_are_listed_and_audited_again(root: Path
     bl.History(root).add(replace(record, reproduce=run))
     served = ServedFolder(root)
     states = {one.name: one.state for one in served.overview().models}
-    listed = dict.fromkeys(("a.tflite", "trees.json", "b.mlpackage"), "never")
+    listed = dict.fromkeys(("a.tflite", "trees.json", "config.json", "b.mlpackage"), "never")
     assert states == {"m": "audited", "c.npz": "audited", **listed}
     assert {one.model for one in watch_folder(root).models} == {*states}
     found = served.model(id_of("c.npz"))

@@ -169,7 +169,8 @@ def test_what_lies_there_is_compared_with_what_was_audited(tmp_path: Path) -> No
 
     def found(one: AuditedFiles = audited) -> list[tuple[str, str]]:
         state = compare_with_audit(one)
-        assert state.state == ("changed" if state.differences else "audited")
+        known = "audited" if one.files else "unread"  # what else was read, nobody knows
+        assert state.state == ("changed" if state.differences else known)
         return [(each.name, each.state) for each in state.differences]
 
     assert found() == found(earlier) == []
@@ -241,6 +242,29 @@ def test_no_file_of_a_folder_is_taken_for_the_folder_or_for_another_model(
     (path / "model.safetensors").write_bytes(b"others")
     found = compare_with_audit(audited)
     assert [one.name for one in found.differences] == ["model.safetensors"]
+
+
+def test_what_bilens_itself_writes_into_a_model_changes_nothing(tmp_path: Path) -> None:
+    """Seen red: changed, by the lock of its own history, and what was accepted did not hold."""
+    path = model_folder(tmp_path / "m", tiny.classifier())
+    model = load(path)
+    audited = AuditedFiles(path, model.weights_sha256, tuple(files_read(model).items()))
+    bl.History(path).say("note", "m", "model", "x", "Ada")
+    assert (path / ".bilens.db.lock").exists()
+    assert compare_with_audit(audited).state == "audited"
+    assert identity_of(load(path)) == identity_of(model)
+
+
+def test_a_link_that_leads_nowhere_is_gone(tmp_path: Path) -> None:
+    """Seen red: changed, as if a file lay in place of the folder."""
+    path = model_folder(tmp_path / "m", tiny.classifier())
+    (tmp_path / "link").symlink_to(path)
+    model = load(tmp_path / "link")
+    files = tuple(files_read(model).items())
+    audited = AuditedFiles(tmp_path / "link", model.weights_sha256, files)
+    assert compare_with_audit(audited).state == "audited"
+    path.rename(tmp_path / "away")
+    assert compare_with_audit(audited) == RegisterState("gone")
 
 
 def test_no_file_beside_an_adapter_is_taken_for_one_of_its_base(tmp_path: Path) -> None:

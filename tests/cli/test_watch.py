@@ -268,7 +268,7 @@ def rename_rows(folder: Path, name: str) -> None:
     """Give the audits of a history another model, as anybody can who may write there."""
     with sqlite3.connect(bl.History(folder).path) as database:
         database.execute("DROP TRIGGER audits_stay")
-        database.execute("UPDATE audits SET model = ?", (name,))
+        database.execute("UPDATE audits SET model = ?, seal = ''", (name,))
 
 
 @pytest.mark.parametrize("name", ["{out}", "../out", "/etc", "link", "", "./a", "a/", "b/../a"])

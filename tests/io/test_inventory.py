@@ -683,6 +683,13 @@ def test_the_variables_of_a_saved_model_are_its_weights(tmp_path: Path) -> None:
     assert found.parameters == 4
 
 
+def test_a_saved_model_without_a_graph_is_one_sentence(tmp_path: Path) -> None:
+    """Seen red: a fault of bilens."""
+    (tmp_path / "saved_model.pb").write_bytes(field(1, 1) + field(2, field(1, b"ab")))
+    with pytest.raises(CheckpointError, match="is not a readable file of the kind tensorflow"):
+        bl.inventory(tmp_path)
+
+
 def test_parts_in_folders_below_are_one_model(tmp_path: Path) -> None:
     for name in ("tagger", "parser"):
         (tmp_path / "pipeline" / name).mkdir(parents=True)

@@ -300,8 +300,9 @@ def test_every_sentence_is_used_and_none_is_missing(monkeypatch: pytest.MonkeyPa
     model_page(structs.replace(explorer_documents.MODEL, unread=True), "en", "")
     row = explorer_documents.MODEL.model
     last = structs.replace(row.last, files=(("model.safetensors", "0" * 64),))
-    known = structs.replace(row, state="audited", last=last)
-    model_page(structs.replace(explorer_documents.MODEL, model=known), "en", "")
+    known = structs.replace(row, state="unread", last=last)
+    rows = (structs.replace(last, unread=True),)
+    model_page(structs.replace(explorer_documents.MODEL, model=known, audits=rows), "en", "")
     for run in explorer_documents.RUNS:
         model_page(structs.replace(explorer_documents.MODEL, run=run), "en", "")
     RefusedError("none")  # which a page says in other words

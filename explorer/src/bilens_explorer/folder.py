@@ -306,7 +306,7 @@ class ServedFolder:
         options = reading_options(command, self.folder, path)
         if "output_names" not in options and command:
             last, given = past.audits[name][0], "--classes" in command
-            if not given and not command.startswith("bilens audit ") and last.files:  # in Python
+            if not given and not command.startswith("bilens audit "):  # in Python
                 given = self._lies_as(path, last.weights_sha256, last.files)
             if given and (names := self._judged(last).names):
                 options["output_names"] = [*names]

@@ -116,9 +116,8 @@ def changed(t: Catalogue, row: ModelRow) -> Markup | str:
     """List rules that got better or worse since the audit before."""
     if row.answered is None or row.audits < 2:
         return NONE
-    if row.changes:
-        return change_list(t, row.changes, row.answered.kind, CHANGES)
-    return t("explorer.same")
+    kind = row.answered.kind
+    return change_list(t, row.changes, kind, CHANGES) if row.changes else t("explorer.same")
 
 
 def tools(t: Catalogue, found: Overview) -> Markup:

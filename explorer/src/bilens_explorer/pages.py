@@ -262,9 +262,10 @@ def audits(t: Catalogue, found: ModelPage) -> Markup:
         time = element("time", one.date[:16].replace("T", " "), datetime=one.date)
         failed = t("list.comma").join(title_of(t, rule) for rule in one.failed)
         weights = element("code", one.weights_sha256[:12] or NONE)
-        now = one == found.model.answered
-        said = decision(t, one.answer) if now else t(f"decision.{one.answer}")
-        rows.append((number, time, said, failed or t("explorer.none"), one.version, weights))
+        words, none = f"decision.{one.answer}", t("explorer.none")
+        words, none = ("explorer.row_unread", NONE) if one.unread else (words, none)
+        said = decision(t, one.answer) if one == found.model.answered else t(words)
+        rows.append((number, time, said, failed or none, one.version, weights))
     heads = ("number", "last", "decision", "failed", "version", "weights")
     columns = [Column(name, numeric=False) for name in t.each("explorer", heads)]
     if not rows:

@@ -17,7 +17,6 @@ from bilens.report import (
     joined,
     paragraph,
     polyline,
-    quiet,
     rule_number,
     section,
     table,
@@ -37,8 +36,14 @@ def sign(t: Catalogue, row: ModelRow) -> Markup:
     """Return the decision on what lies there; where there is none, what there is instead."""
     if row.answered is not None:
         return decision(t, row.answered.answer)
-    damaged = row.last is not None and row.last.unread
-    return element("strong", t(f"explorer.state_of.{'row' if damaged else row.state}"))
+    return element("strong", t(f"explorer.state_of.{state_told(row)}"))
+
+
+def state_told(row: ModelRow) -> str:
+    """Return the state of a model, or why it is not known, where that is of its last audit."""
+    if row.last is not None and row.last.unread:
+        return "row"
+    return "weights" if row.state == "unread" and row.last and not row.last.files else row.state
 
 
 def standing(t: Catalogue, row: ModelRow) -> str:
@@ -46,10 +51,8 @@ def standing(t: Catalogue, row: ModelRow) -> str:
     if row.last is None:
         return t("explorer.standing.never")
     told = {"number": row.last.number, "day": row.last.date[:10]}
-    # of a model in memory no files are known: its weights alone are compared
-    state = "weights" if row.state == "audited" and not row.last.files else row.state
     return t(
-        f"explorer.standing.{'row' if row.last.unread else state}",
+        f"explorer.standing.{state_told(row)}",
         **told,
         read=row.read[:16].replace("T", " "),
         files=different_files(t, row.differences),
@@ -85,8 +88,7 @@ def decision_box(t: Catalogue, row: ModelRow) -> Markup:
     """Return the decision, what it is of, and who approved it."""
     lines = approved(t, row) or [t("explorer.not_approved")]
     people = [paragraph(line) for line in lines] if row.answered else []
-    words = standing(t, row)
-    told = quiet(words) if row.answered else paragraph(words, class_="callout")
+    told = paragraph(standing(t, row), class_="quiet" if row.answered else "callout")
     return joined(paragraph(sign(t, row), class_="overall"), told, *people)
 
 
@@ -145,12 +147,9 @@ def progress(t: Catalogue, found: ModelPage) -> Markup:
     if found.model.last is None:
         return Markup()
     kind = found.model.last.kind
-    if len(found.audits) < 2:
-        changed = element("p", t("explorer.first"))
-    elif found.model.changes:
+    changed = element("p", t(f"explorer.{'first' if len(found.audits) < 2 else 'same'}"))
+    if found.model.changes:
         changed = change_list(t, found.model.changes, kind)
-    else:
-        changed = element("p", t("explorer.same"))
     values: dict[str, dict[int, float]] = {}
     for one in found.measured:
         if one.value is not None:

@@ -112,7 +112,7 @@ def walk(folder: Path, given: Iterable[str] = ()) -> FolderContents:
                 items.pop()
                 truncated = True
             parts = sorted(item.name for item in items)
-            if path == folder:  # its marks are parts of one model
+            if path == folder and models:  # its marks are parts of one model, which it is
                 parts = [part for part in parts if part not in MARKS]
             if SWEEP[0] in parts and kind_at(folder, path / SWEEP[0]) == SWEEP[1]:
                 # thousands, which its report is made of

@@ -34,15 +34,14 @@ from bilens.base.errors import CheckpointError, FileError, UsageError
 from bilens.base.files import check_path
 from bilens.findings.rules.decision import ACCEPTED_BY, decide, decision_of, passed
 from bilens.findings.rules.judgements import (
-    JUDGED,
     RULE,
     WHOLE,
     AuditedModel,
     failed_rules,
     judgements,
+    may_be_said,
     words_on,
 )
-from bilens.findings.rules.registry import REGISTRY
 from bilens.io.remote import address_in
 from bilens.records.audit import Audit
 from bilens.records.base import LOST, UNPRINTABLE, Record, json_text, to_json
@@ -297,7 +296,8 @@ class History:
         return record.passed is False and passed(left, verdict, record.coverage) is False
 
     def _records(self, kind: type[AnyRecord], model: str | None, after: int) -> list[AnyRecord]:
-        number, *others = [one for one in kind.__struct_fields__ if one != "unread"]
+        sealed = {"unread": "seal"}  # `Measured` has neither
+        number, *others = [sealed.get(one, one) for one in kind.__struct_fields__]
         where, values = ("", [after]) if model is None else (" AND model = ?", [after, model])
         bounded = (
             f"iif(length(CAST({one} AS BLOB)) > {LONGEST_CELL}, x'', {one})" for one in others
@@ -344,8 +344,11 @@ def checked_texts(action: Action, given: Mapping[str, str]) -> dict[str, str]:
     needed = ("author", "subject") if action == "withdraw" else ("author", "subject", "text")
     if empty := [name for name in needed if not found[name]]:
         raise UsageError(f"{' and '.join(empty)} must not be empty: say who, of what and why.")
-    if action in JUDGED and (action != "withdraw" or found["subject"].startswith(RULE)):
-        check_rule(found["subject"])
+    if not may_be_said(action, found["subject"]):
+        raise UsageError(
+            f"subject is {found['subject']!r:.80}; expected a rule, as rule:trigger "
+            "(docs/history.md)."
+        )
     return found
 
 
@@ -356,14 +359,6 @@ def check_author(given: str, seen: str, known_by: str) -> None:
         raise UsageError(
             f"author is {given!a}, with letters that nobody sees: it would read as the name "
             "of somebody else; sign in, or write it, without them."
-        )
-
-
-def check_rule(subject: str) -> None:
-    rules = {WHOLE, *(rule.id for rule in REGISTRY)}
-    if not subject.startswith(RULE) or subject.removeprefix(RULE) not in rules:
-        raise UsageError(
-            f"subject is {subject!r:.80}; expected a rule, as rule:trigger (docs/history.md)."
         )
 
 

@@ -1,5 +1,6 @@
 """The file of a history: how it is opened, whose it is, how it came to this version, its rows."""
 
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from bilens.base.errors import CheckpointError, FileError
 from bilens.base.files import parse_object
-from bilens.findings.rules.judgements import measure_rules
+from bilens.findings.rules.judgements import may_be_said, measure_rules
 from bilens.records.common import Finding, JudgedCondition
 from bilens.records.history import EARLIER_KINDS, UNKNOWN, Entry, Measured, PastAudit
 
@@ -64,6 +65,10 @@ MIGRATIONS = (  # a script each; the number of those that were run is the file's
     CREATE TRIGGER days_stay BEFORE UPDATE ON days BEGIN SELECT RAISE(ABORT, 'is kept'); END;
     CREATE TRIGGER days_kept BEFORE DELETE ON days BEGIN SELECT RAISE(ABORT, 'is kept'); END;
     """,  # on which an acceptance was first seen to have ended
+    """
+    ALTER TABLE audits ADD COLUMN seal TEXT NOT NULL DEFAULT '';
+    ALTER TABLE entries ADD COLUMN seal TEXT NOT NULL DEFAULT '';
+    """,  # a hash of the row; empty of an earlier version
 )
 MEASURED = 2  # the version that fills `measured` from the documents of earlier ones
 WAIT = 10.0  # seconds, for another writer
@@ -123,14 +128,14 @@ class HistoryFile:
                 if checked:
                     check_owner(self.path, database)
                 database.execute("PRAGMA synchronous = FULL")  # confirmed is on the disk
-                database.text_factory = lambda text: text.decode("utf-8", "replace")
+                database.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
                 yield database
         except sqlite3.OperationalError as error:
             raise FileError(
                 f"{self.path}: cannot be read or written ({error}): check the folder's permissions "
                 "and free space, or that nothing else holds it for long."
             ) from None
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # of damaged words of SQL
             raise foreign(self.path, str(error)) from None
 
     def _connected(self, mode: str) -> sqlite3.Connection:
@@ -217,10 +222,16 @@ def insert(
     after: int | None = None,
     audit: int | None = None,
 ) -> int | None:
-    """Return the number of a new row.
+    """Return the number of a new row, which is sealed.
 
     None where its subject has one after `after`, or its model an audit after `audit`.
     """
+    database.execute("BEGIN IMMEDIATE")  # so that the number stays the next one
+    (last,) = database.execute(f"SELECT max(number) FROM {table}").fetchone()  # noqa: S608 - as below
+    if last == ENDLESS:
+        raise sqlite3.DatabaseError("its last row is damaged")
+    row = {"number": (last or 0) + 1, **row}
+    row["seal"] = seal_of([one for one in row.values() if not isinstance(one, bytes)])
     marks = ", ".join("?" * len(row))
     query = f"INSERT INTO {table} ({', '.join(row)}) SELECT {marks}"  # names of this package
     query += " WHERE NOT EXISTS (SELECT 1 FROM entries WHERE model = ? AND subject = ?"
@@ -230,6 +241,12 @@ def insert(
     values = [*row.values(), model, row.get("subject"), said, model, audited]
     made = database.execute(query, values)
     return made.lastrowid if made.rowcount else None
+
+
+def seal_of(row: Sequence[object]) -> str:
+    """Return a hash of the cells of a row, by which a damaged one is told."""
+    plain = [int(one) if isinstance(one, bool) else one for one in row]
+    return hashlib.sha256(json.dumps(plain, default=repr).encode()).hexdigest()
 
 
 def unpack_document(packed: bytes) -> dict[str, Any]:
@@ -260,10 +277,14 @@ def insert_measured(database: sqlite3.Connection, audit: int, document: Mapping[
 def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
     """Return a row as a record, checked: the file may have been written by others.
 
-    One that is damaged, or has words of a later release, is `unread`, and judges nothing.
+    One that is damaged, or has words of a later release, is `unread`, and judges nothing. Behind
+    its fields a row has its seal, if any.
     """
     found = dict(zip(kind.__struct_fields__, row, strict=False))
+    is_sealed = (seal := found.pop("unread", "")) == seal_of(row[:-1])
     try:
+        if seal != "" and not is_sealed:
+            raise ValueError("not as it was written")
         if "failed" in found:
             found["failed"] = json.loads(found["failed"])
             found["passed"] = None if found["passed"] is None else bool(found["passed"])
@@ -278,13 +299,21 @@ def record_of(kind: type[AnyRecord], row: Sequence[Any]) -> AnyRecord:
         if (until := found.get("until")) and day_of(until) != until:  # compared as texts
             raise ValueError("no day")
         record = msgspec.convert(found, kind)
+        if isinstance(record, Entry) and not may_be_said(record.action, record.subject):
+            raise ValueError("no rule")
         msgspec.json.encode(record)  # halves of a character can be written nowhere
         return record
     except (msgspec.ValidationError, ValueError, TypeError, RecursionError):
-        kept = {name for name in KEPT & found.keys() if isinstance(found[name], str)}
+        unsure = {"model"} if kind is Entry and not is_sealed else set[str]()  # it ends all then
+        kept = {one for one in (KEPT - unsure) & found.keys() if isinstance(found[one], str)}
         empty = {name: value for name, value in UNREAD.items() if name in kind.__struct_fields__}
         first = kind.__struct_fields__[0]
-        return kind(**{first: row[0]} | empty | {name: found[name] for name in kept})
+        return kind(**{first: row[0]} | empty | {name: shown(found[name]) for name in kept})
+
+
+def shown(text: str) -> str:
+    """Return a text with a mark in place of bytes that are none."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def day_of(text: object) -> str:

@@ -23,7 +23,7 @@ UNREADABLE = BilensError, OSError, KeyError, ValueError
 class AuditedFiles(NamedTuple):
     """Where a model lies, or lay, with the weights and the files that its last audit read.
 
-    No files are known of an earlier release: then the model is opened.
+    No files are known of an earlier release: then the model is opened, and never the audited one.
     """
 
     path: Path
@@ -70,7 +70,7 @@ def compare_with_audit(
         hash_model: returns the SHA-256 of the weights of a model that has to be opened.
     """
     path, read = audited.path, now()
-    if not os.path.lexists(path):
+    if not os.path.lexists(os.path.realpath(path)):  # also of a link that leads nowhere
         return RegisterState("gone")
     then, found, is_sure = dict(audited.files), dict[str, str | None](), False
     if then:
@@ -93,7 +93,8 @@ def compare_with_audit(
         for name, sha256 in found.items()
         if sha256 != then.get(name)
     )
-    state: ModelState = "changed" if differences else "audited"
+    known: ModelState = "audited" if audited.files else "unread"  # what else it read, nobody knows
+    state = "changed" if differences else known
     return RegisterState(state, differences, there, read, seen)
 
 

@@ -212,7 +212,7 @@ def unknown_kind(path: Path, size: int) -> UnknownKindError:
 def folder_contents(folder: Path) -> Contents:
     """Read the one model of a folder; a folder of several, or of none, has no tensors."""
     if (folder / "saved_model.pb").is_file():
-        return READERS["tensorflow"](folder)
+        return read_contents(folder / "saved_model.pb")
     weights = weights_of(folder)
     if not weights and (models := models_in(folder, any_kind=True)):
         inner = len(models) == 1 and models[0] != folder and models[0].is_dir()

@@ -20,6 +20,7 @@ JUDGED: Final = ("accept", "reject", "withdraw")
 Judgement = Literal["accepted", "inherited", "expired", "moved", "unknown", "worse", "rejected"]
 WHOLE: Final = "decision"  # judged like a rule: the model as such, as its decision was
 ENDS: Final = {"use": "pass", "do_not_use": "fail", "cannot_judge": "fail"}  # else it warns
+ON_RULES: Final = {WHOLE, *(rule.id for rule in REGISTRY)}
 Ended = tuple[str, float | None]  # how a rule ended, also as a condition, and its number
 
 
@@ -96,6 +97,12 @@ def words_on(entries: Sequence[Entry], model: str, identity: Identity | None) ->
 def is_on_a_rule(entry: Entry) -> bool:
     """Return whether an entry is of a finding, or may be: nobody can read of what it is."""
     return entry.unread or entry.subject.startswith(RULE)
+
+
+def may_be_said(action: str, subject: str) -> bool:
+    """Return whether something of this kind is said of a subject: judgements are of known rules."""
+    is_open = action not in JUDGED or (action == "withdraw" and not subject.startswith(RULE))
+    return is_open or (subject.startswith(RULE) and subject.removeprefix(RULE) in ON_RULES)
 
 
 def judgements(
