@@ -19,7 +19,7 @@ from bilens.findings.rules.changes import kind_of_change
 from bilens.findings.rules.registry import Condition, find_rule, judge_condition
 from bilens.findings.rules.rule import Evidence
 from bilens.findings.tensor_difference import compare_tensors
-from bilens.findings.tensor_matching import place_of
+from bilens.findings.tensor_matching import match_tensors, place_of
 from bilens.io.any_model import tensors_beside, tensors_of_parts
 from bilens.io.contents import Contents, Operation, Tensor as HeldTensor, TensorBytes
 from bilens.io.formats.named_roles import open_tensors
@@ -1010,3 +1010,11 @@ def test_the_same_network_in_four_formats_is_the_same(tmp_path: Path) -> None:
             assert head.kind == ("differ" if differs else "same_tensors"), (name, other)
             assert (head.alone, head.ranks) == (0, (1, 1) if differs else None), (name, other)
             assert ("format" in head.ways) == (Path(name).suffix != Path(other).suffix)
+
+
+def test_a_number_in_brackets_is_the_one_of_its_name_and_no_other() -> None:
+    """Seen red: a constant 1 had moved to a [1] elsewhere, though its own name held [1]."""
+    baseline = store({**net(), "one": torch.ones(())})
+    model = store({**net(), "other": torch.ones(1), "one": torch.ones(1)})
+    pairs = match_tensors(model, baseline).pairs
+    assert [(p.model.name, p.moved) for p in pairs if p.baseline.name == "one"] == [("one", False)]

@@ -65,8 +65,10 @@ def match_tensors(model: Store, baseline: Store, progress: Progress = silent) ->
     match_contents(found, named)
     for name, other in named.items():  # what no number tells better is what its name says
         new, old = model[name], baseline[other]
-        if name in found.model and other in found.baseline and new.shape == old.shape:
-            found.add(new, old, "name", range(len(squeezed(new.shape))))
+        if name in found.model and other in found.baseline:
+            axes = tuple(range(len(squeezed(new.shape))))
+            if new.shape == old.shape or has_same_numbers(new, old, axes):  # a 1 written as [1]
+                found.add(new, old, "name", axes)
     match_contents(found, named, constants=True)  # in whose own places others are by now
     match_siblings(found)
     match_parts(found)
@@ -243,6 +245,13 @@ def out_of_order(members: Sequence[Numbered], *, same_words: bool) -> list[int]:
 
 
 # ---- by content
+
+
+def has_same_numbers(new: StoredTensor, old: StoredTensor, order: tuple[int, ...]) -> bool:
+    """Tell whether two tensors are the same bit for bit but for axes of length 1."""
+    if squeezed(new.shape) != squeezed(old.shape):
+        return False
+    return same_bits(numbers_in(new), numbers_in(in_shape_of(new, old, order)))
 
 
 def match_contents(found: Matching, named: Mapping[str, str], *, constants: bool = False) -> None:
