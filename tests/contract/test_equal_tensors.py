@@ -37,6 +37,31 @@ class Net(nn.Module):
         return self.head(x + self.mlp(self.norm(x)))
 
 
+class NoLayers(nn.Module):
+    """An LSTM, of which no layer is read, and a scale that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.lstm, self.gain = nn.LSTM(4, 3), 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.lstm(x)[0] * self.gain
+
+
+class Unnamed(nn.Module):
+    """Reads images, and has a part in a list, which no module names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.parts = nn.Conv2d(1, 2, 3), [nn.Linear(4, 4)]
+        self.mlp = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(self.parts[0](self.conv(x).flatten(1)[:, :4]))
+
+
 def pipeline() -> Any:
     x = np.random.default_rng(0).normal(size=(200, 4)) * [1, 5, 0.2, 3] + 3
     mlp = MLPClassifier((8,), max_iter=3, random_state=0)
@@ -57,6 +82,8 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], object]]] = {
     "setting": (Net, lambda net: setattr(net.norm, "eps", 0.5)),
     "table that no file holds": (Net, lambda net: net.table.mul_(50)),
     "hook": (Net, lambda net: net.mlp.register_forward_hook(lambda *given: given[2] * 0)),
+    "no layer is read": (NoLayers, lambda net: setattr(net, "gain", -9.0)),
+    "part in a list": (Unnamed, lambda net: net.parts[0].weight.data.mul_(-5)),
     "scale of inputs": (pipeline, other_unit),
     "activation of an estimator": (pipeline, other_activation),
 }

@@ -70,7 +70,7 @@ def open_subject(
         module: Any = copy_on_cpu(given) if on_cpu else given
         with suppress(*[UsageError] if bare else []):
             return replace(from_module(module), module_sha256="")  # hashed once for a job
-        return LoadedModel(None, "", "", stored=module_tensors(module))
+        return LoadedModel(None, "", "", stored=module_tensors(module), original=module)
     elif hasattr(given, "get_params"):
         model = from_sklearn(given)
     else:

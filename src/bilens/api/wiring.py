@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from bilens.api.alignment import Alignment
 from bilens.io.loaded_model import LoadedModel
+from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
 from bilens.nn.mlp_search.compare_run import as_given
 from bilens.nn.real_run import hooked_parts, in_evaluation, only_tensor
@@ -105,15 +106,13 @@ def compare_programs(
 
 def module_given(model: LoadedModel) -> nn.Module | None:
     """Return the module of a model as it was given, without what torch.compile puts around it."""
-    module = model.original or model.module
-    return getattr(module, "_orig_mod", module)
+    return getattr(model.held, "_orig_mod", model.held)
 
 
 def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
     """Yield the parts of each model with hooks, which may act on other inputs."""
     for kind, one in (("hooks", alignment.model), ("baseline_hooks", alignment.baseline)):
-        module = one.original or one.module
-        if module is not None and (found := hooked_parts(module)):
+        if one.held is not None and (found := hooked_parts(one.held)):
             yield AlignmentNote(kind, found)
 
 
@@ -167,12 +166,16 @@ def parts_of_other_code(mine: nn.Module, theirs: nn.Module) -> tuple[str, ...]:
     config, before = configuration_of(mine), configuration_of(theirs)
     found = [f"config.{key}" for key in {**config, **before} if config.get(key) != before.get(key)]
     parts, others = dict(mine.named_modules()), dict(theirs.named_modules())
+    named = [
+        {id(x): at for at, x in enumerate((*m.modules(), *m.parameters()))} for m in (mine, theirs)
+    ]
     for path in {**parts, **others}:
         both = [one for one in (parts.get(path), others.get(path)) if one is not None]
         if all(type(one) in WITHOUT_EFFECT for one in both):
             continue
         kinds = dict.fromkeys(type(one) for one in both)
-        alike = len(both) == 2 and len(kinds) == 1 and settings_of(both[0]) == settings_of(both[1])
+        said = [settings_of(one, ids) for one, ids in zip(both, named, strict=False)]
+        alike = len(both) == 2 and len(kinds) == 1 and said[0] == said[1]
         if not (alike and are_unsaved_equal(*both)):
             found.append(f"{path} ({', '.join(kind.__name__ for kind in kinds)})".strip())
     return tuple(found)
@@ -202,9 +205,9 @@ def configuration_of(module: nn.Module) -> dict[str, object]:
     return {key: one for key, one in said.items() if key not in BESIDE_THE_FUNCTION}
 
 
-def settings_of(part: nn.Module) -> dict[str, object]:
-    """Return the attributes of a part, without parameters, buffers and parts of its own."""
-    seen: dict[int, int] = {}
+def settings_of(part: nn.Module, named: Mapping[int, int]) -> dict[str, object]:
+    """Return the attributes of a part, without those that are `named` parts and weights, by id."""
+    seen = dict(named)
     of_library = type(part).__module__.startswith(LIBRARIES)
     return {
         name: make_comparable(one, seen)
@@ -219,6 +222,12 @@ def make_comparable(value: Any, seen: dict[int, int], depth: int = 0) -> object:
     `seen` numbers the objects that were met, so that each is looked into once.
     """
     deeper: Callable[[Any], object] = partial(make_comparable, seen=seen, depth=depth + 1)
+    if isinstance(value, nn.Module | nn.Parameter) and id(value) not in seen:
+        seen[id(value)] = len(seen)
+        held = weights_of(value) if isinstance(value, nn.Module) else {"": value.data}
+        kinds = [*map(type, value.modules())] if isinstance(value, nn.Module) else []
+        there = [(name, one) for name, one in held.items() if not one.is_meta]
+        return type(value), kinds, tensors_sha256(there)  # in a list, where no module names it
     if isinstance(value, nn.Module | nn.Parameter) or depth > DEEPEST:
         return type(value)  # the former are compared as parts and weights
     if isinstance(value, float):
@@ -236,8 +245,8 @@ def make_comparable(value: Any, seen: dict[int, int], depth: int = 0) -> object:
         return {name: deeper(one) for name, one in value.items()}
     if isinstance(value, Tensor) or hasattr(value, "tolist"):
         return str(value.dtype), deeper(value.tolist())
-    slots = getattr(type(value), "__slots__", ())
-    names = [slots] if isinstance(slots, str) else [*slots]
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for one in slots for name in ([one] if isinstance(one, str) else one)]
     inside = {name: getattr(value, name, None) for name in names} | getattr(value, "__dict__", {})
     if not inside or isinstance(value, type | ModuleType):
         return value

@@ -197,6 +197,11 @@ class LoadedModel:
         return (0.0, 1.0) if "data_name" in self.provenance else None
 
     @property
+    def held(self) -> nn.Module | None:
+        """The module in memory, as it was given where it was; None of a file without one."""
+        return self.module if self.original is None else self.original
+
+    @property
     def device(self) -> torch.device:
         """Where the module is; layers without one are read on the CPU."""
         part = None if self.module is None else next(self.module.parameters(), None)
