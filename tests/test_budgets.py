@@ -20,7 +20,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("src/bilens/certify", "py"): (2_675, "proofs"),
     ("src/bilens/nn", "py"): (5_850, "modules, polynomial ones too, and MLPs found in any module"),
     ("src/bilens/io", "py"): (
-        13_930,
+        13_935,
         "sixteen formats of files, read safely; attention of 16 families; graphs of TorchScript, "
         "bodies and functions of ONNX, state dicts in a class that is named; what stands beside "
         "tensors in GGUF, checkpoints, TensorFlow Lite and HDF5, which is compared",
@@ -35,12 +35,12 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ),
     ("src/bilens/interp", "py"): (1_645, "circuits and interventions"),
     ("src/bilens/findings", "py"): (
-        8_810,
+        8_820,
         "what weights and data say; which tensor is which; the rules",
     ),
     ("src/bilens/report", "py"): (9_450, "pages, charts, tables, evidence in two languages"),
     ("src/bilens/api", "py"): (
-        10_095,
+        10_105,
         "whole jobs, comparison, history, provenance; networks; push to the hub",
     ),
     ("src/bilens/sweep", "py"): (1_655, "jobs over thousands of layers"),
@@ -49,7 +49,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (93_260, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (93_295, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (7_320, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
