@@ -40,8 +40,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model_folder(folder / "gone", tiny.planted(PLANTED, 3))
     model_folder(folder / "images", tiny.classifier(n_layers=2))
     record = AuditReport(make_document()).record
-    sha256 = load(planted).weights_sha256
-    source = structs.replace(record.source, path=str(planted), weights_sha256=sha256)
+    source = bl.audit(load(planted)).record.source  # with its files
     classes = structs.replace(record.classes, truncation=POINTS)
     bl.History(folder).add(structs.replace(record, source=source, classes=classes))
     return folder
