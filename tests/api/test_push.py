@@ -22,6 +22,7 @@ import torch
 import bilens as bl
 import tiny
 import tiny_language_models
+from bilens.api.convert import convert_model
 from bilens.api.train import run_demo
 from bilens.base.errors import CheckpointError, MissingExtraError, UsageError
 from bilens.cli import main
@@ -495,3 +496,18 @@ def test_a_process_of_its_own_finds_the_hub_by_its_environment(folder: Path) -> 
     sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert result.stdout.split() == [sha256], result.stderr
     assert TOKEN not in result.stderr
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_folder_of_one_file_goes_with_its_licence_and_its_own_card(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Seen red: the one file went alone, and nothing was said to stay here."""
+    pytest.importorskip("onnx")
+    convert_model(bl.load(folder), "onnx", tmp_path / "one" / "m.onnx")
+    texts = {"LICENSE": "MIT", "README.md": "Mine.", "labels.txt": "a"}
+    for name, text in texts.items():
+        (tmp_path / "one" / name).write_text(text)
+    pushed = bl.push(tmp_path / "one", NAME, dry_run=True)
+    assert pushed.files.keys() == {"LICENSE", "README.md", "m.onnx"}
+    assert pushed.left_here == ("labels.txt",)

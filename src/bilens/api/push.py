@@ -97,7 +97,7 @@ def push(
     with TemporaryDirectory() as made:
         given = save(model, Path(made) / "model") if isinstance(model, nn.Module) else model
         loaded = given if isinstance(given, LoadedModel) else load(given)
-        place = Path(loaded.source)
+        place = Path(loaded.home)
         if not place.exists() or not loaded.is_as_read:
             raise UsageError(f"{place}: lies in no file here as it is: save it, and pass that.")
         files = files_to_send(hub, loaded, reports, repository, license)
@@ -133,7 +133,7 @@ def files_to_send(
 
 def model_files(model: LoadedModel) -> dict[str, Path]:
     """Return the files that a model is read from, and licences beside them."""
-    place, weights = Path(model.source), {*weight_files_of(model)}
+    place, weights = Path(model.home), {*weight_files_of(model)}
     beside = filter(Path.is_file, sorted(place.iterdir()) if place.is_dir() else [place])
     return {
         path.name: path
@@ -167,7 +167,7 @@ def card_for(
     hub: Any, model: LoadedModel, reports: Mapping[str, Path], repository: str, license: str
 ) -> str:
     """Return the card of a model, and of reports of its own weights alone."""
-    place, sha256 = Path(model.source), model.weights_sha256
+    place, sha256 = Path(model.home), model.weights_sha256
     kind = model.provenance.get("format", type(model.module).__name__)
     there, words = place / CARD_NAME, {"name": kind, "task": ""}
     try:
@@ -236,7 +236,7 @@ def report_of(path: Path, model: LoadedModel) -> Any:
         return None
     except (ValueError, RecursionError, BilensError) as error:
         raise UsageError(f"{path}: is no report that can be read ({error}).") from None
-    home, told = Path(model.source), record.source.files
+    home, told = Path(model.home), record.source.files
     home = home if home.is_dir() else home.parent
     other = {n for n, s in told.items() if (home / n).is_file() and file_sha256(home / n) != s}
     if other or record.source.weights_sha256 != (model.weights_sha256 or None):
