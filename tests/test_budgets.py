@@ -49,7 +49,7 @@ BUDGETS: dict[tuple[str, str], tuple[int, str]] = {
     ("explorer/src", "py"): (5_615, "the explorer, with its register; the aim is 4,000"),
     ("explorer/src", "js"): (3_675, "its pages; the aim is 3,500"),
     ("studies/src", "py"): (7_380, "22 studies; the aim is 5,000"),
-    ("tests", "py"): (93_295, "1.04 times what is tested; the aim is .8"),
+    ("tests", "py"): (93_310, "1.04 times what is tested; the aim is .8"),
     ("explorer/tests", "py"): (7_320, "of the explorer"),
     ("studies/tests", "py"): (3_240, "of the studies"),
 }
