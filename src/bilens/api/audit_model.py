@@ -152,7 +152,7 @@ def gather_evidence(
         if not subject.model.headers:  # of what is read in place, layers alone are
             views = subject.model.layers.values()
             looked, broken = find_not_finite(subject.model.tensors, views)
-            module = subject.model.held
+            module = subject.model.module_in_memory
             lost = [] if module is None else find_nan_buffers(module)
             evidence["others"] = looked + len(lost), (*broken, *lost)
     elif isinstance(reader, ExactTable):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bilens.api.alignment import Alignment
+from bilens.findings.tensor_likeness import same_bits
 from bilens.io.loaded_model import LoadedModel
 from bilens.io.tensors import tensors_sha256
 from bilens.nn.agreement import ROWS, agreement, inputs_far_out
@@ -106,13 +107,13 @@ def compare_programs(
 
 def module_given(model: LoadedModel) -> nn.Module | None:
     """Return the module of a model as it was given, without what torch.compile puts around it."""
-    return getattr(model.held, "_orig_mod", model.held)
+    return getattr(model.module_in_memory, "_orig_mod", model.module_in_memory)
 
 
 def hooks_of_both(alignment: Alignment) -> Iterator[AlignmentNote]:
     """Yield the parts of each model with hooks, which may act on other inputs."""
     for kind, one in (("hooks", alignment.model), ("baseline_hooks", alignment.baseline)):
-        if one.held is not None and (found := hooked_parts(one.held)):
+        if one.module_in_memory is not None and (found := hooked_parts(one.module_in_memory)):
             yield AlignmentNote(kind, found)
 
 
@@ -186,16 +187,15 @@ def are_unsaved_equal(mine: nn.Module, theirs: nn.Module) -> bool:
     both = mine, theirs
     names = {name for part in both for name in part._non_persistent_buffers_set}
     buffers = [[dict(part.named_buffers(recurse=False)).get(n) for part in both] for n in names]
-    known = [one for one in buffers if one != [None, None]]
-    return all(a is not None and b is not None and are_one_tensor(a, b) for a, b in known)
+    known = [one for one in buffers if any(x is not None for x in one)]
+    return all(a is not None and b is not None and are_one_buffer(a, b) for a, b in known)
 
 
-def are_one_tensor(mine: Tensor, theirs: Tensor) -> bool:
-    """Tell whether two tensors hold the same numbers, NaN at the same places."""
-    if (mine.shape, mine.dtype) != (theirs.shape, theirs.dtype) or mine.is_meta or theirs.is_meta:
-        return mine.shape == theirs.shape and mine.is_meta and theirs.is_meta
-    theirs = theirs.to(mine.device)
-    return bool(((mine == theirs) | ((mine != mine) & (theirs != theirs))).all())
+def are_one_buffer(mine: Tensor, theirs: Tensor) -> bool:
+    """Tell whether two buffers are the same bit for bit; on the meta device there are no bits."""
+    if mine.shape != theirs.shape or mine.is_meta != theirs.is_meta:
+        return False
+    return mine.is_meta or same_bits(mine.cpu(), theirs.cpu())
 
 
 def configuration_of(module: nn.Module) -> dict[str, object]:

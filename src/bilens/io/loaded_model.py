@@ -197,7 +197,7 @@ class LoadedModel:
         return (0.0, 1.0) if "data_name" in self.provenance else None
 
     @property
-    def held(self) -> nn.Module | None:
+    def module_in_memory(self) -> nn.Module | None:
         """The module in memory, as it was given where it was; None of a file without one."""
         return self.module if self.original is None else self.original
 
